@@ -1,0 +1,103 @@
+"""The machine → **what this process may really use**: cores, vector units, memory.
+
+Containers hide their limits from naive counts: ONNX Runtime and most libraries take
+the host's cores. Here the affinity mask and the cgroup quota (v2 and v1) decide.
+"""
+
+import math
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
+
+
+def affinity_cores() -> int:
+    """Cores that the scheduler may give this process."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _own_groups(proc: Path) -> dict[str, str]:
+    """Controller → path of this process's control group; '' names the v2 hierarchy."""
+    groups = {}
+    for line in (_read(proc / "self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            groups[controller] = path
+    return groups
+
+
+def _up(root: Path, path: str) -> list[Path]:
+    """The group's folder and all above it: the tightest limit of them holds."""
+    folder = root / path.lstrip("/")
+    inside = [folder, *folder.parents]
+    return [f for f in inside if f == root or root in f.parents]
+
+
+def quota_cores(cgroup: Path = CGROUP, proc: Path = PROC) -> float | None:
+    """Processor time the control group may use, in cores; None when unlimited."""
+    groups = _own_groups(proc)
+    limits = []
+    for folder in _up(cgroup, groups.get("", "/")):
+        quota, _, period = (_read(folder / "cpu.max") or "max").partition(" ")
+        if quota != "max":
+            limits.append(int(quota) / int(period or 100_000))
+    for folder in _up(cgroup / "cpu", groups.get("cpu", "/")):
+        quota = _read(folder / "cpu.cfs_quota_us") or "-1"
+        period = _read(folder / "cpu.cfs_period_us") or "100000"
+        if int(quota) > 0:
+            limits.append(int(quota) / int(period))
+    return min(limits, default=None)
+
+
+def available_cores() -> int:
+    """Threads worth starting: affinity, cut by the quota, at least one."""
+    quota = quota_cores()
+    cores = affinity_cores()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Vector instructions, as Linux names them; empty where it does not say."""
+    for line in (_read(PROC / "cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def has_fast_int8() -> bool:
+    """Whether 8-bit dot products are one instruction (VNNI, or Arm's dotprod/i8mm).
+
+    Without them an int8 graph can be slower than fp32, and x86 AVX2 sums saturate.
+    """
+    return bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+
+
+@cache
+def cpu_name() -> str:
+    """The processor's marketing name, or the architecture where it is unknown."""
+    for line in (_read(PROC / "cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def describe() -> str:
+    """One line for manifests and reports, such as `2 x AMD EPYC (avx512_vnni)`."""
+    units = sorted(cpu_flags() & {"avx2", "avx512_bf16", "avx512_vnni", "asimddp"})
+    return f"{available_cores()} x {cpu_name()} ({', '.join(units) or 'no vector flags'})"
