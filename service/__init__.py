@@ -1,0 +1,1 @@
+"""The service: bundles behind HTTP. Never imports torch, training or onnx."""

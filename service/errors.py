@@ -1,0 +1,173 @@
+"""request ──► **answer**, and what can go wrong on the way, one class an arrow.
+
+socket ──Body…Error, MediaTypeError, MalformedRequestError──► images
+query ──InvalidParameterError, ModelNotFoundError──► parameters
+images ──OverloadedError, DrainingError, DeadlineExceeded…, EngineFailed…──► logits
+
+Each carries its HTTP status and a stable machine-readable `code`. Errors of the images
+themselves come from `classifier.errors`; `service/problems.py` gives those a status.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that is not allowed; the text says which."""
+
+
+class ServiceError(Exception):
+    """Root of what the service refuses on purpose; the text is shown to the client."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "internal_error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Response headers that belong to this error."""
+        return {}
+
+
+class MalformedRequestError(ServiceError):
+    """The body is not the multipart, JSON or base64 that it claims to be."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "malformed_request"
+
+
+class EmptyBodyError(ServiceError):
+    """There is nothing where the image should be."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "image_empty"
+
+
+class RouteNotFoundError(ServiceError):
+    """No such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "route_not_found"
+
+
+class ModelNotFoundError(ServiceError):
+    """No such model, or no such version of it, is loaded."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "model_not_found"
+
+
+class MethodNotAllowedError(ServiceError):
+    """The path exists and does not take this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+    def __init__(self, detail: str, *, allow: str) -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`Allow`, which RFC 9110 requires here."""
+        return {"Allow": self.allow}
+
+
+class BodyTimeoutError(ServiceError):
+    """The client did not finish sending its body in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "body_timeout"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The rest of the body would be read as the next request: close instead."""
+        return {"Connection": "close"}
+
+
+class BodyTooLargeError(ServiceError):
+    """More bytes, or more images, than one request may carry."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the client still wants to send is not read."""
+        return {"Connection": "close"}
+
+
+class TooManyImagesError(ServiceError):
+    """More images than one batch request may carry."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "too_many_images"
+
+
+class MediaTypeError(ServiceError):
+    """The `Content-Type` or `Content-Encoding` is not one that this route takes."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "media_type_unsupported"
+
+    def __init__(self, detail: str, *, accept: str) -> None:
+        super().__init__(detail)
+        self.accept = accept
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`Accept-Post`: what would have been taken."""
+        return {"Accept-Post": self.accept, "Accept-Encoding": "identity"}
+
+
+class InvalidParameterError(ServiceError):
+    """A query parameter or a field of the body is not what is allowed there."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "invalid_parameter"
+
+
+class EngineFailedError(ServiceError):
+    """The engine broke under this image. The cause is in the log, not in the answer."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "engine_failed"
+
+
+class UnavailableError(ServiceError):
+    """Not now: the same request may be answered after `retry_after_s` seconds."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "unavailable"
+
+    def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`Retry-After` in whole seconds, rounded up (RFC 9110 knows no fractions)."""
+        return {"Retry-After": str(max(1, -int(-self.retry_after_s // 1)))}
+
+
+class OverloadedError(UnavailableError):
+    """The queue is full, or could not serve this request before its deadline."""
+
+    code = "overloaded"
+
+
+class DrainingError(UnavailableError):
+    """The process is about to stop and finishes only what it has accepted."""
+
+    code = "draining"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The next try should reach another process, so this connection ends."""
+        return {**super().headers, "Connection": "close"}
+
+
+class DeadlineExceededError(ServiceError):
+    """The request was accepted and its answer did not come in time."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "deadline_exceeded"

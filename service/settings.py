@@ -1,0 +1,171 @@
+"""environment → **Settings**: frozen, built once at the entry, and handed down.
+
+`docs/settings.md` is the same table for people; a test holds the two together.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from service.errors import SettingsError
+
+PREFIX = "LINNAEUS_"
+
+# Variables with our prefix that belong to other parts of the project.
+FOREIGN = frozenset({"LINNAEUS_DATA"})
+
+MIB = 1024 * 1024
+
+
+class StrictEnvironment(EnvSettingsSource):
+    """The environment, in which a mistyped LINNAEUS_ variable is an error.
+
+    pydantic-settings ignores variables that it does not know, so `LINNAEUS_PROT=80`
+    would start a server on another port than the one that was asked for.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        """The known variables by field name, and the unknown ones by their own."""
+        unknown = {
+            name: value
+            for name, value in os.environ.items()
+            if name.upper().startswith(PREFIX)
+            and name.upper().removeprefix(PREFIX).lower()
+            not in self.settings_cls.model_fields
+            and name not in FOREIGN
+        }
+        return {**super().__call__(), **unknown}
+
+
+class Settings(BaseSettings):
+    """How one process serves. Each field is the variable `LINNAEUS_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; `0.0.0.0` for all."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8000, description="Port to listen on; `0` takes a free one and logs it."
+    )
+    models: Path = Field(Path("models"), description="Folder that holds the bundles.")
+    load: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Which bundles to load, separated by commas: `name` for the newest "
+        "version, `name/2` for one. Empty loads the newest version of every bundle.",
+    )
+    default_model: str | None = Field(
+        None,
+        description="Model of a request that names none. Unset: the only one loaded, "
+        "else `imagenet` if it is loaded, else a request must name its model.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="`auto` takes CUDA where it really works; `cuda` refuses to start "
+        "without it.",
+    )
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="Graph variant; `auto` takes the best one for the device."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1)] = Field(
+        20 * MIB, description="Largest body of `/classify`, and largest single image."
+    )
+    max_batch_body_bytes: Annotated[int, Field(ge=1)] = Field(
+        64 * MIB, description="Largest body of `/classify/batch`."
+    )
+    max_batch_items: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        64, description="Most images in one batch request."
+    )
+    max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
+        512 * MIB,
+        description="Most bytes of request bodies held at once, over all connections; "
+        "beyond it new bodies are refused with 503.",
+    )
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        50_000_000,
+        description="Most pixels that an image may declare (width x height).",
+    )
+    queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        256, description="Most images waiting for one model; beyond it, 503."
+    )
+    request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
+        10_000,
+        description="Longest time from a complete body to its answer; beyond it, 504.",
+    )
+    body_timeout_ms: Annotated[int, Field(ge=1)] = Field(
+        30_000, description="Longest time a client may take to send its body; then 408."
+    )
+    keep_alive_s: Annotated[int, Field(ge=1)] = Field(
+        75, description="How long an idle connection stays open."
+    )
+    drain_notice_s: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="After SIGTERM, how long `/readyz` is red before the port closes, "
+        "so that a balancer notices.",
+    )
+    drain_timeout_s: Annotated[float, Field(ge=0)] = Field(
+        30.0,
+        description="After SIGTERM, longest time for the requests already accepted.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged; `info` has a line a request."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="`auto` is `console` on a terminal and `json` elsewhere."
+    )
+
+    @field_validator("load", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`a, b/2` → ("a", "b/2"): a list of names needs no JSON."""
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @classmethod
+    def settings_customise_sources(  # noqa: PLR0913, fixed by pydantic-settings
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments (the command line) first, then the environment; no files."""
+        return init_settings, StrictEnvironment(settings_cls)
+
+
+def load_settings(**given: object) -> Settings:
+    """Build the settings; whatever is wrong is one SettingsError that names it all."""
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One problem as a sentence: the variable, its value, what is allowed."""
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        known = [PREFIX + field.upper() for field in Settings.model_fields]
+        close = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "; see docs/settings.md"
+        return f"{name} is not a setting{hint}"
+    variable = PREFIX + name.upper()
+    value = str(error["input"])
+    text = f"{variable} is {value!r}: {error['msg'].lower()}"
+    if value.startswith("tcp://"):
+        # Kubernetes sets NAME_PORT=tcp://… for every Service called NAME.
+        text += "; set enableServiceLinks: false in the pod, or rename the Service"
+    return text
