@@ -1,0 +1,1 @@
+"""data → network → **bundle**: everything that happens offline, with torch."""
