@@ -1,0 +1,76 @@
+# Linnaeus in plain verbs; `make help` lists them. Each installs what it needs, once.
+#
+#   make serve LINNAEUS_PORT=9000     every LINNAEUS_* setting is honored
+#   make test PYTHON=python3.12       which Python makes the environment (3.11 or newer)
+#   make serve DEVICE=cpu             cpu or gpu; else gpu where an NVIDIA driver answers
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+ifndef DEVICE
+DEVICE := $(if $(shell nvidia-smi --list-gpus 2>/dev/null),gpu,cpu)
+endif
+TESTS ?= tests
+
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SERVICE := $(VENV)/.installed-$(DEVICE)
+EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check format bench startup figures cifar10-table \
+	image image-test compose-check constraints clean
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+serve: $(SERVICE) ## the service and its page, on models/ (installs without torch)
+	$(BIN)/linnaeus serve
+
+setup: $(EVERYTHING) ## everything: service, training, tests
+
+test: $(EVERYTHING) ## the whole test suite; TESTS=tests/service for a part
+	$(RUN) pytest $(TESTS)
+
+check: $(EVERYTHING) ## lint, formatting and types, without changing a file
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy classifier service training cli.py
+
+format: $(EVERYTHING) ## put every file into the one format
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+startup: $(SERVICE) ## size of the installation and seconds to ready → docs/results/startup.json
+	$(RUN) bench.startup
+
+figures: $(EVERYTHING) ## do the README's figures stand in docs/results/?
+	$(RUN) pytest tests/project/test_figures.py
+
+image: ## the container image (needs Docker or Podman); DEVICE=cpu or gpu
+	deploy/build-image.sh $(DEVICE)
+
+image-test: ## build the image and try the container, hardened, as it would run
+	deploy/image-test.sh
+
+constraints: $(EVERYTHING) ## write constraints.txt from what is installed and tested
+	$(RUN) deploy.constraints
+
+clean: ## forget the environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Linnaeus needs Python 3.11 or newer: make PYTHON=path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the service ($(DEVICE)) into $(VENV) …"
+	$(PIP) --editable '.[$(DEVICE)]'
+	@touch $@
+
+$(EVERYTHING): $(SERVICE)
+	@echo "Installing training and tests into $(VENV) …"
+	$(PIP) --editable '.[$(DEVICE),import,train,pretrained,dev]'
+	@touch $@

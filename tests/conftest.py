@@ -1,0 +1,66 @@
+"""Real data and real bundles for every test, or a skip that says what is missing."""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before anything imports torch or ONNX Runtime: idle threads sleep instead of spinning,
+# because several tests start servers and share two cores with them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class Photo(NamedTuple):
+    """One photo of an ImageNet class, with the truth about it."""
+
+    path: Path
+    wnid: str
+    class_index: int  # 0 to 999, in the order of sorted wnids
+    name: str
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the image data sets: LINNAEUS_DATA, or shared/data beside us."""
+    folder = Path(os.environ.get("LINNAEUS_DATA", REPOSITORY / "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}; set LINNAEUS_DATA to their folder")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def sample_photos(data_dir: Path) -> tuple[Photo, ...]:
+    """Sixty photos, each of another ImageNet class."""
+    folder = data_dir / "imagenet-samples"
+    table = folder / "labels.csv"
+    if not table.is_file():
+        pytest.skip(f"no sample photos: {table} is missing")
+    with table.open(newline="", encoding="utf-8") as rows:
+        return tuple(
+            Photo(
+                folder / row["filename"],
+                row["wnid"],
+                int(row["class_index"]),
+                row["name"],
+            )
+            for row in csv.DictReader(rows)
+        )
+
+
+@pytest.fixture(scope="session")
+def imagenet_bundle() -> Path:
+    """The committed ImageNet bundle (its folder of versions)."""
+    folder = REPOSITORY / "models" / "imagenet"
+    if not folder.is_dir():
+        pytest.skip("models/imagenet is missing; `linnaeus pretrained` builds it")
+    return folder
