@@ -1,0 +1,1 @@
+"""Measurements that anyone can run again; each is `python -m bench.NAME`."""

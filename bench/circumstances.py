@@ -1,0 +1,94 @@
+"""measurement → **record**: the figure with commit, machine, versions and command.
+
+A number without its circumstances cannot be compared with the next one, so every
+command of `bench/` that keeps a result writes it through `write_record`.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow", "fastapi", "uvicorn")
+
+
+def commit() -> str:
+    """The checked-out commit, with `+changes` where tracked files differ from it."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}+changes" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(REPOSITORY), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    """Processor and cores that this process may use, for a person."""
+    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.machine()
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command() -> str:
+    """The command line that started this process, as it is typed in the checkout."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = f"-m {spec.name}" if spec else Path(sys.argv[0]).name
+    arguments = shlex.join(sys.argv[1:])
+    return f"python {name.removesuffix('.__main__')} {arguments}".strip()
+
+
+def circumstances() -> dict[str, Any]:
+    """What a figure needs beside it, taken now."""
+    return {
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "command": command(),
+        "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_record(path: Path, result: Mapping[str, Any]) -> None:
+    """Write `result` with its circumstances as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    record = {**circumstances(), **result}
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
