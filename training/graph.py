@@ -1,0 +1,217 @@
+"""bytes ↔ **graph**: read an ONNX file, look around in it, write it back, run it.
+
+What quantization, fp16 and import have in common. Everything works on bytes, so that
+no half-written file is ever left behind, and writing is deterministic: the same graph
+gives the same bytes, which is what a bundle's SHA-256 stands for.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from classifier.hardware import available_cores
+from classifier.runtime import onnxruntime
+
+INPUT = "pixels"  # uint8 [N, H, W, C]
+OUTPUT = "logits"  # float32 [N, K]
+
+# Protobuf cannot hold more than 2 GiB in one message.
+MAX_GRAPH_BYTES = 2**31 - 1
+
+
+class GraphError(Exception):
+    """An ONNX graph that we cannot read, run or rewrite; says which and why."""
+
+
+def parse(data: bytes) -> ModelProto:
+    """The message in `data`; nothing of it is run or followed to other files.
+
+    Raises:
+        GraphError: not ONNX, or cut off.
+    """
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise GraphError("not an ONNX file, or cut off") from error
+    if not model.HasField("graph") or not model.graph.output:
+        raise GraphError("not an ONNX file: it holds no graph with an output")
+    return model
+
+
+def serialize(model: ModelProto) -> bytes:
+    """Deterministic bytes, without traces of the machine that made the graph.
+
+    Raises:
+        GraphError: more than protobuf's 2 GiB.
+    """
+    strip_metadata(model)
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError) as error:
+        raise GraphError(f"the graph cannot be written: {error}") from error
+
+
+def strip_metadata(model: ModelProto) -> None:
+    """Exporters write source paths and stack traces on every node; take them off."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        tensors = getattr(graph, "initializer", ())
+        ports = [*graph.input, *graph.output] if hasattr(graph, "initializer") else []
+        for item in [*graph.node, *graph.value_info, *tensors, *ports]:
+            del item.metadata_props[:]
+            item.doc_string = ""
+        for node in graph.node:
+            for attribute in node.attribute:
+                attribute.doc_string = ""
+                graphs.extend(attribute.graphs)
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    graphs.append(attribute.g)
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give each node a unique name: quantization excludes layers by name."""
+    seen: set[str] = set()
+    for position, node in enumerate(model.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{position}_{len(seen)}"
+        seen.add(node.name)
+
+
+def sort_nodes(model: ModelProto) -> None:
+    """Put each node behind those it reads from, as ONNX demands; else keep the order.
+
+    Raises:
+        GraphError: the graph has a cycle.
+    """
+    waiting = list(model.graph.node)
+    computed = {name for node in waiting for name in node.output}
+    done: set[str] = set()
+    ordered: list[NodeProto] = []
+    while waiting:
+        ready = [n for n in waiting if not computed.intersection(n.input) - done]
+        if not ready:
+            raise GraphError(f"the graph has a cycle at node {waiting[0].name!r}")
+        ordered.extend(ready)
+        done.update(name for node in ready for name in node.output)
+        waiting = [n for n in waiting if not done.issuperset(n.output)]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+
+
+def opset(model: ModelProto) -> int:
+    """Version of the default operator set; 0 when the file imports none."""
+    versions = [e.version for e in model.opset_import if e.domain in ("", "ai.onnx")]
+    return max(versions, default=0)
+
+
+def producers(model: ModelProto) -> dict[str, NodeProto]:
+    """Tensor name → the node that computes it."""
+    return {name: node for node in model.graph.node for name in node.output if name}
+
+
+def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Tensor name → the nodes that read it."""
+    readers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def constant(model: ModelProto, name: str) -> NDArray[np.generic] | None:
+    """The value of an initializer or a Constant node; None if `name` is computed."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return numpy_helper.to_array(tensor)
+    for node in model.graph.node:
+        if node.op_type == "Constant" and name in node.output:
+            return numpy_helper.to_array(_constant_tensor(node))
+    return None
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto:
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    if isinstance(value, TensorProto):
+        return value
+    return numpy_helper.from_array(np.asarray(value))
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """The value of one attribute, or `default` where the node does not set it."""
+    for candidate in node.attribute:
+        if candidate.name == name:
+            return onnx.helper.get_attribute_value(candidate)
+    return default
+
+
+def fresh_name(model: ModelProto, wish: str) -> str:
+    """`wish`, or with a number behind it where a tensor or node has that name."""
+    graph = model.graph
+    taken = {t.name for t in [*graph.input, *graph.output, *graph.initializer]}
+    for node in graph.node:
+        taken.update([node.name, *node.input, *node.output])
+    number = 1
+    name = wish
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    return name
+
+
+def open_session(
+    graph: bytes, *, level: object = None, save_to: Path | None = None
+) -> "onnxruntime.InferenceSession":
+    """A CPU session with as many threads as we may use, spinning off.
+
+    `level` limits ONNX Runtime's optimizations; the optimized graph goes to `save_to`.
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 3  # a refusal becomes an error below, once
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if level is not None:
+        options.graph_optimization_level = level
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+    try:
+        return onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # a border: ONNX Runtime's classes share no base
+        raise GraphError(f"ONNX Runtime refuses the graph: {error}") from error
+
+
+def run(
+    graph: bytes, batches: Iterable[NDArray[np.uint8]], *, output: str = OUTPUT
+) -> NDArray[np.float32]:
+    """pixels uint8 [N, H, W, C], batch after batch → logits float32 [ΣN, K].
+
+    Raises:
+        GraphError: ONNX Runtime refuses the graph or a batch.
+    """
+    return np.concatenate(list(_outputs(graph, batches, output)))
+
+
+def _outputs(
+    graph: bytes, batches: Iterable[NDArray[np.uint8]], output: str
+) -> Iterator[NDArray[np.float32]]:
+    session = open_session(graph)
+    for batch in batches:
+        try:
+            yield session.run([output], {INPUT: batch})[0]
+        except Exception as error:  # a border, as above
+            raise GraphError(f"ONNX Runtime cannot run the graph: {error}") from error
