@@ -26,7 +26,8 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` → logits `[N, K]`."""
-        return self.head(self.embed(x))
+        logits: Tensor = self.head(self.embed(x))
+        return logits
 
     @property
     def head(self) -> nn.Linear:
