@@ -100,4 +100,6 @@ def cpu_name() -> str:
 def describe() -> str:
     """One line for manifests and reports, such as `2 x AMD EPYC (avx512_vnni)`."""
     units = sorted(cpu_flags() & {"avx2", "avx512_bf16", "avx512_vnni", "asimddp"})
-    return f"{available_cores()} x {cpu_name()} ({', '.join(units) or 'no vector flags'})"
+    return (
+        f"{available_cores()} x {cpu_name()} ({', '.join(units) or 'no vector flags'})"
+    )

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 # Bounds that keep a hostile or mistyped manifest from asking for unbounded memory.
 MAX_LABELS = 100_000
 MAX_SIDE = 4096
+BINARY_LABELS = 2  # negative, positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -95,7 +96,8 @@ class PreprocessSpec(Strict):
             self.short_side is None or self.short_side < longest
         ):
             raise ValueError(
-                f"short_side is {self.short_side}; resize 'crop' needs at least {longest}"
+                f"short_side is {self.short_side}; "
+                f"resize 'crop' needs at least {longest}"
             )
         if self.resize != "crop" and self.short_side is not None:
             raise ValueError(f"short_side must be null when resize is '{self.resize}'")
@@ -164,7 +166,7 @@ class Provenance(Strict):
 
 
 class Manifest(Strict):
-    """Everything the service must know of a bundle, apart from the graphs themselves."""
+    """All that the service must know of a bundle, apart from the graphs."""
 
     schema_version: Literal[1]
     name: Name
@@ -192,9 +194,10 @@ class Manifest(Strict):
         twice = [label_id for label_id, n in Counter(ids).items() if n > 1]
         if twice:
             raise ValueError(f"label id {twice[0]!r} occurs more than once")
-        if self.task is Task.BINARY and len(self.labels) != 2:
+        if self.task is Task.BINARY and len(self.labels) != BINARY_LABELS:
             raise ValueError(
-                f"a binary bundle has 2 labels (negative, positive), not {len(self.labels)}"
+                "a binary bundle has 2 labels (negative, positive), "
+                f"not {len(self.labels)}"
             )
         ungrouped = [label.id for label in self.labels if label.group is None]
         if self.task is Task.FINE_GRAINED and ungrouped:

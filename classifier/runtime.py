@@ -48,6 +48,6 @@ def check_one_build(found: dict[str, str]) -> None:
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # always: it must win over the caller's
 check_one_build(installed_builds())
 
-import onnxruntime  # noqa: E402  (the order is this module's purpose)
+import onnxruntime  # type: ignore[import-untyped]  # noqa: E402  (after the checks)
 
 __all__ = ["RuntimeInstallationError", "installed_builds", "onnxruntime"]

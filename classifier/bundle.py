@@ -1,0 +1,182 @@
+"""folder ↔ **Bundle**: `models/<name>/<version>/`, read with suspicion, written whole."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from classifier.errors import BundleError
+from classifier.golden import Golden, read_golden, write_golden
+from classifier.manifest import FileName, GraphVariant, Manifest, Precision
+
+MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
+MAX_MANIFEST_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder whose manifest has been read and checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    def graph(self, precision: Precision) -> GraphVariant:
+        """The variant of that precision.
+
+        Raises:
+            BundleError: naming those that there are.
+        """
+        variant = self.manifest.graph(precision)
+        if variant is None:
+            have = ", ".join(graph.precision for graph in self.manifest.graphs)
+            raise BundleError(f"{self.folder} has no {precision} graph; it has: {have}")
+        return variant
+
+    def read_graph(self, variant: GraphVariant) -> bytes:
+        """The bytes of one graph, proven to be those the manifest names.
+
+        Raises:
+            BundleError: missing or altered.
+        """
+        path = self.folder / variant.file
+        try:
+            graph = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error}") from error
+        found = hashlib.sha256(graph).hexdigest()
+        if found != variant.sha256:
+            raise BundleError(
+                f"{path} has SHA-256 {found}; the manifest says {variant.sha256}"
+            )
+        return graph
+
+    def read_golden(self) -> Golden:
+        """The examples to replay. Raises BundleError."""
+        return read_golden(self.folder / GOLDEN, self.manifest)
+
+
+def resolve(path: Path, version: int | None = None) -> Path:
+    """The bundle's folder: `path` itself, or its newest (or the given) version.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if (path / MANIFEST).is_file() and version is None:
+        return path
+    versions = list_versions(path)
+    if not versions:
+        raise BundleError(
+            f"{path} is no bundle: it has neither {MANIFEST} nor a folder "
+            "named by a version number with one inside"
+        )
+    if version is not None and version not in versions:
+        raise BundleError(f"{path} has no version {version}; it has {versions}")
+    return path / str(version or versions[-1])
+
+
+def list_versions(path: Path) -> list[int]:
+    """Version numbers below a model's folder, oldest first."""
+    if not path.is_dir():
+        return []
+    return sorted(
+        int(folder.name)
+        for folder in path.iterdir()
+        if folder.name.isdecimal()
+        and folder.name == str(int(folder.name))
+        and (folder / MANIFEST).is_file()
+    )
+
+
+def load_bundle(path: Path, version: int | None = None) -> Bundle:
+    """Read and check the manifest of a bundle, or of a model's newest version.
+
+    Raises:
+        BundleError: naming the field, the file or the folder that is wrong.
+    """
+    folder = resolve(path, version).resolve()
+    manifest = read_manifest(folder / MANIFEST)
+    if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
+        raise BundleError(
+            f"{folder} holds {manifest.name}/{manifest.version} by its manifest; "
+            "the folder must be named so"
+        )
+    return Bundle(folder, manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read `manifest.json`, strictly. Raises BundleError naming each wrong field."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_BYTES:
+            raise BundleError(
+                f"{path} has {size} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
+            )
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
+            for e in error.errors(include_url=False)[:10]
+        )
+        raise BundleError(f"{path}: {problems}") from error
+
+
+def write_bundle(  # noqa: PLR0913  (a bundle's parts, each named once)
+    root: Path,
+    manifest: Manifest,
+    *,
+    graphs: Mapping[str, bytes],
+    golden: Golden,
+    card: str,
+    extras: Mapping[FileName, bytes] | None = None,
+) -> Path:
+    """Write `<root>/<name>/<version>/` whole or not at all, and return it.
+
+    The parts are written and flushed in a hidden folder beside it, which is then
+    renamed: a reader, a kill or a full disk never meets half a bundle.
+
+    Raises:
+        BundleError: the version exists, a graph is missing or its hash differs, or
+            the disk refuses.
+    """
+    target = root / manifest.name / str(manifest.version)
+    if target.exists():
+        raise BundleError(f"{target} exists; a version is never overwritten")
+    for variant in manifest.graphs:
+        graph = graphs.get(variant.file)
+        if graph is None or hashlib.sha256(graph).hexdigest() != variant.sha256:
+            raise BundleError(f"{variant.file} is missing or is not what was hashed")
+    files = {
+        **(extras or {}),
+        **graphs,
+        MANIFEST: (manifest.model_dump_json(indent=1) + "\n").encode(),
+        GOLDEN: write_golden(golden),
+        CARD: card.encode(),
+    }
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+        try:
+            for name, content in files.items():
+                _write_flushed(staging / name, content)
+            staging.chmod(0o755)
+            staging.rename(target)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise BundleError(f"cannot write {target}: {error}") from error
+    return target
+
+
+def _write_flushed(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

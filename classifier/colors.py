@@ -1,0 +1,102 @@
+"""image of any mode → **RGB or gray**, 8 bits, without alpha.
+
+Large images are converted strip by strip and reduced on the way, so that the memory of
+a conversion does not multiply the memory of the image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from classifier.errors import ImageDecodeError
+
+Color = Literal["rgb", "gray"]
+
+STRIP_PIXELS = 1 << 20
+UNBOUNDED_MODES = ("I", "F")  # 32-bit samples: no file says which value is white
+
+
+@dataclass(frozen=True, slots=True)
+class Flattener:
+    """Color mode and background that a bundle asks for."""
+
+    color: Color
+    background: tuple[int, int, int]
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the result's mode."""
+        return "RGB" if self.color == "rgb" else "L"
+
+    def flatten(
+        self, image: Image.Image, short_side: int
+    ) -> tuple[Image.Image, tuple[str, ...]]:
+        """Return the image in `mode` and what the sender should know of it.
+
+        Args:
+            image: loaded, of any mode.
+            short_side: the scale that will be needed; the result has at least twice
+                that where the image has.
+
+        Raises:
+            ImageDecodeError: samples of 32 bits.
+        """
+        warned = self._warnings(image)
+        factor = max(1, min(image.size) // (2 * short_side))
+        if factor == 1 and image.size[0] * image.size[1] <= STRIP_PIXELS:
+            return self._convert(image), warned
+        if factor == 1 and image.mode == self.mode:
+            return image, warned
+        return self._convert_in_strips(image, factor), warned
+
+    def _convert_in_strips(self, image: Image.Image, factor: int) -> Image.Image:
+        width, height = image.size
+        rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+        flat = Image.new(self.mode, (-(-width // factor), -(-height // factor)))
+        for top in range(0, height, rows):
+            strip = image.crop((0, top, width, min(top + rows, height)))
+            strip.info = image.info  # crop drops the transparent color
+            flat.paste(self._convert(strip).reduce(factor), (0, top // factor))
+        return flat
+
+    def _convert(self, image: Image.Image) -> Image.Image:
+        if image.mode == self.mode and "transparency" not in image.info:
+            return image
+        if image.mode in UNBOUNDED_MODES:
+            raise ImageDecodeError(
+                f"the image has 32-bit samples (mode {image.mode}), whose range is not "
+                "defined; send 8 or 16 bits a sample"
+            )
+        if image.mode.startswith("I;16"):
+            return self._convert_16_bits(image)
+        if image.has_transparency_data:
+            return self._composite(image.convert("RGBA"))
+        return image.convert(self.mode)
+
+    def _convert_16_bits(self, image: Image.Image) -> Image.Image:
+        """Scale 0..65535 to 0..255; Pillow's own conversion would clip at 255."""
+        samples = np.asarray(image)  # uint16 [H, W]
+        gray = Image.fromarray((samples >> 8).astype(np.uint8))
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            opaque = np.where(samples == transparent, 0, 255).astype(np.uint8)
+            gray.putalpha(Image.fromarray(opaque))
+            return self._composite(gray.convert("RGBA"))
+        return gray.convert(self.mode)
+
+    def _composite(self, image: Image.Image) -> Image.Image:
+        below = Image.new("RGBA", image.size, (*self.background, 255))
+        return Image.alpha_composite(below, image).convert(self.mode)
+
+    def _warnings(self, image: Image.Image) -> tuple[str, ...]:
+        warned = []
+        if image.has_transparency_data:
+            warned.append(
+                "the image has transparency; it was put on the background "
+                f"{self.background}"
+            )
+        if self.color == "rgb" and image.mode in {"1", "L", "LA", "I;16", "I;16B"}:
+            warned.append("the image is grayscale; this model reads color")
+        return tuple(warned)

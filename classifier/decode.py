@@ -1,0 +1,232 @@
+"""bytes → **image**: bounded, allow-listed, upright, in RGB or gray, never alpha.
+
+The declared size is checked before a pixel is decoded. Formats outside the allow-list
+are not even tried: nearly every hole in image libraries was in a rare format, and some
+of those formats are programs. Every failure is one of four typed errors.
+"""
+
+import ctypes
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import PIL
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from classifier.colors import Color, Flattener
+from classifier.errors import (
+    EmptyImageError,
+    ImageDecodeError,
+    ImageError,
+    ImageFormatError,
+    ImageTooLargeError,
+)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+# libjpeg walks all pixels once a scan, and a scan can be a few bytes; encoders write
+# about ten.
+MAX_JPEG_SCANS = 100
+START_OF_SCAN = b"\xff\xda"  # cannot occur inside entropy-coded data (ITU-T T.81, B.1)
+
+# First bytes: what has them and cannot be read is damaged, not of another format.
+SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG",
+    "WEBP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM",
+    "TIFF": rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+",
+    "AVIF": rb"....ftypavi[fs]",
+}
+
+TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+
+UPRIGHT = {  # EXIF 2.32, tag Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SWAPS_SIDES = (5, 6, 7, 8)
+
+PILLOW_WARNING = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+# Twice PIL.Image.MAX_IMAGE_PIXELS: above it Pillow refuses on its own.
+PILLOW_CEILING = 178_956_970
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """Bounds on what a file may declare; memory is about 8 bytes a pixel at worst."""
+
+    max_pixels: int = 50_000_000  # the 48 and 50 megapixel phones fit
+    max_side: int = 65_535  # Pillow's resampling tables grow with the side
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_pixels <= PILLOW_CEILING:
+            raise ValueError(
+                f"max_pixels is {self.max_pixels}; allowed are 1 to {PILLOW_CEILING}"
+            )
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What was sent: size in pixels, upright, and the file's format."""
+
+    width: int
+    height: int
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright image in mode RGB or L, perhaps smaller than what was sent."""
+
+    image: Image.Image
+    info: ImageInfo
+    warnings: tuple[str, ...]
+
+
+def decode(
+    data: bytes,
+    *,
+    color: Color,
+    background: tuple[int, int, int],
+    short_side: int,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+) -> DecodedImage:
+    """Decode the first frame of one image file.
+
+    Args:
+        data: the file's bytes.
+        color: mode of the result, "rgb" or "gray".
+        background: RGB that shows through transparent parts.
+        short_side: the scale that will be needed. Large images are decoded at no less
+            than twice that: cheap for JPEG, and measured to leave accuracy unchanged.
+        limits: bounds on the declared size.
+
+    Raises:
+        EmptyImageError: there are no bytes.
+        ImageFormatError: not an image, or not of a format in `FORMATS`.
+        ImageTooLargeError: it declares more pixels than the limits allow.
+        ImageDecodeError: damaged, cut off, or of samples without a defined range.
+    """
+    if not data:
+        raise EmptyImageError("the image is empty (0 bytes)")
+    _silence_pillow()
+    with _translated(data, limits):
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        _check_size(image, limits)
+        if image.format in {"JPEG", "MPO"}:
+            _check_scans(data)
+            image.draft("RGB", (2 * short_side, 2 * short_side))
+        image.load()
+        flat, warned = Flattener(color, background).flatten(image, short_side)
+        orientation = _orientation(image)
+        if orientation in UPRIGHT:
+            flat = flat.transpose(UPRIGHT[orientation])
+        if orientation in SWAPS_SIDES:
+            width, height = height, width
+        file_format = "JPEG" if image.format == "MPO" else str(image.format)
+    return DecodedImage(flat, ImageInfo(width, height, file_format), warned)
+
+
+def _check_size(image: Image.Image, limits: DecodeLimits) -> None:
+    width, height = image.size
+    allowed = f"at most {limits.max_pixels} pixels are accepted"
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"the image declares {width}x{height} pixels; {allowed}"
+        )
+    if max(width, height) > limits.max_side:
+        raise ImageTooLargeError(
+            f"the image declares {width}x{height} pixels; "
+            f"at most {limits.max_side} a side are accepted"
+        )
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_LENGTH, 1)
+    if tile > limits.max_pixels:  # a tile buffer is allocated whole
+        raise ImageTooLargeError(
+            f"the image declares tiles of {tile} pixels; {allowed}"
+        )
+
+
+def _check_scans(data: bytes) -> None:
+    scans = data.count(START_OF_SCAN)
+    if scans > MAX_JPEG_SCANS:
+        raise ImageDecodeError(
+            f"the JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are accepted"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; damaged metadata must not sink a good picture."""
+    if image.format in {"GIF", "BMP"}:
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # parsers of foreign metadata raise nearly anything
+        return 1
+
+
+def _silence_pillow() -> None:
+    """Pillow warns of odd but readable files, and libtiff writes a line to stderr for
+    each odd tag: a hostile file must not flood the log of a server.
+
+    `warnings.catch_warnings` is not safe in threads, so one filter is put in, once.
+    """
+    if PILLOW_WARNING not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    _silence_libtiff()
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Take libtiff's handlers off; Pillow offers no way to, its errors still arrive."""
+    bundled = Path(PIL.__file__).parents[1] / "pillow.libs"  # where wheels put it
+    for library in bundled.glob("libtiff*.so*"):
+        libtiff = ctypes.CDLL(str(library))  # the one that Pillow has loaded already
+        libtiff.TIFFSetErrorHandler(None)
+        libtiff.TIFFSetWarningHandler(None)
+
+
+@contextmanager
+def _translated(data: bytes, limits: DecodeLimits) -> Iterator[None]:
+    """Pillow's errors → ours. A border, so anything is caught: a damaged file makes
+    its parsers raise ValueError, SyntaxError, struct.error, TypeError, IndexError …
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(
+            f"the image declares more than {PILLOW_CEILING} pixels; "
+            f"at most {limits.max_pixels} are accepted"
+        ) from error
+    except UnidentifiedImageError as error:
+        for name, signature in SIGNATURES.items():
+            if re.match(signature, data, re.DOTALL):
+                raise ImageDecodeError(f"the {name} is damaged: no header") from error
+        raise ImageFormatError(
+            f"not an image of an accepted format; accepted are {', '.join(FORMATS)}"
+        ) from error
+    except MemoryError as error:
+        raise ImageTooLargeError("the image needs more memory than there is") from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ImageDecodeError(f"the image cannot be decoded: {reason}") from error

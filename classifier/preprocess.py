@@ -1,0 +1,130 @@
+"""bytes → **pixels**: decode, scale, crop or pad. The only preprocessing there is.
+
+Training, evaluation and serving all call this module, so train/serve skew has nowhere
+to live. Normalization is not here: it is the first node of the graph.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from classifier.colors import Flattener
+from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo, decode
+from classifier.manifest import PreprocessSpec
+
+Pixels = npt.NDArray[np.uint8]  # [H, W, C]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+INTERPOLATION = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """One image ready for a batch, and what its sender should know of it."""
+
+    pixels: Pixels  # uint8 [H, W, C]
+    image: ImageInfo
+    warnings: tuple[str, ...]
+
+
+def preprocess(
+    data: bytes, spec: PreprocessSpec, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> Preprocessed:
+    """Turn one image file into pixels, uint8 [H, W, C].
+
+    Raises:
+        ImageError: a subclass says what is wrong with the bytes; see `decode`.
+    """
+    decoded = decode(
+        data,
+        color=spec.color,
+        background=spec.background,
+        short_side=_scale_needed(spec),
+        limits=limits,
+    )
+    info, warned = decoded.info, decoded.warnings
+    if info.width < spec.width and info.height < spec.height:
+        warned = (
+            *warned,
+            f"the image is {info.width}x{info.height}, smaller than the "
+            f"{spec.width}x{spec.height} that this model reads",
+        )
+    return Preprocessed(fit(decoded.image, spec), info, warned)
+
+
+def preprocess_image(image: Image.Image, spec: PreprocessSpec) -> Preprocessed:
+    """Turn an image that is already decoded, upright and loaded into pixels."""
+    flattener = Flattener(spec.color, spec.background)
+    flat, warned = flattener.flatten(image, _scale_needed(spec))
+    info = ImageInfo(*image.size, image.format or image.mode)
+    return Preprocessed(fit(flat, spec), info, warned)
+
+
+def fit(image: Image.Image, spec: PreprocessSpec) -> Pixels:
+    """Scale and cut an image of the spec's mode to uint8 [H, W, C]."""
+    target = (spec.width, spec.height)
+    if spec.resize == "pad":
+        fitted = _pad(image, spec)
+    elif spec.resize == "crop":
+        fitted = _resize(image, target, spec, box=center_box(image.size, spec))
+    elif image.size == target:
+        fitted = image
+    else:
+        fitted = _resize(image, target, spec)
+    return np.asarray(fitted).reshape(spec.shape)
+
+
+def center_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
+    """The part of the image that ends up in H x W once its short side is `short_side`.
+
+    Fractions of a pixel are kept, so that the crop is symmetric at any size and one
+    resampling does what scaling and cropping would do in two.
+    """
+    width, height = size
+    scale = min(size) / (spec.short_side or min(spec.height, spec.width))
+    half_width, half_height = spec.width * scale / 2, spec.height * scale / 2
+    return (
+        max(0.0, width / 2 - half_width),
+        max(0.0, height / 2 - half_height),
+        min(float(width), width / 2 + half_width),
+        min(float(height), height / 2 + half_height),
+    )
+
+
+def _scale_needed(spec: PreprocessSpec) -> int:
+    """The short side at which the image will be used, in pixels."""
+    return spec.short_side or max(spec.height, spec.width)
+
+
+def _resize(
+    image: Image.Image,
+    target: tuple[int, int],
+    spec: PreprocessSpec,
+    box: Box | None = None,
+) -> Image.Image:
+    # reducing_gap: a cheap whole-number reduction first, but only down to twice the
+    # target, which leaves the result within 0.3 of 255 on average.
+    return image.resize(
+        target, INTERPOLATION[spec.interpolation], box=box, reducing_gap=2.0
+    )
+
+
+def _pad(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    scale = min(spec.width / image.width, spec.height / image.height)
+    size = (
+        max(1, round(image.width * scale)),
+        max(1, round(image.height * scale)),
+    )
+    canvas = Image.new("RGB", (spec.width, spec.height), spec.background)
+    canvas = canvas.convert(image.mode)
+    offset = ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2)
+    canvas.paste(_resize(image, size, spec), offset)
+    return canvas
