@@ -1,4 +1,4 @@
-"""folder ↔ **Bundle**: `models/<name>/<version>/`, read with suspicion, written whole."""
+"""`models/<name>/<version>/` ↔ **Bundle**: read with suspicion, written whole."""
 
 import hashlib
 import os
@@ -127,7 +127,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{path}: {problems}") from error
 
 
-def write_bundle(  # noqa: PLR0913  (a bundle's parts, each named once)
+def write_bundle(
     root: Path,
     manifest: Manifest,
     *,

@@ -1,6 +1,6 @@
-"""`golden.npz` ↔ **Golden**: real inputs and the logits they must give, replayed at load.
+"""`golden.npz` ↔ **Golden**: real inputs and the logits that they must give.
 
-A bundle that answers differently here than where it was made is refused: a wrong graph,
+Replayed at load: a bundle that answers differently here than where it was made is refused: a wrong graph,
 a broken build of ONNX Runtime, another processor's saturating arithmetic.
 """
 
@@ -35,7 +35,7 @@ def write_golden(golden: Golden) -> bytes:
     for precision, logits in golden.logits.items():
         arrays[f"logits_{precision}"] = logits.astype(np.float32)
     buffer = BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

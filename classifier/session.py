@@ -139,7 +139,7 @@ def cuda_problem() -> str | None:
     """
     if CUDA_PROVIDER[0] not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDA (extra 'gpu' not installed)"
-    if not any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/dxg")):  # noqa: PTH110
+    if not any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/dxg")):
         return "no NVIDIA device is visible (/dev/nvidia0 or /dev/dxg)"
     return None
 
