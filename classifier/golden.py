@@ -1,7 +1,8 @@
 """`golden.npz` ↔ **Golden**: real inputs and the logits that they must give.
 
-Replayed at load: a bundle that answers differently here than where it was made is refused: a wrong graph,
-a broken build of ONNX Runtime, another processor's saturating arithmetic.
+Replayed at load: a bundle that answers differently here than where it was made is
+refused. Causes are a wrong graph, a broken build of ONNX Runtime, or the saturating
+arithmetic of another processor.
 """
 
 import zipfile
