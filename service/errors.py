@@ -166,6 +166,12 @@ class DrainingError(UnavailableError):
         return {**super().headers, "Connection": "close"}
 
 
+class NotReadyError(UnavailableError):
+    """No lane can serve just now, though the process lives."""
+
+    code = "not_ready"
+
+
 class DeadlineExceededError(ServiceError):
     """The request was accepted and its answer did not come in time."""
 

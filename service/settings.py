@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         return value
 
     @classmethod
-    def settings_customise_sources(  # noqa: PLR0913, fixed by pydantic-settings
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,

@@ -1,0 +1,71 @@
+"""socket → **body**: bounded in bytes, in time, and in what all requests hold."""
+
+import asyncio
+
+from starlette.types import Receive, Scope
+
+from service.errors import BodyTimeoutError, BodyTooLargeError, OverloadedError
+from service.exchange import ClientGoneError, Exchange, exchange_of
+
+
+class Bodies:
+    """Reads request bodies whole, within one allowance for the process."""
+
+    def __init__(self, *, max_buffered_bytes: int, timeout_s: float) -> None:
+        self._max_buffered_bytes = max_buffered_bytes
+        self._timeout_s = timeout_s
+        self.buffered_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive, *, limit: int) -> bytes:
+        """The whole body. `release` must follow, also when this raises.
+
+        Raises:
+            BodyTooLargeError: more than `limit` bytes, declared or sent.
+            BodyTimeoutError: the client was too slow.
+            OverloadedError: all bodies together are at the bound.
+            ClientGoneError: the connection closed before the end.
+        """
+        for name, value in scope["headers"]:
+            # Checked before a byte is read, so `Expect: 100-continue` saves the upload.
+            if name == b"content-length":
+                _check_size(int(value), limit)  # digits, or the server had refused it
+        exchange = exchange_of(scope)
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    chunk = message.get("body", b"")
+                    self._hold(exchange, len(chunk), limit)
+                    chunks.append(chunk)
+                    more = message.get("more_body", False)
+        except TimeoutError as error:
+            raise BodyTimeoutError(
+                f"the body did not arrive within {self._timeout_s:g} s"
+            ) from error
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def release(self, scope: Scope) -> None:
+        """Give back what this request held."""
+        exchange = exchange_of(scope)
+        self.buffered_bytes -= exchange.held_bytes
+        exchange.held_bytes = 0
+
+    def _hold(self, exchange: Exchange, size: int, limit: int) -> None:
+        exchange.held_bytes += size
+        self.buffered_bytes += size
+        _check_size(exchange.held_bytes, limit)
+        if self.buffered_bytes > self._max_buffered_bytes:
+            raise OverloadedError(
+                f"all request bodies together are over {self._max_buffered_bytes} bytes"
+            )
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLargeError(
+            f"the body has {size} bytes or more; at most {limit} are accepted here"
+        )

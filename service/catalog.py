@@ -1,0 +1,115 @@
+"""name, version → **served model**: what is loaded, and what answers by default."""
+
+from collections.abc import Iterator, Sequence
+
+from classifier.errors import RequestError
+from classifier.postprocess import Postprocessor
+from service.answers import AnswerWriter
+from service.contract import Loaded, ModelKey, Outcome
+from service.errors import InvalidParameterError, ModelNotFoundError, SettingsError
+from service.metrics import Metrics, ModelMetrics
+from service.parameters import Parameters
+
+PREFERRED = "imagenet"
+
+
+class Served:
+    """One loaded bundle, with everything that its answers need prepared."""
+
+    def __init__(self, loaded: Loaded, metrics: Metrics) -> None:
+        self.loaded = loaded
+        self.manifest = loaded.manifest
+        self.key: ModelKey = (loaded.manifest.name, loaded.manifest.version)
+        self.postprocessor = Postprocessor(loaded.manifest)
+        self.metrics = ModelMetrics(metrics, self.key)
+        self._writer = AnswerWriter(loaded.manifest)
+
+    def check(self, parameters: Parameters) -> None:
+        """Refuse, before any work, what this model does not allow.
+
+        Raises:
+            InvalidParameterError: naming the value and what is allowed.
+        """
+        try:
+            self.postprocessor.check(
+                top_k=parameters.top_k, threshold=parameters.threshold
+            )
+        except RequestError as error:
+            raise InvalidParameterError(str(error)) from error
+        if parameters.explain and not self.loaded.explains:
+            raise InvalidParameterError(
+                f"explain is not available for model {self.manifest.name!r}: its graph "
+                "has no output class_maps"
+            )
+
+    def answer(
+        self, outcome: Outcome, parameters: Parameters, *, request_id: str
+    ) -> bytes:
+        """The outcome of one image as the JSON of its answer."""
+        scores = self.postprocessor.scores(outcome.logits[None])[0]  # float32 [K]
+        answer = self.postprocessor.answer(
+            scores, top_k=parameters.top_k, threshold=parameters.threshold
+        )
+        self.metrics.answered(outcome.timing)
+        return self._writer.write(
+            answer, outcome.image, outcome.warnings, request_id=request_id
+        )
+
+
+class Catalog:
+    """Every served model, found by name and version."""
+
+    def __init__(self, served: Sequence[Served], *, default: str | None) -> None:
+        self._versions: dict[str, dict[int, Served]] = {}
+        for model in sorted(served, key=lambda model: model.key):
+            name, version = model.key
+            self._versions.setdefault(name, {})[version] = model
+        self.default = self._choose_default(default)
+
+    def __iter__(self) -> Iterator[Served]:
+        """By name, then by version."""
+        return (m for versions in self._versions.values() for m in versions.values())
+
+    def versions(self, name: str) -> list[int]:
+        """Loaded versions of a name, oldest first."""
+        return list(self._versions[name])
+
+    def find(self, name: str | None, version: int | None = None) -> Served:
+        """The model asked for; its newest version when none is asked for.
+
+        Raises:
+            InvalidParameterError: several models are loaded and none is the default.
+            ModelNotFoundError: naming what is loaded.
+        """
+        if name is None:
+            if self.default is None:
+                raise InvalidParameterError(
+                    f"model is missing; loaded are {', '.join(self._versions)}"
+                )
+            name = self.default
+        versions = self._versions.get(name)
+        if versions is None:
+            raise ModelNotFoundError(
+                f"model {name[:80]!r} is not loaded; loaded are "
+                f"{', '.join(self._versions)}"
+            )
+        if version is None:
+            return versions[max(versions)]
+        if version not in versions:
+            raise ModelNotFoundError(
+                f"model {name!r} has no version {version} loaded; loaded are "
+                f"{', '.join(map(str, versions))}"
+            )
+        return versions[version]
+
+    def _choose_default(self, wanted: str | None) -> str | None:
+        if wanted is not None and wanted not in self._versions:
+            raise SettingsError(
+                f"LINNAEUS_DEFAULT_MODEL is {wanted!r}; loaded are "
+                f"{', '.join(self._versions)}"
+            )
+        if wanted is None and len(self._versions) == 1:
+            return next(iter(self._versions))
+        if wanted is None and PREFERRED in self._versions:
+            return PREFERRED
+        return wanted

@@ -1,0 +1,119 @@
+"""request ⇄ response: the **exchange**, as one log event, one id, one set of counters.
+
+The outermost ring of the application, pure ASGI: the border at which an unforeseen
+error becomes a fixed 500, and the only place that logs a request.
+"""
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from service.metrics import Metrics
+from service.problems import problem_of, send_problem
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+# nginx's number for a client that left; it is logged and counted, never sent.
+CLIENT_GONE = 499
+SERVER_ERROR = 500
+UNSENT = 0
+
+MAX_LOGGED_PATH = 200
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection, so nobody waits for the answer."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request while it is served."""
+
+    request_id: str
+    route: str = "other"
+    code: str = "ok"
+    status: int = UNSENT
+    held_bytes: int = 0  # of the body, until the answer is sent
+    facts: dict[str, object] = field(default_factory=dict)  # for the log only
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that the envelope opened for this request."""
+    exchange: Exchange = scope["linnaeus"]
+    return exchange
+
+
+class Envelope:
+    """Wraps the application: request id, security headers, log event, metrics."""
+
+    def __init__(
+        self, app: ASGIApp, *, log: FilteringBoundLogger, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._log = log
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and account for it, however it ends."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        exchange = Exchange(_request_id(scope))
+        inner = {**scope, "linnaeus": exchange}
+        if scope["method"] == "HEAD":
+            inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
+
+        async def send_signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] += (
+                    (b"x-request-id", exchange.request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                )
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(inner, receive, send_signed)
+        except ClientGoneError:
+            exchange.code, exchange.status = "client_gone", CLIENT_GONE
+        except Exception as error:  # the border: a 500 never repeats its cause
+            self._log.exception("request failed", request_id=exchange.request_id)
+            if exchange.status != UNSENT:
+                raise  # half an answer went out; the server must cut the connection
+            exchange.code = "internal_error"
+            await send_problem(
+                send_signed, problem_of(error), request_id=exchange.request_id
+            )
+        finally:
+            self._metrics.in_flight.dec()
+            self._account(scope, exchange, time.perf_counter() - started_s)
+
+    def _account(self, scope: Scope, exchange: Exchange, elapsed_s: float) -> None:
+        self._metrics.answered(
+            exchange.route, exchange.status, exchange.code, elapsed_s
+        )
+        write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
+        write(
+            "request",
+            request_id=exchange.request_id,
+            method=scope["method"],
+            path=scope["path"][:MAX_LOGGED_PATH],
+            status=exchange.status,
+            code=exchange.code,
+            elapsed_ms=round(elapsed_s * 1e3, 2),
+            **exchange.facts,
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own `X-Request-ID` when it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return secrets.token_hex(8)

@@ -1,0 +1,53 @@
+"""events → **lines**: one JSON object an event, or colors on a terminal."""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from service.settings import Settings
+
+
+def build_log(settings: Settings, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """The logger of one application; nothing global is configured."""
+    stream = stream or sys.stdout
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_renderer(settings, stream),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    return logger.bind()
+
+
+def _renderer(settings: Settings, stream: TextIO) -> list[Processor]:
+    style = settings.log_format
+    if style == "auto":
+        style = "console" if stream.isatty() else "json"
+    if style == "console":
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+
+
+class ForwardHandler(logging.Handler):
+    """Carries what uvicorn and other libraries log into the same stream."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on, with its traceback."""
+        self._log.log(
+            record.levelno,
+            record.getMessage(),
+            logger=record.name,
+            exc_info=record.exc_info,
+        )

@@ -1,0 +1,108 @@
+"""query string → **parameters**: every one known, single, and allowed by the model."""
+
+import math
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from service.errors import InvalidParameterError
+
+NAMES = ("model", "version", "top_k", "threshold", "explain")
+
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+MAX_SHOWN = 80  # characters of a refused value that its error repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a client may choose. None leaves the choice to the service or the bundle."""
+
+    model: str | None = None
+    version: int | None = None
+    top_k: int | None = None
+    threshold: float | None = None
+    explain: bool = False
+
+
+DEFAULTS = Parameters()
+
+
+def read_parameters(query: bytes) -> Parameters:
+    """Parse the query string.
+
+    Raises:
+        InvalidParameterError: an unknown name, a name twice, or a value out of range.
+    """
+    if not query:
+        return DEFAULTS
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=len(NAMES),
+        )
+    except ValueError as error:
+        raise InvalidParameterError(
+            f"the query string cannot be read; it may hold {', '.join(NAMES)}, "
+            "each once, as name=value joined by &"
+        ) from error
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in NAMES:
+            raise InvalidParameterError(
+                f"{_shown(name)} is not a parameter; allowed are {', '.join(NAMES)}"
+            )
+        if name in values:
+            raise InvalidParameterError(f"{name} is given more than once")
+        values[name] = value
+    return Parameters(
+        model=values.get("model"),
+        version=_whole(values, "version"),
+        top_k=_whole(values, "top_k"),
+        threshold=_fraction(values, "threshold"),
+        explain=_boolean(values, "explain"),
+    )
+
+
+def _whole(values: dict[str, str], name: str) -> int | None:
+    text = values.get(name)
+    if text is None:
+        return None
+    # int() alone would also take "1_0", " 5 " and digits of other scripts.
+    if not (text.isascii() and text.isdigit() and len(text) <= len("999999999")):
+        raise InvalidParameterError(
+            f"{name} is {_shown(text)}; a whole number from 1 on is allowed"
+        )
+    if int(text) < 1:
+        raise InvalidParameterError(f"{name} is {text}; the least allowed is 1")
+    return int(text)
+
+
+def _fraction(values: dict[str, str], name: str) -> float | None:
+    text = values.get(name)
+    if text is None:
+        return None
+    try:
+        number = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise InvalidParameterError(
+            f"{name} is {_shown(text)}; a number from 0 to 1 is allowed"
+        )
+    return number
+
+
+def _boolean(values: dict[str, str], name: str) -> bool:
+    text = values.get(name, "false")
+    if text.lower() not in BOOLEANS:
+        raise InvalidParameterError(
+            f"{name} is {_shown(text)}; true or false is allowed"
+        )
+    return BOOLEANS[text.lower()]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

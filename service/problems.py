@@ -1,0 +1,142 @@
+"""error → **problem**: the one error shape of every path (RFC 9457).
+
+`KINDS` is the whole vocabulary. `docs/http.md` explains each code, and a test holds the
+two together.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import NamedTuple
+
+from starlette.types import Send
+
+from classifier.errors import ImageError, RequestError, SessionError
+from service.errors import ServiceError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """One code: its status, and the title that never changes with the request."""
+
+    status: HTTPStatus
+    title: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "malformed_request": Kind(
+        HTTPStatus.BAD_REQUEST, "The body is not what its Content-Type says"
+    ),
+    "image_empty": Kind(HTTPStatus.BAD_REQUEST, "There is no image in the request"),
+    "route_not_found": Kind(HTTPStatus.NOT_FOUND, "There is nothing at this path"),
+    "model_not_found": Kind(HTTPStatus.NOT_FOUND, "No such model is loaded"),
+    "method_not_allowed": Kind(
+        HTTPStatus.METHOD_NOT_ALLOWED, "This path does not take this method"
+    ),
+    "body_timeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly"),
+    "body_too_large": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body has too many bytes"
+    ),
+    "too_many_images": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The batch has too many images"
+    ),
+    "image_too_many_pixels": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The image has too many pixels"
+    ),
+    "media_type_unsupported": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This Content-Type is not taken here"
+    ),
+    "image_format_unsupported": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This is not an image of a format we take"
+    ),
+    "image_undecodable": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "The image is damaged or cut off"
+    ),
+    "invalid_parameter": Kind(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not allowed"
+    ),
+    "internal_error": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong with the service"
+    ),
+    "engine_failed": Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "The engine failed on this image"
+    ),
+    "overloaded": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is full"),
+    "draining": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is stopping"),
+    "not_ready": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready"),
+    "deadline_exceeded": Kind(
+        HTTPStatus.GATEWAY_TIMEOUT, "The answer did not come in time"
+    ),
+}
+
+# A cause inside the service is for the log; telling it to a stranger would leak it.
+FIXED_DETAIL = "The cause is in the service's log, under this request_id."
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, ready to be written."""
+
+    code: str
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def status(self) -> HTTPStatus:
+        """The HTTP status of this code."""
+        return KINDS[self.code].status
+
+    def members(self, request_id: str) -> dict[str, object]:
+        """The JSON object of RFC 9457, with `code` and `request_id` as extensions."""
+        kind = KINDS[self.code]
+        return {
+            "type": f"/docs#{self.code}",
+            "title": kind.title,
+            "status": int(kind.status),
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        }
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that a client may see of any error."""
+    match error:
+        case ServiceError() if error.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Problem(error.code, str(error), error.headers)
+        case ServiceError():
+            return Problem(error.code, FIXED_DETAIL)
+        case ImageError() | RequestError() if error.code in KINDS:
+            return Problem(error.code, str(error))
+        case ImageError():  # a code that a newer classifier may add
+            return Problem("image_undecodable", str(error))
+        case SessionError():
+            return Problem("engine_failed", FIXED_DETAIL)
+        case _:
+            return Problem("internal_error", FIXED_DETAIL)
+
+
+async def send_problem(send: Send, problem: Problem, *, request_id: str) -> None:
+    """Write the problem as the whole response."""
+    body = json.dumps(problem.members(request_id), ensure_ascii=False).encode(
+        errors="replace"
+    )
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        **problem.headers,
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": int(problem.status),
+            "headers": [
+                (name.lower().encode(), value.encode("latin-1"))
+                for name, value in headers.items()
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

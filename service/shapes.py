@@ -1,0 +1,160 @@
+"""answer ⇄ **JSON**: the shapes of every body, as OpenAPI shows them.
+
+Single answers are written by `service/answers.py` without going through these models;
+a property test holds the two together.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from classifier.manifest import Task
+
+Score = Annotated[float, Field(ge=0, le=1)]
+
+
+class Shape(BaseModel):
+    """Strict both ways: a field that is not documented here does not exist."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageBody(Shape):
+    """One image as JSON."""
+
+    model_config = ConfigDict(strict=True)
+
+    image: str = Field(description="The image file, base64 (RFC 4648, section 4).")
+
+
+class BatchBody(Shape):
+    """Many images as JSON."""
+
+    model_config = ConfigDict(strict=True)
+
+    # Any: an item that is no string is that item's own error, not the batch's.
+    images: list[Any] = Field(
+        description="Image files, base64 each.",
+        json_schema_extra={"items": {"type": "string", "format": "byte"}},
+    )
+
+
+class ModelReference(Shape):
+    """Which bundle answered."""
+
+    name: str
+    version: int
+
+
+class ImageFacts(Shape):
+    """What was sent, upright."""
+
+    width: int
+    height: int
+    format: str
+
+
+class PredictionShape(Shape):
+    """One label with its score."""
+
+    label: str = Field(description="Name for people.")
+    index: int = Field(description="Class index, from 0.")
+    id: str = Field(description="Stable id of the label: a wnid, a slug.")
+    score: Score = Field(description="Probability.")
+    threshold: Score | None = Field(
+        None, description="Score from which the label counts (binary, multilabel)."
+    )
+
+
+class GroupShape(Shape):
+    """A label group with the sum of its labels' scores (fine-grained)."""
+
+    group: str
+    score: Score
+
+
+class AnswerShape(Shape):
+    """The answer for one image. Members that do not apply to the task are absent."""
+
+    id: str = Field(description="Request id; in a batch, with the item's position.")
+    model: ModelReference
+    task: Task
+    image: ImageFacts
+    predictions: list[PredictionShape] = Field(description="Best first.")
+    decision: str | None = Field(None, description="The label decided on (binary).")
+    abstained: Literal[True] | None = Field(
+        None, description="The best score is under the model's abstain threshold."
+    )
+    groups: list[GroupShape] | None = Field(None, description="Fine-grained only.")
+    warnings: list[str] = Field(description="What the sender should know of the image.")
+
+
+class ProblemShape(Shape):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="Where this code is explained.")
+    title: str
+    status: int
+    detail: str = Field(description="What was, and what is allowed.")
+    code: str = Field(description="Stable and machine-readable.")
+    request_id: str
+
+
+class ItemError(Shape):
+    """What stands in the place of an image that has no answer."""
+
+    error: ProblemShape
+
+
+class BatchAnswer(Shape):
+    """An answer or an error for each image, in the order sent."""
+
+    results: list[AnswerShape | ItemError]
+    succeeded: int
+    failed: int
+
+
+class Input(Shape):
+    """What the network reads."""
+
+    height: int
+    width: int
+    color: Literal["rgb", "gray"]
+    resize: Literal["crop", "squash", "pad"]
+
+
+class ModelSummary(Shape):
+    """One loaded bundle."""
+
+    name: str
+    version: int
+    default: bool = Field(description="Answers requests that name no model.")
+    description: str
+    task: Task
+    labels: int = Field(description="How many.")
+    input: Input
+    top_k: int = Field(description="Predictions in an answer unless asked otherwise.")
+    precision: str = Field(description="The graph variant that runs.")
+    device: str
+
+
+class ModelList(Shape):
+    """Everything that is loaded."""
+
+    models: list[ModelSummary]
+
+
+class ModelDetail(ModelSummary):
+    """One loaded bundle, with the facts of its manifest."""
+
+    versions: list[int] = Field(description="All loaded versions of this name.")
+    explains: bool = Field(description="`explain=true` is available.")
+    manifest: dict[str, Any] = Field(
+        description="The bundle's manifest: labels, thresholds, metrics, provenance."
+    )
+
+
+class Health(Shape):
+    """The process lives, or may take traffic."""
+
+    status: Literal["live", "ready"]
