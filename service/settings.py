@@ -108,6 +108,11 @@ class Settings(BaseSettings):
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
         75, description="How long an idle connection stays open."
     )
+    hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        description="Longest time for one batch; beyond it the lane counts as hung and is "
+        "replaced.",
+    )
     drain_notice_s: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="After SIGTERM, how long `/readyz` is red before the port closes, "

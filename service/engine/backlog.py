@@ -1,0 +1,181 @@
+"""offered tickets → **the next batch**: the whole policy, without a thread or a clock.
+
+Four promises, each a test on a virtual clock:
+
+- Models share the lanes by time: whoever has used them least goes next.
+- Requests of one image go before the items of batch requests, but every fourth place
+  is a batch item's, and batch requests take turns: nobody starves.
+- An image that cannot be answered before its deadline is refused when it arrives, or
+  dropped when its turn comes, before any work is spent on it.
+- A decision costs the same however many wait.
+
+Not safe in threads: the engine holds a lock around each call.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from service.contract import ModelKey
+from service.engine.ticket import Ticket
+from service.errors import OverloadedError
+
+SINGLES_PER_BATCH_ITEM = 3
+# Weight of the newest batch in the running mean of the cost of an image.
+COST_WEIGHT = 0.1
+# Predictions err both ways; an answer just before the deadline is worth nothing.
+SAFETY = 1.1
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The tickets of one model, and what serving them costs."""
+
+    best_batch: int
+    cost_s: float  # seconds of one lane an image, decode and run
+    used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
+    singles: deque[Ticket] = field(default_factory=deque)
+    requests: deque[deque[Ticket]] = field(default_factory=deque)
+    batch_items: int = 0
+    singles_in_a_row: int = 0
+
+    def __len__(self) -> int:
+        return len(self.singles) + self.batch_items
+
+    def ahead_of_single(self) -> int:
+        """Images that go before a request of one image that arrives now."""
+        turns = len(self.singles) // SINGLES_PER_BATCH_ITEM + 1
+        return len(self.singles) + min(self.batch_items, turns)
+
+    def pop(self) -> Ticket:
+        """The next ticket; the line must not be empty."""
+        batch_turn = self.singles_in_a_row >= SINGLES_PER_BATCH_ITEM
+        if self.singles and not (batch_turn and self.requests):
+            self.singles_in_a_row += 1
+            return self.singles.popleft()
+        self.singles_in_a_row = 0
+        self.batch_items -= 1
+        request = self.requests.popleft()
+        ticket = request.popleft()
+        if request:
+            self.requests.append(request)  # the next batch request has its turn
+        return ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a lane takes: a batch to run, and tickets that came too late."""
+
+    batch: list[Ticket]
+    expired: list[Ticket]
+
+
+class Backlog:
+    """All lines of one device. Instants `now` are seconds of one monotonic clock."""
+
+    def __init__(self, *, capacity: int, lanes: int) -> None:
+        self.capacity = capacity
+        self.lanes = lanes
+        self.busy = 0  # lanes at work
+        self._lines: dict[ModelKey, Line] = {}
+        self._used_s = 0.0  # the virtual clock: lane time of the line served last
+
+    def add_model(self, key: ModelKey, *, best_batch: int, cost_s: float) -> None:
+        """Open a line for a model whose image costs `cost_s` of a lane."""
+        self._lines[key] = Line(best_batch, cost_s)
+
+    def __len__(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    def waiting(self, key: ModelKey) -> int:
+        """Images of that model that wait."""
+        return len(self._lines[key])
+
+    def cost_s(self, key: ModelKey) -> float:
+        """Learned lane time of one image of that model."""
+        return self._lines[key].cost_s
+
+    def offer(self, tickets: Sequence[Ticket], now: float) -> None:
+        """Accept the tickets of one request, all or none.
+
+        Raises:
+            OverloadedError: no room, or no time before the deadline; it says when to
+                come back.
+        """
+        first = tickets[0]
+        line = self._lines[first.model]
+        if len(line) + len(tickets) > self.capacity:
+            raise OverloadedError(
+                f"{len(line)} images wait for {first.model[0]}; "
+                f"at most {self.capacity} may",
+                retry_after_s=self.predicted_wait_s(first.model),
+            )
+        needed_s = self._needed_s(tickets)
+        if first.deadline is not None and now + SAFETY * needed_s > first.deadline:
+            left_s = max(0.0, first.deadline - now)
+            raise OverloadedError(
+                f"the answer would take about {needed_s:.2f} s; "
+                f"the deadline is in {left_s:.2f} s",
+                retry_after_s=self.predicted_wait_s(first.model),
+            )
+        if not line:  # an idle model must not save up its share
+            line.used_s = max(line.used_s, self._used_s)
+        if first.request is None:
+            line.singles.extend(tickets)
+        else:
+            line.requests.append(deque(tickets))
+            line.batch_items += len(tickets)
+
+    def take(self, now: float) -> Cut | None:
+        """Cut the next batch for a lane that is free; None when nothing waits."""
+        expired: list[Ticket] = []
+        while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
+            batch: list[Ticket] = []
+            while line and len(batch) < line.best_batch:
+                ticket = line.pop()
+                if ticket.abandoned:
+                    continue
+                if ticket.late(now + line.cost_s):
+                    expired.append(ticket)
+                    continue
+                batch.append(ticket)
+            if batch:
+                self._used_s = line.used_s
+                line.used_s += len(batch) * line.cost_s
+                self.busy += 1
+                return Cut(batch, expired)
+        return Cut([], expired) if expired else None
+
+    def finish(self, key: ModelKey, images: int, lane_s: float) -> None:
+        """A lane is free again; learn what its batch of `images` has cost."""
+        self.busy -= 1
+        line = self._lines[key]
+        if images:
+            line.cost_s += COST_WEIGHT * (lane_s / images - line.cost_s)
+
+    def predicted_wait_s(self, key: ModelKey) -> float:
+        """How long until all that waits in this line now is served."""
+        return self._wait_s(key, len(self._lines[key]))
+
+    def _needed_s(self, tickets: Sequence[Ticket]) -> float:
+        """Predicted seconds from now until the last of these would be answered."""
+        key, n = tickets[0].model, len(tickets)
+        line = self._lines[key]
+        own_s = line.cost_s * -(-n // self.lanes)
+        if tickets[0].request is None:
+            return self._wait_s(key, line.ahead_of_single()) + own_s
+        return self._wait_s(key, len(line)) + own_s
+
+    def _wait_s(self, key: ModelKey, ahead: int) -> float:
+        """Wait behind `ahead` images of one line, the others having their share."""
+        own_s = ahead * self._lines[key].cost_s
+        others_s = sum(
+            min(own_s, len(line) * line.cost_s)
+            for other, line in self._lines.items()
+            if other != key
+        )
+        begun_s = self._lines[key].cost_s * self.busy / 2  # half done, on average
+        return (own_s + others_s + begun_s) / self.lanes
+
+    def _occupied(self) -> Iterator[Line]:
+        return (line for line in self._lines.values() if line)

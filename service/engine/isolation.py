@@ -1,0 +1,35 @@
+"""batch → **outcomes, each its own**: a failing batch is bisected.
+
+One poisoned image must not cost its neighbors their answers, and a batch that the
+device has no room for may fit in halves. The work grows by the logarithm of the batch
+for each guilty image.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import SessionError
+
+Batch = npt.NDArray[np.uint8]  # [N, H, W, C]
+Logits = npt.NDArray[np.float32]  # [N, K]
+
+
+def run_isolated(
+    run: Callable[[Batch], Logits], batch: Batch
+) -> list[npt.NDArray[np.float32] | SessionError]:
+    """Run a batch, uint8 [N, H, W, C]; each place holds float32 [K] or its error."""
+    try:
+        logits = run(batch)
+    except SessionError as error:
+        if len(batch) == 1:
+            return [error]
+        half = len(batch) // 2
+        return run_isolated(run, batch[:half]) + run_isolated(run, batch[half:])
+    return [
+        row
+        if np.isfinite(row).all()
+        else SessionError("the graph gave logits that are not finite numbers")
+        for row in logits
+    ]

@@ -1,0 +1,170 @@
+"""tickets → **outcomes**: a thread that serves the backlog on its share of cores.
+
+A free lane takes what waits, at the last moment, decodes it while the bytes are warm in
+its core's cache, runs it, and settles every ticket. A lane outlives any image.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from classifier.decode import DecodeLimits
+from classifier.errors import ClassifierError, ImageError
+from classifier.preprocess import preprocess
+from service.contract import ModelKey, Outcome, Timing
+from service.engine.backlog import Backlog, Cut
+from service.engine.isolation import run_isolated
+from service.engine.models import ServedModel
+from service.engine.ticket import Settled, Ticket
+from service.errors import DeadlineExceededError, EngineFailedError
+
+Results = list[tuple[Ticket, Settled]]
+
+
+class Lane:
+    """One thread. `settle` and `died` are called in it and must be quick."""
+
+    def __init__(  # noqa: PLR0913  (the composition root names each part once)
+        self,
+        name: str,
+        *,
+        backlog: Backlog,
+        changed: threading.Condition,
+        models: Mapping[ModelKey, ServedModel],
+        limits: DecodeLimits,
+        settle: Callable[[Results], None],
+        died: Callable[["Lane", BaseException], None],
+    ) -> None:
+        self._backlog = backlog
+        self._changed = changed  # guards the backlog
+        self._models = models
+        self._limits = limits
+        self._settle = settle
+        self._died = died
+        self._closing = False
+        self._in_hand: list[Ticket] = []
+        self.began: float | None = None  # instant of the batch at work, if any
+        self.thread = threading.Thread(target=self._live, name=name, daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still serves."""
+        return self.thread.is_alive() and not self._closing
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.thread.start()
+
+    def close(self) -> None:
+        """Stop after the batch at work; wake it if it waits."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def abandon(self) -> list[Ticket]:
+        """Give up a lane that hangs: what it held is the caller's to settle."""
+        self._closing = True
+        held, self._in_hand = self._in_hand, []
+        return held
+
+    def _live(self) -> None:
+        try:
+            while cut := self._next():
+                self._serve(cut)
+        except BaseException as error:  # border: a thread must not die unheard
+            self._died(self, error)
+
+    def _next(self) -> Cut | None:
+        with self._changed:
+            while not self._closing:
+                cut = self._backlog.take(time.monotonic())
+                if cut is not None:
+                    self._in_hand = cut.batch
+                    self.began = time.monotonic() if cut.batch else None
+                    return cut
+                self._changed.wait()
+        return None
+
+    def _serve(self, cut: Cut) -> None:
+        late = DeadlineExceededError("the image waited past its deadline")
+        results: Results = [(ticket, late) for ticket in cut.expired]
+        if cut.batch:
+            began = time.monotonic()
+            model = self._models[cut.batch[0].model]
+            decoded = self._decode(cut.batch, model, results)
+            if decoded:
+                self._run(decoded, model, results)
+            with self._changed:
+                if self._closing and not self._in_hand:
+                    return  # abandoned: its tickets are settled, its place is taken
+                self._in_hand = []
+                self.began = None
+                took_s = time.monotonic() - began
+                self._backlog.finish(model.key, len(cut.batch), took_s)
+        self._settle(results)
+
+    def _decode(
+        self, batch: list[Ticket], model: ServedModel, results: Results
+    ) -> list[Ticket]:
+        """Decode each ticket by itself; the undecodable settle with their error."""
+        decoded = []
+        for ticket in batch:
+            ticket.taken = time.monotonic()
+            if ticket.abandoned:
+                continue
+            try:
+                if ticket.ready is None:
+                    ticket.ready = preprocess(
+                        ticket.data, model.manifest.preprocess, limits=self._limits
+                    )
+            except ImageError as error:
+                results.append((ticket, error))
+            except Exception as error:  # border: a fault of ours, this image's alone
+                failed = EngineFailedError("the image could not be processed")
+                failed.__cause__ = error
+                results.append((ticket, failed))
+            else:
+                ticket.decoded = time.monotonic()
+                decoded.append(ticket)
+        return decoded
+
+    def _run(self, tickets: list[Ticket], model: ServedModel, results: Results) -> None:
+        pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
+        # uint8 [N, H, W, C]
+        batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+        lone = len(tickets) == 1 and self._backlog.busy == 1 and not self._backlog
+        session = model.wide if lone else model.narrow
+        began = time.monotonic()
+        rows = run_isolated(session.run, batch)
+        ended = time.monotonic()
+        for ticket, row in zip(tickets, rows, strict=True):
+            results.append((ticket, outcome(ticket, row, (began, ended, len(rows)))))
+
+
+def outcome(
+    ticket: Ticket,
+    row: "np.ndarray[tuple[int], np.dtype[np.float32]] | ClassifierError",
+    run: tuple[float, float, int],
+) -> Settled:
+    """One row of a run (begin, end, batch size) → what its ticket's sender gets."""
+    if isinstance(row, ClassifierError):
+        failed = EngineFailedError("the model failed on this image")
+        failed.__cause__ = row
+        return failed
+    if ticket.ready is None:
+        raise AssertionError("a ticket was run before it was decoded")
+    began, ended, batch_size = run
+    return Outcome(
+        logits=row,
+        image=ticket.ready.image,
+        warnings=ticket.ready.warnings,
+        timing=Timing(
+            decode_ms=1000 * (ticket.decoded - ticket.taken),
+            queue_ms=1000 * (ticket.taken - ticket.arrived),
+            batch_ms=1000 * (began - ticket.decoded),
+            infer_ms=1000 * (ended - began),
+            batch_size=batch_size,
+        ),
+    )
