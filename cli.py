@@ -1,0 +1,160 @@
+"""The `linnaeus` command: a table of commands, each imported only when it is called.
+
+`linnaeus serve` must start where torch is absent, and `linnaeus --help` at once.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+class Command(NamedTuple):
+    """Where a command lives: a module with a function `command` or a group `app`."""
+
+    module: str
+    extra: str | None  # the optional dependencies that it needs
+    help: str
+
+
+COMMANDS = {
+    "serve": Command(
+        "service.commands.serve", None, "Serve the bundles in models/ behind REST."
+    ),
+    "classify": Command(
+        "service.commands.classify", None, "Classify files, folders and globs."
+    ),
+    "models": Command("service.commands.models", None, "List the bundles in models/."),
+    "doctor": Command(
+        "service.commands.doctor", None, "Check device, threads and bundles."
+    ),
+    "import": Command(
+        "training.commands.import_", "import", "Make a bundle of a foreign ONNX file."
+    ),
+    "pretrained": Command(
+        "training.commands.pretrained",
+        "train,pretrained",
+        "Build an ImageNet bundle from published weights.",
+    ),
+    "networks": Command(
+        "training.commands.networks", "train", "List the networks that can be trained."
+    ),
+    "data": Command("training.commands.data", "train", "Check and describe data."),
+    "train": Command("training.commands.train", "train", "Train by a config file."),
+    "evaluate": Command(
+        "training.commands.evaluate", "train", "Measure a bundle on a data set."
+    ),
+    "optimize": Command(
+        "training.commands.optimize", "train", "Add gated fp16 and int8 graphs."
+    ),
+    "export": Command(
+        "training.commands.export", "train", "Make a bundle of a trained run."
+    ),
+    "report": Command(
+        "training.commands.report", "train", "Write one HTML page on a run or bundle."
+    ),
+}
+
+
+class LazyCommand(TyperCommand):
+    """Shows its help line in the list; becomes the real command when it is called."""
+
+    def __init__(self, name: str, entry: Command) -> None:
+        super().__init__(name=name, help=entry.help)
+        self._entry = entry
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: Any = None,
+        **extra: Any,
+    ) -> Any:
+        """Import the command and let it parse its own arguments."""
+        command = self._load(str(info_name))
+        return command.make_context(info_name, args, parent, **extra)
+
+    def _load(self, name: str) -> Any:
+        try:
+            module = importlib.import_module(self._entry.module)
+        except ModuleNotFoundError as error:
+            ours = (error.name or "").split(".")[0] in {"service", "training"}
+            if self._entry.extra is None or ours:
+                raise
+            extras = f"cpu,{self._entry.extra}"
+            typer.secho(
+                f"linnaeus {name} needs {error.name}, which is not installed; "
+                f"install it: pip install -c constraints.txt -e '.[{extras}]'",
+                fg="red",
+                err=True,
+            )
+            raise typer.Exit(1) from error
+        app = getattr(module, "app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+            app.command(name=name)(module.command)
+        return get_command(app)
+
+
+class LazyGroup(TyperGroup):
+    """A group of lazy commands, in the order of the table, which is that of use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every name."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, not imported yet."""
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else LazyCommand(cmd_name, entry)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"linnaeus {importlib.metadata.version('linnaeus')}")
+        raise typer.Exit
+
+
+@app.callback()
+def group(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Image classifiers from data to production: train, prove, shrink, serve."""
+
+
+def main() -> None:
+    """Run the command; our own errors end with one clear line and exit code 1."""
+    # lazy, as above: --help needs neither numpy nor pydantic
+    try:
+        app()
+    except Exception as error:
+        from classifier.errors import ClassifierError  # noqa: PLC0415
+        from service.errors import ServiceError, SettingsError  # noqa: PLC0415
+
+        if not isinstance(error, ClassifierError | ServiceError | SettingsError):
+            raise
+        typer.secho(f"linnaeus: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

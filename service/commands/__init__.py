@@ -1,0 +1,1 @@
+"""terminal → **commands** that need no torch: serve, classify, models, doctor."""

@@ -1,0 +1,174 @@
+"""files, folders, globs → **answers**: a table for eyes, CSV or JSONL for programs."""
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal, TextIO
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from classifier.classifier import Classification, Classifier
+from classifier.errors import ImageError
+
+# Files in a folder that are tried; a file named on the command line is always tried.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+)
+
+Result = tuple[Path, Classification | ImageError]
+
+
+def command(
+    paths: Annotated[
+        list[str], typer.Argument(help="Image files, folders or globs ('**/*.jpg').")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Name (NAME or NAME/2) in the models folder, or a path.")
+    ] = "imagenet",
+    models: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
+    ] = Path("models"),
+    top_k: Annotated[
+        int | None, typer.Option(help="How many labels; unset: the model's own.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Score from which a label counts, 0 to 1.")
+    ] = None,
+    output: Annotated[
+        Literal["table", "csv", "jsonl"],
+        typer.Option("--format", help="Of the answers."),
+    ] = "table",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(envvar="LINNAEUS_DEVICE")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"],
+        typer.Option(envvar="LINNAEUS_PRECISION"),
+    ] = "auto",
+) -> None:
+    """Classify images and print the answers, in order. Exit code 1 if one failed."""
+    files = list(find_images(paths))
+    if not files:
+        raise typer.BadParameter(f"no image among: {' '.join(paths)}")
+    folder = models / model if (models / model).exists() else Path(model)
+    classifier = Classifier.load(folder, device=device, precision=precision)
+    answers = classifier.classify_many(files, top_k=top_k, threshold=threshold)
+    results = zip(files, answers, strict=True)
+    writers: dict[str, Callable[[Iterable[Result], TextIO], int]] = {
+        "table": write_table,
+        "csv": write_csv,
+        "jsonl": write_jsonl,
+    }
+    with progress(len(files)) as advance:
+        failed = writers[output](advance(results), sys.stdout)
+    if failed:
+        typer.secho(f"{failed} of {len(files)} images failed", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def find_images(paths: Iterable[str]) -> Iterator[Path]:
+    """Files as named; folders and globs searched, sorted."""
+    for name in paths:
+        path = Path(name)
+        if path.is_dir():
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            yield from sorted(inside)
+        elif glob.has_magic(name) and not path.exists():
+            found = sorted(Path(p) for p in glob.glob(name, recursive=True))
+            yield from (p for p in found if p.is_file())
+        else:
+            yield path
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[Iterable[Result]], Iterable[Result]]]:
+    """A bar on stderr while there is something to wait for and someone to look."""
+    console = Console(stderr=True)
+    if total == 1 or not console.is_terminal:
+        yield lambda results: results
+        return
+    columns = (
+        TextColumn("classify"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield lambda results: bar.track(results, total=total)
+
+
+def write_table(results: Iterable[Result], out: TextIO) -> int:
+    """A row an image; returns how many failed."""
+    table, failed = Table(), 0
+    for column in ("image", "answer", "score", "next"):
+        table.add_column(column)
+    for path, result in results:
+        if isinstance(result, ImageError):
+            failed += 1
+            table.add_row(escape(str(path)), f"[red]{escape(str(result))}[/red]")
+        else:
+            table.add_row(escape(str(path)), *_cells(result))
+    Console(file=out).print(table)
+    return failed
+
+
+def _cells(result: Classification) -> list[str]:
+    best, *others = result.predictions or (None,)
+    if best is None:
+        text = "abstained" if result.abstained else "no label over its threshold"
+        return [f"[dim]{text}[/dim]", "", ""]
+    answer = result.decision or best.label
+    if result.groups:
+        answer = f"{result.groups[0].group}: {answer}"
+    following = ", ".join(f"{p.label} {p.score:.2f}" for p in others if p)
+    return [escape(answer), f"{best.score:.3f}", escape(following)]
+
+
+def write_csv(results: Iterable[Result], out: TextIO) -> int:
+    """A row a prediction (a failed or empty image has one row); returns failures."""
+    writer, failed = csv.writer(out), 0
+    writer.writerow(("image", "rank", "label", "index", "score", "decision", "error"))
+    for path, result in results:
+        if isinstance(result, ImageError):
+            failed += 1
+            writer.writerow((path, "", "", "", "", "", result))
+            continue
+        decision = result.decision or ""
+        if not result.predictions:
+            writer.writerow((path, "", "", "", "", decision, ""))
+        for rank, p in enumerate(result.predictions, 1):
+            score = f"{p.score:.6f}"
+            writer.writerow((path, rank, p.label, p.index, score, decision, ""))
+    return failed
+
+
+def write_jsonl(results: Iterable[Result], out: TextIO) -> int:
+    """One JSON object an image, as over HTTP; returns how many failed."""
+    failed = 0
+    for path, result in results:
+        line: dict[str, Any] = {"path": str(path)}
+        if isinstance(result, ImageError):
+            failed += 1
+            line["error"] = {"code": result.code, "detail": str(result)}
+        else:
+            line |= asdict(result)
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        out.flush()
+    return failed

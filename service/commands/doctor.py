@@ -1,0 +1,168 @@
+"""machine, bundles → **findings**: what is really used, and what to do about trouble."""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from classifier import hardware
+from classifier.bundle import list_versions, load_bundle
+from classifier.decode import FORMATS
+from classifier.errors import ClassifierError
+from classifier.golden import replay
+from classifier.runtime import installed_builds, onnxruntime
+from classifier.session import Device, Session, choose_device
+from service.engine.models import ServedModel, load_model
+
+Level = Literal["ok", "note", "problem"]
+MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
+PACKAGES = ("numpy", "pillow", "fastapi", "uvicorn", "uvloop", "httptools", "pydantic")
+
+
+class Finding(NamedTuple):
+    """One line of the examination."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def command(
+    models: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
+    ] = Path("models"),
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(envvar="LINNAEUS_DEVICE")
+    ] = "auto",
+) -> None:
+    """Examine device, threads and bundles. Exit code 1 if there is a problem."""
+    problems = 0
+    table = Table(show_lines=False)
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column)
+    for finding in examine(models, device):
+        problems += finding.level == "problem"
+        mark = MARKS.get(finding.level, "[red]problem[/red]")
+        table.add_row(mark, *(escape(text) for text in finding[1:]))
+    Console().print(table)
+    if problems:
+        typer.secho(f"{problems} problem(s)", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Finding]:
+    """Every finding, the machine first."""
+    yield from _machine()
+    yield from _packages()
+    try:
+        chosen, reason = choose_device(device)
+    except ClassifierError as error:
+        yield Finding(
+            "problem",
+            "device",
+            str(error),
+            "install driver and the extra 'gpu', or set LINNAEUS_DEVICE=auto",
+        )
+        return
+    yield Finding("ok", "device", f"{chosen}: {reason}")
+    found = False
+    for folder in sorted(models.iterdir()) if models.is_dir() else ():
+        for number in list_versions(folder):
+            found = True
+            yield from _bundle(folder, number, chosen)
+    if not found:
+        yield Finding(
+            "problem",
+            "bundles",
+            f"{models} holds none",
+            "set LINNAEUS_MODELS, or build one: linnaeus pretrained efficientnet-lite0",
+        )
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("ok", "machine", f"{platform.platform()}, {hardware.cpu_name()}")
+    affinity, quota = hardware.affinity_cores(), hardware.quota_cores()
+    limit = "no quota" if quota is None else f"a cgroup quota of {quota:g} cores"
+    text = f"{hardware.available_cores()} lanes: affinity {affinity} cores, {limit}"
+    fraction = quota is not None and quota != int(quota)
+    yield Finding(
+        "note" if fraction else "ok",
+        "threads",
+        text,
+        "a quota of whole cores keeps lanes from being throttled" if fraction else "",
+    )
+    if hardware.has_fast_int8():
+        yield Finding("ok", "int8", "8-bit dot products in hardware")
+    else:
+        yield Finding(
+            "note",
+            "int8",
+            "no 8-bit dot products (VNNI) in hardware",
+            "'auto' serves fp32 here, which is faster on this processor",
+        )
+
+
+def _packages() -> Iterator[Finding]:
+    builds = ", ".join(
+        f"{name} {number}" for name, number in installed_builds().items()
+    )
+    providers = ", ".join(onnxruntime.get_available_providers())
+    yield Finding("ok", "ONNX Runtime", f"{builds}; compiled in: {providers}")
+    yield Finding("ok", "packages", ", ".join(_versions()))
+    yield Finding("ok", "formats", ", ".join(FORMATS))
+
+
+def _versions() -> Iterator[str]:
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"{name} absent"
+
+
+def _bundle(folder: Path, number: int, device: Device) -> Iterator[Finding]:
+    """Golden replay of every graph, and how the chosen one would be served."""
+    subject = f"{folder.name}/{number}"
+    try:
+        bundle = load_bundle(folder, number)
+        golden = bundle.read_golden()
+    except ClassifierError as error:
+        yield Finding("problem", subject, str(error), "restore or rebuild the bundle")
+        return
+    for variant in bundle.manifest.graphs:
+        try:
+            graph = bundle.read_graph(variant)
+            session = Session.load(graph, device=device)
+            off = replay(golden, session, variant)
+        except ClassifierError as error:
+            advice = "serve another precision (LINNAEUS_PRECISION), or rebuild it"
+            yield Finding(
+                "problem", f"{subject} {variant.precision}", str(error), advice
+            )
+            continue
+        text = (
+            f"golden replay off by {off:.2g} (allowed {variant.golden_tolerance:.2g}) "
+            f"on {session.providers[0]}"
+        )
+        yield Finding("ok", f"{subject} {variant.precision}", text)
+    try:
+        yield _arrangement(subject, load_model(bundle, device=device, precision="auto"))
+    except ClassifierError as error:
+        yield Finding("problem", subject, str(error), "see its graphs above")
+
+
+def _arrangement(subject: str, model: ServedModel) -> Finding:
+    where = "on the event loop when tiny, else in lanes" if model.inline else "in lanes"
+    text = (
+        f"serves {model.variant.precision} {where}: batches up to {model.best_batch} at "
+        f"{1e3 * model.run_s:.3g} ms an image and lane; "
+        f"a lone image {1e3 * model.lone_s:.3g} ms on {model.wide.threads} threads"
+    )
+    return Finding("ok", subject, text)
