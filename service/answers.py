@@ -2,7 +2,7 @@
 
 A label is escaped when its bundle is loaded, not for each of its answers: an answer
 with five labels takes 4 µs here and 25 µs through a pydantic model. What is written is
-`shapes.AnswerShape`, without the members that do not apply; a property test says so.
+`shapes.Answer`, without the members that do not apply; a property test says so.
 """
 
 import json

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
+from service.contract import Timing
 from service.metrics import Metrics
-from service.problems import problem_of, send_problem
+from service.problems import problem_of, response_of
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -39,6 +40,12 @@ class Exchange:
     status: int = UNSENT
     held_bytes: int = 0  # of the body, until the answer is sent
     facts: dict[str, object] = field(default_factory=dict)  # for the log only
+
+    def timed(self, timing: Timing) -> None:
+        """Log where the time of an image went."""
+        self.facts["queue_ms"] = round(timing.queue_ms + timing.batch_ms, 2)
+        self.facts["infer_ms"] = round(timing.infer_ms, 2)
+        self.facts["batch_size"] = timing.batch_size
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -87,9 +94,8 @@ class Envelope:
             if exchange.status != UNSENT:
                 raise  # half an answer went out; the server must cut the connection
             exchange.code = "internal_error"
-            await send_problem(
-                send_signed, problem_of(error), request_id=exchange.request_id
-            )
+            response = response_of(problem_of(error), request_id=exchange.request_id)
+            await response(inner, receive, send_signed)
         finally:
             self._metrics.in_flight.dec()
             self._account(scope, exchange, time.perf_counter() - started_s)

@@ -45,19 +45,22 @@ def content_type_of(scope: Scope, *, accept: str) -> str:
     """The `Content-Type`; without one the body is taken as raw (RFC 9110, 8.3).
 
     Raises:
-        MediaTypeError: the body is compressed.
+        MediaTypeError: it is not in `accept`, or the body is compressed.
     """
     content_type = RAW
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value.decode("latin-1")
         elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+            encoding = value.decode("latin-1")
             raise MediaTypeError(
-                f"the body is encoded as {_shown(value.decode('latin-1'))}; send it "
-                "as it is",
+                f"the body is encoded as {_shown(encoding)}; send it as it is",
                 accept=accept,
             )
-    return content_type
+    media_type = media_type_of(content_type)
+    if media_type in (FORM, JSON) or (accept is ACCEPT_ONE and is_raw(media_type)):
+        return content_type
+    raise _media_type_error(media_type, accept)
 
 
 def media_type_of(content_type: str) -> str:
@@ -71,20 +74,18 @@ def is_raw(media_type: str) -> bool:
 
 
 async def read_image(body: bytes, content_type: str) -> bytes:
-    """The one image of a request.
+    """The one image of a request whose `content_type_of` is accepted.
 
     Raises:
-        MalformedRequestError, InvalidParameterError, EmptyBodyError, MediaTypeError
+        MalformedRequestError, InvalidParameterError, EmptyBodyError, TooManyImagesError
     """
     media_type = media_type_of(content_type)
     if is_raw(media_type):
         image = body
     elif media_type == FORM:
         image = _one_in_form(body, content_type)
-    elif media_type == JSON:
-        image = await _off_loop(body, _one_in_json)
     else:
-        raise _media_type_error(media_type, ACCEPT_ONE)
+        image = await _off_loop(body, _one_in_json)
     if not image:
         raise EmptyBodyError("the image has no bytes")
     return image
@@ -96,18 +97,15 @@ async def read_images(
     """The images of a batch request, each its bytes or what is wrong with it.
 
     Raises:
-        MalformedRequestError, InvalidParameterError, EmptyBodyError, MediaTypeError,
-        TooManyImagesError
+        MalformedRequestError, InvalidParameterError, EmptyBodyError, TooManyImagesError
     """
     media_type = media_type_of(content_type)
     images: list[bytes | ServiceError]
     if media_type == FORM:
         parts = read_parts(body, content_type, max_parts=max_items)
         images = [_file(part, "files").data for part in parts]
-    elif media_type == JSON:
-        images = await _off_loop(body, lambda body: _many_in_json(body, max_items))
     else:
-        raise _media_type_error(media_type, ACCEPT_MANY)
+        images = await _off_loop(body, lambda body: _many_in_json(body, max_items))
     if not images:
         raise EmptyBodyError("the batch has no images")
     return [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NamedTuple
 
-from starlette.types import Send
+from starlette.responses import Response
 
 from classifier.errors import ImageError, RequestError, SessionError
 from service.errors import ServiceError
@@ -118,25 +118,12 @@ def problem_of(error: Exception) -> Problem:
             return Problem("internal_error", FIXED_DETAIL)
 
 
-async def send_problem(send: Send, problem: Problem, *, request_id: str) -> None:
-    """Write the problem as the whole response."""
-    body = json.dumps(problem.members(request_id), ensure_ascii=False).encode(
-        errors="replace"
+def response_of(problem: Problem, *, request_id: str) -> Response:
+    """The problem as a whole response."""
+    text = json.dumps(problem.members(request_id), ensure_ascii=False)
+    return Response(
+        text.encode(errors="replace"),  # surrogates of a hostile name are not UTF-8
+        status_code=problem.status,
+        headers={"Cache-Control": "no-store", **problem.headers},
+        media_type=MEDIA_TYPE,
     )
-    headers = {
-        "Content-Type": MEDIA_TYPE,
-        "Content-Length": str(len(body)),
-        "Cache-Control": "no-store",
-        **problem.headers,
-    }
-    await send(
-        {
-            "type": "http.response.start",
-            "status": int(problem.status),
-            "headers": [
-                (name.lower().encode(), value.encode("latin-1"))
-                for name, value in headers.items()
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

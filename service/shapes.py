@@ -46,7 +46,7 @@ class ModelReference(Shape):
     version: int
 
 
-class ImageFacts(Shape):
+class Image(Shape):
     """What was sent, upright."""
 
     width: int
@@ -54,7 +54,7 @@ class ImageFacts(Shape):
     format: str
 
 
-class PredictionShape(Shape):
+class Prediction(Shape):
     """One label with its score."""
 
     label: str = Field(description="Name for people.")
@@ -66,30 +66,30 @@ class PredictionShape(Shape):
     )
 
 
-class GroupShape(Shape):
+class Group(Shape):
     """A label group with the sum of its labels' scores (fine-grained)."""
 
     group: str
     score: Score
 
 
-class AnswerShape(Shape):
+class Answer(Shape):
     """The answer for one image. Members that do not apply to the task are absent."""
 
     id: str = Field(description="Request id; in a batch, with the item's position.")
     model: ModelReference
     task: Task
-    image: ImageFacts
-    predictions: list[PredictionShape] = Field(description="Best first.")
+    image: Image
+    predictions: list[Prediction] = Field(description="Best first.")
     decision: str | None = Field(None, description="The label decided on (binary).")
     abstained: Literal[True] | None = Field(
         None, description="The best score is under the model's abstain threshold."
     )
-    groups: list[GroupShape] | None = Field(None, description="Fine-grained only.")
+    groups: list[Group] | None = Field(None, description="Fine-grained only.")
     warnings: list[str] = Field(description="What the sender should know of the image.")
 
 
-class ProblemShape(Shape):
+class ProblemDetails(Shape):
     """RFC 9457 problem details."""
 
     type: str = Field(description="Where this code is explained.")
@@ -103,13 +103,13 @@ class ProblemShape(Shape):
 class ItemError(Shape):
     """What stands in the place of an image that has no answer."""
 
-    error: ProblemShape
+    error: ProblemDetails
 
 
 class BatchAnswer(Shape):
     """An answer or an error for each image, in the order sent."""
 
-    results: list[AnswerShape | ItemError]
+    results: list[Answer | ItemError]
     succeeded: int
     failed: int
 

@@ -1,0 +1,40 @@
+"""The examples that OpenAPI shows: **real bytes and real answers**.
+
+Tests send them to the real application, so that they stay what it really says.
+"""
+
+from typing import Any
+
+REQUEST_ID = "5f3a9c1e7b2d4068"
+
+# A 2x2 PNG, the least image that is worth pasting into a terminal.
+PNG_BASE64 = ""
+
+ANSWER: dict[str, Any] = {}
+BATCH: dict[str, Any] = {}
+
+DETAILS = {
+    "malformed_request": "the form is cut off: its closing boundary is missing",
+    "image_empty": "the image has no bytes",
+    "route_not_found": "there is nothing at '/clasify'; see /docs",
+    "model_not_found": "model 'dog' is not loaded; loaded are imagenet",
+    "method_not_allowed": "GET is not taken at '/classify'; POST is",
+    "body_timeout": "the body did not arrive within 30 s",
+    "body_too_large": "the body has 30000000 bytes or more; at most 20971520 are "
+    "accepted here",
+    "too_many_images": "the batch has 65 images; at most 64 are accepted",
+    "image_too_many_pixels": "the image is 60000x60000 pixels; at most 50000000 are "
+    "accepted",
+    "media_type_unsupported": "the Content-Type is 'text/plain'; taken are image/*, "
+    "application/octet-stream, multipart/form-data, application/json",
+    "image_format_unsupported": "these bytes are not an image of a format we take: "
+    "JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF",
+    "image_undecodable": "the image is damaged or cut off",
+    "invalid_parameter": "top_k is 2000; for this model 1 to 1000 are allowed",
+    "internal_error": "The cause is in the service's log, under this request_id.",
+    "engine_failed": "The cause is in the service's log, under this request_id.",
+    "overloaded": "256 images are waiting; no more are accepted just now",
+    "draining": "the service is stopping; another process may answer",
+    "not_ready": "no lane is running",
+    "deadline_exceeded": "the answer did not come before the deadline of this request",
+}

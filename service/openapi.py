@@ -1,0 +1,246 @@
+"""routes → **OpenAPI**: every body, every parameter and every error, with examples."""
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp
+
+from service import examples, shapes
+from service.images import FORM, JSON, RAW
+from service.problems import KINDS, MEDIA_TYPE, Problem
+
+# What any route may answer, whatever is asked of it.
+ALWAYS = ("internal_error",)
+
+# What any route that takes images may answer besides.
+IMAGE_PROBLEMS = (
+    "malformed_request",
+    "image_empty",
+    "model_not_found",
+    "body_timeout",
+    "body_too_large",
+    "too_many_images",
+    "image_too_many_pixels",
+    "media_type_unsupported",
+    "image_format_unsupported",
+    "image_undecodable",
+    "invalid_parameter",
+    "engine_failed",
+    "overloaded",
+    "draining",
+    "not_ready",
+    "deadline_exceeded",
+)
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class RawRoute(APIRoute):
+    """A plain ASGI endpoint with the documentation of a typed companion.
+
+    FastAPI reads the companion's signature for OpenAPI; the request goes to `endpoint`
+    without being parsed or validated by FastAPI.
+    """
+
+    def __init__(
+        self, path: str, endpoint: ASGIApp, companion: Callable[..., Any], **facts: Any
+    ) -> None:
+        super().__init__(path, companion, methods=["POST"], **facts)
+        self.app = endpoint
+
+
+def problems(*codes: str) -> Responses:
+    """The error responses of a route, by status, with an example for each code."""
+    responses: Responses = {}
+    for code in (*codes, *ALWAYS):
+        kind = KINDS[code]
+        response = responses.setdefault(
+            int(kind.status),
+            {
+                "description": kind.status.phrase,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/ProblemDetails"},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][code] = {
+            "summary": kind.title,
+            "value": Problem(code, examples.DETAILS[code]).members(examples.REQUEST_ID),
+        }
+        if kind.status is HTTPStatus.SERVICE_UNAVAILABLE:
+            response["headers"] = {
+                "Retry-After": {
+                    "description": "Whole seconds after which to try again.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            }
+    return responses
+
+
+def answered(shape_example: Mapping[str, Any]) -> Responses:
+    """The 200 of the two classify routes."""
+    return {
+        200: {
+            "description": "Classified.",
+            "headers": {
+                "X-Request-ID": {
+                    "description": "The request's own, or a new one.",
+                    "schema": {"type": "string"},
+                },
+                "Server-Timing": {
+                    "description": "Milliseconds: decode, queue, batch, infer.",
+                    "schema": {"type": "string"},
+                },
+            },
+            "content": {JSON: {"example": shape_example}},
+        }
+    }
+
+
+def one_image_body() -> dict[str, Any]:
+    """The request body of `/classify`."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": ["file"], "additionalProperties": False}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": binary,
+                RAW: binary,
+                FORM: {
+                    "schema": {
+                        **form,
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                    }
+                },
+                JSON: {
+                    "schema": {"$ref": "#/components/schemas/ImageBody"},
+                    "example": {"image": examples.PNG_BASE64},
+                },
+            },
+        }
+    }
+
+
+def many_images_body() -> dict[str, Any]:
+    """The request body of `/classify/batch`."""
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                FORM: {
+                    "schema": {
+                        "type": "object",
+                        "required": ["files"],
+                        "additionalProperties": False,
+                        "properties": {"files": {**files, "minItems": 1}},
+                    }
+                },
+                JSON: {
+                    "schema": {"$ref": "#/components/schemas/BatchBody"},
+                    "example": {"images": [examples.PNG_BASE64, "bm90IGFuIGltYWdl"]},
+                },
+            },
+        }
+    }
+
+
+ModelQuery = Annotated[
+    str | None, Query(description="Name of a loaded model. Unset: the default one.")
+]
+VersionQuery = Annotated[
+    int | None, Query(ge=1, description="Version. Unset: the newest loaded.")
+]
+TopKQuery = Annotated[
+    int | None,
+    Query(ge=1, description="How many predictions. Unset: the model's own number."),
+]
+ThresholdQuery = Annotated[
+    float | None,
+    Query(
+        ge=0,
+        le=1,
+        description="Instead of the model's thresholds: the score from which a label "
+        "counts (binary, multilabel) or under which the model abstains (multiclass, "
+        "fine-grained).",
+    ),
+]
+ExplainQuery = Annotated[
+    bool, Query(description="Also say where in the image; not every model can.")
+]
+
+
+async def classify_companion(
+    model: ModelQuery = None,
+    version: VersionQuery = None,
+    top_k: TopKQuery = None,
+    threshold: ThresholdQuery = None,
+    explain: ExplainQuery = False,
+) -> shapes.Answer:
+    """Send the image as the body: that is the fastest way, and the simplest.
+
+    A form with one field `file`, or JSON with base64, work as well.
+    """
+    raise NotImplementedError  # never called: see RawRoute
+
+
+async def batch_companion(
+    model: ModelQuery = None,
+    version: VersionQuery = None,
+    top_k: TopKQuery = None,
+    threshold: ThresholdQuery = None,
+    explain: ExplainQuery = False,
+) -> shapes.BatchAnswer:
+    """Each image is answered in its place; a bad one has an error and disturbs nobody.
+
+    When every image meets the same 503 or 504, that is the status of the response.
+    """
+    raise NotImplementedError  # never called: see RawRoute
+
+
+def classify_routes(one: ASGIApp, many: ASGIApp) -> list[RawRoute]:
+    """`/classify` and `/classify/batch`, documented."""
+    return [
+        RawRoute(
+            "/classify",
+            one,
+            classify_companion,
+            summary="Classify an image",
+            tags=["classify"],
+            responses={**answered(examples.ANSWER), **problems(*IMAGE_PROBLEMS)},
+            openapi_extra=one_image_body(),
+        ),
+        RawRoute(
+            "/classify/batch",
+            many,
+            batch_companion,
+            summary="Classify many images",
+            tags=["classify"],
+            responses={**answered(examples.BATCH), **problems(*IMAGE_PROBLEMS)},
+            openapi_extra=many_images_body(),
+        ),
+    ]
+
+
+def build_document(app: FastAPI) -> dict[str, Any]:
+    """The whole OpenAPI document, with the shapes that only `$ref` names."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for shape in (shapes.ProblemDetails, shapes.ImageBody, shapes.BatchBody):
+        schemas[shape.__name__] = shape.model_json_schema()
+    return document

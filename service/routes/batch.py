@@ -1,0 +1,148 @@
+"""`POST /classify/batch`: many images in, an **answer or an error for each** out."""
+
+import json
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from classifier.errors import ClassifierError
+from service.catalog import Served
+from service.contract import Outcome, Timing
+from service.errors import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    ServiceError,
+    UnavailableError,
+)
+from service.exchange import exchange_of
+from service.images import ACCEPT_MANY, content_type_of, read_images
+from service.parameters import Parameters, read_parameters
+from service.patience import Patience
+from service.problems import problem_of
+from service.routes.classify import send_json
+from service.serving import Serving
+
+Failure = ClassifierError | ServiceError
+
+
+class ClassifyMany:
+    """The endpoint."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """bytes → images → outcomes → answers, in the order sent."""
+        serving, exchange = self._serving, exchange_of(scope)
+        exchange.route = "/classify/batch"
+        with serving:
+            content_type = content_type_of(scope, accept=ACCEPT_MANY)
+            parameters = read_parameters(scope["query_string"])
+            served = serving.catalog.find(parameters.model, parameters.version)
+            served.check(parameters)
+            exchange.facts["model"], exchange.facts["version"] = served.key
+            try:
+                images = await self._read(scope, receive, content_type)
+                deadline = serving.deadline()
+                async with Patience(receive, deadline=deadline):
+                    outcomes = await self._run(served, images, deadline=deadline)
+            finally:
+                serving.bodies.release(scope)
+            results = write_results(
+                served, outcomes, parameters, request_id=exchange.request_id
+            )
+            ran = [o.timing for o in outcomes if isinstance(o, Outcome)]
+            exchange.facts["images"], exchange.facts["succeeded"] = (
+                len(images),
+                len(ran),
+            )
+            await send_json(send, results, timing=_longest(ran))
+
+    async def _read(
+        self, scope: Scope, receive: Receive, content_type: str
+    ) -> list[bytes | ServiceError]:
+        settings = self._serving.settings
+        body = await self._serving.bodies.read(
+            scope, receive, limit=settings.max_batch_body_bytes
+        )
+        images = await read_images(
+            body, content_type, max_items=settings.max_batch_items
+        )
+        return [_bounded(image, settings.max_body_bytes) for image in images]
+
+    async def _run(
+        self,
+        served: Served,
+        images: Sequence[bytes | ServiceError],
+        *,
+        deadline: float,
+    ) -> list[Outcome | Failure]:
+        """Run those that could be read; put each outcome back into its place.
+
+        Raises:
+            UnavailableError, DeadlineExceededError: that befell every image, so that a
+                balancer or a client's retry sees it in the status.
+        """
+        readable = [image for image in images if isinstance(image, bytes)]
+        ran = await self._serving.engine.classify_many(
+            served.key, readable, deadline=deadline
+        )
+        for outcome in ran[:1]:
+            if isinstance(outcome, UnavailableError | DeadlineExceededError) and all(
+                type(other) is type(outcome) for other in ran
+            ):
+                raise outcome
+        following = iter(ran)
+        return [
+            next(following) if isinstance(image, bytes) else image for image in images
+        ]
+
+
+def write_results(
+    served: Served,
+    outcomes: Sequence[Outcome | Failure],
+    parameters: Parameters,
+    *,
+    request_id: str,
+) -> bytes:
+    """The JSON of a batch: `shapes.BatchAnswer`. An item's id ends in its position."""
+    results = []
+    failed = 0
+    for position, outcome in enumerate(outcomes):
+        item_id = f"{request_id}/{position}"
+        try:
+            if not isinstance(outcome, Outcome):
+                raise outcome
+            results.append(served.answer(outcome, parameters, request_id=item_id))
+        except (ClassifierError, ServiceError) as error:
+            problem = problem_of(error)
+            served.metrics.failed(problem.code)
+            members = json.dumps({"error": problem.members(item_id)})
+            results.append(members.encode())
+            failed += 1
+    return b'{"results":[%b],"succeeded":%d,"failed":%d}' % (
+        b",".join(results),
+        len(results) - failed,
+        failed,
+    )
+
+
+def _bounded(image: bytes | ServiceError, limit: int) -> bytes | ServiceError:
+    if isinstance(image, bytes) and len(image) > limit:
+        return BodyTooLargeError(
+            f"the image has {len(image)} bytes; at most {limit} are accepted for one"
+        )
+    return image
+
+
+def _longest(timings: Sequence[Timing]) -> Timing | None:
+    """The longest time that any image spent in each phase."""
+    if not timings:
+        return None
+    return Timing(
+        decode_ms=max(t.decode_ms for t in timings),
+        queue_ms=max(t.queue_ms for t in timings),
+        batch_ms=max(t.batch_ms for t in timings),
+        infer_ms=max(t.infer_ms for t in timings),
+        batch_size=max(t.batch_size for t in timings),
+    )

@@ -1,0 +1,79 @@
+"""`POST /classify`: one image in, its **answer** out. The fast path of the service.
+
+Plain ASGI: an image as the body passes through neither pydantic nor a form parser.
+"""
+
+from starlette.types import Receive, Scope, Send
+
+from classifier.errors import ClassifierError
+from service.contract import Timing
+from service.errors import ServiceError
+from service.exchange import exchange_of
+from service.images import ACCEPT_ONE, content_type_of, read_image
+from service.parameters import read_parameters
+from service.patience import Patience
+from service.problems import problem_of
+from service.serving import Serving
+
+
+class ClassifyOne:
+    """The endpoint."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """bytes → image → outcome → answer; every refusal is raised as its error."""
+        serving, exchange = self._serving, exchange_of(scope)
+        exchange.route = "/classify"
+        with serving:
+            content_type = content_type_of(scope, accept=ACCEPT_ONE)
+            parameters = read_parameters(scope["query_string"])
+            served = serving.catalog.find(parameters.model, parameters.version)
+            served.check(parameters)
+            exchange.facts["model"], exchange.facts["version"] = served.key
+            limit = serving.settings.max_body_bytes
+            try:
+                body = await serving.bodies.read(scope, receive, limit=limit)
+                image = await read_image(body, content_type)
+                deadline = serving.deadline()
+                async with Patience(receive, deadline=deadline):
+                    outcome = await serving.engine.classify(
+                        served.key, image, deadline=deadline
+                    )
+                answer = served.answer(
+                    outcome, parameters, request_id=exchange.request_id
+                )
+            except (ClassifierError, ServiceError) as error:
+                served.metrics.failed(problem_of(error).code)
+                raise
+            finally:
+                serving.bodies.release(scope)
+            exchange.timed(outcome.timing)
+            await send_json(send, answer, timing=outcome.timing)
+
+
+async def send_json(send: Send, body: bytes, *, timing: Timing | None) -> None:
+    """Write a 200 with JSON that is already serialized."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if timing is not None:
+        headers.append((b"server-timing", server_timing(timing)))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def server_timing(timing: Timing) -> bytes:
+    """The header `Server-Timing`, in milliseconds (W3C)."""
+    return (
+        b'decode;dur=%.3f, queue;dur=%.3f, batch;dur=%.3f;desc="%d", infer;dur=%.3f'
+        % (
+            timing.decode_ms,
+            timing.queue_ms,
+            timing.batch_ms,
+            timing.batch_size,
+            timing.infer_ms,
+        )
+    )

@@ -1,0 +1,64 @@
+"""`GET /models`: **what is loaded**, from the manifests."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service.catalog import Catalog, Served
+from service.openapi import problems
+from service.serving import Serving
+from service.shapes import Input, ModelDetail, ModelList, ModelSummary
+
+
+def build_models_router(serving: Serving) -> APIRouter:
+    """The two routes."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models", summary="List the loaded models", responses=problems())
+    async def list_models() -> ModelList:
+        """Every loaded bundle, by name and version."""
+        catalog = serving.catalog
+        return ModelList(models=[summary(model, catalog) for model in catalog])
+
+    @router.get(
+        "/models/{name}",
+        summary="Describe a model",
+        responses=problems("model_not_found", "invalid_parameter"),
+    )
+    async def describe_model(
+        name: str,
+        version: Annotated[
+            int | None, Query(ge=1, description="Unset: the newest loaded.")
+        ] = None,
+    ) -> ModelDetail:
+        """All that the manifest says: labels, thresholds, metrics, provenance."""
+        model = serving.catalog.find(name, version)
+        return ModelDetail(
+            **summary(model, serving.catalog).model_dump(),
+            versions=serving.catalog.versions(name),
+            explains=model.loaded.explains,
+            manifest=model.manifest.model_dump(mode="json"),
+        )
+
+    return router
+
+
+def summary(model: Served, catalog: Catalog) -> ModelSummary:
+    """The facts of one bundle that a list shows."""
+    manifest = model.manifest
+    spec = manifest.preprocess
+    newest = catalog.find(manifest.name)
+    return ModelSummary(
+        name=manifest.name,
+        version=manifest.version,
+        default=manifest.name == catalog.default and model is newest,
+        description=manifest.description,
+        task=manifest.task,
+        labels=len(manifest.labels),
+        input=Input(
+            height=spec.height, width=spec.width, color=spec.color, resize=spec.resize
+        ),
+        top_k=manifest.postprocess.top_k,
+        precision=model.loaded.precision,
+        device=model.loaded.device,
+    )

@@ -1,0 +1,104 @@
+"""application → **process**: uvicorn, with a drain before it stops.
+
+On SIGTERM or SIGINT uvicorn closes its port at once. Here readiness goes red first,
+what was accepted is finished, late requests get a clear 503, and only then the port
+closes. A second signal stops without waiting.
+"""
+
+import asyncio
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from structlog.typing import FilteringBoundLogger
+
+from service.app import Application, create_app
+from service.contract import Engine
+from service.errors import SettingsError
+from service.logs import ForwardHandler, build_log
+from service.settings import Settings
+
+# After the drain nothing is left but answers on their way out.
+STOP_S = 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn for one application, which it drains."""
+
+    def __init__(self, app: Application, log: FilteringBoundLogger) -> None:
+        settings = app.serving.settings
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                log_config=None,
+                access_log=False,  # service/exchange.py has one line a request
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_s,
+                timeout_graceful_shutdown=STOP_S,
+            )
+        )
+        self._serving = app.serving
+        self._log = log
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, and say where."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            self._log.info("listening", url=f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; stop at the second."""
+        if not self.started or self._draining is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        settings = self._serving.settings
+        self._log.info("draining", timeout_s=settings.drain_timeout_s)
+        finished = await self._serving.drain(
+            notice_s=settings.drain_notice_s, timeout_s=settings.drain_timeout_s
+        )
+        self._log.info("drained", finished=finished)
+        self.should_exit = True
+
+
+def serve(settings: Settings, engine: Engine) -> None:
+    """Serve until a signal.
+
+    Raises:
+        SettingsError: the address cannot be listened on, or the default model is none.
+        ClassifierError: a bundle or the device is refused.
+    """
+    log = build_log(settings)
+    app = create_app(settings, engine, log=log)
+    handler = ForwardHandler(log)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").addHandler(handler)
+    server = Server(app, log)
+    server.run(sockets=[bind(settings.host, settings.port)])
+    if app.serving.failure is not None:
+        raise app.serving.failure
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet: nobody connects to a cold server.
+
+    Raises:
+        SettingsError: naming the address and the reason.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error
+    return listener

@@ -1,0 +1,119 @@
+"""settings, engine → **serving**: what all routes share, from start to drain."""
+
+import asyncio
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from classifier.errors import ClassifierError
+from service.bodies import Bodies
+from service.catalog import Catalog, Served
+from service.contract import Engine
+from service.errors import DrainingError, NotReadyError, SettingsError
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+class Serving:
+    """The state of one application. `catalog` is empty until `start` has ended."""
+
+    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.metrics = metrics
+        self.bodies = Bodies(
+            max_buffered_bytes=settings.max_buffered_bytes,
+            timeout_s=settings.body_timeout_ms / 1e3,
+        )
+        self.catalog = Catalog((), default=None)
+        self.draining = False
+        self.failure: Exception | None = None  # why the start failed
+        self._refusing = False
+        self._active = 0
+        self._idle = asyncio.Event()
+
+    async def start(self) -> None:
+        """Load and warm up; after this the models can be found.
+
+        Raises:
+            ClassifierError, SettingsError: also kept as `failure`, because a server
+                turns whatever a lifespan raises into text.
+        """
+        try:
+            await self.engine.start()
+            served = [Served(loaded, self.metrics) for loaded in self.engine.loaded]
+            self.catalog = Catalog(served, default=self.settings.default_model)
+        except (ClassifierError, SettingsError) as error:
+            self.failure = error
+            raise
+        self._watch()
+
+    def deadline(self) -> float:
+        """The instant, on the loop's clock, by which a request must be answered."""
+        timeout_s = self.settings.request_timeout_ms / 1e3
+        return asyncio.get_running_loop().time() + timeout_s
+
+    def __enter__(self) -> Self:
+        """Count a request that brings work in; refuse it while draining.
+
+        Raises:
+            DrainingError: the process is about to stop.
+            NotReadyError: there is no lane to serve it.
+        """
+        if self._refusing:
+            raise DrainingError("the service is stopping; another process may answer")
+        reason = self.engine.unready()
+        if reason is not None:
+            raise NotReadyError(reason)
+        self._active += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._active -= 1
+        if self._refusing and self._active == 0:
+            self._idle.set()
+
+    async def drain(self, *, notice_s: float, timeout_s: float) -> bool:
+        """Finish what was accepted; False when `timeout_s` was not enough.
+
+        For `notice_s` readiness is red while requests are still served, so that a
+        balancer has time to look; then new ones are refused.
+        """
+        self.draining = True
+        await asyncio.sleep(notice_s)
+        self._refusing = True
+        if self._active == 0:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Close the engine."""
+        await self.engine.close()
+
+    def _watch(self) -> None:
+        self.metrics.watch(
+            "ready",
+            "1 while traffic may come.",
+            lambda: not self.draining and self.engine.unready() is None,
+        )
+        self.metrics.watch(
+            "buffered_bytes", "Request bodies held.", lambda: self.bodies.buffered_bytes
+        )
+        for model in self.catalog:
+            self.metrics.watch(
+                "queued_images",
+                "Images that wait for a lane.",
+                partial(self.engine.queued, model.key),
+                model=model.key[0],
+                version=str(model.key[1]),
+            )
