@@ -118,7 +118,7 @@ def write_table(results: Iterable[Result], out: TextIO) -> int:
     """A row an image; returns how many failed."""
     table, failed = Table(), 0
     for column in ("image", "answer", "score", "next"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for path, result in results:
         if isinstance(result, ImageError):
             failed += 1
@@ -136,7 +136,7 @@ def _cells(result: Classification) -> list[str]:
         return [f"[dim]{text}[/dim]", "", ""]
     answer = result.decision or best.label
     if result.groups:
-        answer = f"{result.groups[0].group}: {answer}"
+        answer = f"{answer} ({result.groups[0].group} {result.groups[0].score:.2f})"
     following = ", ".join(f"{p.label} {p.score:.2f}" for p in others if p)
     return [escape(answer), f"{best.score:.3f}", escape(following)]
 

@@ -1,4 +1,4 @@
-"""machine, bundles → **findings**: what is really used, and what to do about trouble."""
+"""machine, bundles → **findings**: what is really used, what to do about trouble."""
 
 import platform
 from collections.abc import Iterator
@@ -161,8 +161,8 @@ def _bundle(folder: Path, number: int, device: Device) -> Iterator[Finding]:
 def _arrangement(subject: str, model: ServedModel) -> Finding:
     where = "on the event loop when tiny, else in lanes" if model.inline else "in lanes"
     text = (
-        f"serves {model.variant.precision} {where}: batches up to {model.best_batch} at "
-        f"{1e3 * model.run_s:.3g} ms an image and lane; "
+        f"serves {model.variant.precision} {where}: batches up to "
+        f"{model.best_batch} at {1e3 * model.run_s:.3g} ms an image and lane; "
         f"a lone image {1e3 * model.lone_s:.3g} ms on {model.wide.threads} threads"
     )
     return Finding("ok", subject, text)

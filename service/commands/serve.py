@@ -1,0 +1,48 @@
+"""settings → **a running service**, until a signal."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from service.engine.engine import LaneEngine
+from service.server import serve
+from service.settings import load_settings
+
+
+def command(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [LINNAEUS_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 takes a free one. [LINNAEUS_PORT]")
+    ] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of bundles. [LINNAEUS_MODELS]")
+    ] = None,
+    load: Annotated[
+        str | None, typer.Option(help="Bundles to load: 'a,b/2'. [LINNAEUS_LOAD]")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[LINNAEUS_DEVICE]")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8"] | None,
+        typer.Option(help="[LINNAEUS_PRECISION]"),
+    ] = None,
+) -> None:
+    """Serve the bundles behind REST, with a page at / and documentation at /docs.
+
+    An option goes before its environment variable, named in brackets. Every other
+    setting is a variable LINNAEUS_…, listed in docs/settings.md.
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "models": models,
+        "load": load,
+        "device": device,
+        "precision": precision,
+    }
+    settings = load_settings(**{k: v for k, v in given.items() if v is not None})
+    serve(settings, LaneEngine(settings))
