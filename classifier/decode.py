@@ -6,6 +6,7 @@ of those formats are programs. Every failure is one of four typed errors.
 """
 
 import ctypes
+import importlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from classifier.errors import (
 )
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif")  # of Pillow
 
 # libjpeg walks all pixels once a scan, and a scan can be a few bytes; encoders write
 # about ten.
@@ -230,3 +232,10 @@ def _translated(data: bytes, limits: DecodeLimits) -> Iterator[None]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ImageDecodeError(f"the image cannot be decoded: {reason}") from error
+
+
+def warm_up() -> None:
+    """Import every decoder now; the first image of each format would wait for it."""
+    for plugin in PLUGINS:
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    _silence_pillow()

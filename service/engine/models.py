@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.bundle import Bundle, list_versions, load_bundle
 from classifier.classifier import choose_variant, load_session
-from classifier.decode import DecodeLimits
+from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.hardware import available_cores
 from classifier.manifest import GraphVariant, Manifest
@@ -87,6 +87,7 @@ def find_bundles(settings: Settings) -> list[Bundle]:
 def load_models(settings: Settings) -> list[ServedModel]:
     """Load, prove and measure every bundle. Raises BundleError or SessionError."""
     device, _ = choose_device(settings.device)
+    warm_up()
     return [
         load_model(bundle, device=device, precision=settings.precision)
         for bundle in find_bundles(settings)
