@@ -12,9 +12,10 @@ from classifier.manifest import Manifest
 from classifier.postprocess import Answer, GroupScore, Prediction
 
 
-def _json(value: object) -> bytes:
-    # surrogates, which a hostile file may smuggle into a text, are not UTF-8
-    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
+def to_json(value: object) -> bytes:
+    """Compact JSON in UTF-8; a lone surrogate, which UTF-8 has not, becomes "?"."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace")
 
 
 class AnswerWriter:
@@ -23,17 +24,19 @@ class AnswerWriter:
     def __init__(self, manifest: Manifest) -> None:
         model = {"name": manifest.name, "version": manifest.version}
         self._head = b'","model":%b,"task":%b,"image":{"width":' % (
-            _json(model),
-            _json(manifest.task.value),
+            to_json(model),
+            to_json(manifest.task.value),
         )
         self._labels = [
             b'{"label":%b,"index":%d,"id":%b,"score":'
-            % (_json(label.name), index, _json(label.id))
+            % (to_json(label.name), index, to_json(label.id))
             for index, label in enumerate(manifest.labels)
         ]
-        self._decisions = {label.name: _json(label.name) for label in manifest.labels}
+        self._decisions = {label.name: to_json(label.name) for label in manifest.labels}
         self._groups = {
-            label.group: _json(label.group) for label in manifest.labels if label.group
+            label.group: to_json(label.group)
+            for label in manifest.labels
+            if label.group
         }
 
     def write(
@@ -52,7 +55,7 @@ class AnswerWriter:
                 self._head,
                 image.width,
                 image.height,
-                _json(image.format),
+                to_json(image.format),
             ),
             b",".join([self._prediction(p) for p in answer.predictions]),
             b"]",
@@ -64,7 +67,7 @@ class AnswerWriter:
         if answer.groups is not None:
             groups = b",".join([self._group(g) for g in answer.groups])
             parts.append(b',"groups":[%b]' % groups)
-        parts.append(b',"warnings":%b}' % (_json(warnings) if warnings else b"[]"))
+        parts.append(b',"warnings":%b}' % (to_json(warnings) if warnings else b"[]"))
         return b"".join(parts)
 
     def _prediction(self, prediction: Prediction) -> bytes:

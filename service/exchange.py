@@ -35,7 +35,6 @@ class Exchange:
     """What is known of one request while it is served."""
 
     request_id: str
-    route: str = "other"
     code: str = "ok"
     status: int = UNSENT
     held_bytes: int = 0  # of the body, until the answer is sent
@@ -98,12 +97,13 @@ class Envelope:
             await response(inner, receive, send_signed)
         finally:
             self._metrics.in_flight.dec()
-            self._account(scope, exchange, time.perf_counter() - started_s)
+            # the router left its find there; a stranger's path is no label
+            route = getattr(inner.get("route"), "path", "other")
+            elapsed_s = time.perf_counter() - started_s
+            self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
+            self._write(scope, exchange, elapsed_s)
 
-    def _account(self, scope: Scope, exchange: Exchange, elapsed_s: float) -> None:
-        self._metrics.answered(
-            exchange.route, exchange.status, exchange.code, elapsed_s
-        )
+    def _write(self, scope: Scope, exchange: Exchange, elapsed_s: float) -> None:
         write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
         write(
             "request",

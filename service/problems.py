@@ -4,7 +4,6 @@
 two together.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from classifier.errors import ImageError, RequestError, SessionError
+from service.answers import to_json
 from service.errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,9 +120,8 @@ def problem_of(error: Exception) -> Problem:
 
 def response_of(problem: Problem, *, request_id: str) -> Response:
     """The problem as a whole response."""
-    text = json.dumps(problem.members(request_id), ensure_ascii=False)
     return Response(
-        text.encode(errors="replace"),  # surrogates of a hostile name are not UTF-8
+        to_json(problem.members(request_id)),
         status_code=problem.status,
         headers={"Cache-Control": "no-store", **problem.headers},
         media_type=MEDIA_TYPE,

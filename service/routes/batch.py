@@ -1,11 +1,11 @@
 """`POST /classify/batch`: many images in, an **answer or an error for each** out."""
 
-import json
 from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
+from service.answers import to_json
 from service.catalog import Served
 from service.contract import Outcome, Timing
 from service.errors import (
@@ -34,7 +34,6 @@ class ClassifyMany:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """bytes → images → outcomes → answers, in the order sent."""
         serving, exchange = self._serving, exchange_of(scope)
-        exchange.route = "/classify/batch"
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_MANY)
             parameters = read_parameters(scope["query_string"])
@@ -117,8 +116,8 @@ def write_results(
         except (ClassifierError, ServiceError) as error:
             problem = problem_of(error)
             served.metrics.failed(problem.code)
-            members = json.dumps({"error": problem.members(item_id)})
-            results.append(members.encode())
+            members = to_json({"error": problem.members(item_id)})
+            results.append(members)
             failed += 1
     return b'{"results":[%b],"succeeded":%d,"failed":%d}' % (
         b",".join(results),

@@ -25,7 +25,6 @@ class ClassifyOne:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """bytes → image → outcome → answer; every refusal is raised as its error."""
         serving, exchange = self._serving, exchange_of(scope)
-        exchange.route = "/classify"
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_ONE)
             parameters = read_parameters(scope["query_string"])
