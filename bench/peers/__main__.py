@@ -1,0 +1,126 @@
+"""Compare Linnaeus with its peers in one interleaved run: table, plot and JSON.
+
+    python3.11 -m venv .venv-peers
+    .venv-peers/bin/pip install -c constraints.txt '.[cpu,peers]'
+    python -m bench.peers --rounds 3 --seconds 8
+
+Takes about 5 + 1.25 x seconds for each of a dozen contestants, round and workload.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.circumstances import REPOSITORY, machine, write_record
+from bench.limit import search
+from bench.peers import report
+from bench.peers.catalog import Contestant, contestants, is_installed
+from bench.peers.comparison import Plan, compare
+from bench.pipelines import Pipeline
+from bench.workloads import Workload, load_workload
+from classifier.bundle import load_bundle, resolve
+from classifier.manifest import Precision
+
+RESULTS = REPOSITORY / "docs/results"
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workload",
+        nargs="+",
+        choices=["photos", "digits"],
+        default=["photos", "digits"],
+    )
+    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser.add_argument("--precision", default="fp32", help="of every peer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="measured, each turn"
+    )
+    parser.add_argument("--only", nargs="+", help="names, such as Linnaeus Mosec")
+    parser.add_argument("--setting", nargs="+", help="such as documented tuned fp32")
+    parser.add_argument("--limit-seconds", type=float, default=2.0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(arguments)
+
+
+def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
+    """The contestants asked for; int8 only where the bundle has it."""
+    bundle = load_bundle(resolve(workload.bundle))
+    found = []
+    for contestant in contestants(workload):
+        if options.only and contestant.name not in options.only:
+            continue
+        if options.setting and contestant.setting not in options.setting:
+            continue
+        if contestant.precision == "int8" and not bundle.manifest.graph(Precision.INT8):
+            continue
+        found.append(contestant)
+    return found
+
+
+def find_limits(
+    options: argparse.Namespace, workload: Workload, listed: Sequence[Contestant]
+) -> dict[str, Pipeline]:
+    """The best in-process arrangement of each precision that takes part."""
+    precisions = {c.precision or options.precision for c in listed}
+    bundle, limits = resolve(workload.bundle), {}
+    for precision in sorted(precisions):
+        best = search(
+            bundle, precision, workload.images, seconds=options.limit_seconds, rounds=1
+        )
+        limits[precision] = best[0][0]
+        rate = statistics.median(best[0][1])
+        print(f"limit {precision}: {best[0][0]} at {rate:.1f}/s", flush=True)
+    return limits
+
+
+def run(options: argparse.Namespace, name: str) -> None:
+    """Compare on one workload and write its results."""
+    default = load_workload(name)
+    bundle = options.models / default.bundle.name
+    workload = Workload(name, default.images, bundle, default.connections)
+    plan = Plan(workload, options.precision, options.rounds, options.seconds)
+    listed = chosen(options, workload)
+    limits = find_limits(options, workload, listed)
+    standings = compare(plan, listed, limits, tell=lambda text: print(text, flush=True))
+    rows = report.rows(standings)
+    table = report.markdown(f"{name}: {workload.connections} connections", rows)
+    print(table)
+    write_record(
+        options.out / f"peers-{name}.json",
+        {
+            "workload": name,
+            "connections": workload.connections,
+            "description": load_bundle(resolve(bundle)).manifest.description,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "rows": rows,
+        },
+    )
+    (options.out / f"peers-{name}.md").write_text(table + "\n", encoding="utf-8")
+    title = f"{name}, {workload.connections} connections, {machine()}"
+    report.plot(title, rows, options.out / f"peers-{name}.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison asked for."""
+    options = read_arguments(arguments)
+    if not is_installed():
+        print("the peers' environment is missing; see --help", file=sys.stderr)
+        return 2
+    for name in options.workload:
+        run(options, name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""workload → **contestants**: who is compared, and how each is set up.
+
+Each peer takes part twice. *Documented* is what its own pages recommend for a model
+that can batch, with the numbers of their examples. *Tuned* is the best that we found
+for each workload on two cores: `python -m bench.peers.tune` prints the search.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.bodies import Body, multipart, raw
+from bench.circumstances import REPOSITORY
+from bench.peers.arrangement import Arrangement, Served
+from bench.workloads import Workload
+
+PEERS_PYTHON = REPOSITORY / ".venv-peers/bin/python"
+
+# Nobody's server reports on us while it is measured.
+SILENT = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "BENTOML_DO_NOT_TRACK": "True",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "LITSERVE_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+DEFAULTS = Arrangement()
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One server in one setting."""
+
+    name: str
+    setting: str  # "documented", "tuned", or for ours the precision
+    command: Callable[[Served], list[str]]
+    arrangement: Arrangement = DEFAULTS
+    body: Callable[[bytes], Body] = raw
+    environment: Mapping[str, str] = field(default_factory=dict)
+    precision: str | None = None  # overrides the comparison's
+
+    @property
+    def title(self) -> str:
+        """Name and setting, as in the table."""
+        return f"{self.name}, {self.setting}"
+
+
+def module(name: str) -> Callable[[Served], list[str]]:
+    """A peer's file, run in the peers' environment."""
+    return lambda _: [str(PEERS_PYTHON), "-m", f"bench.peers.{name}"]
+
+
+def bentoml(service: str) -> Callable[[Served], list[str]]:
+    """BentoML starts its own processes from a name."""
+    binary = str(PEERS_PYTHON.with_name("bentoml"))
+    target = f"bench.peers.bentoml_server:{service}"
+
+    def command(served: Served) -> list[str]:
+        listen = ["--host", "127.0.0.1", "--port", str(served.port)]
+        return [binary, "serve", target, *listen]
+
+    return command
+
+
+def images_field(image: bytes) -> Body:
+    """BentoML's batchable API takes a list, so the form holds a list of one."""
+    return multipart(image, field="images")
+
+
+def image_field(image: bytes) -> Body:
+    """A form with one image."""
+    return multipart(image, field="image")
+
+
+def ours(served: Served) -> list[str]:
+    """Linnaeus as its README starts it; everything else is its own choice."""
+    return [sys.executable, "-m", "cli", "serve"]
+
+
+def our_environment(served: Served) -> dict[str, str]:
+    """What a user would set: where, which models, which precision."""
+    version = served.bundle
+    return {
+        "LINNAEUS_HOST": "127.0.0.1",
+        "LINNAEUS_PORT": str(served.port),
+        "LINNAEUS_MODELS": str(version.parent.parent),
+        "LINNAEUS_LOAD": version.parent.name,
+        "LINNAEUS_PRECISION": served.precision,
+        "LINNAEUS_LOG_LEVEL": "warning",
+    }
+
+
+def documented() -> list[Contestant]:
+    """Every peer as its documentation recommends; the same for each workload."""
+    return [
+        Contestant("FastAPI", "documented", module("fastapi_server")),
+        Contestant(
+            "LitServe",
+            "documented",
+            module("litserve_server"),
+            Arrangement(batch=16, wait_ms=10),
+        ),
+        Contestant(
+            "BentoML",
+            "documented",
+            bentoml("Batched"),
+            Arrangement(batch=32),
+            body=images_field,
+        ),
+        Contestant(
+            "Mosec",
+            "documented",
+            module("mosec_server"),
+            Arrangement(batch=16, wait_ms=10, decoders=2),
+        ),
+        Contestant(
+            "Ray Serve",
+            "documented",
+            module("ray_server"),
+            Arrangement(batch=16, wait_ms=10),
+        ),
+    ]
+
+
+# Workload → peer → the arrangement that the search of `bench.peers.tune` liked best.
+TUNED: dict[str, dict[str, Arrangement]] = {
+    "photos": {
+        "FastAPI": Arrangement(processes=2, threads=1, tuned=True),
+        "LitServe": Arrangement(processes=2, threads=1, wait_ms=0, tuned=True),
+        "BentoML": Arrangement(processes=2, threads=1, tuned=True),
+        "Mosec": Arrangement(processes=2, threads=1, wait_ms=1, tuned=True),
+        "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
+    },
+    "digits": {
+        "FastAPI": Arrangement(processes=2, threads=1, inline=True, tuned=True),
+        "LitServe": Arrangement(
+            processes=1, threads=1, batch=16, wait_ms=1, tuned=True
+        ),
+        "BentoML": Arrangement(processes=2, threads=1, tuned=True),
+        "Mosec": Arrangement(processes=1, threads=1, batch=32, wait_ms=1, tuned=True),
+        "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
+    },
+}
+
+THROUGHPUT = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}  # Ray Serve, Performance Tuning
+
+
+def arrange(name: str, arrangement: Arrangement) -> Contestant:
+    """A peer by name in a tuned arrangement."""
+    match name:
+        case "BentoML":
+            batched = arrangement.batch > 1
+            return Contestant(
+                name,
+                "tuned",
+                bentoml("Batched" if batched else "Single"),
+                arrangement,
+                body=images_field if batched else image_field,
+            )
+        case "Ray Serve":
+            command = module("ray_server")
+            return Contestant(
+                name, "tuned", command, arrangement, environment=THROUGHPUT
+            )
+    files = {"FastAPI": "fastapi", "LitServe": "litserve", "Mosec": "mosec"}
+    return Contestant(name, "tuned", module(f"{files[name]}_server"), arrangement)
+
+
+def contestants(workload: Workload) -> list[Contestant]:
+    """All of them for one workload, ours first."""
+    precisions = ["fp32", "int8"] if workload.name == "photos" else ["auto"]
+    own = [Contestant("Linnaeus", p, ours, precision=p) for p in precisions]
+    tuned = [arrange(name, a) for name, a in TUNED[workload.name].items()]
+    return [*own, *documented(), *tuned]
+
+
+def environment(contestant: Contestant, served: Served) -> dict[str, str]:
+    """The variables that a contestant's process gets on top of ours."""
+    own = our_environment(served) if contestant.name == "Linnaeus" else {}
+    path = {"PYTHONPATH": str(REPOSITORY)}
+    return {
+        **SILENT,
+        **path,
+        **contestant.environment,
+        **served.environment(),
+        **own,
+    }
+
+
+def is_installed(python: Path = PEERS_PYTHON) -> bool:
+    """Whether the peers' environment exists."""
+    return python.exists()

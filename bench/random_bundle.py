@@ -1,0 +1,148 @@
+"""network → **bundle with random weights**: for speed only, its answers mean nothing.
+
+What a server costs does not depend on the weights, so a workload can be measured before
+its network is trained, and for networks of which no bundle is committed (ResNet-50).
+Needs the extra `train`.
+
+    python -m bench.random_bundle lenet5 --side 28 --gray --classes 10 --out build
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.circumstances import circumstances
+from classifier.bundle import write_bundle
+from classifier.golden import Golden
+from classifier.hardware import describe
+from classifier.manifest import (
+    GraphVariant,
+    Label,
+    Manifest,
+    PostprocessSpec,
+    Precision,
+    PreprocessSpec,
+    Provenance,
+    Task,
+)
+from classifier.session import Session
+
+MEAN, STD = 0.5, 0.25  # any: the weights are random too
+DESCRIPTION = "RANDOM WEIGHTS, made to measure speed: its answers mean nothing"
+
+
+def build_graph(network: str, *, shape: tuple[int, int, int], classes: int) -> bytes:
+    """An ONNX graph of `network` with the weights it is born with."""
+    import torch  # noqa: PLC0415  only here: the rest of bench/ runs without it
+
+    from training.export import export_graph  # noqa: PLC0415
+    from training.networks import build  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    height, _, channels = shape
+    born = build(network, classes=classes, in_channels=channels, image_size=height)
+    return export_graph(
+        born.eval(),
+        shape=shape,
+        mean=[MEAN] * channels,
+        std=[STD] * channels,
+        classes=classes,
+    )
+
+
+def write_random_bundle(
+    root: Path, name: str, graph: bytes, *, shape: tuple[int, int, int], classes: int
+) -> Path:
+    """Write `root/name/1` around a graph."""
+    height, width, channels = shape
+    file = "model.fp32.onnx"
+    manifest = Manifest(
+        schema_version=1,
+        name=name,
+        version=1,
+        description=DESCRIPTION,
+        task=Task.MULTICLASS,
+        labels=tuple(Label(id=f"{k}", name=f"{k}", group=None) for k in range(classes)),
+        preprocess=PreprocessSpec(
+            height=height,
+            width=width,
+            color="rgb" if channels == 3 else "gray",
+            resize="squash",
+            short_side=None,
+            interpolation="bilinear",
+            background=(255, 255, 255),
+        ),
+        postprocess=PostprocessSpec(
+            activation="softmax",
+            temperature=1.0,
+            thresholds=None,
+            top_k=5,
+            abstain_threshold=None,
+        ),
+        graphs=(
+            GraphVariant(
+                precision=Precision.FP32,
+                file=file,
+                sha256=hashlib.sha256(graph).hexdigest(),
+                golden_tolerance=1e-2,
+                gate=None,
+                metrics=(),
+            ),
+        ),
+        provenance=_provenance(),
+    )
+    golden = _golden(graph, shape)
+    card = f"# {name}\n\n{DESCRIPTION}.\n"
+    return write_bundle(root, manifest, graphs={file: graph}, golden=golden, card=card)
+
+
+def _golden(graph: bytes, shape: tuple[int, int, int]) -> Golden:
+    noise = np.random.default_rng(0)
+    pixels = noise.integers(0, 256, (2, *shape), dtype=np.uint8)  # [N, H, W, C]
+    logits = Session.load(graph).run(pixels)  # float32 [N, K]
+    return Golden(pixels, {Precision.FP32: logits})
+
+
+def _provenance() -> Provenance:
+    now = circumstances()
+    return Provenance(
+        command=now["command"],
+        config=None,
+        commit=now["commit"],
+        data_sha256={},
+        versions=now["versions"],
+        hardware=describe(),
+        seconds=0.0,
+        created=now["measured"],
+        license="Apache-2.0",
+        source="random weights",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write one bundle and print where it is."""
+    parser = argparse.ArgumentParser(prog="python -m bench.random_bundle")
+    parser.add_argument("network", help="a name of `linnaeus networks`")
+    parser.add_argument("--name", help="of the bundle; the network's by default")
+    parser.add_argument("--side", type=int, default=224, help="pixels")
+    parser.add_argument("--gray", action="store_true", help="one channel")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--out", type=Path, required=True, help="a models folder")
+    options = parser.parse_args(arguments)
+    shape = (options.side, options.side, 1 if options.gray else 3)
+    graph = build_graph(options.network, shape=shape, classes=options.classes)
+    name = options.name or options.network
+    print(
+        write_random_bundle(
+            options.out, name, graph, shape=shape, classes=options.classes
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
