@@ -1,0 +1,136 @@
+"""class folders → **dataset**: ImageFolder trees and the layout of ImageNet.
+
+    train/cat/1.jpg  train/dog/2.jpg  validation/cat/3.jpg  test/dog/4.jpg
+    cat/1.jpg        dog/2.jpg                                (no splits: all is train)
+
+Folder names are the labels, sorted. Names of the form `apple-granny-smith` carry their
+group before the first hyphen when every name does. ImageNet's folders are wnids; a
+`LOC_synset_mapping.txt` beside the splits gives them names.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from training.data.dataset import Dataset, FileSamples, Split
+from training.data.tree import Tree
+from training.errors import DataError
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "calibration": "calibration",
+    "test": "test",
+    "testing": "test",
+}
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+)
+SYNSETS = "LOC_synset_mapping.txt"
+WNID = re.compile(r"n\d{8}")
+MIN_LABELS = 2
+
+Members = dict[str, dict[str, list[str]]]  # split → label → file names
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the suffix is that of a format that can be decoded."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_folder(tree: Tree) -> Dataset:
+    """Read class folders, with or without split folders above them.
+
+    Raises:
+        DataError: a class folder is empty, a split has a label that train lacks, files
+            lie outside of class folders, or there are fewer than two labels.
+    """
+    members, ignored = _members(tree)
+    if "train" not in members:
+        raise DataError(
+            f"{tree.where} has the split folders {sorted(members)} but no train folder"
+        )
+    _refuse_empty(tree, members)
+    labels = tuple(sorted(members["train"]))
+    if len(labels) < MIN_LABELS:
+        raise DataError(
+            f"{tree.where} has {len(labels)} class folder(s) {list(labels)}; "
+            "a classifier needs at least 2"
+        )
+    splits = {name: _split(tree, name, members[name], labels) for name in members}
+    return Dataset(
+        name=tree.where.name,
+        label_names=_names(tree, labels),
+        groups=label_groups(labels),
+        parts=splits,
+        ignored=tuple(ignored),
+    )
+
+
+def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:
+    """`apple-fuji` → `apple`, if every label has a hyphen and some share a group."""
+    groups = [label.split("-", 1)[0] for label in labels if "-" in label.strip("-")]
+    shared = 1 < len(set(groups)) < len(labels) == len(groups)
+    return tuple(groups) if shared else (None,) * len(labels)
+
+
+def _members(tree: Tree) -> tuple[Members, list[str]]:
+    tops = {name.split("/", 1)[0] for name in tree.folders}
+    split_of = {top: SPLIT_FOLDERS.get(top.lower()) for top in tops}
+    with_splits = any(split_of.values())
+    members: Members = defaultdict(lambda: defaultdict(list))
+    ignored = []
+    for name in tree.names:
+        parts = name.split("/")
+        split = split_of.get(parts[0]) if with_splits else "train"
+        label_at = 1 if with_splits else 0
+        if split is None or not is_image_name(name):
+            ignored.append(name)
+            continue
+        if len(parts) <= label_at + 1:
+            raise DataError(
+                f"{tree.where / name} lies outside of a class folder; expected "
+                f"{'SPLIT/' if with_splits else ''}LABEL/{parts[-1]}"
+            )
+        members[split][parts[label_at]].append(name)
+    return members, ignored
+
+
+def _refuse_empty(tree: Tree, members: Members) -> None:
+    with_splits = any(f.lower() in SPLIT_FOLDERS for f in tree.folders)
+    depth = 2 if with_splits else 1
+    for folder in sorted(tree.folders):
+        parts = folder.split("/")
+        split = SPLIT_FOLDERS.get(parts[0].lower()) if with_splits else "train"
+        if len(parts) == depth and split and parts[-1] not in members[split]:
+            raise DataError(
+                f"class folder {tree.where / folder} has no images; "
+                f"allowed are {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+
+
+def _split(
+    tree: Tree, name: str, files: dict[str, list[str]], labels: tuple[str, ...]
+) -> Split:
+    unknown = sorted(set(files) - set(labels))
+    if unknown:
+        raise DataError(
+            f"{tree.where}: label {unknown[0]!r} occurs in {name} and not in train; "
+            f"train has {list(labels[:20])}"
+        )
+    names = [file for label in labels for file in files.get(label, [])]
+    indices = [k for k, label in enumerate(labels) for _ in files.get(label, [])]
+    return Split(name, FileSamples(tree, tuple(names)), np.array(indices, np.int64))
+
+
+def _names(tree: Tree, labels: tuple[str, ...]) -> tuple[str, ...]:
+    if SYNSETS not in tree.names or not all(WNID.fullmatch(name) for name in labels):
+        return labels
+    lines = tree.read(SYNSETS).decode("utf-8", "replace").splitlines()
+    named = dict(line.split(" ", 1) for line in lines if " " in line)
+    return tuple(f"{wnid} {named[wnid]}" if wnid in named else wnid for wnid in labels)

@@ -1,0 +1,62 @@
+"""path → **dataset**: looks at what lies there and picks the reader.
+
+| there lies | read as |
+| --- | --- |
+| `cifar10-train.zip`, `data_batch_1` or `data_batch_1.bin`, and mates | CIFAR-10 |
+| `train-images-idx3-ubyte[.gz]` and its mates | MNIST |
+| a `.csv` file, or a folder or archive with one at its top | CSV |
+| class folders, with or without split folders above them | ImageFolder, ImageNet |
+
+A folder, a zip or a tar: all the same.
+"""
+
+from pathlib import Path
+
+from training.data.cifar import is_cifar, read_cifar
+from training.data.dataset import Dataset
+from training.data.folder import read_folder
+from training.data.mnist import is_mnist, read_mnist
+from training.data.table import read_table
+from training.data.tree import FolderTree, Tree, open_tree
+from training.errors import DataError
+
+PREFERRED_TABLE = "labels.csv"
+
+
+def load_dataset(path: Path, *, multi_label: bool | None = None) -> Dataset:
+    """Read the data set at `path`; images stay encoded until they are needed.
+
+    `multi_label` matters for CSV alone; None decides by the rows.
+
+    Raises:
+        DataError: nothing readable is there; the message says what was found.
+    """
+    if path.suffix.lower() == ".csv" and path.is_file():
+        tree: Tree = FolderTree(path.parent)
+        return read_table(tree, path.name, multi_label=multi_label)
+    tree = open_tree(path)
+    if is_cifar(tree):
+        return read_cifar(tree)
+    if is_mnist(tree):
+        return read_mnist(tree)
+    table = _table_name(tree)
+    if table is not None:
+        return read_table(tree, table, multi_label=multi_label)
+    if not tree.folders:
+        raise DataError(
+            f"{path} has neither class folders nor a CSV file; it holds "
+            f"{', '.join(tree.names[:5])}"
+        )
+    return read_folder(tree)
+
+
+def _table_name(tree: Tree) -> str | None:
+    tables = [
+        name for name in tree.names if "/" not in name and name.lower().endswith(".csv")
+    ]
+    if len(tables) > 1 and PREFERRED_TABLE not in tables:
+        raise DataError(
+            f"{tree.where} has several CSV files ({', '.join(tables)}); name one of "
+            f"them, or call it {PREFERRED_TABLE}"
+        )
+    return PREFERRED_TABLE if PREFERRED_TABLE in tables else next(iter(tables), None)

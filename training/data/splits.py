@@ -1,0 +1,108 @@
+"""dataset → **splits**: train, validation, calibration, and a test split opened once.
+
+What the publisher does not provide is cut from train, stratified and seeded, so that
+the same seed gives the same splits on every machine. Calibration images give the int8
+quantization ranges; they are drawn from train without being taken out of it, since
+ranges need typical images and not unseen ones. The temperature is fitted on validation.
+"""
+
+import numpy as np
+
+from training.data.dataset import Dataset, Split
+from training.data.stratify import hold_out
+from training.errors import DataError
+
+CALIBRATION_IMAGES = 300  # beyond about 128 the ranges hardly move
+
+Share = float | int  # under 1: a part of train; else a number of images
+
+
+class Splits:
+    """Four splits with four names. `test` answers once: it is for the last figure."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        train: Split,
+        validation: Split,
+        calibration: Split,
+        test: Split | None,
+    ) -> None:
+        self.dataset = dataset
+        self.train = train
+        self.validation = validation
+        self.calibration = calibration
+        self._test = test
+        self._opened = False
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; asking does not open it."""
+        return self._test is not None
+
+    @property
+    def test(self) -> Split:
+        """The test split.
+
+        Raises:
+            DataError: there is none, or it was opened before: a figure that is looked
+                at twice has been tuned on.
+        """
+        if self._test is None:
+            raise DataError(
+                f"{self.dataset.name} has no test split; provide one, or cut it from "
+                "train with `test = 0.1` in [data]"
+            )
+        if self._opened:
+            raise DataError(f"the test split of {self.dataset.name} was opened before")
+        self._opened = True
+        return self._test
+
+
+def cut(
+    dataset: Dataset,
+    *,
+    validation: Share = 0.1,
+    test: Share = 0.0,
+    seed: int = 0,
+) -> Splits:
+    """Cut what is missing from train: first test, then validation.
+
+    A split that the publisher provides is kept as it is and its share ignored.
+
+    Raises:
+        DataError: a share leaves nothing to train on.
+    """
+    train = dataset.train
+    parts = dict(dataset.parts)
+    if "test" not in parts and test:
+        train, parts["test"] = _cut_off(train, "test", test, seed)
+    if "validation" not in parts:
+        train, parts["validation"] = _cut_off(train, "validation", validation, seed + 1)
+    return Splits(
+        dataset,
+        train=train,
+        validation=parts["validation"],
+        calibration=parts.get("calibration") or _sample(train, seed + 2),
+        test=parts.get("test"),
+    )
+
+
+def _cut_off(train: Split, name: str, share: Share, seed: int) -> tuple[Split, Split]:
+    """What is left of train, and the part cut off."""
+    count = round(share * len(train)) if share < 1 else int(share)
+    if not 0 <= count < len(train):
+        raise DataError(
+            f"{name} = {share} of {len(train)} training images leaves none to train on"
+        )
+    inside = hold_out(train.labels, count=count, seed=seed)
+    outside = np.setdiff1d(np.arange(len(train)), inside)
+    return train.select(outside), train.select(inside, name)
+
+
+def _sample(train: Split, seed: int) -> Split:
+    """Calibration images out of train, which keeps them."""
+    count = min(CALIBRATION_IMAGES, len(train))
+    chosen = np.random.default_rng(seed).permutation(len(train))[:count]
+    return train.select(np.sort(chosen), "calibration")

@@ -1,0 +1,199 @@
+"""CSV → **dataset**: a path and its labels on every row.
+
+    filename,labels,split          file,cat,dog,tree
+    1.jpg,car|person,train         1.jpg,1,0,1
+
+Either one column of labels, several of them separated by `|`, or a column a label with
+0 and 1. `split` is optional. Paths are relative to the CSV, or to `images/` beside it.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.dataset import Dataset, FileSamples, Labels, Split
+from training.data.folder import MIN_LABELS, SPLIT_FOLDERS, label_groups
+from training.data.tree import Tree
+from training.errors import DataError
+
+FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
+LABEL_COLUMNS = ("labels", "label", "class", "category", "tags", "wnid")
+SPLIT_COLUMN = "split"
+SEPARATOR = "|"
+TRUE, FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false", ""}
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one CSV file; row n of the data stands on line n + 2."""
+
+    where: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def column(self, allowed: tuple[str, ...]) -> str | None:
+        """The first of the allowed columns that the table has, by lower-case name."""
+        found = {name.strip().lower(): name for name in reversed(self.columns)}
+        return next((found[name] for name in allowed if name in found), None)
+
+
+def read_table(tree: Tree, name: str, *, multi_label: bool | None = None) -> Dataset:
+    """Read a CSV file of the tree.
+
+    `multi_label` None means: multi-label if any row has several labels, or none.
+
+    Raises:
+        DataError: a column is missing, a file is missing, a cell cannot be understood,
+            or a split has a label that train lacks.
+    """
+    table = _parse(tree, name)
+    files = _files(table, tree)
+    labels, label_names = _labels(table, multi_label=multi_label)
+    splits = {}
+    for split, rows in _rows_by_split(table).items():
+        samples = FileSamples(tree, tuple(files[row] for row in rows))
+        splits[split] = Split(split, samples, labels[rows])
+    if "train" not in splits:
+        raise DataError(f"{table.where}: no row has the split 'train'")
+    _refuse_unseen(table, splits, label_names)
+    return Dataset(
+        name=tree.where.stem,
+        label_names=label_names,
+        groups=label_groups(label_names),
+        parts=splits,
+    )
+
+
+def _parse(tree: Tree, name: str) -> Table:
+    where = tree.where / name
+    try:
+        text = tree.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is not UTF-8: {error}") from error
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(
+        io.StringIO(text), delimiter=delimiter, restkey="", restval=""
+    )
+    try:
+        rows = tuple(reader)
+    except csv.Error as error:
+        raise DataError(f"{where}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise DataError(f"{where} has no rows")
+    return Table(where, tuple(reader.fieldnames or ()), rows)
+
+
+def _files(table: Table, tree: Tree) -> list[str]:
+    column = table.column(FILE_COLUMNS)
+    if column is None:
+        raise _missing(table, "a column with the file", FILE_COLUMNS)
+    present = frozenset(tree.names)
+    files = []
+    for line, row in enumerate(table.rows, start=2):
+        given = row[column].strip().replace("\\", "/").removeprefix("./")
+        found = next((n for n in (given, f"images/{given}") if n in present), None)
+        if found is None:
+            raise DataError(f"{table.where}, line {line}: there is no file {given!r}")
+        files.append(found)
+    return files
+
+
+def _labels(
+    table: Table, *, multi_label: bool | None
+) -> tuple[Labels, tuple[str, ...]]:
+    column = table.column(LABEL_COLUMNS)
+    if column is not None:
+        named = [_cell_labels(row[column]) for row in table.rows]
+        names = tuple(sorted({label for row in named for label in row}))
+        hot = np.array([[name in row for name in names] for row in named], np.uint8)
+    else:
+        names, hot = _one_hot(table)
+    if len(names) < MIN_LABELS:
+        raise DataError(f"{table.where} has the labels {list(names)}; 2 are needed")
+    if multi_label is None:
+        multi_label = bool((hot.sum(1) != 1).any())
+    return (hot if multi_label else _single(table, hot)), names
+
+
+def _cell_labels(cell: str) -> frozenset[str]:
+    return frozenset(label.strip() for label in cell.split(SEPARATOR) if label.strip())
+
+
+def _one_hot(table: Table) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+    known = (table.column(FILE_COLUMNS), table.column((SPLIT_COLUMN,)))
+    names = tuple(name for name in table.columns if name and name not in known)
+    if not names:
+        raise _missing(table, "a column with the labels", LABEL_COLUMNS)
+    hot = np.zeros((len(table.rows), len(names)), np.uint8)
+    for n, row in enumerate(table.rows):
+        for k, name in enumerate(names):
+            cell = row[name].strip().lower()
+            if cell not in TRUE | FALSE:
+                raise DataError(
+                    f"{table.where}, line {n + 2}: column {name!r} holds {row[name]!r}."
+                    f" Without a column {' or '.join(LABEL_COLUMNS)}, every other "
+                    "column is a label with 0 or 1"
+                )
+            hot[n, k] = cell in TRUE
+    return names, hot
+
+
+def _single(table: Table, hot: NDArray[np.uint8]) -> NDArray[np.int64]:
+    odd = np.flatnonzero(hot.sum(1) != 1)
+    if len(odd):
+        raise DataError(
+            f"{table.where}, line {odd[0] + 2}: {int(hot[odd[0]].sum())} labels where "
+            "exactly one is expected"
+        )
+    single: NDArray[np.int64] = hot.argmax(1).astype(np.int64)
+    return single
+
+
+def _rows_by_split(table: Table) -> dict[str, NDArray[np.int64]]:
+    column = table.column((SPLIT_COLUMN,))
+    if column is None:
+        return {"train": np.arange(len(table.rows))}
+    rows: dict[str, list[int]] = {}
+    for n, row in enumerate(table.rows):
+        split = SPLIT_FOLDERS.get(row[column].strip().lower())
+        if split is None:
+            raise DataError(
+                f"{table.where}, line {n + 2}: split {row[column]!r}; allowed are "
+                f"{', '.join(SPLIT_FOLDERS)}"
+            )
+        rows.setdefault(split, []).append(n)
+    return {split: np.array(found, np.int64) for split, found in rows.items()}
+
+
+def _refuse_unseen(
+    table: Table, splits: dict[str, Split], label_names: tuple[str, ...]
+) -> None:
+    seen = _occurring(splits["train"].labels, len(label_names))
+    for name, split in splits.items():
+        unseen = np.flatnonzero(_occurring(split.labels, len(label_names)) & ~seen)
+        if len(unseen):
+            raise DataError(
+                f"{table.where}: label {label_names[unseen[0]]!r} occurs in {name} and "
+                "not in train"
+            )
+
+
+def _occurring(labels: Labels, count: int) -> NDArray[np.bool_]:
+    """Which of the labels occur at all, bool [K]."""
+    if labels.ndim > 1:
+        return np.asarray(labels.any(0))
+    return np.bincount(labels.astype(np.int64), minlength=count) > 0
+
+
+def _missing(table: Table, what: str, allowed: tuple[str, ...]) -> DataError:
+    return DataError(
+        f"{table.where} lacks {what}: one of {', '.join(allowed)}; "
+        f"it has {', '.join(table.columns)}"
+    )

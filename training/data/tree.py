@@ -1,0 +1,274 @@
+"""folder, tar or zip → **tree**: named files, read as bytes, never unpacked to disk.
+
+Readers of data sets see one thing, whatever the packaging: relative POSIX names and
+`read(name)`. Nothing is written, so a member called `../../etc/passwd` can overwrite
+nothing; it is refused all the same, because its name would mislead every message.
+"""
+
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from training.errors import DataError
+
+# Bounds against archive bombs. Photos hardly shrink in an archive, raw bitmaps shrink
+# maybe twentyfold: more than 200-fold over a gigabyte is nobody's data set.
+MAX_FILES = 5_000_000
+MAX_FILE_BYTES = 256 << 20
+MAX_UNPACKED_BYTES = 1 << 30
+MAX_RATIO = 200
+# A compressed tar has no index: it is held in memory, so it must fit there.
+MAX_HELD_BYTES = 4 << 30
+
+JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+class Tree(Protocol):
+    """Files by relative POSIX name, sorted; `folders` has the empty ones too."""
+
+    where: Path
+    names: tuple[str, ...]
+    folders: frozenset[str]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+
+
+class FolderTree:
+    """A folder on disk. Links to folders are not followed: they can form a circle."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        names: list[str] = []
+        folders: set[str] = set()
+        for parent, below, files in os.walk(where):
+            inside = PurePosixPath(Path(parent).relative_to(where).as_posix())
+            below[:] = [name for name in below if not is_junk(name)]
+            folders.update(str(inside / name) for name in below)
+            names += [str(inside / name) for name in files if not is_junk(name)]
+            _check_count(where, len(names))
+        self.names = tuple(sorted(names))
+        self.folders = frozenset(folders)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; a file that cannot be read is a `DataError`."""
+        path = self.where / name
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+class ZipTree:
+    """A zip archive. Each process opens its own: a file position cannot be shared."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self._process = os.getpid()
+        self._archive = _open_zip(where)
+        files, folders, unpacked = [], set(), 0
+        for member in self._archive.infolist():
+            check_name(where, member.filename)
+            if member.is_dir():
+                folders.add(member.filename.rstrip("/"))
+            elif not is_junk(member.filename):
+                files.append(member.filename)
+                unpacked += member.file_size
+        _check_count(where, len(files))
+        _check_unpacked(where, unpacked)
+        self.names = tuple(sorted(files))
+        self.folders = frozenset(folders) | parents(files)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member, read up to the bound whatever its header says."""
+        if self._process != os.getpid():  # a worker process was forked or spawned
+            self._archive, self._process = _open_zip(self.where), os.getpid()
+        try:
+            with self._archive.open(name) as member:
+                data = member.read(MAX_FILE_BYTES + 1)
+        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
+            raise DataError(f"cannot read {name} in {self.where}: {e}") from e
+        return _bounded(data, name, self.where)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travels to worker processes without the open file."""
+        return self.__dict__ | {"_archive": None, "_process": -1}
+
+
+class TarTree:
+    """A tar archive: a plain one is read by offset, a compressed one held in memory."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self._held: dict[str, bytes] = {}
+        self._held_bytes = 0
+        self._offsets: dict[str, tuple[int, int]] = {}
+        folders: set[str] = set()
+        try:
+            with tarfile.open(where) as archive:
+                plain = not _is_compressed(where)
+                for member in archive:
+                    name = member.name.removeprefix("./").rstrip("/")
+                    self._admit(archive, member, name, folders, plain=plain)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise DataError(f"cannot read {where}: {error}") from error
+        self.names = tuple(sorted(self._offsets))
+        self.folders = frozenset(folders) | parents(self._offsets)
+
+    def _admit(
+        self,
+        archive: tarfile.TarFile,
+        member: tarfile.TarInfo,
+        name: str,
+        folders: set[str],
+        *,
+        plain: bool,
+    ) -> None:
+        if name in {"", "."}:
+            return
+        check_name(self.where, name)
+        if member.isdir():
+            folders.add(name)
+            return
+        if not member.isreg():
+            raise DataError(f"{self.where}: {name} is a link or device, not a file")
+        if is_junk(name):
+            return
+        _check_count(self.where, len(self._offsets) + 1)
+        if member.size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{self.where}: {name} is larger than {MAX_FILE_BYTES >> 20} MiB"
+            )
+        self._offsets[name] = member.offset_data, member.size
+        if not plain:
+            self._hold(archive, member, name)
+
+    def _hold(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str
+    ) -> None:
+        self._held_bytes += member.size
+        if self._held_bytes > MAX_HELD_BYTES:
+            raise DataError(
+                f"{self.where} unpacks to more than {MAX_HELD_BYTES >> 30} GiB; "
+                "use a plain .tar, a .zip or a folder"
+            )
+        content = archive.extractfile(member)
+        self._held[name] = content.read() if content is not None else b""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member."""
+        if name in self._held:
+            return self._held[name]
+        if name not in self._offsets:
+            raise DataError(f"{self.where} has no {name}")
+        offset, size = self._offsets[name]
+        with self.where.open("rb") as file:  # its own position: safe in any worker
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise DataError(f"{self.where} is cut off inside {name}")
+        return data
+
+
+class Branch:
+    """A folder inside a tree, seen as a tree of its own."""
+
+    def __init__(self, tree: Tree, folder: str) -> None:
+        self._tree, self._prefix = tree, folder + "/"
+        self.where = tree.where / folder
+        self.names = self._below(tree.names)
+        self.folders = frozenset(self._below(sorted(tree.folders)))
+
+    def _below(self, names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+        cut = len(self._prefix)
+        return tuple(n[cut:] for n in names if n.startswith(self._prefix))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file below the folder."""
+        return self._tree.read(self._prefix + name)
+
+
+def open_tree(path: Path) -> Tree:
+    """Open a folder, `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz` or `.tar.bz2`.
+
+    A lone folder that holds everything is stepped into: archives often have one.
+    """
+    if path.is_dir():
+        tree: Tree = FolderTree(path)
+    elif not path.exists():
+        raise DataError(f"{path} does not exist")
+    elif zipfile.is_zipfile(path):
+        tree = ZipTree(path)
+    elif tarfile.is_tarfile(path):
+        tree = TarTree(path)
+    else:
+        raise DataError(f"{path} is no folder, zip, tar or CSV file")
+    if not tree.names:
+        raise DataError(f"{path} holds no files")
+    return _step_in(tree)
+
+
+def _step_in(tree: Tree) -> Tree:
+    tops = {name.split("/", 1)[0] for name in (*tree.names, *tree.folders)}
+    only = tops.pop() if len(tops) == 1 else None
+    nested = only is not None and any(f.startswith(f"{only}/") for f in tree.folders)
+    return _step_in(Branch(tree, only)) if only is not None and nested else tree
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file manager or an archiver left this behind."""
+    return any(p in JUNK or p.startswith(".") for p in PurePosixPath(name).parts)
+
+
+def parents(names: Iterable[str]) -> frozenset[str]:
+    """Every folder that one of the names lies in."""
+    found: set[str] = set()
+    for name in names:
+        found.update(str(p) for p in PurePosixPath(name).parents)
+    return frozenset(found - {"."})
+
+
+def check_name(where: Path, name: str) -> None:
+    """Refuse a member name that would lead out of the folder it is unpacked to."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    drive = len(name) > 1 and name[1] == ":"
+    if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:
+        raise DataError(f"{where}: member {name!r} leads out of the archive")
+
+
+def _open_zip(where: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(where)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read {where}: {error}") from error
+
+
+def _is_compressed(where: Path) -> bool:
+    with where.open("rb") as file:
+        start = file.read(6)
+    return start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+
+
+def _check_count(where: Path, files: int) -> None:
+    if files > MAX_FILES:
+        raise DataError(f"{where} holds more than {MAX_FILES} files")
+
+
+def _check_unpacked(where: Path, unpacked: int) -> None:
+    packed = where.stat().st_size
+    if unpacked > max(MAX_UNPACKED_BYTES, MAX_RATIO * packed):
+        raise DataError(
+            f"{where} ({packed} bytes) claims to unpack to {unpacked} bytes; "
+            f"at most {MAX_RATIO}-fold is accepted"
+        )
+
+
+def _bounded(data: bytes, name: str, where: Path) -> bytes:
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"{name} in {where} is larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
