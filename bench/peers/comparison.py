@@ -12,16 +12,16 @@ from typing import Any
 
 from bench import wrk
 from bench.bodies import Body
-from bench.model import Model
-from bench.peers.arrangement import Served
-from bench.peers.catalog import Contestant, environment
-from bench.peers.launch import (
+from bench.launch import (
     LaunchError,
     check_answers,
     free_port,
     memory_mb,
     running,
 )
+from bench.model import Model
+from bench.peers.arrangement import Served
+from bench.peers.catalog import Contestant, environment
 from bench.pipelines import Pipeline, Trial, measure
 from bench.workloads import Workload
 from classifier.bundle import resolve

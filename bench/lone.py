@@ -1,0 +1,116 @@
+"""one request at a time → **overhead**: what HTTP adds to decode and a run of one.
+
+The in-process figure (decode + preprocess + one run with every core on it) and the
+request over a keep-alive connection are measured in alternating rounds, so that both
+see the same machine.
+
+    python -m bench.lone --workload photos
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.bodies import Body, raw
+from bench.circumstances import REPOSITORY, write_record
+from bench.client import Pool, Target
+from bench.limit import repeat
+from bench.load import run
+from bench.model import Model
+from bench.service import serving
+from bench.workloads import Workload, load_workload
+from classifier.bundle import resolve
+
+RESULT = REPOSITORY / "docs/results/lone.json"
+WARM = 20  # requests before the first that counts
+ALLOWED_MS = 1.0  # of the goal: 1.1 x (decode + run + 1 ms)
+ALLOWED_FACTOR = 1.1
+
+
+async def one_by_one(
+    bodies: Sequence[Body], target: Target, *, requests: int
+) -> list[float]:
+    """Milliseconds of each request, the next sent when the last is answered."""
+    pool = Pool(target, connections=1)
+    wires = [body.request for body in bodies]
+    spent_ms = []
+    for number in range(WARM + requests):
+        started_s = time.perf_counter()
+        response = await pool.send(wires[number % len(wires)])
+        spent_ms.append((time.perf_counter() - started_s) * 1e3)
+        if response.status != 200:
+            raise RuntimeError(f"status {response.status}: {response.body[:300]!r}")
+    pool.close()
+    return spent_ms[WARM:]
+
+
+def in_process_ms(model: Model, images: Sequence[bytes], seconds: float) -> float:
+    """Milliseconds an image of decode, preprocess and a run of one."""
+
+    def all_once() -> None:
+        for data in images:
+            model.run(model.pixels(data)[None])
+
+    return repeat(all_once, seconds) / len(images)
+
+
+def measure(
+    target: Target, workload: Workload, model: Model, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Alternate both measurements; medians of all rounds."""
+    images = workload.images[: options.images]
+    bodies = [raw(image) for image in images]
+    inside, over_http = [], []
+    for _ in range(options.rounds):
+        inside.append(in_process_ms(model, images, options.seconds))
+        spent = run(one_by_one(bodies, target, requests=options.requests))
+        over_http.append(statistics.mean(spent))
+    bare_ms, lone_ms = statistics.median(inside), statistics.median(over_http)
+    goal_ms = ALLOWED_FACTOR * (bare_ms + ALLOWED_MS)
+    print(f"in process {bare_ms:.2f} ms, over HTTP {lone_ms:.2f}, goal {goal_ms:.2f}")
+    return {
+        "workload": workload.name,
+        "precision": model.precision,
+        "in_process_ms": bare_ms,
+        "lone_ms": lone_ms,
+        "goal_ms": goal_ms,
+        "rounds": {"in_process_ms": inside, "lone_ms": over_http},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.lone",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--requests", type=int, default=200, help="a round")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="in process, a round"
+    )
+    parser.add_argument("--json", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    workload = load_workload(options.workload)
+    name = workload.bundle.name
+    bundle = resolve(options.models / name)
+    model = Model.load(bundle, precision=options.precision)
+    settings = {"LINNAEUS_PRECISION": options.precision}
+    probe = raw(workload.images[0])
+    with serving(options.models, name, probe=probe, settings=settings) as service:
+        table = measure(service.target, workload, model, options)
+    write_record(options.json, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""3 x capacity → **goodput**: what an overloaded service still does, open loop.
+
+Capacity is measured first, by a closed loop. Then Poisson arrivals at a multiple of it:
+the goodput should stay near capacity, every answer should come within its deadline, and
+the rest should be refused at once, with a Retry-After that is true.
+
+    python -m bench.overload --factor 3 --seconds 20
+"""
+
+import argparse
+import dataclasses
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import wrk
+from bench.bodies import raw
+from bench.circumstances import REPOSITORY, write_record
+from bench.latency import Shot, percentile, summarize
+from bench.load import Load, describe, offer, poisson_arrivals, run
+from bench.service import Service, serving
+from bench.workloads import Workload, load_workload
+
+RESULT = REPOSITORY / "docs/results/overload.json"
+
+
+def measure(
+    service: Service, workload: Workload, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Capacity, then the overload, as a JSON-ready table."""
+    bodies = [raw(image) for image in workload.images]
+    closed = wrk.saturate(
+        bodies,
+        service.target,
+        connections=workload.connections,
+        seconds=options.seconds / 2,
+    )
+    capacity = closed.requests_per_s
+    rng = random.Random(options.seed)  # noqa: S311  a load, not a secret
+    arrivals = poisson_arrivals(options.factor * capacity, options.seconds, rng=rng)
+    load = Load(arrivals, bodies, connections=options.connections)
+    shots = run(offer(load, service.target))
+    deadline_s = options.deadline_ms / 1e3
+    summary = summarize(shots, seconds=options.seconds, deadline_s=deadline_s)
+    print(f"capacity  {capacity:9.1f} requests/s")
+    print(describe(summary))
+    return {
+        "workload": workload.name,
+        "factor": options.factor,
+        "seconds": options.seconds,
+        "deadline_ms": options.deadline_ms,
+        "capacity_per_s": capacity,
+        "goodput_of_capacity": summary.goodput_per_s / capacity,
+        "refusal_p99_ms": refusal_p99_ms(shots),
+        "summary": dataclasses.asdict(summary),
+    }
+
+
+def refusal_p99_ms(shots: Sequence[Shot]) -> float:
+    """How long a client waits to hear that it is refused."""
+    return percentile((s.latency_s * 1e3 for s in shots if s.status == 503), 99)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.overload",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser.add_argument("--factor", type=float, default=3.0, help="x capacity")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--deadline-ms", type=int, default=2000)
+    parser.add_argument("--connections", type=int, default=2000, help="at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    workload = load_workload(options.workload)
+    settings = {"LINNAEUS_REQUEST_TIMEOUT_MS": str(options.deadline_ms)}
+    probe = raw(workload.images[0])
+    name = workload.bundle.name
+    with serving(options.models, name, probe=probe, settings=settings) as service:
+        table = measure(service, workload, options)
+    write_record(options.json, table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
