@@ -4,7 +4,7 @@
     cat/1.jpg        dog/2.jpg                                (no splits: all is train)
 
 Folder names are the labels, sorted. Names of the form `apple-granny-smith` carry their
-group before the first hyphen when every name does. ImageNet's folders are wnids; a
+group before the first hyphen, when two of them share it. ImageNet's folders are wnids; a
 `LOC_synset_mapping.txt` beside the splits gives them names.
 """
 
@@ -62,9 +62,11 @@ def read_folder(tree: Tree) -> Dataset:
             f"{tree.where} has {len(labels)} class folder(s) {list(labels)}; "
             "a classifier needs at least 2"
         )
-    splits = {name: _split(tree, name, members[name], labels) for name in members}
+    splits = {
+        name: _split(tree, name, members[name], labels) for name in sorted(members)
+    }
     return Dataset(
-        name=tree.where.name,
+        name=tree.where.stem,
         label_names=_names(tree, labels),
         groups=label_groups(labels),
         parts=splits,
@@ -73,10 +75,13 @@ def read_folder(tree: Tree) -> Dataset:
 
 
 def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:
-    """`apple-fuji` → `apple`, if every label has a hyphen and some share a group."""
-    groups = [label.split("-", 1)[0] for label in labels if "-" in label.strip("-")]
-    shared = 1 < len(set(groups)) < len(labels) == len(groups)
-    return tuple(groups) if shared else (None,) * len(labels)
+    """`apple-fuji`, `apple-gala`, `peach` → apple, apple, peach; else None for all.
+
+    Only where two labels share what stands before the hyphen, and not all of them do.
+    """
+    groups = tuple(label.split("-", 1)[0] or label for label in labels)
+    shared = 1 < len(set(groups)) < len(labels)
+    return groups if shared else (None,) * len(labels)
 
 
 def _members(tree: Tree) -> tuple[Members, list[str]]:
