@@ -1,0 +1,96 @@
+"""What the container files promise, as far as it can be read without an engine.
+
+`make image-test` builds the image and tries it.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every such instruction."""
+    return re.findall(rf"^{name}\s+(.*)$", DOCKERFILE, flags=re.MULTILINE)
+
+
+def test_the_image_serves_as_a_numbered_user_without_rights():
+    """Kubernetes' runAsNonRoot can only check a number."""
+    [user] = instructions("USER")
+
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+
+
+def test_the_server_itself_gets_the_signal():
+    """A shell in front of it would take SIGTERM and not pass it on."""
+    assert json.loads(instructions("CMD")[-1]) == ["linnaeus", "serve"]
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    assert instructions("ENTRYPOINT") == []
+
+
+def test_the_image_sends_no_telemetry_even_before_our_code_runs():
+    """Someone may open a Python in the container and import onnxruntime."""
+    assert any("ORT_DISABLE_TELEMETRY=1" in line for line in instructions("ENV"))
+
+
+def test_the_health_check_asks_for_readiness():
+    """Alive is not enough: a balancer sends requests to what is healthy."""
+    [check] = instructions("HEALTHCHECK")
+
+    assert "/readyz" in check
+    assert check.count('"') >= 6  # exec form: the image may have no shell one day
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_each_target_has_its_profile_and_its_extra(target):
+    """`docker compose --profile gpu up` builds the target gpu with the extra gpu."""
+    service = COMPOSE["services"][target]
+
+    assert service["profiles"] == [target]
+    assert service["build"]["target"] == target
+    assert f"AS {target}\n" in DOCKERFILE
+    assert f"-e '.[{target}]'" in DOCKERFILE
+
+
+@pytest.mark.parametrize(
+    "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
+)
+def test_compose_gives_the_service_no_more_than_it_needs(service):
+    """Read-only everywhere, no capability, bounded memory and processes."""
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"] == service["memswap_limit"]
+    assert service["pids_limit"] > 0
+    assert [v for v in service["volumes"] if not v.endswith(":ro")] == []
+
+
+def test_the_grace_period_is_longer_than_the_longest_drain():
+    """Otherwise accepted requests are killed half-way."""
+    from service.settings import Settings  # noqa: PLC0415  # only this test needs it
+
+    grace_s = int(COMPOSE["services"]["cpu"]["stop_grace_period"].removesuffix("s"))
+    defaults = {n: f.default for n, f in Settings.model_fields.items()}
+
+    assert grace_s > defaults["drain_timeout_s"] + defaults["drain_notice_s"]
+
+
+def test_only_what_the_dockerfile_copies_reaches_the_builder():
+    """Data, environments and notes must not slip into an image."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = {line[1:] for line in ignored if line.startswith("!")}
+    copied = {
+        source
+        for line in instructions("COPY")
+        if "--from" not in line
+        for source in line.split()[:-1]
+    }
+
+    assert "*" in ignored
+    assert copied == let_in

@@ -1,0 +1,122 @@
+"""The source as a reader meets it: small pieces, telling names, no private paths."""
+
+import ast
+import re
+
+import pytest
+
+MAX_FILE_LINES = 300  # 250 is the aim; a test that cries at 251 teaches to cut badly
+MAX_FUNCTION_LINES = 50
+MAX_FILE_BYTES = 1_000_000  # beyond it: only graphs of bundles and the data they need
+LARGE = (".onnx", ".npz")
+MAX_LARGE_BYTES = 30_000_000
+
+# Names that say nothing about what is inside.
+EMPTY_MODULES = {"utils", "util", "helpers", "common", "core", "manager", "misc"}
+EMPTY_VERBS = re.compile(r"^_?(get|do|process|handle|manage)_")
+CHOSEN_BY_FRAMEWORKS = {
+    "get_command",  # click.Group
+    "get_next",  # onnxruntime.quantization.CalibrationDataReader
+    "handle_exit",  # uvicorn.Server
+}
+
+# A folder of somebody's machine; what a container or every Unix has is no such folder.
+PRIVATE_PATH = re.compile(r"(?<![\w.~/:-])/(?:home|root|Users|work)/\w")
+
+
+def own(sources):
+    """What readers read first: everything but the tests, whose tables may be long."""
+    return [source for source in sources if source.room != "tests"]
+
+
+def test_files_are_short(sources):
+    """A newcomer finds a line's home by the name of its file."""
+    long = [
+        f"{source.path}: {source.text.count(chr(10))} lines"
+        for source in own(sources)
+        if source.text.count("\n") > MAX_FILE_LINES
+    ]
+
+    assert long == []
+
+
+def functions(source) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function of the file, however deep."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.walk(source.tree) if isinstance(node, kinds)]
+
+
+def test_functions_fit_on_a_screen(sources):
+    """The tail of long functions is what makes a code base ugly."""
+    long = [
+        f"{source.path}:{node.lineno} {node.name}"
+        for source in own(sources)
+        for node in functions(source)
+        if node.end_lineno - node.lineno > MAX_FUNCTION_LINES
+    ]
+
+    assert long == []
+
+
+def test_every_module_says_what_it_is(sources):
+    """The first line of a module is its arrow or its noun."""
+    silent = [
+        str(source.path)
+        for source in sources
+        if source.text.strip() and not ast.get_docstring(source.tree)
+    ]
+
+    assert silent == []
+
+
+def test_names_say_something(sources):
+    """`utils.process_data` is where code goes that nobody finds again."""
+    empty = [str(s.path) for s in sources if s.path.stem in EMPTY_MODULES]
+    empty += [
+        f"{source.path}:{node.lineno} {node.name}"
+        for source in own(sources)
+        for node in functions(source)
+        if EMPTY_VERBS.match(node.name) and node.name not in CHOSEN_BY_FRAMEWORKS
+    ]
+
+    assert empty == []
+
+
+def texts(repository, tracked):
+    """(path, text) of every file of the project that is text."""
+    for path in tracked:
+        try:
+            yield path, (repository / path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def test_no_file_names_a_folder_of_one_machine(repository, tracked):
+    """What works only where it was written does not work."""
+    named = [
+        f"{path}:{number} {line.strip()[:80]}"
+        for path, text in texts(repository, tracked)
+        for number, line in enumerate(text.splitlines(), 1)
+        if PRIVATE_PATH.search(line)
+    ]
+
+    assert named == []
+
+
+@pytest.mark.parametrize("top", ["home", "root", "Users", "work"])
+def test_a_private_path_would_be_found(top):
+    """The check above can fail."""
+    assert PRIVATE_PATH.search(f"see /{top}/ada/photos")
+    assert PRIVATE_PATH.search(f'"/{top}/x.onnx"')
+
+
+def test_no_file_is_too_large_to_clone(repository, tracked):
+    """Weights are in bundles; data sets, checkpoints and recordings stay outside."""
+    large = [
+        f"{path}: {size:,} bytes"
+        for path in tracked
+        if (size := (repository / path).stat().st_size)
+        > (MAX_LARGE_BYTES if path.suffix in LARGE else MAX_FILE_BYTES)
+    ]
+
+    assert large == []
