@@ -1,0 +1,74 @@
+"""weights → **their moving average**: what is evaluated and kept.
+
+An average over the last steps lies nearer to the middle of the valley than any single
+step does (Polyak and Juditsky, 1992; Izmailov et al., arXiv:1803.05407).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """Averages parameters and buffers: a <- decay * a + (1 - decay) * w each step.
+
+    It begins at the first `update`, as a copy of the weights of that moment.
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.decay = decay
+        self.averages: dict[str, Tensor] = {}
+        self._network = network
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the network's weights."""
+        current = self._network.state_dict()
+        if not self.averages:
+            self.averages = {name: value.clone() for name, value in current.items()}
+            return
+        for name, average in self.averages.items():
+            if average.is_floating_point():
+                average.lerp_(current[name], 1 - self.decay)
+            else:  # counters, such as batch norm's
+                average.copy_(current[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network has the averages inside the block, and its own weights after."""
+        if not self.averages:
+            yield
+            return
+        own = {name: v.clone() for name, v in self._network.state_dict().items()}
+        self._network.load_state_dict(self.averages)
+        try:
+            yield
+        finally:
+            self._network.load_state_dict(own)
+
+
+class Lookahead:
+    """Every `every` steps the weights jump to their slow average and go on from there.
+
+    Zhang et al., arXiv:1907.08610; with an average that grows slower towards the end,
+    as in Jordan, arXiv:2404.00498.
+    """
+
+    def __init__(self, network: nn.Module, *, every: int, decay: float) -> None:
+        self.every, self.decay = every, decay
+        self.slow = {n: v.clone() for n, v in network.state_dict().items()}
+        self._network = network
+
+    @torch.no_grad()
+    def update(self, step: int, progress: float) -> None:
+        """Call after each step; does something every `every`-th time."""
+        if (step + 1) % self.every:
+            return
+        decay = self.decay**self.every * progress**3
+        for name, current in self._network.state_dict().items():
+            slow = self.slow[name]
+            if slow.is_floating_point():
+                slow.lerp_(current, 1 - decay)
+                current.copy_(slow)

@@ -1,0 +1,135 @@
+"""images → **recolored and bent images**: RandAugment by hand, on whole batches.
+
+Cubuk et al., arXiv:1909.13719: a few operations drawn from a list, all with the same
+magnitude. Each image draws its own operations; an operation is computed for the images
+that drew it. The list is the part of the original that needs no sorting of pixels:
+brightness, contrast, saturation, posterize, solarize, sharpness, rotation and shear.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+MAX_MAGNITUDE = 10
+GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+# Images [M, C, H, W] in 0..1 and strengths [M, 1, 1, 1] in -1..1 → images.
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+
+def random_augment(
+    images: Tensor, *, count: int, magnitude: float, generator: Generator
+) -> Tensor:
+    """Apply `count` random operations to each image.
+
+    Args:
+        images: float [N, C, H, W] in 0..1.
+        magnitude: 0 to 10; the sign is drawn for each image.
+    """
+    n = len(images)
+    for _ in range(count):
+        drawn = torch.randint(
+            0, len(OPERATIONS), (n,), generator=generator, device=generator.device
+        )
+        signs = torch.randint(
+            0, 2, (n, 1, 1, 1), generator=generator, device=generator.device
+        )
+        strength = (2 * signs - 1) * (magnitude / MAX_MAGNITUDE)
+        changed = images.clone()
+        for number, operation in enumerate(OPERATIONS):
+            chosen = (drawn == number).nonzero().flatten()
+            if len(chosen):
+                changed[chosen] = operation(images[chosen], strength[chosen])
+        images = changed.clamp(0, 1)
+    return images
+
+
+def brightness(images: Tensor, strength: Tensor) -> Tensor:
+    """Darker or lighter by up to nine tenths."""
+    return images * (1 + 0.9 * strength)
+
+
+def contrast(images: Tensor, strength: Tensor) -> Tensor:
+    """Towards or away from the image's mean gray."""
+    mean = _gray(images).mean((1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (1 + 0.9 * strength)
+
+
+def saturation(images: Tensor, strength: Tensor) -> Tensor:
+    """Towards or away from gray; nothing happens to one-channel images."""
+    gray = _gray(images)
+    return gray + (images - gray) * (1 + 0.9 * strength)
+
+
+def posterize(images: Tensor, strength: Tensor) -> Tensor:
+    """Keep 8 down to 4 bits of each value."""
+    levels = 2 ** (8 - 4 * strength.abs()).round()
+    return (images * 255 / (256 / levels)).floor() * (256 / levels) / 255
+
+
+def solarize(images: Tensor, strength: Tensor) -> Tensor:
+    """Invert what is brighter than a threshold; at full strength, everything."""
+    return torch.where(images >= 1 - strength.abs(), 1 - images, images)
+
+
+def sharpness(images: Tensor, strength: Tensor) -> Tensor:
+    """Towards or away from a blurred copy."""
+    blurred = functional.avg_pool2d(
+        functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1
+    )
+    return blurred + (images - blurred) * (1 + 0.9 * strength)
+
+
+def rotate(images: Tensor, strength: Tensor) -> Tensor:
+    """By up to 30 degrees."""
+    angle = math.radians(30) * strength.flatten()
+    zero = torch.zeros_like(angle)
+    rows = [angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero]
+    return _bend(images, rows)
+
+
+def shear_across(images: Tensor, strength: Tensor) -> Tensor:
+    """Lean to a side by up to 0.3."""
+    lean = 0.3 * strength.flatten()
+    one, zero = torch.ones_like(lean), torch.zeros_like(lean)
+    return _bend(images, [one, lean, zero, zero, one, zero])
+
+
+def shear_down(images: Tensor, strength: Tensor) -> Tensor:
+    """Lean downwards by up to 0.3."""
+    lean = 0.3 * strength.flatten()
+    one, zero = torch.ones_like(lean), torch.zeros_like(lean)
+    return _bend(images, [one, zero, zero, lean, one, zero])
+
+
+def _bend(images: Tensor, rows: list[Tensor]) -> Tensor:
+    matrices = torch.stack(rows, 1).view(-1, 2, 3)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def _gray(images: Tensor) -> Tensor:
+    """[N, C, H, W] → [N, 1, H, W]."""
+    if images.shape[1] == 1:
+        return images
+    weights = images.new_tensor(GRAY).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    torch.Tensor.clone,  # leave it as it is
+    brightness,
+    contrast,
+    saturation,
+    posterize,
+    solarize,
+    sharpness,
+    rotate,
+    shear_across,
+    shear_down,
+)
