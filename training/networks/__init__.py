@@ -1,1 +1,155 @@
-"""name → **network**."""
+"""name → **network**: every architecture of the package behind one function.
+
+    network = build("resnet18", classes=5)      # normalized float [N, 3, H, W] → [N, 5]
+    network.embed(images)                       # [N, D]: what the head sees
+    network.head                                # the last nn.Linear
+    network.replace_head(7)                     # a fresh one, for other classes
+    load_weights(network, path)                 # a published checkpoint, checked
+    count_macs(network, shape=(224, 224, 3))    # what an image costs
+
+Names ending in `_cifar` are the field's forms for images of about 32x32.
+"""
+
+import difflib
+import inspect
+from typing import Any
+
+from training.networks import (
+    alexnet,
+    densenet,
+    dpn,
+    efficientnet_lite,
+    fastcifar,
+    lenet,
+    preact_resnet,
+    resnet,
+    resnext,
+    vgg,
+)
+from training.networks.card import NetworkCard
+from training.networks.errors import (
+    CheckpointMismatchError,
+    NetworkError,
+    UnknownNetworkError,
+)
+from training.networks.macs import count_macs, count_parameters
+from training.networks.network import Network
+from training.networks.weights import load_weights
+
+__all__ = [
+    "CheckpointMismatchError",
+    "Network",
+    "NetworkCard",
+    "NetworkError",
+    "UnknownNetworkError",
+    "build",
+    "card",
+    "count_macs",
+    "count_parameters",
+    "load_weights",
+    "table",
+]
+
+FAMILIES = (
+    lenet,
+    alexnet,
+    vgg,
+    resnet,
+    preact_resnet,
+    resnext,
+    densenet,
+    dpn,
+    efficientnet_lite,
+    fastcifar,
+)
+
+# Names by which the field also knows some of them.
+ALIASES = {
+    "vgg16": "vgg16_3",
+    "vgg16_bn": "vgg16_3_bn",
+    "vgg16_cifar": "vgg16_3_cifar",
+    "vgg16_bn_cifar": "vgg16_3_bn_cifar",
+    "preact_resnet18": "preact_resnet18_cifar",
+    "resnext29_32x4d": "resnext29_32x4d_cifar",
+    "resnext29_2x64d": "resnext29_2x64d_cifar",
+}
+
+
+def table() -> tuple[NetworkCard, ...]:
+    """A card for each network, family by family in the order of their years."""
+    return tuple(row for family in FAMILIES for row in family.CARDS)
+
+
+def card(name: str) -> NetworkCard:
+    """The card of one network; case and hyphens do not matter.
+
+    Raises:
+        UnknownNetworkError: with the nearest names and all that are allowed.
+    """
+    cards = {row.name: row for row in table()}
+    wanted = name.lower().replace("-", "_")
+    wanted = ALIASES.get(wanted, wanted)
+    if wanted not in cards:
+        near = difflib.get_close_matches(wanted, cards, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UnknownNetworkError(
+            f"no network is called {name!r}; {hint}allowed: {', '.join(cards)}"
+        )
+    return cards[wanted]
+
+
+def build(
+    name: str,
+    *,
+    classes: int,
+    in_channels: int = 3,
+    image_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Network:
+    """A fresh network with random weights.
+
+    Args:
+        name: a name of `table()`.
+        classes: K, the number of logits; 1 for binary.
+        in_channels: C of the images.
+        image_size: side, or (height, width), of the images to come. Needed only where
+            it shapes the layers (LeNet-5); elsewhere it is checked to be large enough.
+        options: what the family's class takes besides, such as `dropout`.
+
+    Raises:
+        UnknownNetworkError: no such network, or no such option.
+        NetworkError: classes or channels below 1, or images too small for the network.
+    """
+    row = card(name)
+    if classes < 1 or in_channels < 1:
+        raise NetworkError(
+            f"{row.name}: classes is {classes} and in_channels {in_channels}; "
+            "both must be at least 1"
+        )
+    allowed = inspect.signature(row.build).parameters
+    if image_size is not None:
+        check_size(row, image_size)
+        if "image_size" in allowed:
+            options["image_size"] = image_size
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        own = sorted(set(allowed) - {"classes", "in_channels", "image_size"})
+        raise UnknownNetworkError(
+            f"{row.name} does not know {', '.join(unknown)}; "
+            f"its options: {', '.join(own) or 'none'}"
+        )
+    return row.build(classes=classes, in_channels=in_channels, **options)
+
+
+def check_size(row: NetworkCard, image_size: int | tuple[int, int]) -> None:
+    """Refuse images of which nothing would be left after the last halving.
+
+    Raises:
+        NetworkError: naming the smallest side that works.
+    """
+    side = image_size if isinstance(image_size, int) else min(image_size)
+    if side < row.smallest_image_size:
+        raise NetworkError(
+            f"{row.name} needs images of at least {row.smallest_image_size} pixels "
+            f"a side; image_size is {image_size}"
+        )

@@ -13,11 +13,13 @@ torchvision has no Lite; `rename_published` maps the tensors of the packages
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.networks.card import NetworkCard
 from training.networks.errors import CheckpointMismatchError
 from training.networks.network import Network
 from training.networks.same_padding import SameConv2d
@@ -201,3 +203,27 @@ def rename_published(
             )
         renamed[ours] = tensor
     return renamed
+
+
+CARDS = tuple(
+    NetworkCard(
+        name=name,
+        family="EfficientNet-Lite",
+        year=2020,
+        paper="Tan and Le, arXiv:1905.11946",
+        build=partial(EfficientNetLite, SCALES[name]),
+        dataset="ImageNet",
+        image_size=image_size,
+        smallest_image_size=1,
+        classes=1000,
+        parameters=parameters,
+        macs=macs,
+        accuracy=accuracy,
+        source="tensorflow/tpu",
+    )
+    for name, image_size, parameters, macs, accuracy in (
+        ("efficientnet_lite0", 224, 4_652_008, 385_187_552, 75.1),
+        ("efficientnet_lite1", 240, 5_416_680, 600_185_232, 76.7),
+        ("efficientnet_lite2", 260, 6_092_072, 859_736_272, 77.6),
+    )
+)

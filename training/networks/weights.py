@@ -1,0 +1,129 @@
+"""checkpoint → **network with those weights**, or a clear word on what does not fit.
+
+Takes the files that the field has published: plain state dicts and those wrapped in
+`{"state_dict": …}`, `{"model": …}` or `{"net": …}`, of torchvision, timm (where the
+names agree) and kuangliu/pytorch-cifar. Reading a file never runs code from it.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.networks.errors import CheckpointMismatchError
+from training.networks.network import Network
+
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+# DenseNet files from before 2018 have `denselayer1.norm.1` for `denselayer1.norm1`.
+OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)")
+# Dropped when all names start so: DataParallel's and torch.compile's wrappers.
+PREFIXES = ("module.", "_orig_mod.")
+SHOWN = 3  # examples in a message
+
+
+def load_weights(
+    network: Network,
+    source: Path | Mapping[str, Tensor],
+    *,
+    keep_head: bool = True,
+) -> None:
+    """Copy a checkpoint's tensors into `network`.
+
+    With `keep_head=False` the head's tensors are left out and the network keeps its
+    own: what transfer to other classes needs.
+
+    Raises:
+        CheckpointMismatchError: the file is not a checkpoint, or one of another network
+            (nothing has been copied then).
+    """
+    tensors = read_checkpoint(source) if isinstance(source, Path) else source
+    tensors = rename(tensors, network)
+    wanted = dict(network.state_dict())
+    if not keep_head:
+        head = network.head_name + "."
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(head)}
+        wanted = {k: v for k, v in wanted.items() if not k.startswith(head)}
+    check_fit(tensors, wanted)
+    # Files from before 2018 lack num_batches_tracked, which nothing here reads.
+    network.load_state_dict(dict(tensors), strict=False)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint file, out of whatever dictionary wraps them.
+
+    Raises:
+        CheckpointMismatchError: missing, damaged, or not made of tensors only.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointMismatchError(
+            f"cannot read {path} as a checkpoint of plain tensors: {error}"
+        ) from error
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in content.values()
+    ):
+        raise CheckpointMismatchError(
+            f"{path} holds no state dict; expected one at the top "
+            f"or under one of {', '.join(WRAPPERS)}"
+        )
+    return content
+
+
+def rename(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Names (and 1x1 heads) of other packages → those of `network`."""
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    wanted = network.state_dict()
+    renamed = {}
+    for name, tensor in tensors.items():
+        ours = name
+        if ours not in wanted:
+            ours = OLD_DENSENET.sub(r"\1\2", ours)
+            ours = ours.replace(".shortcut.", ".downsample.")
+            if ours.startswith("linear."):
+                ours = ours.replace("linear.", network.head_name + ".", 1)
+        # timm's DPN ends in a 1x1 convolution
+        pointwise = ours in wanted and tensor.shape == (*wanted[ours].shape, 1, 1)
+        renamed[ours] = tensor.flatten(1) if pointwise else tensor
+    return renamed
+
+
+def check_fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Same names, same shapes; missing counters of batches are forgiven.
+
+    Raises:
+        CheckpointMismatchError: with counts and examples.
+    """
+    missing = [
+        name
+        for name in wanted
+        if name not in tensors and not name.endswith("num_batches_tracked")
+    ]
+    unknown = [name for name in tensors if name not in wanted]
+    differing = [
+        f"{name} {list(tensors[name].shape)} (network: {list(wanted[name].shape)})"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    complaints = [
+        f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', …' * (len(names) > SHOWN)}"
+        for what, names in (
+            ("tensors are missing", missing),
+            ("are unknown to it", unknown),
+            ("have another shape", differing),
+        )
+        if names
+    ]
+    if complaints:
+        raise CheckpointMismatchError(
+            "a checkpoint of another network: " + "; ".join(complaints)
+        )
