@@ -1,0 +1,205 @@
+"""records → **goal table**: what was promised, what was measured, passed or not.
+
+Reads what the other commands wrote into `docs/results/`; a goal whose record is not
+there is "not yet measured", which is not a pass.
+
+    python -m bench.peers && python -m bench.overload && python -m bench.fairness
+    python -m bench.lone && python -m bench.soak && python -m bench.goals
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.circumstances import REPOSITORY
+from bench.peers.report import OURS, find, limit_rate
+
+RESULTS = REPOSITORY / "docs/results"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One goal against its measurement; None where it was not measured."""
+
+    goal: str
+    least: float | None  # the measured value must be at least this ...
+    most: float | None  # ... and at most this
+    measured: float | None
+
+    @property
+    def passed(self) -> bool | None:
+        """None: not yet measured."""
+        if self.measured is None:
+            return None
+        enough = self.least is None or self.measured >= self.least
+        return enough and (self.most is None or self.measured <= self.most)
+
+    def __str__(self) -> str:
+        bound = f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
+        if self.measured is None:
+            return f"| {self.goal} | {bound} | not yet measured | - |"
+        word = "pass" if self.passed else "**fail**"
+        return f"| {self.goal} | {bound} | {self.measured:.3g} | {word} |"
+
+
+Record = dict[str, Any]
+Rows = Sequence[dict[str, Any]]
+
+
+def at_least(goal: str, least: float, measured: float | None) -> Verdict:
+    """A goal that is a floor."""
+    return Verdict(goal, least, None, measured)
+
+
+def at_most(goal: str, most: float, measured: float | None) -> Verdict:
+    """A goal that is a ceiling."""
+    return Verdict(goal, None, most, measured)
+
+
+def ratio(value: float | None, to: float | None) -> float | None:
+    """Where both were measured."""
+    return None if value is None or not to else value / to
+
+
+def rate(rows: Rows, name: str, setting: str) -> float | None:
+    """Requests a second of one contestant."""
+    row = find(rows, name, setting)
+    return None if row is None else float(row["requests_per_s"])
+
+
+def best(rows: Rows, setting: str, key: str = "requests_per_s") -> float | None:
+    """The best peer in a setting; of latencies the least."""
+    choose = max if key == "requests_per_s" else min
+    values = [
+        row[key]
+        for row in rows
+        if row["setting"] == setting and row["name"] != OURS and row[key] is not None
+    ]
+    return choose(values) if values else None
+
+
+def photos(record: Record) -> list[Verdict]:
+    """The compute-bound comparison."""
+    rows = record.get("rows", [])
+    ours, int8 = rate(rows, OURS, "fp32"), rate(rows, OURS, "int8")
+    own = find(rows, OURS, "fp32") or {}
+    latencies = [best(rows, s, "p99_ms") for s in ("documented", "tuned")]
+    best_p99 = min((p for p in latencies if p is not None), default=None)
+    documented, tuned = best(rows, "documented"), best(rows, "tuned")
+    return [
+        at_least(
+            "Lite0 fp32, of the in-process limit",
+            0.95,
+            ratio(ours, limit_rate(rows, "fp32")),
+        ),
+        at_least("Lite0 fp32, x best documented peer", 1.5, ratio(ours, documented)),
+        at_least("Lite0 fp32, x best tuned peer", 1.0, ratio(ours, tuned)),
+        at_least("Lite0 auto, x best documented peer", 2.4, ratio(int8, documented)),
+        at_most("Lite0 p99, x best peer's", 1.0, ratio(own.get("p99_ms"), best_p99)),
+        at_least("Lite0 int8, x our fp32", 1.6, ratio(int8, ours)),
+    ]
+
+
+def digits(record: Record) -> list[Verdict]:
+    """The overhead-bound comparison."""
+    rows = record.get("rows", [])
+    ours = rate(rows, OURS, "auto")
+    mosec, fastapi = (rate(rows, n, "documented") for n in ("Mosec", "FastAPI"))
+    return [
+        at_least("LeNet, x Mosec as documented", 2.0, ratio(ours, mosec)),
+        at_least(
+            "LeNet, x Mosec tuned", 2.0, ratio(ours, rate(rows, "Mosec", "tuned"))
+        ),
+        at_least("LeNet, x plain FastAPI", 6.0, ratio(ours, fastapi)),
+    ]
+
+
+def overload(record: Record) -> list[Verdict]:
+    """Three times too much."""
+    summary = record.get("summary", {})
+    judged = summary.get("retry_after") or {}
+    statuses = summary.get("statuses", {})
+    other = sum(n for status, n in statuses.items() if status not in {"200", "503"})
+    return [
+        at_least(
+            "overload: goodput, of capacity", 0.9, record.get("goodput_of_capacity")
+        ),
+        at_most("overload: answers past their deadline", 0, summary.get("late")),
+        at_most("overload: neither 200 nor 503", 0, other if statuses else None),
+        at_least(
+            "overload: share of true Retry-After", 0.95, judged.get("share_right")
+        ),
+    ]
+
+
+def fairness(record: Record) -> list[Verdict]:
+    """Batches and singles."""
+    return [
+        at_least(
+            "batch-of-32, x throughput of singles",
+            1.0,
+            record.get("batches_to_singles"),
+        ),
+        at_most("singles' p99 beside batches, x alone", 2.0, record.get("p99_ratio")),
+    ]
+
+
+def lone(record: Record) -> list[Verdict]:
+    """One request at a time."""
+    spent = ratio(record.get("lone_ms"), record.get("goal_ms"))
+    return [at_most("lone request, of 1.1 x (decode + run + 1 ms)", 1.0, spent)]
+
+
+def soak(record: Record) -> list[Verdict]:
+    """200,000 requests."""
+    leaks = record.get("no_leaks")
+    return [
+        at_least("soak: requests", 200_000, record.get("requests")),
+        at_most("soak: RSS, off its median", 0.05, record.get("rss_spread")),
+        at_most(
+            "soak: leaked threads or files", 0, None if leaks is None else not leaks
+        ),
+    ]
+
+
+GOALS: dict[str, Callable[[Record], list[Verdict]]] = {
+    "peers-photos": photos,
+    "peers-digits": digits,
+    "overload": overload,
+    "fairness": fairness,
+    "lone": lone,
+    "soak": soak,
+}
+
+
+def judge(folder: Path) -> list[Verdict]:
+    """Every goal, from the records in a folder."""
+    verdicts = []
+    for name, goals in GOALS.items():
+        path = folder / f"{name}.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        verdicts += goals(record)
+    return verdicts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; exits with 1 unless every goal is met."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.goals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    verdicts = judge(parser.parse_args(arguments).results)
+    print("| goal | bound | measured | |\n| --- | --- | --- | --- |")
+    for verdict in verdicts:
+        print(verdict)
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
