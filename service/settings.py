@@ -110,8 +110,8 @@ class Settings(BaseSettings):
     )
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         30.0,
-        description="Longest time for one batch; beyond it the lane counts as hung and is "
-        "replaced.",
+        description="Longest time for one batch; beyond it the lane counts as hung and "
+        "is replaced.",
     )
     drain_notice_s: Annotated[float, Field(ge=0)] = Field(
         0.0,

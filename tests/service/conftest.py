@@ -1,0 +1,115 @@
+"""A real server on a free port, with tiny bundles whose answers anyone can work out."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from classifier.manifest import Task
+from service.app import create_app
+from service.engine.engine import LaneEngine
+from service.logs import build_log
+from service.server import Server, bind
+from service.settings import Settings
+from tests.synthetic import make_bundle, png
+
+RED, GREEN, BLUE = png((240, 10, 10)), png((10, 240, 10)), png((10, 10, 240))
+GRAY = png((100, 100, 100))
+
+START_S = 60
+
+
+class RunningServer(Server):
+    """The server of production, in a thread, that says when it listens."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Start, then tell the test."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[SimpleNamespace]:
+    """Serve in a thread. Yields `url`, `client`, `app`, and `log`, a text stream."""
+    log = StringIO()
+    logger = build_log(settings, log)
+    app = create_app(settings, LaneEngine(settings), log=logger)
+    server = RunningServer(app, logger)
+    listener = bind(settings.host, settings.port)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        assert server.listening.wait(START_S), "the server did not start"
+        host, port = listener.getsockname()[:2]
+        url = f"http://{host}:{port}"
+        with httpx.Client(base_url=url, timeout=30) as client:
+            yield SimpleNamespace(url=url, client=client, app=app, log=log, port=port)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder: one bundle a task, two versions of one, and one that breaks."""
+    root = tmp_path_factory.mktemp("models")
+    make_bundle(root, "colors", Task.MULTICLASS)
+    make_bundle(root, "is-red", Task.BINARY)
+    make_bundle(root, "has", Task.MULTILABEL)
+    make_bundle(
+        root, "shades", Task.FINE_GRAINED, classes=6, top_k=2, abstain_threshold=0.6
+    )
+    make_bundle(root, "poison", misbehaves=True, slow_loops=300_000)
+    return root
+
+
+@pytest.fixture(scope="session")
+def settings_for(bundles: Path) -> Callable[..., Settings]:
+    """Settings of a test server: a free port, the tiny bundles, and what is given."""
+
+    def build(**given: Any) -> Settings:
+        defaults = {"port": 0, "models": bundles, "default_model": "colors"}
+        return Settings(**{**defaults, **given})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def server(settings_for: Callable[..., Settings]) -> Iterator[SimpleNamespace]:
+    """One server for all tests that do not change it; small limits, so they are met."""
+    settings = settings_for(
+        max_body_bytes=200_000,
+        max_batch_body_bytes=400_000,
+        max_batch_items=8,
+        max_pixels=1_000_000,
+        body_timeout_ms=2_000,
+    )
+    with running(settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(server: SimpleNamespace) -> httpx.Client:
+    """A client of that server."""
+    client: httpx.Client = server.client
+    return client
+
+
+def send(client: httpx.Client, image: bytes, **query: Any) -> httpx.Response:
+    """Post one image as the body, by the fast path."""
+    return client.post(
+        "/classify",
+        content=image,
+        params=query,
+        headers={"Content-Type": "image/png"},
+    )

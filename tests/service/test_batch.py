@@ -1,0 +1,107 @@
+"""Many images in one request: an answer or an error for each, in order."""
+
+import base64
+
+import pytest
+
+from service.shapes import BatchAnswer
+from tests.service.conftest import BLUE, GREEN, RED, send
+from tests.synthetic import png
+
+GARBAGE = b"not an image"
+POISON = png((255, 0, 0))  # fails inside ONNX Runtime
+
+
+def post(client, images, **query):
+    """Send images as a form."""
+    files = [("files", (f"{i}", image)) for i, image in enumerate(images)]
+    return client.post("/classify/batch", files=files, params=query)
+
+
+def post_json(client, images, **query):
+    """Send images as JSON; bytes become base64, anything else stays what it is."""
+    texts = [
+        base64.b64encode(image).decode() if isinstance(image, bytes) else image
+        for image in images
+    ]
+    return client.post("/classify/batch", json={"images": texts}, params=query)
+
+
+@pytest.mark.parametrize("post", [post, post_json])
+def test_answers_come_in_the_order_of_the_images(client, post):
+    """And each has an id of its own."""
+    response = post(client, [RED, GREEN, BLUE, RED])
+
+    body = response.json()
+    assert [r["predictions"][0]["label"] for r in body["results"]] == (
+        ["red", "green", "blue", "red"]
+    )
+    assert (body["succeeded"], body["failed"]) == (4, 0)
+    assert [r["id"] for r in body["results"]] == [
+        f"{response.headers['X-Request-ID']}/{i}" for i in range(4)
+    ]
+    BatchAnswer.model_validate_json(response.content)
+
+
+@pytest.mark.parametrize("post", [post, post_json])
+def test_one_bad_image_does_not_disturb_its_neighbors(client, post):
+    """Only the sender of garbage hears of it, in its own place."""
+    response = post(client, [RED, GARBAGE, b"", GREEN])
+
+    assert response.status_code == 200
+    good, bad, empty, also_good = response.json()["results"]
+    assert good["predictions"][0]["label"] == "red"
+    assert also_good["predictions"][0]["label"] == "green"
+    assert (bad["error"]["status"], empty["error"]["status"]) == (415, 400)
+    assert (response.json()["succeeded"], response.json()["failed"]) == (2, 2)
+    BatchAnswer.model_validate_json(response.content)
+
+
+def test_an_item_that_is_not_base64_has_its_own_error(client):
+    """Also one that is not even a string."""
+    results = post_json(client, ["%%%", None, 7, RED, "data:image/png;base64,AA=="])
+
+    details = [
+        r["error"]["detail"] if "error" in r else "" for r in results.json()["results"]
+    ]
+    assert [bool(detail) for detail in details] == [True, True, True, False, True]
+    assert "images[0] is not base64" in details[0]
+    assert "images[1] is not a string" in details[1]
+    assert "data: URL" in details[4]
+
+
+def test_an_image_that_breaks_the_engine_fails_alone(client):
+    """The batch is bisected until the guilty one is found; 500 says nothing of why."""
+    results = post(client, [GREEN, POISON, BLUE], model="poison").json()["results"]
+
+    assert [("error" in r) for r in results] == [False, True, False]
+    assert results[1]["error"]["code"] == "engine_failed"
+    assert "log" in results[1]["error"]["detail"]
+
+
+def test_a_batch_gives_the_scores_of_single_requests(client):
+    """Batching changes the speed and nothing else."""
+    together = post(client, [RED, GREEN, BLUE]).json()["results"]
+
+    for image, answer in zip([RED, GREEN, BLUE], together, strict=True):
+        assert answer["predictions"] == send(client, image).json()["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "status", "code"),
+    [
+        (lambda: {"files": [("files", RED)] * 9}, 413, "too_many_images"),
+        (lambda: {"json": {"images": [""] * 9}}, 413, "too_many_images"),
+        (lambda: {"json": {"images": [1] * 50_000}}, 413, "too_many_images"),
+        (lambda: {"json": {"images": []}}, 400, "image_empty"),
+        (lambda: {"json": {"image": ""}}, 422, "invalid_parameter"),
+        (lambda: {"json": []}, 422, "invalid_parameter"),
+        (lambda: {"content": RED}, 415, "media_type_unsupported"),
+        (lambda: {"files": {"file": RED}}, 422, "invalid_parameter"),
+    ],
+)
+def test_a_batch_that_makes_no_sense_is_refused_whole(client, request_of, status, code):
+    """Nothing of it is run."""
+    response = client.post("/classify/batch", **request_of())
+
+    assert (response.status_code, response.json()["code"]) == (status, code)

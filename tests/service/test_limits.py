@@ -1,0 +1,147 @@
+"""Everything that grows has a bound, in bytes, in time and in number."""
+
+import json
+import socket
+import threading
+
+import httpx
+import pytest
+
+from tests.service.conftest import RED, running, send
+from tests.synthetic import SLOW, png
+
+# The model `poison` takes a good while for it; too large to be run on the event loop.
+SLOW_IMAGE = png((SLOW, 0, 0), (200, 200))
+
+HEAD = b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
+
+
+def exchange(port: int, *pieces: bytes) -> bytes:
+    """Send raw bytes and read until the server closes or a problem has come."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        received = b""
+        while b'"request_id"' not in received:
+            chunk = connection.recv(65536)
+            if not chunk:
+                break
+            received += chunk
+    return received
+
+
+def test_a_declared_length_over_the_limit_is_refused_before_the_body(server):
+    """No byte of it is waited for, so a client that asks first saves its upload."""
+    received = exchange(server.port, HEAD + b"Content-Length: 200001\r\n\r\n")
+
+    assert received.startswith(b"HTTP/1.1 413")
+    assert b"at most 200000" in received
+    assert b"connection: close" in received.lower()
+
+
+def test_chunks_are_counted(server):
+    """A body without a declared length is bounded as well."""
+    chunk = b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000)
+
+    received = exchange(
+        server.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 5
+    )
+
+    assert received.startswith(b"HTTP/1.1 413")
+
+
+def test_a_slow_body_ends_in_408(server):
+    """It would hold memory and a connection for as long as it likes."""
+    received = exchange(server.port, HEAD + b"Content-Length: 1000\r\n\r\nabc")
+
+    assert received.startswith(b"HTTP/1.1 408")
+    assert b"body_timeout" in received
+
+
+def test_a_body_that_breaks_off_frees_what_it_held(server):
+    """And disturbs nobody."""
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\nabc")
+    send(server.client, RED).raise_for_status()
+
+    assert send(server.client, RED).status_code == 200
+    wait_until(lambda: server.app.serving.bodies.buffered_bytes == 0)
+
+
+def test_all_bodies_together_are_bounded(settings_for):
+    """Many large uploads at once are refused, not sworn by."""
+    settings = settings_for(max_buffered_bytes=100)
+    with running(settings) as server:
+        response = send(server.client, png((1, 2, 3), (64, 64)) + bytes(200))
+        held = server.app.serving.bodies.buffered_bytes
+
+    assert (response.status_code, response.json()["code"]) == (503, "overloaded")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert held == 0
+
+
+def test_a_late_answer_is_a_504(settings_for):
+    """The promise holds even while a run goes on that nobody can interrupt."""
+    settings = settings_for(request_timeout_ms=50)
+    with running(settings) as server:
+        response = send(server.client, SLOW_IMAGE, model="poison")
+
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):
+    """Rather than to let everybody wait for longer and longer."""
+    settings = settings_for(queue_capacity=1)
+    with running(settings) as server:
+        responses = flood(server.url, SLOW_IMAGE, count=12)
+
+    refused = [r for r in responses if r.status_code == 503]
+    assert refused
+    assert {r.json()["code"] for r in refused} == {"overloaded"}
+    assert all(int(r.headers["Retry-After"]) >= 1 for r in refused)
+    assert {r.status_code for r in responses} <= {200, 503}
+
+
+def test_a_client_that_leaves_costs_no_further_work(settings_for):
+    """Its request is cancelled and logged as 499."""
+    with running(settings_for()) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{server.url}/classify?model=poison",
+                content=SLOW_IMAGE,
+                timeout=httpx.Timeout(10, read=0.05),
+            )
+        send(server.client, RED).raise_for_status()
+        wait_until(lambda: '"client_gone"' in server.log.getvalue())
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    gone = next(line for line in lines if line.get("code") == "client_gone")
+    assert gone["status"] == 499
+
+
+def flood(url: str, image: bytes, *, count: int) -> list[httpx.Response]:
+    """Send the same image from many connections at once."""
+    responses: list[httpx.Response] = []
+    gate = threading.Barrier(count)
+
+    def one() -> None:
+        gate.wait()
+        with httpx.Client(base_url=url, timeout=60) as client:
+            responses.append(send(client, image, model="poison"))
+
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return responses
+
+
+def wait_until(true, *, seconds: float = 20) -> None:
+    """Wait for what the server does after its last answer, and fail if it does not."""
+    ends = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if true():
+            return
+        ends.wait(0.02)
+    raise AssertionError("it did not happen")

@@ -1,0 +1,60 @@
+"""Query parameters are known, single and within bounds, or refused by name."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import InvalidParameterError
+from service.parameters import Parameters, read_parameters
+
+
+def test_no_query_leaves_every_choice_to_the_bundle():
+    """The usual request has none."""
+    assert read_parameters(b"") == Parameters()
+
+
+def test_every_parameter_can_be_given():
+    """All five, in any order."""
+    query = b"threshold=0.5&top_k=3&version=2&model=a-b&explain=true"
+
+    assert read_parameters(query) == Parameters("a-b", 2, 3, 0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (b"topk=3", "'topk' is not a parameter; allowed are model, version, top_k"),
+        (b"top_k=3&top_k=4", "top_k is given more than once"),
+        (b"top_k=", "top_k is ''; a whole number"),
+        (b"top_k=1_0", "top_k is '1_0'"),
+        (b"top_k=%D9%A3", "a whole number"),  # a digit, but not of ASCII
+        (b"top_k=0", "the least allowed is 1"),
+        (b"top_k=-1", "top_k is '-1'"),
+        (b"version=9999999999", "a whole number"),
+        (b"threshold=nan", "threshold is 'nan'; a number from 0 to 1"),
+        (b"threshold=1.01", "a number from 0 to 1"),
+        (b"threshold=inf", "a number from 0 to 1"),
+        (b"explain=maybe", "true or false"),
+        (b"&&&", "cannot be read"),
+        (b"%ff=1", "cannot be read"),
+        (b"a=1&b=2&c=3&d=4&e=5&f=6", "cannot be read"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_what_is_allowed(query, said):
+    """No value is bent into one that was not meant."""
+    with pytest.raises(InvalidParameterError, match=re.escape(said)):
+        read_parameters(query)
+
+
+@given(st.binary(max_size=80))
+def test_any_query_is_parameters_or_their_error(query):
+    """Hostile bytes cause nothing else, and what passes is within bounds."""
+    try:
+        read = read_parameters(query)
+    except InvalidParameterError:
+        return
+    assert read.top_k is None or read.top_k >= 1
+    assert read.version is None or read.version >= 1
+    assert read.threshold is None or 0 <= read.threshold <= 1

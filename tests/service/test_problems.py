@@ -1,0 +1,189 @@
+"""Every error, on every path, has the one documented shape."""
+
+import re
+import socket
+from http import HTTPStatus
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from classifier import errors as classifier_errors
+from service import errors as service_errors
+from service.exchange import Envelope
+from service.logs import build_log
+from service.metrics import Metrics
+from service.problems import KINDS, problem_of
+from service.settings import Settings
+from service.shapes import ProblemDetails
+from tests.service.conftest import RED
+from tests.synthetic import png
+
+JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+CASES = [
+    ("GET", "/nowhere", {}, 404, "route_not_found"),
+    ("POST", "/classify/", {"content": RED}, 404, "route_not_found"),
+    ("GET", "/classify", {}, 405, "method_not_allowed"),
+    ("DELETE", "/models", {}, 405, "method_not_allowed"),
+    ("GET", "/models/nobody", {}, 404, "model_not_found"),
+    ("GET", "/models/colors?version=x", {}, 422, "invalid_parameter"),
+    ("GET", "/models/colors?version=9", {}, 404, "model_not_found"),
+    ("POST", "/classify?model=nobody", {"content": RED}, 404, "model_not_found"),
+    ("POST", "/classify", {"content": b""}, 400, "image_empty"),
+    ("POST", "/classify", {"content": b"text"}, 415, "image_format_unsupported"),
+    ("POST", "/classify", {"content": RED[:44]}, 422, "image_undecodable"),
+    ("POST", "/classify", {"content": b"x" * 200_001}, 413, "body_too_large"),
+    (
+        "POST",
+        "/classify",
+        {"content": png((0, 0, 0), (1001, 1000))},
+        413,
+        "image_too_many_pixels",
+    ),
+    ("POST", "/classify", {"data": {"a": "b"}}, 415, "media_type_unsupported"),
+    (
+        "POST",
+        "/classify",
+        {"content": RED, "headers": {"Content-Encoding": "gzip"}},
+        415,
+        "media_type_unsupported",
+    ),
+    ("POST", "/classify", {"content": b"{", "headers": JSON}, 400, "malformed_request"),
+    ("POST", "/classify", {"json": {"image": "*"}}, 400, "malformed_request"),
+    ("POST", "/classify", {"json": {"image": ""}}, 400, "image_empty"),
+    ("POST", "/classify", {"json": {"picture": ""}}, 422, "invalid_parameter"),
+    ("POST", "/classify", {"json": {"image": 1}}, 422, "invalid_parameter"),
+    (
+        "POST",
+        "/classify",
+        {"content": b"[" * 100_000, "headers": JSON},
+        400,
+        "malformed_request",
+    ),
+    (
+        "POST",
+        "/classify",
+        {"json": {str(i): i for i in range(99)}},
+        413,
+        "too_many_images",
+    ),
+    (
+        "POST",
+        "/classify",
+        {"content": b"--b", "headers": FORM},
+        400,
+        "malformed_request",
+    ),
+    ("POST", "/classify", {"content": b"--b--", "headers": FORM}, 400, "image_empty"),
+    ("POST", "/classify", {"files": [("file", RED)] * 2}, 413, "too_many_images"),
+    (
+        "POST",
+        "/classify?model=poison",
+        {"content": png((255, 0, 0))},
+        500,
+        "engine_failed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "code"), CASES)
+def test_an_error_is_a_problem(client, method, path, body, status, code):
+    """RFC 9457, with a stable code and the id of the request."""
+    response = client.request(method, path, **body)
+
+    problem = ProblemDetails.model_validate_json(response.content)
+    assert (response.status_code, problem.code) == (status, code), problem.detail
+    assert problem.status == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert problem.request_id == response.headers["X-Request-ID"]
+    assert problem.type == f"/docs#{code}"
+
+
+def test_a_method_that_is_not_allowed_says_which_are(client):
+    """RFC 9110 wants `Allow`."""
+    assert client.get("/classify").headers["Allow"] == "POST"
+    assert client.post("/models").headers["Allow"] == "GET, HEAD"
+
+
+def test_a_type_that_is_not_taken_says_which_are(client):
+    """And helps those whom curl's default has surprised."""
+    response = client.post("/classify", data={"a": "b"})
+
+    assert "image/*" in response.headers["Accept-Post"]
+    assert "curl" in response.json()["detail"]
+
+
+def test_every_error_class_has_its_code_and_status():
+    """The table of problems and the classes say the same."""
+    for kind in vars(service_errors).values():
+        if not isinstance(kind, type) or not issubclass(
+            kind, service_errors.ServiceError
+        ):
+            continue
+        if kind in (service_errors.ServiceError, service_errors.UnavailableError):
+            continue  # roots; nobody raises them
+        assert KINDS[kind.code].status == kind.status, kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (classifier_errors.EmptyImageError, 400),
+        (classifier_errors.ImageFormatError, 415),
+        (classifier_errors.ImageTooLargeError, 413),
+        (classifier_errors.ImageDecodeError, 422),
+        (classifier_errors.RequestError, 422),
+        (classifier_errors.SessionError, 500),
+        (classifier_errors.OutOfMemoryError, 500),
+        (classifier_errors.BundleError, 500),
+        (RuntimeError, 500),
+    ],
+)
+def test_an_error_of_the_classifier_has_its_status(kind, status):
+    """What the sender did wrong is said; what broke inside is not."""
+    problem = problem_of(kind("the cause"))
+
+    assert problem.status == status
+    assert ("the cause" in problem.detail) == (status < 500)
+
+
+def test_every_code_is_documented(repository):
+    """docs/http.md has a row for each, with its status."""
+    text = (repository / "docs" / "http.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", text, re.MULTILINE))
+
+    assert rows == {code: str(int(kind.status)) for code, kind in KINDS.items()}
+
+
+async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
+    """The cause is in the log, under the request's id."""
+
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("the password is hunter2")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    app = Envelope(
+        broken, log=build_log(Settings(log_format="json")), metrics=Metrics()
+    )
+    await app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, send)
+
+    start, body = sent
+    problem = ProblemDetails.model_validate_json(body["body"])
+    assert start["status"] == problem.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert b"hunter2" not in body["body"]
+    logged = capsys.readouterr().out
+    assert "hunter2" in logged
+    assert problem.request_id in logged
+
+
+def test_bytes_that_are_not_http_are_refused(server):
+    """By the server, before there is a request."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"\x00\xffnonsense\r\n\r\n")
+
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")

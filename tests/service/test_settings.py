@@ -1,0 +1,95 @@
+"""Every setting is documented as it is, and a wrong one is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.errors import SettingsError
+from service.settings import Settings, load_settings
+
+ROW = re.compile(r"^\| `(LINNAEUS_\w+)` \| `?(.*?)`? \| (.*) \|$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def table(repository: Path) -> dict[str, tuple[str, str]]:
+    """docs/settings.md: name → default, meaning."""
+    rows = ROW.findall((repository / "docs" / "settings.md").read_text())
+    return {name: (default, meaning) for name, default, meaning in rows}
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_setting_is_documented_with_its_default_and_meaning(name, table):
+    """The table for people and the class are the same table."""
+    field = Settings.model_fields[name]
+    default, meaning = table[f"LINNAEUS_{name.upper()}"]
+
+    assert meaning == field.description
+    shown = {None: "unset", (): "empty"}.get(field.default, str(field.default))
+    assert default == shown
+
+
+def test_the_documentation_has_no_setting_that_does_not_exist(table):
+    """What is documented works."""
+    assert set(table) == {f"LINNAEUS_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("LINNAEUS_PORT", "70000", ["'70000'", "65535"]),
+        ("LINNAEUS_DEVICE", "gpu", ["'gpu'", "'auto', 'cpu' or 'cuda'"]),
+        ("LINNAEUS_MAX_PIXELS", "0", ["'0'", "greater than or equal to 1"]),
+        ("LINNAEUS_PROT", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
+        ("LINNAEUS_XYZZY", "1", ["not a setting", "docs/settings.md"]),
+        ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
+    monkeypatch, variable, value, said
+):
+    """Also a mistyped name: it would silently configure nothing."""
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+
+    for text in (variable, *said):
+        assert text in str(error.value)
+
+
+def test_every_wrong_setting_is_named_at_once(monkeypatch):
+    """Nobody has to start the server once for each mistake."""
+    monkeypatch.setenv("LINNAEUS_PORT", "x")
+    monkeypatch.setenv("LINNAEUS_LOG_LEVEL", "loud")
+
+    with pytest.raises(SettingsError, match=r"(?s)LINNAEUS_PORT.*LINNAEUS_LOG_LEVEL"):
+        load_settings()
+
+
+def test_the_variable_of_the_tests_is_not_a_mistake(monkeypatch):
+    """LINNAEUS_DATA belongs to the tests and the training commands."""
+    monkeypatch.setenv("LINNAEUS_DATA", "somewhere")
+
+    assert load_settings().port == Settings.model_fields["port"].default
+
+
+def test_an_argument_goes_before_the_environment(monkeypatch):
+    """`linnaeus serve --port 1` means 1, whatever LINNAEUS_PORT is."""
+    monkeypatch.setenv("LINNAEUS_PORT", "2")
+
+    assert load_settings(port=1).port == 1
+
+
+def test_bundles_to_load_are_a_list_with_commas(monkeypatch):
+    """As people write lists in an environment, not JSON."""
+    monkeypatch.setenv("LINNAEUS_LOAD", "imagenet, dog/2,")
+
+    assert load_settings().load == ("imagenet", "dog/2")
+
+
+def test_settings_never_change():
+    """They are built once and handed down."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1
