@@ -1,0 +1,199 @@
+"""probabilities + truth → **metrics**: one function a task, plain numbers by name.
+
+N images, K classes. Probabilities are float [N, K] ([N] for binary), truth is the class
+index int [N], or bool [N, K] for multi-label. A value that is undefined on the images
+at hand (the average precision of a label that never occurs) is left out, never
+invented.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk  # type: ignore[import-untyped]
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
+Booleans = NDArray[np.bool_]
+Metrics = dict[str, float]
+
+TOP = 5  # the second figure of every ImageNet table since 2010
+
+
+def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Metrics:
+    """Of a detector: `positive` [N] are scores of the positive label, truth bool [N].
+
+    `pr_auc` is average precision (no interpolation); accuracy alone says little when
+    one label is rare, so Matthews' correlation and balanced accuracy stand beside it.
+    """
+    decided = positive >= threshold
+    values = {
+        "accuracy": float(np.mean(decided == truth)),
+        "f1": float(sk.f1_score(truth, decided, zero_division=0)),
+        "precision": float(sk.precision_score(truth, decided, zero_division=0)),
+        "prevalence": float(np.mean(truth)),
+    }
+    if not truth.any():
+        return values
+    values["pr_auc"] = float(sk.average_precision_score(truth, positive))
+    values["recall"] = float(np.mean(decided[truth]))
+    if truth.all():
+        return values
+    return values | {
+        "roc_auc": float(sk.roc_auc_score(truth, positive)),
+        "mcc": float(sk.matthews_corrcoef(truth, decided)),
+        "balanced_accuracy": float(sk.balanced_accuracy_score(truth, decided)),
+    }
+
+
+def multiclass_metrics(probabilities: Floats, truth: Integers) -> Metrics:
+    """Top-1, top-5 (where K > 5) and the mean of the per-class accuracies."""
+    by_class = [row.recall for row in per_class(probabilities, truth) if row.n]
+    values = {
+        "accuracy": top_k_accuracy(probabilities, truth, k=1),
+        "balanced_accuracy": float(np.mean(by_class)),
+    }
+    if probabilities.shape[1] > TOP:  # with no more classes than that it is 1 anyway
+        values["top_5"] = top_k_accuracy(probabilities, truth, k=TOP)
+    return values
+
+
+def top_k_accuracy(probabilities: Floats, truth: Integers, *, k: int) -> float:
+    """Share of images whose class has fewer than k classes scored above it.
+
+    Ties go by class index, as in the service: the lower index is listed first.
+    """
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # int [N, k]
+    return float(np.mean((order == truth[:, None]).any(axis=1)))
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How one class fared: `n` images have it, `predicted` were said to."""
+
+    index: int
+    n: int
+    predicted: int
+    precision: float
+    recall: float
+    f1: float
+
+
+def per_class(probabilities: Floats, truth: Integers) -> list[ClassRow]:
+    """One row a class, by top-1. Precision of a class never predicted counts as 0."""
+    return _rows(
+        one_hot(probabilities.argmax(axis=1), probabilities.shape[1]),
+        one_hot(truth, probabilities.shape[1]),
+    )
+
+
+def per_label(
+    probabilities: Floats, truth: Booleans, thresholds: Sequence[float]
+) -> list[ClassRow]:
+    """One row a label of a multi-label set, each at its own threshold."""
+    return _rows(probabilities >= np.asarray(thresholds), truth)
+
+
+def _rows(decided: Booleans, truth: Booleans) -> list[ClassRow]:
+    precision, recall, f1, n = sk.precision_recall_fscore_support(
+        truth, decided, average=None, zero_division=0
+    )
+    columns = zip(n, decided.sum(axis=0), precision, recall, f1, strict=True)
+    return [
+        ClassRow(index, int(n), int(said), float(p), float(r), float(f))
+        for index, (n, said, p, r, f) in enumerate(columns)
+    ]
+
+
+def multilabel_metrics(
+    probabilities: Floats, truth: Booleans, *, thresholds: Sequence[float]
+) -> Metrics:
+    """mAP (mean over the labels that occur), micro and macro F1, exact matches."""
+    decided = probabilities >= np.asarray(thresholds)  # bool [N, K]
+    values = {
+        "micro_f1": _f1(truth, decided, average="micro"),
+        "macro_f1": _f1(truth, decided, average="macro"),
+        "exact_match": float(np.mean((decided == truth).all(axis=1))),
+        # Share of single yes/no answers that are right.
+        "accuracy": float(np.mean(decided == truth)),
+    }
+    precisions = average_precisions(probabilities, truth)
+    present = [value for value in precisions if value is not None]
+    if present:
+        values["map"] = float(np.mean(present))
+    return values
+
+
+def _f1(truth: Booleans, decided: Booleans, *, average: str) -> float:
+    return float(sk.f1_score(truth, decided, average=average, zero_division=0))
+
+
+def average_precisions(probabilities: Floats, truth: Booleans) -> list[float | None]:
+    """Average precision of each label [K]; None for a label that never occurs."""
+    return [
+        float(sk.average_precision_score(truth[:, k], probabilities[:, k]))
+        if truth[:, k].any()
+        else None
+        for k in range(truth.shape[1])
+    ]
+
+
+def group_accuracy(
+    probabilities: Floats, truth: Integers, groups: Sequence[str]
+) -> float:
+    """Share of images whose group (apple, pear, …) has the highest summed score.
+
+    `groups` [K] names the group of each class.
+    """
+    names = sorted(set(groups))
+    of_class = np.array([names.index(group) for group in groups])  # int [K]
+    member = np.eye(len(names))[of_class]  # float [K, G]
+    best = (probabilities @ member).argmax(axis=1)  # int [N]
+    return float(np.mean(best == of_class[truth]))
+
+
+@dataclass(frozen=True)
+class ConfusablePair:
+    """Two classes taken for each other; `a_as_b` images of a were called b."""
+
+    a: int
+    b: int
+    a_as_b: int
+    b_as_a: int
+    share: float  # of the images of both classes
+
+
+def confusable_pairs(
+    probabilities: Floats, truth: Integers, *, limit: int = 10
+) -> list[ConfusablePair]:
+    """The pairs of classes most often mixed up, worst first, by top-1."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = Counter(
+        (int(t), int(p)) for t, p in zip(truth, predicted, strict=True) if t != p
+    )
+    n = np.bincount(truth, minlength=probabilities.shape[1])
+    pairs = {(min(pair), max(pair)) for pair in wrong}
+    found = [
+        ConfusablePair(
+            a,
+            b,
+            wrong[a, b],
+            wrong[b, a],
+            (wrong[a, b] + wrong[b, a]) / max(1, int(n[a] + n[b])),
+        )
+        for a, b in pairs
+    ]
+    found.sort(key=lambda p: (-(p.a_as_b + p.b_as_a), -p.share, p.a, p.b))
+    return found[:limit]
+
+
+def confusion_matrix(predicted: Integers, truth: Integers, *, classes: int) -> Integers:
+    """int [K, K]: row is the truth, column the prediction."""
+    return sk.confusion_matrix(truth, predicted, labels=np.arange(classes))
+
+
+def one_hot(classes: Integers, k: int) -> Booleans:
+    """int [N] → bool [N, K]."""
+    return classes[:, None] == np.arange(k)
