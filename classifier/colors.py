@@ -5,9 +5,11 @@ a conversion does not multiply the memory of the image.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from classifier.errors import ImageDecodeError
@@ -16,6 +18,11 @@ Color = Literal["rgb", "gray"]
 
 STRIP_PIXELS = 1 << 20
 UNBOUNDED_MODES = ("I", "F")  # 32-bit samples: no file says which value is white
+
+# TIFF 6.0, section 8
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+
+Levels = npt.NDArray[np.uint8]  # [65536]: 16-bit sample → 0..255
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +51,31 @@ class Flattener:
             ImageDecodeError: samples of 32 bits.
         """
         warned = self._warnings(image)
+        levels = levels_of(image)
         factor = max(1, min(image.size) // (2 * short_side))
         if factor == 1 and image.size[0] * image.size[1] <= STRIP_PIXELS:
-            return self._convert(image), warned
-        if factor == 1 and image.mode == self.mode:
+            return self._convert(image, levels), warned
+        if factor == 1 and self._is_flat(image):
             return image, warned
-        return self._convert_in_strips(image, factor), warned
+        return self._convert_in_strips(image, factor, levels), warned
 
-    def _convert_in_strips(self, image: Image.Image, factor: int) -> Image.Image:
+    def _is_flat(self, image: Image.Image) -> bool:
+        return image.mode == self.mode and "transparency" not in image.info
+
+    def _convert_in_strips(
+        self, image: Image.Image, factor: int, levels: Levels
+    ) -> Image.Image:
         width, height = image.size
         rows = max(1, STRIP_PIXELS // (width * factor)) * factor
         flat = Image.new(self.mode, (-(-width // factor), -(-height // factor)))
         for top in range(0, height, rows):
             strip = image.crop((0, top, width, min(top + rows, height)))
             strip.info = image.info  # crop drops the transparent color
-            flat.paste(self._convert(strip).reduce(factor), (0, top // factor))
+            flat.paste(self._convert(strip, levels).reduce(factor), (0, top // factor))
         return flat
 
-    def _convert(self, image: Image.Image) -> Image.Image:
-        if image.mode == self.mode and "transparency" not in image.info:
+    def _convert(self, image: Image.Image, levels: Levels) -> Image.Image:
+        if self._is_flat(image):
             return image
         if image.mode in UNBOUNDED_MODES:
             raise ImageDecodeError(
@@ -70,15 +83,14 @@ class Flattener:
                 "defined; send 8 or 16 bits a sample"
             )
         if image.mode.startswith("I;16"):
-            return self._convert_16_bits(image)
+            return self._convert_16_bits(image, levels)
         if image.has_transparency_data:
             return self._composite(image.convert("RGBA"))
         return image.convert(self.mode)
 
-    def _convert_16_bits(self, image: Image.Image) -> Image.Image:
-        """Scale 0..65535 to 0..255; Pillow's own conversion would clip at 255."""
+    def _convert_16_bits(self, image: Image.Image, levels: Levels) -> Image.Image:
         samples = np.asarray(image)  # uint16 [H, W]
-        gray = Image.fromarray((samples >> 8).astype(np.uint8))
+        gray = Image.fromarray(levels[samples])
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             opaque = np.where(samples == transparent, 0, 255).astype(np.uint8)
@@ -100,3 +112,20 @@ class Flattener:
         if self.color == "rgb" and image.mode in {"1", "L", "LA", "I;16", "I;16B"}:
             warned.append("the image is grayscale; this model reads color")
         return tuple(warned)
+
+
+@cache
+def _levels(bits: int, *, white_is_zero: bool) -> Levels:
+    levels: Levels = np.minimum(np.arange(65536) >> (bits - 8), 255).astype(np.uint8)
+    return ~levels if white_is_zero else levels
+
+
+def levels_of(image: Image.Image) -> Levels:
+    """The level of each 16-bit sample, uint8 [65536].
+
+    Pillow's own conversion clips at 255, and leaves it to us that a TIFF may have 12
+    bits a sample, or white at zero.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
+    return _levels(bits, white_is_zero=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
