@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from classifier.bundle import Bundle, load_bundle
 from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo
@@ -167,9 +167,10 @@ class Classifier:
             case str() | Path():
                 return preprocess(read_image(Path(image)), spec, limits=self.limits)
             case Image.Image():
-                return preprocess_image(ImageOps.exif_transpose(image), spec)
+                return preprocess_image(image, spec, limits=self.limits)
             case np.ndarray():
-                return preprocess_image(array_image(image), spec)
+                opened = array_image(image)
+                return preprocess_image(opened, spec, limits=self.limits)
         raise ImageDecodeError(
             f"cannot classify a {type(image).__name__}; bytes, a path, a Pillow image "
             "or a uint8 array [H, W, 3] is needed"
@@ -243,7 +244,7 @@ def read_image(path: Path) -> bytes:
     """A file's bytes. Raises ImageDecodeError naming the file."""
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ImageDecodeError(f"cannot read {path}: {error}") from error
 
 

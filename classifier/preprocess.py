@@ -11,7 +11,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from classifier.colors import Flattener
-from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo, decode
+from classifier.decode import (
+    DEFAULT_LIMITS,
+    DecodedImage,
+    DecodeLimits,
+    ImageInfo,
+    decode,
+    decode_opened,
+)
 from classifier.manifest import PreprocessSpec
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, C]
@@ -50,6 +57,24 @@ def preprocess(
         short_side=_scale_needed(spec),
         limits=limits,
     )
+    return _fitted(decoded, spec)
+
+
+def preprocess_image(
+    image: Image.Image, spec: PreprocessSpec, *, limits: DecodeLimits = DEFAULT_LIMITS
+) -> Preprocessed:
+    """Turn an image that was opened with Pillow into pixels, uint8 [H, W, C].
+
+    Raises:
+        ImageError: it is over the limits, or its file cannot be read to the end.
+    """
+    flattener = Flattener(spec.color, spec.background)
+    short_side = _scale_needed(spec)
+    decoded = decode_opened(image, flattener, short_side=short_side, limits=limits)
+    return _fitted(decoded, spec)
+
+
+def _fitted(decoded: DecodedImage, spec: PreprocessSpec) -> Preprocessed:
     info, warned = decoded.info, decoded.warnings
     if info.width < spec.width and info.height < spec.height:
         warned = (
@@ -58,14 +83,6 @@ def preprocess(
             f"{spec.width}x{spec.height} that this model reads",
         )
     return Preprocessed(fit(decoded.image, spec), info, warned)
-
-
-def preprocess_image(image: Image.Image, spec: PreprocessSpec) -> Preprocessed:
-    """Turn an image that is already decoded, upright and loaded into pixels."""
-    flattener = Flattener(spec.color, spec.background)
-    flat, warned = flattener.flatten(image, _scale_needed(spec))
-    info = ImageInfo(*image.size, image.format or image.mode)
-    return Preprocessed(fit(flat, spec), info, warned)
 
 
 def fit(image: Image.Image, spec: PreprocessSpec) -> Pixels:
