@@ -96,7 +96,9 @@ class Settings(BaseSettings):
         description="Most pixels that an image may declare (width x height).",
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        256, description="Most images waiting for one model; beyond it, 503."
+        256,
+        description="Most images waiting for one model, of single requests and of batch "
+        "requests each; beyond it, 503.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         10_000,

@@ -47,6 +47,11 @@ class Line:
         turns = len(self.singles) // SINGLES_PER_BATCH_ITEM + 1
         return len(self.singles) + min(self.batch_items, turns)
 
+    def ahead_of_batch(self, items: int) -> int:
+        """Images that go before the last of a batch request that arrives now."""
+        turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
+        return self.batch_items + min(len(self.singles), turns)
+
     def pop(self) -> Ticket:
         """The next ticket; the line must not be empty."""
         batch_turn = self.singles_in_a_row >= SINGLES_PER_BATCH_ITEM
@@ -104,9 +109,11 @@ class Backlog:
         """
         first = tickets[0]
         line = self._lines[first.model]
-        if len(line) + len(tickets) > self.capacity:
+        # each kind has its own room, or a flood of one would shut the other out
+        of_kind = len(line.singles) if first.request is None else line.batch_items
+        if of_kind + len(tickets) > self.capacity:
             raise OverloadedError(
-                f"{len(line)} images wait for {first.model[0]}; "
+                f"{of_kind} images wait for {first.model[0]}; "
                 f"at most {self.capacity} may",
                 retry_after_s=self.predicted_wait_s(first.model),
             )
@@ -162,9 +169,9 @@ class Backlog:
         key, n = tickets[0].model, len(tickets)
         line = self._lines[key]
         own_s = line.cost_s * -(-n // self.lanes)
-        if tickets[0].request is None:
-            return self._wait_s(key, line.ahead_of_single()) + own_s
-        return self._wait_s(key, len(line)) + own_s
+        single = tickets[0].request is None
+        ahead = line.ahead_of_single() if single else line.ahead_of_batch(n)
+        return self._wait_s(key, ahead) + own_s
 
     def _wait_s(self, key: ModelKey, ahead: int) -> float:
         """Wait behind `ahead` images of one line, the others having their share."""

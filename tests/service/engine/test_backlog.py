@@ -1,0 +1,323 @@
+"""The batching policy, on a virtual clock."""
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine import backlog as policy
+from service.engine.backlog import SINGLES_PER_BATCH_ITEM, Backlog
+from service.engine.ticket import Ticket
+from service.errors import OverloadedError
+from tests.service.engine.simulation import MODEL, Arrival, simulate
+
+COST_S = 0.008
+LANES = 2
+CAPACITY_PER_S = LANES / COST_S
+
+
+def backlog(*, capacity: int = 256, best_batch: int = 1, lanes: int = LANES) -> Backlog:
+    """A backlog with one model."""
+    made = Backlog(capacity=capacity, lanes=lanes)
+    made.add_model(MODEL, best_batch=best_batch, cost_s=COST_S)
+    return made
+
+
+def poisson(
+    rate: float, seconds: float, *, seed: int = 0, images: int = 1, **fields: float
+) -> Iterator[Arrival]:
+    """Independent arrivals at `rate` requests a second."""
+    generator, now = random.Random(seed), 0.0  # noqa: S311  (a load, not a secret)
+    while (now := now + generator.expovariate(rate)) < seconds:
+        yield Arrival(now, images=images, timeout_s=fields.get("timeout_s"))
+
+
+def ticket(*, deadline: float | None = None, request: object | None = None) -> Ticket:
+    """One image that arrived at 0."""
+    return Ticket(MODEL, b"", 0.0, deadline, request)
+
+
+def test_a_lone_image_is_cut_at_once():
+    """No window is waited for while a lane is free."""
+    line = backlog(best_batch=8)
+    alone = ticket()
+    line.offer([alone], 0.0)
+
+    cut = line.take(0.0)
+
+    assert cut is not None
+    assert cut.batch == [alone]
+
+
+def test_a_batch_grows_until_a_lane_is_free_and_no_further_than_the_best_size():
+    """What arrives while the lanes are busy runs together."""
+    line = backlog(best_batch=4)
+    for _ in range(6):
+        line.offer([ticket()], 0.0)
+
+    sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
+
+    assert sizes == [4, 2]
+
+
+def test_requests_are_answered_in_the_order_of_their_arrival():
+    """Within one kind of request nobody overtakes."""
+    line = backlog()
+    tickets = [ticket() for _ in range(5)]
+    for each in tickets:
+        line.offer([each], 0.0)
+
+    taken = [line.take(0.0).batch[0] for _ in tickets]
+
+    assert taken == tickets
+
+
+def test_a_full_line_refuses_at_once_and_says_when_to_come_back():
+    """The bound is by images; the refusal names it and the time to drain."""
+    line = backlog(capacity=100)
+    for _ in range(100):
+        line.offer([ticket()], 0.0)
+
+    with pytest.raises(OverloadedError, match="at most 100 may") as refused:
+        line.offer([ticket()], 0.0)
+
+    assert refused.value.retry_after_s == pytest.approx(100 * COST_S / LANES)
+
+
+def test_a_request_of_many_images_is_accepted_whole_or_not_at_all():
+    """Half a batch would be half an answer."""
+    line = backlog(capacity=10)
+    first, second = object(), object()
+    line.offer([ticket(request=first) for _ in range(8)], 0.0)
+
+    with pytest.raises(OverloadedError):
+        line.offer([ticket(request=second) for _ in range(3)], 0.0)
+
+    assert len(line) == 8
+
+
+def test_a_line_full_of_singles_still_has_room_for_a_batch_request():
+    """Each kind has its own bound, so neither flood shuts the other out."""
+    line = backlog(capacity=10)
+    line.offer([ticket() for _ in range(10)], 0.0)
+    request = object()
+
+    line.offer([ticket(request=request) for _ in range(10)], 0.0)
+
+    assert len(line) == 20
+
+
+def test_an_image_that_cannot_make_its_deadline_is_refused_when_it_arrives():
+    """Refusing later would cost its sender the wait and us the memory."""
+    line = backlog()
+    for _ in range(100):  # 0.4 s of work
+        line.offer([ticket()], 0.0)
+
+    with pytest.raises(OverloadedError, match="deadline"):
+        line.offer([ticket(deadline=0.2)], 0.0)
+    line.offer([ticket(deadline=2.0)], 0.0)
+
+    assert len(line) == 101
+
+
+def test_an_image_past_its_deadline_is_dropped_before_any_work():
+    """Its place goes to one that can still be answered."""
+    line = backlog()
+    line.offer([dead := ticket(deadline=0.1)], 0.0)
+    line.offer([alive := ticket(deadline=9.0)], 0.0)
+
+    cut = line.take(0.2)
+
+    assert (cut.expired, cut.batch) == ([dead], [alive])
+
+
+def test_an_image_whose_sender_has_left_costs_nothing():
+    """It is skipped, and nobody is told."""
+    line = backlog()
+    line.offer([gone := ticket()], 0.0)
+    line.offer([here := ticket()], 0.0)
+    gone.abandoned = True
+
+    cut = line.take(0.0)
+
+    assert (cut.expired, cut.batch) == ([], [here])
+
+
+def test_singles_go_before_batch_items_and_leave_every_fourth_place():
+    """Three singles, one batch item, and batch requests take turns."""
+    line = backlog()
+    first, second = object(), object()
+    line.offer([ticket(request=first) for _ in range(4)], 0.0)
+    line.offer([ticket(request=second) for _ in range(4)], 0.0)
+    for _ in range(9):
+        line.offer([ticket()], 0.0)
+
+    kinds = [line.take(0.0).batch[0].request for _ in range(17)]
+
+    turn = [None] * SINGLES_PER_BATCH_ITEM
+    assert kinds[:12] == [*turn, first, *turn, second, *turn, first]
+    assert set(kinds[12:]) == {first, second}
+
+
+def test_overload_keeps_the_lanes_busy_and_every_answer_in_time():
+    """At 3 times capacity: goodput is capacity, no late answer, few wasted waits."""
+    arrivals = poisson(3 * CAPACITY_PER_S, 60, timeout_s=0.5)
+
+    report = simulate(backlog(), arrivals, {MODEL: COST_S}, lanes=LANES)
+
+    goodput = report.answered[MODEL] / report.ended
+    assert goodput > 0.97 * CAPACITY_PER_S
+    assert report.late == 0
+    assert report.expired < 0.02 * report.answered[MODEL]
+    assert report.refused
+
+
+@pytest.mark.parametrize("capacity", [500, 2000])
+def test_retry_after_is_the_time_the_backlog_really_takes(capacity):
+    """Within a factor of two, when the load stops at the refusal."""
+    line = backlog(capacity=capacity)
+    burst = [Arrival(0.0) for _ in range(LANES + capacity + 1)]
+
+    report = simulate(line, burst, {MODEL: COST_S}, lanes=LANES)
+
+    (promised,) = report.refused
+    assert 0.5 < promised / report.ended < 2
+
+
+def test_batch_requests_do_not_starve_singles():
+    """Singles beside a flood of batch requests wait for at most a run or two."""
+    flood = [Arrival(0.0, images=32) for _ in range(7)]
+    flood += [Arrival(n * 0.128, images=32) for n in range(1, 200)]  # saturates
+    singles = list(poisson(20, 25))
+
+    report = simulate(
+        backlog(capacity=1024), [*flood, *singles], {MODEL: COST_S}, lanes=LANES
+    )
+
+    assert np.percentile(report.waits["single"], 99) <= 3 * COST_S
+
+
+def test_singles_do_not_starve_batch_requests():
+    """A flood of singles leaves batch items their quarter."""
+    singles = list(poisson(2 * CAPACITY_PER_S, 10))
+    batch = Arrival(1.0, images=32)
+
+    report = simulate(backlog(), [batch, *singles], {MODEL: COST_S}, lanes=LANES)
+
+    # 32 items at a quarter of 250 images a second
+    assert max(report.waits["batch"]) < 2 * 32 / (CAPACITY_PER_S / 4)
+
+
+def test_models_share_the_lanes_by_time_however_different_their_costs():
+    """A flood for a cheap model and one for a dear one have half the lanes each."""
+    cheap, dear = ("cheap", 1), ("dear", 1)
+    shared = Backlog(capacity=10_000, lanes=LANES)
+    shared.add_model(cheap, best_batch=4, cost_s=0.001)
+    shared.add_model(dear, best_batch=4, cost_s=0.05)
+    flood = [Arrival(0.0, model=cheap) for _ in range(5000)]
+    flood += [Arrival(0.0, model=dear) for _ in range(100)]
+
+    report = simulate(shared, flood, {cheap: 0.001, dear: 0.05}, lanes=LANES)
+
+    assert report.answered == {cheap: 5000, dear: 100}
+    assert report.ended == pytest.approx(5.0, rel=0.05)
+
+
+def test_an_idle_model_saves_up_no_share():
+    """After an hour of silence a model does not shut the busy one out."""
+    busy, idle = ("busy", 1), ("idle", 1)
+    shared = Backlog(capacity=10_000, lanes=1)
+    for key in (busy, idle):
+        shared.add_model(key, best_batch=1, cost_s=0.01)
+    arrivals = [Arrival(0.01 * n, model=busy) for n in range(1000)]
+    arrivals += [Arrival(5.0, model=idle) for _ in range(500)]
+
+    report = simulate(shared, arrivals, {busy: 0.01, idle: 0.01}, lanes=1)
+
+    assert max(report.waits["single"]) < 10.5  # never locked out for the burst alone
+    assert report.answered == {busy: 1000, idle: 500}
+
+
+@pytest.mark.parametrize("load", [10, 1000])
+def test_a_flood_far_beyond_capacity_changes_nothing_for_those_accepted(load):
+    """At 10 and at 1,000 times the load the goodput and the promise are the same."""
+    arrivals = poisson(load * CAPACITY_PER_S, 2 if load == 10 else 0.2, timeout_s=0.3)
+
+    report = simulate(backlog(), arrivals, {MODEL: COST_S}, lanes=LANES)
+
+    assert report.late == 0
+    assert report.answered[MODEL] >= 0.9 * CAPACITY_PER_S * 0.2
+
+
+def test_the_cost_of_an_image_is_learned():
+    """After a slow-down the predictions follow within some tens of batches."""
+    line = backlog()
+    for _ in range(60):
+        line.offer([ticket()], 0.0)
+        line.take(0.0)
+        line.finish(MODEL, 1, 0.08)
+
+    assert line.cost_s(MODEL) == pytest.approx(0.08, rel=0.05)
+
+
+def test_a_decision_costs_the_same_however_many_wait():
+    """Counted in executed lines, not in time: 100 or 10,000 waiting is one."""
+
+    def lines_executed(waiting: int) -> int:
+        line = backlog(capacity=20_000, best_batch=4)
+        for _ in range(waiting):
+            line.offer([ticket()], 0.0)
+        count = 0
+
+        def trace(frame, event, _):
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        sys.settrace(trace)
+        line.take(0.0)
+        line.offer([ticket()], 0.0)
+        sys.settrace(None)
+        return count
+
+    assert lines_executed(100) == lines_executed(10_000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 2),
+            st.integers(1, 40),
+            st.one_of(st.none(), st.floats(0.001, 1)),
+        ),
+        max_size=60,
+    ),
+    st.integers(1, 4),
+    st.integers(1, 8),
+)
+def test_every_image_has_exactly_one_fate(requests, lanes, best_batch):
+    """Answered, expired or refused: whatever arrives, nothing is lost or doubled."""
+    line = Backlog(capacity=64, lanes=lanes)
+    line.add_model(MODEL, best_batch=best_batch, cost_s=COST_S)
+    arrivals = [Arrival(at, images, MODEL, limit) for at, images, limit in requests]
+
+    report = simulate(line, arrivals, {MODEL: COST_S}, lanes=lanes)
+
+    offered = sum(images for _, images, _ in requests)
+    served = report.answered[MODEL] + report.expired
+    assert served <= offered
+    assert len(line) == 0
+    assert line.busy == 0
+    if not report.refused:
+        assert served == offered
+
+
+def test_time_is_only_ever_passed_in():
+    """The policy has no clock of its own, or the simulation would prove nothing."""
+    assert not any(value is time for value in vars(policy).values())

@@ -1,0 +1,250 @@
+"""The engine with real threads, real sessions and real images."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier import Classifier
+from classifier.errors import BundleError, ImageError
+from service.contract import Outcome
+from service.engine.engine import LaneEngine
+from service.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    EngineFailedError,
+    OverloadedError,
+)
+from service.settings import Settings
+from tests.synthetic import SLOW, make_bundle, png
+
+COLORS, ODD = ("colors", 1), ("odd", 1)
+LARGE = (300, 300)  # too large for the event loop: goes to a lane
+SLOW_LOOPS = 400_000  # about half a second
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bundles: a well-behaved one and one that fails or dawdles on request."""
+    root = tmp_path_factory.mktemp("models")
+    make_bundle(root, "colors")
+    make_bundle(root, "odd", misbehaves=True, slow_loops=SLOW_LOOPS)
+    return root
+
+
+@pytest.fixture
+def running(models: Path) -> Callable[..., object]:
+    """`async with running(queue_capacity=1) as engine`."""
+
+    @asynccontextmanager
+    async def run(**settings: object) -> AsyncIterator[LaneEngine]:
+        engine = LaneEngine(Settings(models=models, **settings))
+        await engine.start()
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+    return run
+
+
+@pytest.mark.parametrize("size", [(8, 8), LARGE])
+async def test_the_engine_gives_the_logits_of_the_library(running, models, size):
+    """On the event loop or in a lane: the same numbers as `Classifier`."""
+    library = Classifier.load(models / "colors", threads=1)
+    image = png((200, 30, 90), size)
+    expected = library.session.run(library.preprocess(image).pixels[None])[0]
+
+    async with running() as engine:
+        outcome = await engine.classify(COLORS, image, deadline=None)
+
+    np.testing.assert_array_equal(outcome.logits, expected)
+
+
+async def test_a_hundred_images_at_once_each_get_their_own_answer(running):
+    """Nothing is mixed up among requests, lanes and batches."""
+    reds = list(range(0, 200, 2))
+
+    async with running() as engine:
+        outcomes = await asyncio.gather(
+            *(
+                engine.classify(
+                    COLORS,
+                    png((red, 0, 0), LARGE if red % 4 else (8, 8)),
+                    deadline=None,
+                )
+                for red in reds
+            )
+        )
+
+    found = [float(outcome.logits[0]) for outcome in outcomes]
+    np.testing.assert_allclose(found, [red * 16 / 255 for red in reds], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), LARGE])
+async def test_one_bad_image_does_not_disturb_its_neighbors(running, size):
+    """Garbage and a poisoned image fail alone; the others are answered."""
+    images = [png((10, 0, 0), size), b"garbage", png((255, 0, 0), size)]
+    images.append(png((20, 0, 0), size))
+
+    async with running() as engine:
+        settled = await engine.classify_many(ODD, images, deadline=None)
+
+    kinds = [type(each) for each in settled]
+    assert kinds[0] is kinds[3] is Outcome
+    assert isinstance(settled[1], ImageError)
+    assert kinds[2] is EngineFailedError
+
+
+async def test_a_failure_inside_the_runtime_is_not_told_to_the_client(running):
+    """Its cause is for the log."""
+    async with running() as engine:
+        with pytest.raises(EngineFailedError) as failed:
+            await engine.classify(ODD, png((255, 0, 0)), deadline=None)
+
+    assert "Gather" not in str(failed.value)
+    assert "Gather" in str(failed.value.__cause__)
+
+
+async def test_a_full_queue_refuses_at_once(running):
+    """The first images are at work, the next wait, the rest hear 503 at once."""
+    slow = png((SLOW, 0, 0), LARGE)
+
+    async with running(queue_capacity=2) as engine:
+        asked = [
+            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            for _ in range(12)
+        ]
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+
+    refused = [each for each in settled if isinstance(each, OverloadedError)]
+    answered = [each for each in settled if isinstance(each, Outcome)]
+    assert len(refused) + len(answered) == 12
+    assert refused
+    assert all(each.retry_after_s > 0 for each in refused)
+
+
+async def test_an_image_that_waits_past_its_deadline_is_dropped(running):
+    """Its sender hears so, and it is never run."""
+    slow = png((SLOW, 0, 0), LARGE)
+
+    async with running() as engine:
+        busy = [
+            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            for _ in range(40)  # both lanes, and a line behind them
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceededError):
+            await engine.classify(
+                ODD, png((1, 0, 0), LARGE), deadline=time.monotonic() + 0.05
+            )
+        await asyncio.gather(*busy)
+
+
+async def test_a_sender_that_leaves_frees_its_place_and_disturbs_nobody(running):
+    """Cancelled requests are skipped before they are decoded."""
+    slow = png((SLOW, 0, 0), LARGE)
+
+    async with running() as engine:
+        asked = [
+            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+        left = engine.queued(ODD)
+
+    assert isinstance(outcome, Outcome)
+    assert left < 20
+
+
+async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
+    """Others are served by the new lane while the old one is left behind."""
+    async with running(hang_timeout_s=0.05) as engine:
+        with pytest.raises(EngineFailedError, match="in time"):
+            await engine.classify(ODD, png((SLOW, 0, 0), LARGE), deadline=None)
+        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+        await asyncio.to_thread(time.sleep, 1.0)  # the lost run ends before the test
+
+    assert isinstance(outcome, Outcome)
+
+
+async def test_a_lane_that_dies_is_replaced_and_its_images_fail(running, monkeypatch):
+    """A fault of ours in one lane costs the images it held, and no more."""
+    async with running() as engine:
+        broken = engine._lanes[0]
+        for lane in engine._lanes:
+            monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
+        with pytest.raises(EngineFailedError, match="died"):
+            await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+        monkeypatch.undo()
+        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+
+    assert isinstance(outcome, Outcome)
+    assert broken.thread.name.startswith("lane")
+
+
+async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(running):
+    """The promise behind SIGTERM."""
+    async with running() as engine:
+        accepted = asyncio.create_task(
+            engine.classify(ODD, png((SLOW, 0, 0), LARGE), deadline=None)
+        )
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(engine.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(DrainingError):
+            await engine.classify(COLORS, png((1, 2, 3)), deadline=None)
+        await draining
+        done = accepted.done()
+        outcome = await accepted
+
+    assert done
+    assert isinstance(outcome, Outcome)
+
+
+async def test_readiness_waits_for_the_models(models):
+    """Not ready before start, nor after the drain began."""
+    engine = LaneEngine(Settings(models=models))
+    before = engine.unready()
+    await engine.start()
+    while_up = engine.unready()
+    await engine.drain()
+    after = engine.unready()
+    await engine.close()
+
+    assert (before is None, while_up is None, after is None) == (False, True, False)
+
+
+async def test_no_thread_is_left_after_close(models):
+    """Lanes end with their engine."""
+    engine = LaneEngine(Settings(models=models))
+    await engine.start()
+    threads = [lane.thread for lane in engine._lanes]
+
+    await engine.close()
+
+    assert not any(thread.is_alive() for thread in threads)
+
+
+async def test_a_broken_bundle_stops_the_start(tmp_path):
+    """Better no service than one that answers wrong."""
+    folder = make_bundle(tmp_path, "colors")
+    with (folder / "model.onnx").open("ab") as graph_file:
+        graph_file.write(b"more")
+
+    with pytest.raises(BundleError, match="SHA-256"):
+        await LaneEngine(Settings(models=tmp_path)).start()
+
+
+async def test_an_empty_models_folder_stops_the_start(tmp_path):
+    """It says where bundles are expected."""
+    with pytest.raises(BundleError, match="NAME/VERSION"):
+        await LaneEngine(Settings(models=tmp_path)).start()
