@@ -91,8 +91,9 @@ class DualPathBlock(nn.Module):
 
 def merge_paths(x: Tensor, y: Tensor, *, residual: int) -> Tensor:
     """Add the first `residual` channels, put the others one behind the other."""
-    added = x[:, :residual] + y[:, :residual]
-    return torch.cat([added, x[:, residual:], y[:, residual:]], dim=1)
+    x_added, x_dense = x.split([residual, x.shape[1] - residual], dim=1)
+    y_added, y_dense = y.split([residual, y.shape[1] - residual], dim=1)
+    return torch.cat([x_added + y_added, x_dense, y_dense], dim=1)
 
 
 class DPN(Network):
