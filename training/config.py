@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from classifier.manifest import Byte, PreprocessSpec, Side, Task
 from training.errors import ConfigError
 from training.schedule import Shape
+from training.task_config import BundleConfig, NegativesConfig, TransferConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -89,17 +90,26 @@ class OptimizerConfig(Section):
     """One optimizer for some of the parameters; of several, the first that fits.
 
     `parameters` is `all`, `filters` (4 axes), `matrices` (2 axes), `vectors` (biases
-    and norms) or a regular expression that the whole name must match. Rates are for
-    the mean loss of a batch.
+    and norms) or a regular expression that the whole name must match. `frozen` leaves
+    them as they are. Rates are for the mean loss of a batch.
     """
 
     parameters: str = "all"
-    kind: Literal["sgd", "adamw", "muon"]
-    learning_rate: Rate
+    kind: Literal["sgd", "adamw", "muon", "frozen"]
+    learning_rate: Rate = 0.0
     momentum: Fraction = 0.9
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: Rate = 0.0
-    until: Fraction | None = None  # freeze these after this part of the training
+    until: Positive | None = None  # freeze these after this part of the training
+
+    @model_validator(mode="after")
+    def _check_rate(self) -> Self:
+        if (self.learning_rate > 0) == (self.kind == "frozen"):
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}; kind {self.kind!r} needs "
+                f"{'none' if self.kind == 'frozen' else 'one above 0'}"
+            )
+        return self
 
 
 class ScheduleConfig(Section):
@@ -149,6 +159,7 @@ class TrainConfig(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay a step; 0 is off
     ema_from: Fraction = 0.5  # part of the training after which averaging begins
     lookahead: PositiveInt | None = None  # steps between two jumps
+    frozen_norms: bool = False  # batch norms keep their statistics, for fine-tuning
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # on CUDA only
     patience: PositiveInt | None = None  # epochs without a better validation score
@@ -177,11 +188,24 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig
     network: NetworkConfig
-    optimizer: Annotated[tuple[OptimizerConfig, ...], Field(min_length=1)]
+    optimizer: tuple[OptimizerConfig, ...] = ()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig
     evaluate: EvaluateConfig = EvaluateConfig()
+    transfer: TransferConfig | None = None  # start from pretrained weights
+    negatives: tuple[NegativesConfig, ...] = ()
+    bundle: BundleConfig = BundleConfig()
+
+    @model_validator(mode="after")
+    def _check_optimizer(self) -> Self:
+        if bool(self.optimizer) == (self.transfer is not None):
+            raise ValueError(
+                "give either [[optimizer]] or [transfer], which makes its own"
+            )
+        if self.negatives and self.task is not Task.BINARY:
+            raise ValueError(f"[[negatives]] are for binary tasks; this is {self.task}")
+        return self
 
 
 def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
@@ -234,10 +258,13 @@ def _explain(detail: ErrorDetails) -> str:
     return f"{key}: unknown; allowed are {', '.join(section.model_fields)}"
 
 
-SECTIONS: dict[str, type[Section]] = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataConfig,
     "network": NetworkConfig,
     "optimizer": OptimizerConfig,
+    "transfer": TransferConfig,
+    "negatives": NegativesConfig,
+    "bundle": BundleConfig,
     "schedule": ScheduleConfig,
     "augment": AugmentConfig,
     "train": TrainConfig,

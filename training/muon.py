@@ -6,6 +6,7 @@ replacing G = U S V^T by U V^T lets all of them move alike.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ def orthogonalize(matrices: Tensor, *, steps: int = STEPS) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    orthogonal: Tensor = x.mT if tall else x
+    return orthogonal.to(matrices.dtype)
 
 
 class Muon(Optimizer):
@@ -83,7 +85,9 @@ class Muon(Optimizer):
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group)
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
+    def _update(
+        self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
         state = self.state[parameter]
         if not state:
             state["average"] = torch.zeros_like(parameter)

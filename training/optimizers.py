@@ -7,6 +7,7 @@ parameters that each takes; the first that fits a parameter gets it.
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,22 @@ class Optimizers:
         network: nn.Module,
         configs: tuple[OptimizerConfig, ...],
         shape: ScheduleConfig,
+        *,
+        freezes: bool = True,
     ) -> None:
-        self._shape = shape
+        """`freezes` False: what a config freezes keeps computing its gradient.
+
+        Distributed training needs that, for it waits for the gradient of every
+        parameter that it has seen at the start.
+        """
+        self._shape, self._freezes = shape, freezes
         self._configs = []
         self._optimizers: list[Optimizer] = []
         for config, parameters in _assign(network, configs):
+            if config.kind == "frozen":
+                for parameter, _ in parameters:
+                    parameter.requires_grad_(False)
+                continue
             self._configs.append(config)
             self._optimizers.append(_build(config, parameters))
 
@@ -53,9 +65,9 @@ class Optimizers:
             )
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * own
-                # Frozen parameters get no gradient: nothing below them is computed.
-                for parameter in group["params"]:
-                    parameter.requires_grad_(own > 0 or config.until is None)
+                if own == 0 and config.until is not None and self._freezes:
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(False)
         return factor
 
     def scale(self, multiple: float) -> None:
@@ -83,11 +95,11 @@ class Optimizers:
             for parameter in group["params"]
         ]
 
-    def state_dict(self) -> list[dict]:
+    def state_dict(self) -> list[dict[str, Any]]:
         """Momenta and averages, an entry an optimizer."""
         return [optimizer.state_dict() for optimizer in self._optimizers]
 
-    def load_state_dict(self, states: list[dict]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         """Go on from `state_dict`."""
         for optimizer, state in zip(self._optimizers, states, strict=True):
             optimizer.load_state_dict(state)

@@ -47,6 +47,11 @@ def random_augment(
     return images
 
 
+def unchanged(images: Tensor, strength: Tensor) -> Tensor:
+    """Leave it as it is."""
+    return images
+
+
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
     """Darker or lighter by up to nine tenths."""
     return images * (1 + 0.9 * strength)
@@ -122,7 +127,7 @@ def _gray(images: Tensor) -> Tensor:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    torch.Tensor.clone,  # leave it as it is
+    unchanged,
     brightness,
     contrast,
     saturation,

@@ -1,0 +1,66 @@
+"""device → **arithmetic**: normalization, autocast, memory that is not handed back.
+
+bfloat16 pays on most convolutions and loses on depthwise ones, so it is measured
+(`budget.py`) and not assumed.
+"""
+
+import ctypes
+import sys
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["fp32", "bf16"]
+
+# mallopt(3): what glibc calls these two, from malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def autocast(
+    device: torch.device, precision: Precision
+) -> AbstractContextManager[None]:
+    """Matrix products in bfloat16 inside the block, or everything as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def normalize(
+    images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Tensor:
+    """(images - mean) / std for each channel; float [N, C, H, W] in 0..1."""
+    shape = (1, -1, 1, 1)
+    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(
+        shape
+    )
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """uint8 [N, H, W, C] → float [N, C, H, W] in 0..1, channels last in memory."""
+    return (pixels.permute(0, 3, 1, 2).float() / 255).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: every step wants the same again.
+
+    By default it returns each large tensor to the system and pays page faults for the
+    next one. Does nothing on other systems.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def seed_step(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
+    """All randomness of one step, from its number: dropout and augmentation.
+
+    Nothing random then needs to be stored for a run to go on where it was killed.
+    """
+    mixed = (seed * 1_000_003 + step) * 1_009 + rank
+    torch.manual_seed(mixed % (1 << 63))
+    return torch.Generator(device).manual_seed((mixed + 1) % (1 << 63))

@@ -1,0 +1,98 @@
+"""training state ↔ **checkpoint**: one file, whole or not at all, that runs no code.
+
+Written to a temporary file beside its place, flushed to the disk, then renamed: a kill
+or a full disk leaves the checkpoint before it untouched. Read with
+`torch.load(weights_only=True)`, which builds tensors and plain containers only.
+"""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.errors import CheckpointError
+
+FORMAT = 1
+SUFFIX = ".partial"
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) to `path` atomically.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; what was at
+            `path` before is still there.
+    """
+    partial = path.with_name(path.name + SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    # torch reports a short write as a RuntimeError of its zip writer.
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {path}: {error}; the checkpoint before it is untouched"
+        ) from error
+
+
+def read_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not one of ours.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise CheckpointError(f"cannot read checkpoint {path}: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no checkpoint of this program (format {FORMAT}); weights of "
+            "other programs are loaded by `training.networks.load_weights`"
+        )
+    return state
+
+
+def load_network(network: nn.Module, weights: dict[str, Any], where: str) -> None:
+    """Put a checkpoint's weights into a network that must be the same one.
+
+    Raises:
+        CheckpointError: naming the first tensors that do not fit.
+    """
+    own = network.state_dict()
+    missing = sorted(set(own) - set(weights))
+    unknown = sorted(set(weights) - set(own))
+    shapes = [
+        f"{name} is {tuple(weights[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in sorted(set(own) & set(weights))
+        if weights[name].shape != own[name].shape
+    ]
+    problems = [
+        *(f"{name} is missing there" for name in missing[:3]),
+        *(f"{name} is unknown here" for name in unknown[:3]),
+        *shapes[:3],
+    ]
+    if problems:
+        raise CheckpointError(f"{where} is of another network: {'; '.join(problems)}")
+    network.load_state_dict(weights)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; not every system can open a folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

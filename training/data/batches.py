@@ -1,0 +1,172 @@
+"""split → **batches**: on the device at once, or streamed from worker processes.
+
+Order and randomness are functions of (seed, epoch, step) alone, so a run that goes on
+after a kill meets the same batches without having stored anything but the step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from classifier.hardware import available_cores
+from classifier.manifest import PreprocessSpec
+from training.data.dataset import Split, decode_sample
+from training.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples on the device."""
+
+    pixels: Tensor  # uint8 [N, H, W, C]
+    labels: Tensor  # int64 [N] or uint8 [N, K]
+    indices: Tensor  # int64 [N], positions in the split
+
+
+class Batches(Protocol):
+    """What the loop iterates over."""
+
+    samples: int
+
+    def steps(self) -> int:
+        """Full batches in an epoch."""
+
+    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, shuffled by seed and number, from `first_step`."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples make up which batch, for one of `world` ranks.
+
+    What does not fill a batch is left out; another epoch's order has it.
+    """
+
+    samples: int
+    batch_size: int  # over all ranks
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world:
+            raise DataError(
+                f"batch size {self.batch_size} does not divide by {self.world} ranks"
+            )
+        if self.steps < 1:
+            raise DataError(
+                f"batch size {self.batch_size} is larger than the {self.samples} "
+                "training images"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Full batches in an epoch."""
+        return self.samples // self.batch_size
+
+    def batches(self, epoch: int, first_step: int) -> list[Tensor]:
+        """Indices, int64 [N / world], of each batch that is left."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(self.samples, generator=generator)
+        whole = order[: self.steps * self.batch_size].view(self.steps, -1)
+        return list(whole[first_step:, self.rank :: self.world])
+
+
+class ResidentBatches:
+    """The whole split as one uint8 tensor on the device."""
+
+    def __init__(
+        self, pixels: np.ndarray, labels: np.ndarray, order: Order, device: torch.device
+    ) -> None:
+        self.samples = order.samples
+        self._order = order
+        # Copied: a published array may be read-only, which torch warns about.
+        self._pixels = torch.tensor(pixels, device=device)  # uint8 [N, H, W, C]
+        self._labels = torch.tensor(labels, device=device)
+
+    def steps(self) -> int:
+        """Full batches in an epoch."""
+        return self._order.steps
+
+    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Gathers each batch on the device."""
+        for chosen in self._order.batches(number, first_step):
+            indices = chosen.to(self._pixels.device)
+            yield Batch(self._pixels[indices], self._labels[indices], indices)
+
+
+class StreamedBatches:
+    """Worker processes decode ahead; for sets that do not fit into memory."""
+
+    def __init__(
+        self,
+        split: Split,
+        spec: PreprocessSpec,
+        order: Order,
+        device: torch.device,
+        *,
+        workers: int | None = None,
+    ) -> None:
+        self.samples = order.samples
+        self._order, self._device = order, device
+        self._labels = torch.tensor(split.labels)
+        self._decoding = _Decoding(split, spec)
+        self._workers = available_cores() if workers is None else workers
+
+    def steps(self) -> int:
+        """Full batches in an epoch."""
+        return self._order.steps
+
+    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """Decodes each batch in a worker and moves it to the device."""
+        order = [b.tolist() for b in self._order.batches(number, first_step)]
+        loader = DataLoader(
+            self._decoding,
+            batch_sampler=order,
+            num_workers=self._workers,
+            collate_fn=_stack,
+            pin_memory=self._device.type == "cuda",
+        )
+        for pixels, indices in loader:
+            yield Batch(
+                pixels.to(self._device, non_blocking=True),
+                self._labels[indices].to(self._device),
+                indices.to(self._device),
+            )
+
+
+class _Decoding(TorchDataset[tuple[np.ndarray, int]]):
+    def __init__(self, split: Split, spec: PreprocessSpec) -> None:
+        self._split, self._spec = split, spec
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return decode_sample(self._split.samples, index, self._spec), index
+
+
+def _stack(samples: list[tuple[np.ndarray, int]]) -> tuple[Tensor, Tensor]:
+    pixels = np.stack([pixels for pixels, _ in samples])
+    return torch.from_numpy(pixels), torch.tensor([index for _, index in samples])
+
+
+def open_batches(
+    split: Split,
+    spec: PreprocessSpec,
+    order: Order,
+    device: torch.device,
+    *,
+    resident_mib: int,
+) -> Batches:
+    """Resident if all pixels take at most `resident_mib`, else streamed."""
+    mib = len(split) * int(np.prod(spec.shape)) / (1 << 20)
+    if mib <= resident_mib:
+        return ResidentBatches(split.pixels(spec), split.labels, order, device)
+    return StreamedBatches(split, spec, order, device)

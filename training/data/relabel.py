@@ -1,0 +1,34 @@
+"""many labels → **two**: a binary question asked of a data set with more classes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from training.data.dataset import Dataset
+from training.errors import DataError
+
+
+def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
+    """`positive` labels against all others: label 0 is the negative, 1 the positive.
+
+    With one positive label the two are called `not-dog` and `dog`; a data set of two
+    labels keeps both names.
+
+    Raises:
+        DataError: a positive label is unknown, or nothing would be negative.
+    """
+    unknown = sorted(set(positive) - set(dataset.label_names))
+    if unknown or dataset.multi_label or len(positive) == len(dataset.label_names):
+        raise DataError(
+            f"{list(positive)} cannot be the positive labels of {dataset.name}, whose "
+            f"labels are {list(dataset.label_names)}"
+        )
+    ones = [k for k, name in enumerate(dataset.label_names) if name in positive]
+    others = [name for name in dataset.label_names if name not in positive]
+    name = "-or-".join(positive)
+    parts = {
+        key: replace(split, labels=np.isin(split.labels, ones).astype(np.int64))
+        for key, split in dataset.parts.items()
+    }
+    names = (others[0] if len(others) == 1 else f"not-{name}", name)
+    return replace(dataset, label_names=names, groups=(None, None), parts=parts)

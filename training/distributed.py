@@ -1,0 +1,75 @@
+"""torchrun → **ranks**: several processes that train one network together.
+
+`torchrun --nproc-per-node 2 -m cli train CONFIG` starts the processes and sets RANK,
+WORLD_SIZE and LOCAL_RANK. Each takes its part of every batch; gradients are averaged,
+so two ranks take the same steps as one with the same batch size (but for batch norm,
+which sees the rank's own part).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this is."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks to the terminal."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network, averaging gradients over all ranks if there are several."""
+        if self.world == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=ids)
+
+    def agree(self, value: float) -> float:
+        """The first rank's value, on all ranks: measured times differ."""
+        if self.world == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(box, src=0)
+        return box.item()
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto`: CUDA if it is there; else what was asked for."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def start_ranks(device: str = "auto") -> Iterator[Ranks]:
+    """Join the other processes that torchrun started, if it did; leave at the end."""
+    chosen = choose_device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(distributed.get_rank(), world, chosen)
+    finally:
+        distributed.destroy_process_group()

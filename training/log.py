@@ -1,0 +1,144 @@
+"""what happens → **log**: a CSV, TensorBoard's events, and a live line for people.
+
+TensorBoard and rich are used where they are installed; the CSV is always written. Rows
+that a killed run had logged and the continued run repeats are dropped first.
+"""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+Row = dict[str, float]
+
+
+class Log:
+    """Writes one row an epoch, and shows how far the run is."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        total_steps: int,
+        first_step: int,
+        live: TextIO | None,
+    ) -> None:
+        self._file = folder / "log.csv" if folder is not None else None
+        past = read_log(self._file) if self._file is not None else []
+        self._rows = [row for row in past if row["step"] <= first_step]
+        self._events = _open_events(folder / "tensorboard") if folder else None
+        self._bar = _open_bar(live, total_steps, first_step)
+
+    def step(self, step: int, *, loss: float, images_per_s: float) -> None:
+        """Move the live line."""
+        self._bar.show(step, f"loss {loss:.4f}  {images_per_s:.0f} images/s")
+
+    def epoch(self, row: Row) -> None:
+        """Add a row; the file is whole after every one."""
+        if self._file is None:  # another rank writes
+            return
+        self._rows.append(row)
+        columns = list(dict.fromkeys(key for row in self._rows for key in row))
+        partial = self._file.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+        partial.replace(self._file)
+        if self._events is not None:
+            for key, value in row.items():
+                self._events.add_scalar(key, value, int(row["step"]))
+        self._bar.say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        self._bar.say(text)
+
+    def close(self) -> None:
+        """Flush and let go of the terminal."""
+        if self._events is not None:
+            self._events.close()
+        self._bar.close()
+
+
+def read_log(path: Path) -> list[Row]:
+    """The rows of a `log.csv`; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _short(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:.4g}"
+
+
+def _open_events(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError:  # tensorboard is optional
+        return None
+    return SummaryWriter(str(folder))
+
+
+class _Quiet:
+    """No terminal: lines only, to the stream if there is one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def show(self, step: int, text: str) -> None:
+        """Nothing: a log file wants no moving line."""
+
+    def say(self, text: str) -> None:
+        if self._stream is not None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class _Bar:
+    """A live progress line by rich."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        from rich.progress import (  # noqa: PLC0415 - optional, and slow to import
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._task = self._progress.add_task(
+            "starting", total=total_steps, completed=first_step
+        )
+        self._progress.start()
+
+    def show(self, step: int, text: str) -> None:
+        self._progress.update(self._task, completed=step, description=text)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _open_bar(live: TextIO | None, total_steps: int, first_step: int) -> Any:
+    if live is not None and live.isatty() and live in (sys.stdout, sys.stderr):
+        try:
+            return _Bar(total_steps, first_step)
+        except ImportError:  # rich is optional
+            pass
+    return _Quiet(live)

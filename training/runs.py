@@ -1,0 +1,166 @@
+"""config + data → **run**: everything from a file name to trained weights in a folder.
+
+The composition root of training: the only place that builds datasets, batches, network
+and objective together.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from classifier.manifest import Task
+from training.arithmetic import normalize, to_images
+from training.checkpoint import write_checkpoint
+from training.config import Config
+from training.data import Dataset, Splits, cut, load_dataset
+from training.data.batches import Order, open_batches
+from training.data.relabel import as_binary
+from training.distributed import Ranks
+from training.errors import ConfigError
+from training.loop import Outcome, Room, fit
+from training.negatives import add_negatives
+from training.networks import Network, build
+from training.objective import Objective, build_objective
+from training.transfer import transfer
+from training.validation import Validation
+
+FINAL = "final.pt"
+FEATURES = "features"  # beside the runs: cached, and shared by them
+WHITENING_IMAGES = 5000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: what `final.pt` holds, and the data it came from."""
+
+    config: Config
+    network: Network
+    splits: Splits
+    objective: Objective
+    outcome: Outcome
+
+
+def open_splits(config: Config, root: Path) -> Splits:
+    """The four splits that the config describes; `root` is the folder of data sets."""
+    wanted = True if config.task is Task.MULTILABEL else None
+    dataset = load_dataset(root / config.data.path, multi_label=wanted)
+    if config.data.positive:
+        dataset = as_binary(dataset, config.data.positive)
+    if config.negatives:
+        dataset = add_negatives(dataset, config.negatives, root)
+    _check_task(config.task, dataset)
+    return cut(
+        dataset,
+        validation=config.data.validation,
+        test=config.data.test,
+        seed=config.seed,
+    )
+
+
+def train(
+    config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
+) -> Trained:
+    """Train from a config, or go on where the run in `folder` was interrupted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = open_splits(config, root)
+    objective = build_objective(
+        config.task,
+        labels=len(splits.dataset.label_names),
+        label_smoothing=config.train.label_smoothing,
+    )
+    room = Room(folder, ranks, live)
+    if config.transfer is not None:
+        network, outcome = transfer(
+            config, splits, objective, room=room, cache=folder.parent / FEATURES
+        )
+        trained = Trained(config, network, splits, objective, outcome)
+        write_final(trained, folder / FINAL)
+        return trained
+    order = Order(
+        len(splits.train),
+        config.train.batch_size,
+        config.seed,
+        ranks.rank,
+        ranks.world,
+    )
+    batches = open_batches(
+        splits.train,
+        config.data.spec,
+        order,
+        ranks.device,
+        resident_mib=config.data.resident_mib,
+    )
+    network = build_network(config, splits, objective)
+    watched = len(splits.validation) > 0
+    outcome = fit(
+        network,
+        config,
+        train=batches,
+        validation=(
+            Validation(splits.validation, config.data, objective) if watched else None
+        ),
+        objective=objective,
+        room=room,
+    )
+    trained = Trained(config, network, splits, objective, outcome)
+    if ranks.first:
+        write_final(trained, folder / FINAL)
+    return trained
+
+
+def build_network(config: Config, splits: Splits, objective: Objective) -> Network:
+    """A fresh network, seeded; its first layer whitened if it has one to whiten."""
+    torch.manual_seed(config.seed)
+    network = build(
+        config.network.name,
+        classes=objective.logits,
+        in_channels=config.data.spec.channels,
+        image_size=(config.data.height, config.data.width),
+        **config.network.options,
+    )
+    if hasattr(network, "whiten"):
+        count = min(WHITENING_IMAGES, len(splits.train))
+        some = splits.train.select(np.arange(count)).pixels(config.data.spec)
+        images = normalize(
+            to_images(torch.tensor(some)), config.data.mean, config.data.std
+        )
+        network.whiten(images)
+    return network
+
+
+def write_final(trained: Trained, path: Path) -> None:
+    """Weights, config and labels: what evaluation and export start from."""
+    dataset = trained.splits.dataset
+    write_checkpoint(
+        path,
+        {
+            "config": trained.config.model_dump(mode="json"),
+            "network": trained.network.state_dict(),
+            "labels": list(dataset.label_names),
+            "groups": list(dataset.groups),
+            "seconds": trained.outcome.seconds,
+            "epochs": trained.outcome.plan.epochs,
+            "precision": trained.outcome.plan.precision,
+            "scores": trained.outcome.scores,
+        },
+    )
+
+
+def _check_task(task: Task, dataset: Dataset) -> None:
+    labels = len(dataset.label_names)
+    if dataset.multi_label != (task is Task.MULTILABEL):
+        kind = "several labels" if dataset.multi_label else "one label"
+        raise ConfigError(f"task is {task}; images of {dataset.name} have {kind}")
+    if task is Task.BINARY and labels != 2:  # noqa: PLR2004
+        raise ConfigError(
+            f"task is binary and {dataset.name} has {labels} labels; name the positive "
+            "ones with data.positive"
+        )
+    if task is Task.FINE_GRAINED and None in dataset.groups:
+        raise ConfigError(
+            f"task is fine-grained and {dataset.name} has no groups: name its labels "
+            "GROUP-NAME, such as apple-fuji"
+        )
