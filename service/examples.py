@@ -8,7 +8,10 @@ from typing import Any
 REQUEST_ID = "5f3a9c1e7b2d4068"
 
 # A 2x2 PNG, the least image that is worth pasting into a terminal.
-PNG_BASE64 = ""
+PNG_BASE64 = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR42mP8"
+    "wMXFwMDAxMDAwMDAAAANQAEI4yAiRwAAAABJRU5ErkJggg=="
+)
 
 ANSWER: dict[str, Any] = {}
 BATCH: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """request ⇄ response: the **exchange**, as one log event, one id, one set of counters.
 
-The outermost ring of the application, pure ASGI: the border at which an unforeseen
-error becomes a fixed 500, and the only place that logs a request.
+The ring around every route, pure ASGI: the border at which each error becomes its
+problem, and the only place that logs a request.
 """
 
 import re
@@ -35,6 +35,7 @@ class Exchange:
     """What is known of one request while it is served."""
 
     request_id: str
+    started_s: float
     code: str = "ok"
     status: int = UNSENT
     held_bytes: int = 0  # of the body, until the answer is sent
@@ -68,42 +69,41 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started_s = time.perf_counter()
-        exchange = Exchange(_request_id(scope))
+        exchange = Exchange(_request_id(scope), time.perf_counter())
         inner = {**scope, "linnaeus": exchange}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
-
-        async def send_signed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                message["headers"] += (
-                    (b"x-request-id", exchange.request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                )
-            await send(message)
-
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
-            await self._app(inner, receive, send_signed)
+            await self._serve(inner, receive, _signed(send, exchange))
+        finally:
+            self._metrics.in_flight -= 1
+            # the router left its find there; a stranger's path is no label
+            route = getattr(inner.get("route"), "path", "other")
+            self._account(scope, exchange, route)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application inside; whatever it raises becomes a problem."""
+        exchange = exchange_of(scope)
+        try:
+            await self._app(scope, receive, send)
         except ClientGoneError:
             exchange.code, exchange.status = "client_gone", CLIENT_GONE
         except Exception as error:  # the border: a 500 never repeats its cause
-            self._log.exception("request failed", request_id=exchange.request_id)
+            problem = problem_of(error)
+            if problem.code == "internal_error":
+                self._log.exception("fault", request_id=exchange.request_id)
+            elif problem.status >= SERVER_ERROR:
+                exchange.facts["error"] = f"{type(error).__name__}: {error}"
             if exchange.status != UNSENT:
                 raise  # half an answer went out; the server must cut the connection
-            exchange.code = "internal_error"
-            response = response_of(problem_of(error), request_id=exchange.request_id)
-            await response(inner, receive, send_signed)
-        finally:
-            self._metrics.in_flight.dec()
-            # the router left its find there; a stranger's path is no label
-            route = getattr(inner.get("route"), "path", "other")
-            elapsed_s = time.perf_counter() - started_s
-            self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
-            self._write(scope, exchange, elapsed_s)
+            exchange.code = problem.code
+            response = response_of(problem, request_id=exchange.request_id)
+            await response(scope, receive, send)
 
-    def _write(self, scope: Scope, exchange: Exchange, elapsed_s: float) -> None:
+    def _account(self, scope: Scope, exchange: Exchange, route: str) -> None:
+        elapsed_s = time.perf_counter() - exchange.started_s
+        self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
         write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
         write(
             "request",
@@ -115,6 +115,21 @@ class Envelope:
             elapsed_ms=round(elapsed_s * 1e3, 2),
             **exchange.facts,
         )
+
+
+def _signed(send: Send, exchange: Exchange) -> Send:
+    """`send`, adding to every response what every response has."""
+
+    async def send_signed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.status = message["status"]
+            message["headers"] += (
+                (b"x-request-id", exchange.request_id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+            )
+        await send(message)
+
+    return send_signed
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,13 +1,23 @@
 """events → **lines**: one JSON object an event, or colors on a terminal."""
 
+import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import (
+    EventDict,
+    FilteringBoundLogger,
+    Processor,
+    WrappedLogger,
+)
 
 from service.settings import Settings
+
+ENCODER = json.JSONEncoder(default=repr, separators=(",", ":"))
 
 
 def build_log(settings: Settings, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -33,7 +43,12 @@ def _renderer(settings: Settings, stream: TextIO) -> list[Processor]:
         style = "console" if stream.isatty() else "json"
     if style == "console":
         return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    return [structlog.processors.dict_tracebacks, _to_json]
+
+
+def _to_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    # structlog's own renderer builds an encoder for each line
+    return ENCODER.encode(event)
 
 
 class ForwardHandler(logging.Handler):
@@ -51,3 +66,16 @@ class ForwardHandler(logging.Handler):
             logger=record.name,
             exc_info=record.exc_info,
         )
+
+
+@contextmanager
+def forwarded(log: FilteringBoundLogger) -> Iterator[None]:
+    """While this lasts, warnings and errors of uvicorn are lines of our log."""
+    logger = logging.getLogger("uvicorn")
+    handler = ForwardHandler(log)
+    handler.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -243,4 +243,13 @@ def build_document(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for shape in (shapes.ProblemDetails, shapes.ImageBody, shapes.BatchBody):
         schemas[shape.__name__] = shape.model_json_schema()
+    # all codes in one place, also those that belong to no route; /docs shows them
+    document["x-problems"] = {
+        code: {
+            "status": int(kind.status),
+            "title": kind.title,
+            "detail": examples.DETAILS[code],
+        }
+        for code, kind in KINDS.items()
+    }
     return document

@@ -6,17 +6,19 @@ closes. A second signal stops without waiting.
 """
 
 import asyncio
-import logging
 import socket
+from contextlib import ExitStack, closing
 from types import FrameType
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from classifier.errors import ClassifierError
 from service.app import Application, create_app
 from service.contract import Engine
 from service.errors import SettingsError
-from service.logs import ForwardHandler, build_log
+from service.express import Express
+from service.logs import build_log, forwarded
 from service.settings import Settings
 
 # After the drain nothing is left but answers on their way out.
@@ -28,9 +30,14 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Application, log: FilteringBoundLogger) -> None:
         settings = app.serving.settings
+        engine = app.serving.engine
+        # an engine without an inline lane has no short way
+        express = Express(app.serving, lambda: getattr(engine, "inline", None), log)
         super().__init__(
             uvicorn.Config(
                 app,
+                http=express.protocol,  # type: ignore[arg-type]  # makes protocols
+                proxy_headers=False,  # the client's address is not used
                 lifespan="on",
                 log_config=None,
                 access_log=False,  # service/exchange.py has one line a request
@@ -42,10 +49,18 @@ class Server(uvicorn.Server):
         self._serving = app.serving
         self._log = log
         self._draining: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port, and say where."""
+        """Start the engine, open the port, and say where."""
         self._loop = asyncio.get_running_loop()
+        try:
+            await self._serving.start()
+        except (ClassifierError, SettingsError) as error:
+            # kept for `serve`: uvicorn would print a stack and exit by itself
+            self.failure = error
+            self.should_exit = True
+            return
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
@@ -77,13 +92,11 @@ def serve(settings: Settings, engine: Engine) -> None:
     """
     log = build_log(settings)
     app = create_app(settings, engine, log=log)
-    handler = ForwardHandler(log)
-    handler.setLevel(logging.WARNING)
-    logging.getLogger("uvicorn").addHandler(handler)
     server = Server(app, log)
-    server.run(sockets=[bind(settings.host, settings.port)])
-    if app.serving.failure is not None:
-        raise app.serving.failure
+    with closing(bind(settings.host, settings.port)) as listener, forwarded(log):
+        server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -92,13 +105,15 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: naming the address and the reason.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error
+    with ExitStack() as undo:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error
+        undo.pop_all()
     return listener

@@ -5,11 +5,10 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from classifier.errors import ClassifierError
 from service.bodies import Bodies
 from service.catalog import Catalog, Served
 from service.contract import Engine
-from service.errors import DrainingError, NotReadyError, SettingsError
+from service.errors import DrainingError, NotReadyError
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -27,26 +26,25 @@ class Serving:
         )
         self.catalog = Catalog((), default=None)
         self.draining = False
-        self.failure: Exception | None = None  # why the start failed
+        self._started = False
         self._refusing = False
         self._active = 0
         self._idle = asyncio.Event()
 
     async def start(self) -> None:
-        """Load and warm up; after this the models can be found.
+        """Load and warm up, once; after this the models can be found.
 
         Raises:
-            ClassifierError, SettingsError: also kept as `failure`, because a server
-                turns whatever a lifespan raises into text.
+            ClassifierError: a bundle or the device is refused.
+            SettingsError: the default model is not loaded.
         """
-        try:
-            await self.engine.start()
-            served = [Served(loaded, self.metrics) for loaded in self.engine.loaded]
-            self.catalog = Catalog(served, default=self.settings.default_model)
-        except (ClassifierError, SettingsError) as error:
-            self.failure = error
-            raise
+        if self._started:
+            return
+        await self.engine.start()
+        served = [Served(loaded, self.metrics) for loaded in self.engine.loaded]
+        self.catalog = Catalog(served, default=self.settings.default_model)
         self._watch()
+        self._started = True
 
     def deadline(self) -> float:
         """The instant, on the loop's clock, by which a request must be answered."""
@@ -101,19 +99,11 @@ class Serving:
         await self.engine.close()
 
     def _watch(self) -> None:
-        self.metrics.watch(
-            "ready",
-            "1 while traffic may come.",
-            lambda: not self.draining and self.engine.unready() is None,
-        )
-        self.metrics.watch(
-            "buffered_bytes", "Request bodies held.", lambda: self.bodies.buffered_bytes
-        )
+        metrics = self.metrics
+        metrics.ready.watch(lambda: not self.draining and self.engine.unready() is None)
+        metrics.buffered_bytes.watch(lambda: self.bodies.buffered_bytes)
         for model in self.catalog:
-            self.metrics.watch(
-                "queued_images",
-                "Images that wait for a lane.",
-                partial(self.engine.queued, model.key),
-                model=model.key[0],
-                version=str(model.key[1]),
+            name, version = model.key
+            metrics.queued_images.watch(
+                partial(self.engine.queued, model.key), name, str(version)
             )

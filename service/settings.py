@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,
-        description="Most images waiting for one model, of single requests and of batch "
-        "requests each; beyond it, 503.",
+        description="Most images waiting for one model, of single requests and of "
+        "batch requests each; beyond it, 503.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         10_000,
@@ -165,9 +165,13 @@ def _explain(error: dict[str, Any]) -> str:
     """One problem as a sentence: the variable, its value, what is allowed."""
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
-        known = [PREFIX + field.upper() for field in Settings.model_fields]
-        close = difflib.get_close_matches(name.upper(), known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "; see docs/settings.md"
+        given = name.upper().removeprefix(PREFIX).lower()
+        close = difflib.get_close_matches(given, Settings.model_fields, n=1)
+        hint = (
+            f"; did you mean {PREFIX}{close[0].upper()}?"
+            if close
+            else "; docs/settings.md lists them"
+        )
         return f"{name} is not a setting{hint}"
     variable = PREFIX + name.upper()
     value = str(error["input"])

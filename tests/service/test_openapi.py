@@ -1,0 +1,79 @@
+"""The OpenAPI document says what the application does, and does what it says."""
+
+import base64
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import positive_data_acceptance
+
+from service import examples
+from service.problems import KINDS
+
+OPERATIONS = [
+    ("/classify", "POST"),
+    ("/classify/batch", "POST"),
+    ("/models", "GET"),
+    ("/models/{name}", "GET"),
+    ("/livez", "GET"),
+    ("/readyz", "GET"),
+    ("/metrics", "GET"),
+]
+
+
+@pytest.fixture(scope="module")
+def schema(server):
+    """The document that a running server gives."""
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_the_service_keeps_its_document(schema, path, method, mode):
+    """No generated request meets a 5xx, or an answer that is not documented."""
+    cases = schema[path][method].as_strategy(generation_mode=mode)
+
+    @settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def check(case):
+        # Random bytes are a valid body by the schema and yet no image.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    check()
+
+
+def test_every_route_is_documented(client, server):
+    """Those for people apart."""
+    documented = set(client.get("/openapi.json").json()["paths"])
+
+    assert documented == {path for path, _ in OPERATIONS}
+
+
+def test_every_problem_has_an_example(client):
+    """In the document as a whole, and at the routes where it can occur."""
+    document = client.get("/openapi.json").json()
+
+    assert set(document["x-problems"]) == set(examples.DETAILS) == set(KINDS)
+    classify = document["paths"]["/classify"]["post"]["responses"]
+    shown = {
+        code
+        for response in classify.values()
+        for code in response["content"]
+        .get("application/problem+json", {})
+        .get("examples", {})
+    }
+    assert shown == set(KINDS) - {"route_not_found", "method_not_allowed"}
+
+
+def test_the_example_image_is_an_image(client):
+    """It can be pasted into a terminal."""
+    response = client.post("/classify", json={"image": examples.PNG_BASE64})
+
+    assert response.status_code == 200
+    assert len(base64.b64decode(examples.PNG_BASE64)) < 100

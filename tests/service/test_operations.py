@@ -1,0 +1,210 @@
+"""Health, models, metrics and logs tell the truth about the process."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from classifier.errors import BundleError
+from service.engine.engine import LaneEngine
+from service.errors import SettingsError
+from service.server import bind, serve
+from service.shapes import ModelDetail, ModelList
+from tests.service.conftest import RED, running, send
+from tests.synthetic import SLOW, make_bundle, png
+
+SLOW_IMAGE = png((SLOW, 0, 0), (200, 200))
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/models"])
+def test_head_works_wherever_get_does(client, path):
+    """Balancers like it, and RFC 9110 asks for it."""
+    get, head = client.get(path), client.head(path)
+
+    assert (get.status_code, head.status_code) == (200, 200)
+    assert head.content == b""
+    assert head.headers["Content-Length"] == str(len(get.content))
+
+
+def test_every_loaded_model_is_listed(client):
+    """By name, with the one that answers by default."""
+    models = ModelList.model_validate_json(client.get("/models").content).models
+
+    assert [m.name for m in models] == ["colors", "has", "is-red", "poison", "shades"]
+    assert [m.name for m in models if m.default] == ["colors"]
+
+
+def test_a_model_is_described_by_its_manifest(client):
+    """Everything that decides its answers."""
+    detail = ModelDetail.model_validate_json(client.get("/models/shades").content)
+
+    assert detail.manifest["labels"][0] == {"id": "red", "name": "red", "group": "warm"}
+    assert detail.manifest["postprocess"]["abstain_threshold"] == 0.6
+    assert (detail.versions, detail.explains, detail.device) == ([1], False, "cpu")
+
+
+def test_a_version_can_be_asked_for(settings_for, tmp_path):
+    """Two versions side by side; the newest answers unless one is named."""
+    make_bundle(tmp_path, "dog", version=1)
+    make_bundle(tmp_path, "dog", version=12)
+    settings = settings_for(models=tmp_path, load=("dog", "dog/1"), default_model=None)
+    with running(settings) as server:
+        newest = send(server.client, RED).json()["model"]
+        older = send(server.client, RED, version=1).json()["model"]
+
+    assert (newest["version"], older["version"]) == (12, 1)
+
+
+def test_without_a_default_a_request_must_name_its_model(settings_for):
+    """Guessing among several would answer some requests with the wrong model."""
+    with running(settings_for(default_model=None)) as server:
+        response = send(server.client, RED)
+
+    assert response.status_code == 422
+    assert "loaded are colors, has" in response.json()["detail"]
+
+
+def test_a_default_that_is_not_loaded_refuses_to_start(settings_for):
+    """Naming the variable, its value and what there is."""
+    settings = settings_for(default_model="cat")
+
+    with pytest.raises(SettingsError, match=r"LINNAEUS_DEFAULT_MODEL is 'cat'; loaded"):
+        serve(settings, LaneEngine(settings))
+
+
+def test_a_folder_without_bundles_refuses_to_start(settings_for, tmp_path):
+    """With the library's own words, not a stack of calls."""
+    settings = settings_for(models=tmp_path)
+
+    with pytest.raises(BundleError, match="holds no bundle"):
+        serve(settings, LaneEngine(settings))
+
+
+def test_a_port_in_use_refuses_to_start(settings_for, server):
+    """Naming the address."""
+    settings = settings_for(port=server.port)
+
+    with pytest.raises(SettingsError, match=rf"127.0.0.1:{server.port}.*in use"):
+        bind(settings.host, settings.port)
+
+
+def metrics_of(client):
+    """Name and labels of every sample → value."""
+    page = client.get("/metrics").text
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_what_happens_is_counted(settings_for):
+    """By route, status and code, and for each model."""
+    with running(settings_for()) as server:
+        send(server.client, RED)
+        send(server.client, b"garbage")
+        server.client.get("/no/such/path/1")
+        counted = metrics_of(server.client)
+
+    assert counted["linnaeus_requests_total", "/classify", "200", "ok"] == 1
+    assert (
+        counted[
+            "linnaeus_requests_total", "/classify", "415", "image_format_unsupported"
+        ]
+        == 1
+    )
+    assert counted["linnaeus_requests_total", "404", "other", "route_not_found"] == 1
+    assert counted["linnaeus_images_total", "1", "colors", "ok"] == 1
+    assert counted["linnaeus_infer_seconds_count", "1", "colors"] == 1
+    assert counted["linnaeus_batch_size_sum", "1", "colors"] == 1
+    assert counted["linnaeus_ready",] == 1
+    assert counted["linnaeus_queued_images", "1", "colors"] == 0
+
+
+def test_every_metric_is_documented(client, repository):
+    """And no other."""
+    page = client.get("/metrics").text
+    exported = set(re.findall(r"^# TYPE (linnaeus_\w+) ", page, re.M))
+    documented = set(
+        re.findall(
+            r"^\| `(linnaeus_\w+)` \|", (repository / "docs/http.md").read_text(), re.M
+        )
+    )
+
+    assert exported == documented
+
+
+def test_a_request_is_one_line_of_json(settings_for):
+    """With its id, and without the query, which may hold what a client mistyped."""
+    with running(settings_for()) as server:
+        response = send(server.client, RED, top_k=1)
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    (line,) = [entry for entry in lines if entry["event"] == "request"]
+    assert line["request_id"] == response.headers["X-Request-ID"]
+    assert (line["path"], line["status"], line["code"]) == ("/classify", 200, "ok")
+    assert (line["model"], line["batch_size"]) == ("colors", 1)
+
+
+@pytest.fixture
+def process(bundles):
+    """The service as a process of its own, and the URL that it logs."""
+    code = (
+        "from service.settings import load_settings; from service.server import serve;"
+        "from service.engine.engine import LaneEngine; settings = load_settings();"
+        "serve(settings, LaneEngine(settings))"
+    )
+    environment = {
+        **os.environ,
+        "LINNAEUS_MODELS": str(bundles),
+        "LINNAEUS_PORT": "0",
+        "LINNAEUS_LOG_FORMAT": "json",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    yield process, first["url"]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_stopping_process_finishes_what_it_accepted(process):
+    """SIGTERM: the slow request is answered, a late one refused, the end clean."""
+    process, url = process
+    answers = []
+
+    def slow() -> None:
+        answers.append(
+            httpx.post(f"{url}/classify?model=poison", content=SLOW_IMAGE, timeout=60)
+        )
+
+    with httpx.Client(base_url=url, timeout=60) as late:
+        late.get("/readyz").raise_for_status()  # connected before the port closes
+        thread = threading.Thread(target=slow)
+        thread.start()
+        while not metrics_of(late)["linnaeus_requests_in_flight",] > 1:
+            pass
+        process.send_signal(signal.SIGTERM)
+        ready = late.get("/readyz")
+        while ready.status_code == 200:
+            ready = late.get("/readyz")
+        refused = late.post("/classify", params={"model": "colors"}, content=RED)
+    thread.join()
+
+    assert (ready.status_code, ready.json()["code"]) == (503, "draining")
+    assert (refused.status_code, refused.json()["code"]) == (503, "draining")
+    assert answers[0].status_code == 200
+    assert process.wait(timeout=30) == 0
