@@ -1,0 +1,126 @@
+"""`linnaeus train`: config + data → **run folder** with weights, log and curves."""
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DATA_HELP = "Folder of the data sets; data.path is below it."
+
+
+def command(
+    config: Annotated[Path, typer.Argument(help="TOML file that describes the run.")],
+    data: Annotated[Path, typer.Option(envvar="LINNAEUS_DATA", help=DATA_HELP)] = Path(
+        "../shared/data"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/NAME-OF-CONFIG.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget; the epochs are planned from it.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Only search a learning rate.")
+    ] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Open the test split at the end, once.")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON file for the figures of --test.")
+    ] = None,
+) -> None:
+    """Train a network, or go on with a run that was interrupted."""
+    from training.config import read_config  # noqa: PLC0415 - torch is slow to load
+    from training.distributed import start_ranks  # noqa: PLC0415
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.networks import NetworkError  # noqa: PLC0415
+
+    changes = [*(change or []), *_length(minutes)]
+    try:
+        plan = read_config(config, tuple(changes))
+        folder = out or Path("runs") / config.stem
+        with start_ranks(device) as ranks:
+            if find_rate:
+                _find_rate(plan, data, folder, ranks)
+                return
+            _train(plan, data, folder, ranks, results if test else None, test=test)
+    except (TrainingError, NetworkError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+
+
+def _length(minutes: float | None) -> list[str]:
+    return [] if minutes is None else [f"train.minutes={minutes}"]
+
+
+def _train(
+    config: Any,
+    data: Path,
+    folder: Path,
+    ranks: Any,
+    results: Path | None,
+    *,
+    test: bool,
+) -> None:
+    from training.curves import draw_curves  # noqa: PLC0415
+    from training.runs import FINAL, train  # noqa: PLC0415
+
+    trained = train(config, root=data, folder=folder, ranks=ranks, live=sys.stderr)
+    if not ranks.first:
+        return
+    draw_curves(folder / "log.csv", folder / "curves.png")
+    outcome = trained.outcome
+    typer.echo(
+        f"{outcome.plan.epochs:.2f} epochs in {outcome.seconds:.0f} s; validation "
+        f"{outcome.scores}; weights in {folder / FINAL}"
+    )
+    if test:
+        _test(trained, results)
+
+
+def _test(trained: Any, results: Path | None) -> None:
+    from training.measure import (  # noqa: PLC0415
+        circumstances,
+        export,
+        test_accuracy,
+        write_results,
+    )
+
+    config = trained.config
+    graph = export(trained.network, config)
+    found = test_accuracy(graph, trained.splits.test, config)
+    typer.echo(f"test: {found}")
+    if results is None:
+        return
+    outcome = trained.outcome
+    write_results(
+        results,
+        {
+            "network": config.network.name,
+            "data": trained.splits.dataset.name,
+            "train_images": len(trained.splits.train),
+            "test": found,
+            "validation": outcome.scores,
+            "training_seconds": round(outcome.seconds, 1),
+            "plan": asdict(outcome.plan) | {"epochs": outcome.plan.epochs},
+            **circumstances(["linnaeus", "train", shlex.join(sys.argv[2:])]),
+            "config": config.model_dump(mode="json"),
+        },
+    )
+
+
+def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
+    from training.rate_finder import find_rate  # noqa: PLC0415
+
+    found = find_rate(config, root=data, folder=folder, ranks=ranks)
+    typer.echo(
+        f"multiply the learning rates by about {found.suggested:.3g} "
+        f"(curve in {found.picture})"
+    )
