@@ -237,6 +237,8 @@ def _apply(table: dict[str, Any], change: str) -> None:
     if not equals:
         raise ConfigError(f"{change!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
+    if sections == ["train"] and last in ("epochs", "minutes"):  # one or the other
+        table.get("train", {}).pop("minutes" if last == "epochs" else "epochs", None)
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
