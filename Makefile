@@ -19,8 +19,8 @@ SERVICE := $(VENV)/.installed-$(DEVICE)
 EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench startup figures cifar10-table \
-	image image-test compose-check constraints clean
+.PHONY: help setup serve test check format startup figures image image-test constraints \
+	clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \

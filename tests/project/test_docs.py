@@ -1,0 +1,171 @@
+"""Documents as promises: what they name exists, what they show runs."""
+
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = sorted(
+    page
+    for folder in (".", "docs", "deploy", "models", "bench", "training")
+    for page in (ROOT / folder).glob("*.md")
+)
+
+
+@pytest.fixture(params=PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def page(request) -> Path:
+    """Every page that people read."""
+    return request.param
+
+
+def commands(text: str) -> list[str]:
+    """Every command that a page shows in a block or between backquotes."""
+    blocks = [body for language, body in FENCE.findall(text) if language in ("", "sh")]
+    lines = [
+        line.partition("#")[0].strip() for block in blocks for line in block.split("\n")
+    ]
+    return lines + re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def test_every_link_leads_somewhere(page):
+    """A page that was moved takes its links with it."""
+    text = FENCE.sub("", page.read_text())
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
+
+    dead = [t for t in local if not target_exists(page, t)]
+
+    assert dead == []
+
+
+def target_exists(page: Path, target: str) -> bool:
+    """Whether file and heading of a relative link exist."""
+    name, _, anchor = target.partition("#")
+    file = (page.parent / name).resolve() if name else page
+    if not file.exists():
+        return False
+    if not anchor or file.suffix != ".md":
+        return True
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return anchor in {slug(heading) for heading in headings}
+
+
+def slug(heading: str) -> str:
+    """The anchor that a heading gets on the usual hosts."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_every_make_target_exists(page):
+    """`make serve` in a document is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile(), re.MULTILINE))
+
+    named = {
+        word
+        for command in commands(page.read_text())
+        if command.startswith("make ")
+        for word in command.split()[1:]
+        if re.fullmatch(r"[a-z][a-z0-9-]*", word)
+    }
+
+    assert named - targets == set()
+
+
+def makefile() -> str:
+    """The Makefile's text."""
+    return (ROOT / "Makefile").read_text()
+
+
+def test_make_help_lists_every_target():
+    """A verb that help does not list is known to its author only."""
+    [phony] = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile(), re.MULTILINE)
+    listed = re.findall(r"^([a-z0-9-]+):.*## ", makefile(), re.MULTILINE)
+
+    assert sorted(phony.replace("\\\n", " ").split()) == sorted(listed)
+
+
+def test_every_linnaeus_command_and_option_exists(page):
+    """Whoever copies a line from a document gets no `No such option`."""
+    for command in commands(page.read_text()):
+        found = re.match(r"(?:\S*/)?linnaeus ([a-z]+)(.*)", command)
+        if found is None:
+            continue
+        name, rest = found.groups()
+        assert name in cli.COMMANDS, command
+        options = set(re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", rest)) - {"--help"}
+        if options:
+            shown = help_of(name, *subcommand(name, rest))
+            assert [o for o in options if o not in shown] == [], command
+
+
+def subcommand(name: str, rest: str) -> list[str]:
+    """The second word, where the command is a group of commands."""
+    words = rest.split()
+    return words[:1] if name == "data" and words and words[0].isalpha() else []
+
+
+def help_of(*words: str) -> str:
+    """What `linnaeus … --help` prints."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(cli.app, [*words, "--help"])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself(name):
+    """`linnaeus NAME --help` imports what the command needs, and shows its usage."""
+    assert f"{name} [OPTIONS]" in help_of(name)
+
+
+def test_every_python_module_that_a_page_runs_exists(page):
+    """`python -m bench.load` in a document is a module of the checkout."""
+    modules = {
+        found.group(1)
+        for command in commands(page.read_text())
+        if (
+            found := re.search(
+                r"python3? -m ((?:bench|deploy|training)[\w.]*)", command
+            )
+        )
+    }
+
+    assert [module for module in modules if find_spec(module) is None] == []
+
+
+def test_the_readme_shows_the_test_command_that_runs_in_continuous_integration():
+    """One command for both, so they cannot disagree."""
+    script = (ROOT / ".ci/run").read_text()
+
+    assert "\nmake test " in (ROOT / "README.md").read_text()
+    assert script.splitlines()[-1] == "exec make test"
+
+
+def test_the_library_example_of_the_readme_runs(
+    tmp_path, sample_photos, imagenet_bundle
+):
+    """What a reader copies first must work as it stands."""
+    blocks = FENCE.findall((ROOT / "README.md").read_text())
+    [code] = [body for language, body in blocks if language == "python"]
+    (tmp_path / "models").symlink_to(imagenet_bundle.parent)
+    monarch = next(photo for photo in sample_photos if photo.name == "monarch")
+    shutil.copy(monarch.path, tmp_path / "photo.jpg")
+
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "monarch" in result.stdout.splitlines()[0]

@@ -1,0 +1,100 @@
+"""Figures in the documents against the records of their measurements.
+
+A figure carries a comment `<!-- record.json dotted.path -->`, with `* 100` after the path
+for per cent; the value in docs/results/record.json, written with as many decimals, must
+be the figure.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NUMBER = r"([\d,]+(?:\.\d+)?)"
+# 1,234.5 or **1.2**, a unit, and the comment that says whence
+FIGURE = re.compile(NUMBER + r"[^\d|\n]*?<!-- (\S+\.json) (\S+)( \* 100)? -->")
+MARKER = re.compile(r"<!-- \S+\.json")
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code, which may show what a marker looks like."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+FIGURES = [
+    (page.name, *found) for page in PAGES for found in FIGURE.findall(prose(page))
+]
+
+
+def value_at(record: Any, path: str) -> Any:
+    """The value at a dotted path; list places are numbers."""
+    for key in path.split("."):
+        record = record[int(key)] if isinstance(record, list) else record[key]
+    return record
+
+
+def as_written(value: float, figure: str) -> str:
+    """The value with the decimals and the thousands separators of the figure."""
+    decimals = len(figure.partition(".")[2])
+    return f"{value:,.{decimals}f}" if "," in figure else f"{value:.{decimals}f}"
+
+
+@pytest.mark.parametrize(
+    ("page", "figure", "record", "path", "percent"),
+    FIGURES,
+    ids=[f"{page}:{record}:{path}" for page, _, record, path, _ in FIGURES],
+)
+def test_a_figure_is_what_was_measured(page, figure, record, path, percent):
+    """Nobody has to remember the documents when something is measured again."""
+    value = value_at(json.loads((RESULTS / record).read_text()), path)
+
+    assert as_written(value * (100 if percent else 1), figure) == figure
+
+
+def test_every_marker_has_its_figure():
+    """A marker that the pattern does not read would be a figure that nobody checks."""
+    marked = sum(len(MARKER.findall(prose(page))) for page in PAGES)
+
+    assert len(FIGURES) == marked
+
+
+@pytest.mark.parametrize(
+    ("value", "figure", "right"),
+    [
+        (1.2345, "1.23", True),
+        (1.2345, "1.24", False),
+        (12345.6, "12,346", True),
+        (253.4, "253", True),
+        (0.5, "0.51", False),
+    ],
+)
+def test_a_figure_has_its_own_precision(value, figure, right):
+    """The check above can fail."""
+    assert (as_written(value, figure) == figure) is right
+
+
+def test_every_row_of_the_readmes_table_is_measured_or_says_that_it_is_not():
+    """No figure without a record."""
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+
+    bare = [r for r in rows if "not yet measured" not in r and not FIGURE.search(r)]
+
+    assert rows
+    assert bare == []
+
+
+@pytest.mark.parametrize("record", sorted({found[2] for found in FIGURES}))
+def test_a_record_keeps_its_circumstances(record):
+    """A number that cannot be measured again is an anecdote."""
+    kept = json.loads((RESULTS / record).read_text())
+
+    missing = {"commit", "machine", "versions", "command"} - kept.keys()
+    assert missing == set()
+    assert all(kept[name] for name in ("commit", "machine", "versions", "command"))
