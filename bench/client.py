@@ -9,8 +9,9 @@ compression, no chunked answers (it says so when it meets one), loopback only.
 import asyncio
 import ipaddress
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 MAX_HEADER_BYTES = 64 * 1024
@@ -63,7 +64,8 @@ def build_request(path: str, *, body: bytes, headers: Mapping[str, str]) -> byte
 class Connection(asyncio.Protocol):
     """One keep-alive connection; one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lost: Callable[["Connection"], None]) -> None:
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._needed: int | None = None  # bytes of header and body, once known
@@ -73,9 +75,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"a stream transport is needed, not {transport!r}")
-        self._transport = transport
+        # cast: uvloop's transports do what asyncio.Transport says without being one
+        self._transport = cast(asyncio.Transport, transport)
         self.open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionBrokenError(str(exc or "closed")))
+        self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -163,6 +165,8 @@ class Pool:
     def __init__(self, target: Target, *, connections: int) -> None:
         self._target = target
         self._idle: deque[Connection] = deque()
+        self._opened: set[Connection] = set()
+        self._none_open = asyncio.Event()
         self._free = asyncio.Semaphore(connections)
 
     async def send(self, request: bytes) -> Response:
@@ -182,25 +186,33 @@ class Pool:
             connection = self._idle.pop()
             if connection.open:
                 return connection
+        return await self._open()
+
+    async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_connection(
-                Connection, self._target.host, self._target.port
+                lambda: Connection(self._lost), self._target.host, self._target.port
             )
         except OSError as error:
             raise ConnectionBrokenError(str(error)) from error
+        self._opened.add(connection)
         return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._opened.discard(connection)
+        if not self._opened:
+            self._none_open.set()
 
     async def warm(self, connections: int) -> None:
         """Open connections ahead of a load: their opening is not to be measured."""
-        loop = asyncio.get_running_loop()
         for _ in range(connections):
-            _, connection = await loop.create_connection(
-                Connection, self._target.host, self._target.port
-            )
-            self._idle.append(connection)
+            self._idle.append(await self._open())
 
-    def close(self) -> None:
-        """Close every idle connection."""
-        while self._idle:
-            self._idle.pop().close()
+    async def close(self) -> None:
+        """Close every connection, and wait until they are."""
+        self._none_open.clear()
+        for connection in tuple(self._opened):
+            connection.close()
+        if self._opened:
+            await self._none_open.wait()

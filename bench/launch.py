@@ -21,6 +21,7 @@ from bench.client import Target
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 ASK_EVERY_S = 0.1
+MAX_ERRORS = 150  # some answer 404 or 503 for seconds while they start
 
 
 class LaunchError(RuntimeError):
@@ -78,13 +79,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def _await_answer(
     process: subprocess.Popen[bytes], target: Target, probe: Body, log: Any
 ) -> None:
-    started_s = time.monotonic()
+    started_s, errors = time.monotonic(), 0
     while time.monotonic() - started_s < START_TIMEOUT_S:
         if process.poll() is not None:
             raise LaunchError(f"ended with {process.returncode}: {_last_words(log)}")
-        with contextlib.suppress(OSError, urllib.error.HTTPError):
+        try:
             ask(target, probe)
             return
+        except urllib.error.HTTPError as error:
+            errors += 1
+            if errors > MAX_ERRORS:
+                raise LaunchError(f"answers {error}: {_last_words(log)}") from error
+        except OSError:  # not listening yet
+            pass
         time.sleep(ASK_EVERY_S)
     raise LaunchError(f"no answer in {START_TIMEOUT_S:.0f} s: {_last_words(log)}")
 

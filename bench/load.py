@@ -86,7 +86,7 @@ async def offer(load: Load, target: Target) -> list[Shot]:
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        pool.close()
+        await pool.close()
 
 
 async def _fire(
@@ -136,7 +136,7 @@ async def saturate(
                 await asyncio.sleep(BROKEN_PAUSE_S)
 
     await asyncio.gather(*(one_connection(first) for first in range(connections)))
-    pool.close()
+    await pool.close()
     return shots
 
 

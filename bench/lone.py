@@ -44,7 +44,7 @@ async def one_by_one(
         spent_ms.append((time.perf_counter() - started_s) * 1e3)
         if response.status != 200:
             raise RuntimeError(f"status {response.status}: {response.body[:300]!r}")
-    pool.close()
+    await pool.close()
     return spent_ms[WARM:]
 
 

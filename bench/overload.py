@@ -52,7 +52,7 @@ def measure(
         "seconds": options.seconds,
         "deadline_ms": options.deadline_ms,
         "capacity_per_s": capacity,
-        "goodput_of_capacity": summary.goodput_per_s / capacity,
+        "of_capacity": summary.goodput_per_s / capacity,
         "refusal_p99_ms": refusal_p99_ms(shots),
         "summary": dataclasses.asdict(summary),
     }

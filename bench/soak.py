@@ -83,7 +83,7 @@ class Soak:
                 await self._one(pool)
 
         await asyncio.gather(*(one_client() for _ in range(connections)))
-        pool.close()
+        await pool.close()
 
     async def _one(self, pool: Pool) -> None:
         weights = [kind.share for kind in self._kinds]
@@ -108,6 +108,7 @@ async def leave(target: Target, request: bytes) -> None:
         writer.write(request)
         await writer.drain()
         writer.transport.abort()
+        await writer.wait_closed()
 
 
 def judge(samples: Sequence[Usage]) -> dict[str, Any]:

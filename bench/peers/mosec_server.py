@@ -24,8 +24,8 @@ class Preprocess(Worker):
         self._decoder = Served.from_environment().load_decoder()
 
     def deserialize(self, data: bytes) -> bytes:
-        """The raw body is the image."""
-        return data
+        """The raw body is the image; Mosec hands over a bytearray."""
+        return bytes(data)
 
     def forward(self, data: bytes) -> Any:
         """One image."""
@@ -58,8 +58,8 @@ class Classify(Infer):
     """bytes → answers, in one process."""
 
     def deserialize(self, data: bytes) -> bytes:
-        """The raw body is the image."""
-        return data
+        """The raw body is the image; Mosec hands over a bytearray."""
+        return bytes(data)
 
     def forward(self, data: Any) -> Any:
         """A list of image files, or one where batching is off."""

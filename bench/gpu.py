@@ -1,0 +1,117 @@
+"""graphs + GPU → **table**: which way of running batches is fastest, and is it right.
+
+NOT YET RUN ON A GPU: no figure of it stands anywhere yet. One command, for a host that
+has torch (its CUDA 13 and cuDNN 9 are used), onnxruntime-gpu, onnx, pydantic, Pillow:
+
+    python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu   # anywhere
+    python -m bench.gpu --graphs build/gpu --json docs/results/gpu.json    # on the GPU
+
+It shows that CUDA really runs the graph (first provider, nodes by provider), compares
+logits with the CPU, sweeps strategy x convolution search x layout for each graph,
+steadily at each bucket and with mixed batch sizes, and runs two batches in flight with
+the best. Without a GPU it says so and exits with 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bench.circumstances import write_record
+from bench.gpu_runners import Options, build_runner
+from bench.gpu_sweep import (
+    Subject,
+    arrangements,
+    describe_flight,
+    in_flight,
+    load_subjects,
+    measure,
+    nodes_by_provider,
+)
+from classifier.session import cuda_problem
+
+BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def sweep(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one graph."""
+    nodes = nodes_by_provider(subject, Options())
+    print(f"{subject.name} {subject.precision}: nodes by provider {nodes}", flush=True)
+    rows = [
+        measure(
+            subject, strategy, how, buckets=options.buckets, seconds=options.seconds
+        )
+        for strategy, how in arrangements()
+    ]
+    right = [row for row in rows if row.get("right")]
+    best = max(right, key=lambda row: row["mixed_images_per_s"], default=None)
+    return {"nodes": nodes, "rows": rows, "flight": fly(subject, best, options)}
+
+
+def fly(
+    subject: Subject, best: dict[str, Any] | None, options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """One and two batches in flight with the best arrangement, largest bucket."""
+    if best is None:
+        return None
+    how = Options("cuda", best["conv_search"], best["prefer_nhwc"])
+    batch = subject.noise(max(options.buckets))
+    rates = {}
+    for flights in (1, 2):
+        runners = [
+            build_runner(best["strategy"], subject.graph, how, options.buckets)
+            for _ in range(flights)
+        ]
+        rates[flights] = in_flight(runners, batch, seconds=options.seconds)
+    flight = {"strategy": best["strategy"], "images_per_s": rates}
+    print(describe_flight(subject, flight), flush=True)
+    return flight
+
+
+def preload_cuda() -> None:
+    """torch brings the CUDA and cuDNN libraries: to be imported before a session."""
+    if find_spec("torch") is not None:
+        import torch  # noqa: PLC0415  only where there is a GPU
+
+        print(f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}")
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--graphs", type=Path, required=True, help="NAME.PRECISION.onnx"
+    )
+    parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS)
+    parser.add_argument("--seconds", type=float, default=1.0, help="each figure")
+    parser.add_argument("--only", nargs="+", help="names of graphs")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Sweep; the record is written after every graph, so a cut run keeps its rows."""
+    options = read_arguments(arguments)
+    problem = cuda_problem()
+    if problem is not None:
+        print(f"nothing was measured: {problem}", file=sys.stderr)
+        return 2
+    preload_cuda()
+    found: dict[str, Any] = {}
+    for subject in load_subjects(options.graphs):
+        if options.only and subject.name not in options.only:
+            continue
+        found[f"{subject.name} {subject.precision}"] = sweep(subject, options)
+        if options.json is not None:
+            write_record(options.json, {"gpu": found})
+    return 0 if found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""records → goal table."""
+
+import json
+
+import pytest
+
+from bench.goals import GOALS, at_least, at_most, digits, judge, main, photos, soak
+from bench.peers import report
+from bench.peers.comparison import Standing
+
+
+def standing(name, setting, precision, *rates):
+    """A contestant with a rate a round."""
+    rounds = [
+        {
+            "requests_per_s": rate,
+            "p50_ms": 1000 / rate,
+            "p99_ms": 2000 / rate,
+            "failed": 0,
+            "memory_mb": 100,
+        }
+        for rate in rates
+    ]
+    return Standing(name, setting, precision, "defaults", rounds)
+
+
+def limit(precision, rate):
+    """The in-process limit of a precision."""
+    row = Standing(report.LIMIT, precision, precision, "two workers")
+    row.rounds.append({"requests_per_s": rate})
+    return row
+
+
+PHOTOS = report.rows(
+    [
+        limit("fp32", 250.0),
+        limit("int8", 400.0),
+        standing("Linnaeus", "fp32", "fp32", 200, 240, 230),
+        standing("Linnaeus", "int8", "int8", 380),
+        standing("Mosec", "documented", "fp32", 146),
+        standing("Mosec", "tuned", "fp32", 220),
+        standing("FastAPI", "documented", "fp32", 115),
+    ]
+)
+
+
+def test_a_contestant_counts_by_the_median_of_its_rounds():
+    """One lucky round is not its speed."""
+    row = report.find(PHOTOS, "Linnaeus", "fp32")
+
+    assert row["requests_per_s"] == 230
+
+
+def test_goals_are_ratios_within_one_comparison():
+    """To the limit of the same precision, and to the best peer of a setting."""
+    measured = {verdict.goal: verdict.measured for verdict in photos({"rows": PHOTOS})}
+
+    assert measured["Lite0 fp32, of the in-process limit"] == pytest.approx(230 / 250)
+    assert measured["Lite0 fp32, x best documented peer"] == pytest.approx(230 / 146)
+    assert measured["Lite0 fp32, x best tuned peer"] == pytest.approx(230 / 220)
+    assert measured["Lite0 int8, x our fp32"] == pytest.approx(380 / 230)
+    assert measured["Lite0 p99, x best peer's"] == pytest.approx(220 / 230)
+
+
+def test_a_peer_that_failed_is_not_the_best():
+    """It stays in the table, without a rate."""
+    broken = Standing("Mosec", "tuned", "fp32", "defaults", failure="did not start")
+    rows = report.rows([standing("Linnaeus", "auto", "auto", 9000), broken])
+
+    assert [verdict.passed for verdict in digits({"rows": rows})] == [None] * 3
+    assert "failed" in report.markdown("digits", rows)
+
+
+def test_the_table_has_a_line_for_each_contestant_fastest_first():
+    """With its share of the limit."""
+    lines = report.markdown("photos", PHOTOS).splitlines()
+
+    assert lines[4].startswith("| in-process limit | int8 | 400.0 | 1.00 |")
+    assert "| Linnaeus | fp32 | 230.0 | 0.92 | 4.3 | 8.7 | 0 | 100 |" in lines
+
+
+def test_a_plot_is_drawn(tmp_path):
+    """A picture of some size, with every name that was measured."""
+    pytest.importorskip("matplotlib")
+
+    report.plot("photos", PHOTOS, tmp_path / "photos.png")
+
+    assert (tmp_path / "photos.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_measured_is_neither_pass_nor_fail():
+    """And the command that prints it does not succeed."""
+    verdicts = [verdict for goals in GOALS.values() for verdict in goals({})]
+
+    assert {verdict.passed for verdict in verdicts} == {None}
+
+
+def test_the_command_fails_until_every_goal_is_met(tmp_path, capsys):
+    """An empty folder has met none."""
+    assert main(["--results", str(tmp_path)]) == 1
+    assert "not yet measured" in capsys.readouterr().out
+
+
+def test_records_are_read_by_their_names(tmp_path):
+    """What `bench.lone` wrote is judged as the lone request."""
+    record = {"lone_ms": 5.0, "goal_ms": 10.0}
+    (tmp_path / "lone.json").write_text(json.dumps(record))
+
+    measured = {v.goal: v.measured for v in judge(tmp_path)}
+
+    assert measured["lone request, of 1.1 x (decode + run + 1 ms)"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("verdict", "passed"),
+    [
+        (at_least("a", 2, 2.0), True),
+        (at_least("a", 2, 1.99), False),
+        (at_most("a", 0, 0), True),
+        (at_most("a", 0, 1), False),
+    ],
+)
+def test_a_bound_includes_itself(verdict, passed):
+    """0.9 of capacity is met by 0.9."""
+    assert verdict.passed is passed
+
+
+def test_a_leak_fails_the_soak():
+    """It is a count: none is allowed."""
+    record = {"requests": 200_000, "rss_spread": 0.01, "no_leaks": False}
+
+    assert [verdict.passed for verdict in soak(record)] == [True, True, False]

@@ -1,0 +1,174 @@
+"""The GPU sweep, as far as a machine without a GPU can prove it."""
+
+import numpy as np
+import onnx
+import pytest
+
+from bench import gpu
+from bench.gpu_runners import STRATEGIES, Options, bucket_of, build_runner, pad
+from bench.gpu_sweep import (
+    Subject,
+    arrangements,
+    images_per_s,
+    in_flight,
+    load_subjects,
+    measure,
+    mixed_batches,
+    nodes_by_provider,
+)
+from bench.skeleton import LEFT_OUT, fill, strip
+from classifier.session import cuda_problem
+from tests.synthetic import graph
+
+CPU = Options(device="cpu")
+BUCKETS = (1, 2, 4)
+ON_CPU = [strategy for strategy in STRATEGIES if strategy != "graph-a-bucket"]
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """Three colors, 8 x 8."""
+    return Subject("colors", "fp32", graph(), (8, 8, 3))
+
+
+@pytest.mark.parametrize("strategy", ON_CPU)
+def test_every_strategy_answers_like_the_plain_one(subject, strategy):
+    """Padding, bound buffers and sessions a bucket change no logit, at any size."""
+    runner = build_runner(strategy, subject.graph, CPU, BUCKETS)
+    plain = build_runner("exact", subject.graph, CPU, BUCKETS)
+
+    for n in (1, 3, 4, 2, 3):
+        batch = subject.noise(n, seed=n)
+        np.testing.assert_allclose(runner.run(batch), plain.run(batch), rtol=1e-6)
+
+
+def test_a_batch_goes_into_the_smallest_bucket_that_holds_it():
+    """And none holds what is larger than all."""
+    assert [bucket_of(n, (4, 1, 2)) for n in (1, 2, 3, 4)] == [1, 2, 4, 4]
+    with pytest.raises(ValueError, match="largest bucket, 4"):
+        bucket_of(5, (1, 2, 4))
+
+
+def test_padding_is_black_and_behind():
+    """The images keep their places."""
+    padded = pad(np.full((2, 1, 1, 3), 7, np.uint8), 4)
+
+    assert padded.shape == (4, 1, 1, 3)
+    assert padded[:2].min() == 7
+    assert padded[2:].max() == 0
+
+
+def test_a_row_says_how_wrong_a_runner_is(subject):
+    """On the CPU the sweep measures itself, so the error is zero."""
+    row = measure(subject, "padded", CPU, buckets=(1, 2, 32), seconds=0.01)
+
+    assert row["right"]
+    assert row["relative_error"] == pytest.approx(0, abs=1e-6)
+    assert set(row["images_per_s"]) == {1, 2, 32}
+    assert row["mixed_images_per_s"] > 0
+
+
+def test_a_refused_arrangement_is_a_row_too(subject):
+    """One option that a driver refuses must not end the sweep."""
+    row = measure(subject, "padded", CPU, buckets=(1,), seconds=0.01)
+
+    assert "exceeds the largest bucket" in row["failure"]
+
+
+def test_the_sweep_tries_everything_once():
+    """Strategies x searches x layouts."""
+    tried = list(arrangements())
+
+    assert len(set(tried)) == len(tried) == len(STRATEGIES) * 2 * 2
+    assert {options.device for _, options in tried} == {"cuda"}
+
+
+def test_two_in_flight_count_both(subject):
+    """Their rates add up."""
+    runners = [build_runner("bound", subject.graph, CPU, BUCKETS) for _ in range(2)]
+
+    assert in_flight(runners, subject.noise(4), seconds=0.01) > 0
+
+
+def test_a_rate_counts_whole_batches():
+    """The batches go round, the first time to warm."""
+    seen = []
+
+    rate = images_per_s(lambda batch: seen.append(len(batch)), [[0], [0, 0]], seconds=0)
+
+    assert rate > 0
+    assert seen[:3] == [1, 2, 1]
+
+
+def test_mixed_batches_cover_the_sizes_and_repeat(subject):
+    """Seeded, so that every arrangement gets the same traffic."""
+    sizes = [len(batch) for batch in mixed_batches(subject, largest=4)]
+
+    assert sizes == [len(batch) for batch in mixed_batches(subject, largest=4)]
+    assert set(sizes) == {1, 2, 3, 4}
+
+
+def test_the_profile_says_who_computed(subject):
+    """Here the CPU, and nobody else."""
+    assert set(nodes_by_provider(subject, CPU)) == {"CPUExecutionProvider"}
+
+
+def big_graph():
+    """A graph with a weight big enough to be left out."""
+    return graph(classes=2000)
+
+
+def test_a_skeleton_leaves_out_what_is_big():
+    """It shrinks to a fraction, and says what is missing."""
+    whole = big_graph()
+
+    skeleton = strip(whole)
+
+    assert len(skeleton) < len(whole) / 10
+    missing = [
+        tensor
+        for tensor in onnx.load_from_string(skeleton).graph.initializer
+        if tensor.doc_string == LEFT_OUT
+    ]
+    assert [tuple(tensor.dims) for tensor in missing] == [(3, 2000)]
+
+
+def test_a_filled_skeleton_runs_and_repeats():
+    """The same seed gives the same weights on every host."""
+    filled = fill(strip(big_graph()), seed=3)
+
+    assert filled == fill(strip(big_graph()), seed=3)
+    assert filled != fill(strip(big_graph()), seed=4)
+    runner = build_runner("exact", filled, CPU, BUCKETS)
+    assert np.isfinite(runner.run(np.zeros((2, 8, 8, 3), np.uint8))).all()
+
+
+def test_a_whole_graph_is_not_touched_by_filling():
+    """Trained weights stay trained."""
+    whole = big_graph()
+
+    refilled = onnx.load_from_string(fill(whole))
+
+    assert refilled == onnx.load_from_string(whole)
+
+
+def test_subjects_are_named_by_their_files(tmp_path):
+    """NAME.PRECISION.onnx."""
+    (tmp_path / "colors.v2.fp32.onnx").write_bytes(graph())
+
+    (subject,) = load_subjects(tmp_path)
+
+    assert (subject.name, subject.precision) == ("colors.v2", "fp32")
+    assert subject.shape == (8, 8, 3)
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path, capsys):
+    """A table from the CPU under the name of a GPU would be worse than none."""
+    record = tmp_path / "gpu.json"
+
+    code = gpu.main(["--graphs", str(tmp_path), "--json", str(record)])
+
+    assert code == 2
+    assert "nothing was measured" in capsys.readouterr().err
+    assert not record.exists()
