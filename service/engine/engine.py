@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -37,6 +38,7 @@ class LaneEngine:
         self._models: dict[ModelKey, ServedModel] = {}
         self._changed = threading.Condition()
         self._lanes: list[Lane] = []
+        self.inline: InlineLane | None = None
         self._lost = 0
         self._started = False
         self._draining = False
@@ -73,7 +75,7 @@ class LaneEngine:
         self._loop = asyncio.get_running_loop()
         models = await asyncio.to_thread(load_models, self._settings)
         self._models = {model.key: model for model in models}
-        self._inline = InlineLane(self._models, self._loop)
+        self.inline = InlineLane(self._models, self._loop)
         lanes = available_cores()
         self._backlog = Backlog(capacity=self._settings.queue_capacity, lanes=lanes)
         for model in models:
@@ -95,8 +97,8 @@ class LaneEngine:
             ServiceError: overloaded, draining, too late, or broken.
         """
         self._check_open()
-        future = self._inline.submit(key, data, deadline)
-        if future is not None:
+        future: asyncio.Future[Settled] = self._loop.create_future()
+        if self.inline and self.inline.submit(key, data, partial(_set, future)):
             return _unwrap(await future)
         ticket = self._ticket(key, data, deadline)
         self._offer([ticket])
@@ -221,8 +223,13 @@ class LaneEngine:
 
 def _settle(results: Results) -> None:
     for ticket, settled in results:
-        if ticket.future is not None and not ticket.future.done():
-            ticket.future.set_result(settled)
+        if ticket.future is not None:
+            _set(ticket.future, settled)
+
+
+def _set(future: "asyncio.Future[Settled]", settled: Settled) -> None:
+    if not future.done():  # its sender may have left
+        future.set_result(settled)
 
 
 def _unwrap(settled: Settled) -> Outcome:

@@ -7,7 +7,8 @@ as one batch in the next, so batches grow with the load by themselves.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,6 +27,17 @@ LIMITS = DecodeLimits(max_pixels=128 * 128)
 MAX_BATCH = 32
 
 
+Settle = Callable[[Settled], None]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A decoded image, and whom to tell."""
+
+    ticket: Ticket
+    settle: Settle
+
+
 class InlineLane:
     """Serves the models that are cheap enough. Lives on one event loop."""
 
@@ -34,45 +46,51 @@ class InlineLane:
     ) -> None:
         self._models = {key: model for key, model in models.items() if model.inline}
         self._loop = loop
-        self._waiting: dict[ModelKey, list[Ticket]] = {}
+        self._waiting: dict[ModelKey, list[Waiting]] = {}
 
-    def submit(
-        self, key: ModelKey, data: bytes, deadline: float | None
-    ) -> "asyncio.Future[Settled] | None":
-        """Take an image if model and image are small; None sends it to a lane.
+    def serves(self, key: ModelKey) -> bool:
+        """Whether images for that model may come here at all."""
+        return key in self._models
+
+    def submit(self, key: ModelKey, data: bytes, settle: Settle) -> bool:
+        """Take an image if model and image are small; False sends it to a lane.
+
+        `settle` is called in the next turn of the loop, or by `flush`.
 
         Raises:
             ImageError: the image cannot be used.
         """
         model = self._models.get(key)
         if model is None or len(data) > MAX_BYTES:
-            return None
+            return False
         arrived = time.monotonic()
         try:
             ready = preprocess(data, model.manifest.preprocess, limits=LIMITS)
         except ImageTooLargeError:
-            return None  # a lane decides by the real limits
-        ticket = Ticket(key, data, arrived, deadline, future=self._loop.create_future())
-        ticket.taken, ticket.ready, ticket.decoded = arrived, ready, time.monotonic()
+            return False  # a lane decides by the real limits
+        ticket = Ticket(key, data, arrived, None, ready=ready)
+        ticket.taken, ticket.decoded = arrived, time.monotonic()
         waiting = self._waiting.setdefault(key, [])
-        waiting.append(ticket)
+        waiting.append(Waiting(ticket, settle))
         if len(waiting) == 1:
             self._loop.call_soon(self._run, key)
-        return ticket.future
+        return True
+
+    def flush(self) -> None:
+        """Run what waits now, for a caller that cannot wait for the next turn."""
+        for key in list(self._waiting):
+            self._run(key)
 
     def _run(self, key: ModelKey) -> None:
         waiting = self._waiting.pop(key, [])
         for start in range(0, len(waiting), MAX_BATCH):
-            self._run_batch(self._models[key], waiting[start : start + MAX_BATCH])
+            _run_batch(self._models[key], waiting[start : start + MAX_BATCH])
 
-    def _run_batch(self, model: ServedModel, tickets: list[Ticket]) -> None:
-        tickets = [t for t in tickets if t.future and not t.future.done()]
-        pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
-        if not pixels:
-            return
-        began = time.monotonic()
-        rows = run_isolated(model.narrow.run, np.stack(pixels))
-        run = began, time.monotonic(), len(rows)
-        for ticket, row in zip(tickets, rows, strict=True):
-            if ticket.future is not None:
-                ticket.future.set_result(outcome(ticket, row, run))
+
+def _run_batch(model: ServedModel, waiting: list[Waiting]) -> None:
+    pixels = [w.ticket.ready.pixels for w in waiting if w.ticket.ready]
+    began = time.monotonic()
+    rows = run_isolated(model.narrow.run, np.stack(pixels))  # each float32 [K]
+    run = began, time.monotonic(), len(rows)
+    for each, row in zip(waiting, rows, strict=True):
+        each.settle(outcome(each.ticket, row, run))
