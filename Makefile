@@ -17,9 +17,10 @@ RUN := $(BIN)/python -m
 PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SERVICE := $(VENV)/.installed-$(DEVICE)
 EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
+PEERS := .venv-peers/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format startup figures image image-test constraints \
+.PHONY: help setup serve test check format bench startup figures image image-test constraints \
 	clean
 
 help: ## this list
@@ -43,6 +44,10 @@ format: $(EVERYTHING) ## put every file into the one format
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
+bench: $(EVERYTHING) $(PEERS) ## every serving goal, with our peers beside us (leave the machine alone)
+	for name in limit peers overload fairness lone soak goals; do \
+		$(RUN) bench.$$name || exit 1; done
+
 startup: $(SERVICE) ## size of the installation and seconds to ready → docs/results/startup.json
 	$(RUN) bench.startup
 
@@ -59,7 +64,7 @@ constraints: $(EVERYTHING) ## write constraints.txt from what is installed and t
 	$(RUN) deploy.constraints
 
 clean: ## forget the environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Linnaeus needs Python 3.11 or newer: make PYTHON=path/to/python" >&2; exit 1; }
@@ -73,4 +78,10 @@ $(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
 $(EVERYTHING): $(SERVICE)
 	@echo "Installing training and tests into $(VENV) …"
 	$(PIP) --editable '.[$(DEVICE),import,train,pretrained,dev]'
+	@touch $@
+
+# Their own environment: they choose versions that are not ours.
+$(PEERS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,peers]'
 	@touch $@

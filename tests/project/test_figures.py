@@ -1,8 +1,7 @@
 """Figures in the documents against the records of their measurements.
 
-A figure carries a comment `<!-- record.json dotted.path -->`, with `* 100` after the path
-for per cent; the value in docs/results/record.json, written with as many decimals, must
-be the figure.
+A figure carries a comment `<!-- record.json path.in.it -->`, with `* 100` for per cent;
+the value there, in docs/results/, written with as many decimals, must be the figure.
 """
 
 import json
