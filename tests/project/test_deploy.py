@@ -1,0 +1,66 @@
+"""Files for other people's machines, held to what the service really has."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+METRIC = re.compile(r"\blinnaeus_[a-z_]+")
+
+
+def documented_metrics() -> set[str]:
+    """What docs/http.md lists, with the series that a histogram has."""
+    names = set(
+        re.findall(r"^\| `(linnaeus_\w+)`", (ROOT / "docs/http.md").read_text(), re.M)
+    )
+    return names | {f"{n}_{part}" for n in names for part in ("bucket", "sum", "count")}
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "grafana.json"])
+def test_every_metric_that_is_watched_exists(name):
+    """A dashboard of a metric that was renamed shows a calm, empty panel."""
+    used = set(METRIC.findall((DEPLOY / "monitoring" / name).read_text()))
+
+    assert used
+    assert used - documented_metrics() == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deploy/kubernetes/linnaeus.yaml",
+        "deploy/systemd/linnaeus.service",
+        "Dockerfile",
+    ],
+)
+def test_every_setting_that_is_given_exists(name):
+    """An unknown setting stops the service, in production, at its start."""
+    text = re.sub(r"^\s*#.*", "", (ROOT / name).read_text(), flags=re.MULTILINE)
+    given = set(re.findall(r"LINNAEUS_[A-Z_]+", text))
+
+    assert given
+    assert given <= {f"LINNAEUS_{field.upper()}" for field in Settings.model_fields}
+
+
+def test_kubernetes_waits_longer_than_the_service_drains():
+    """Otherwise accepted requests are killed half-way."""
+    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
+    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+    environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    timeout_s = Settings.model_fields["drain_timeout_s"].default
+
+    drain_s = float(environment["LINNAEUS_DRAIN_NOTICE_S"]) + timeout_s
+    assert pod["terminationGracePeriodSeconds"] > drain_s
+
+
+def test_kubernetes_makes_no_variables_that_stop_the_service():
+    """A Service called linnaeus sets LINNAEUS_PORT=tcp://… unless links are off."""
+    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
+    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+
+    assert pod["enableServiceLinks"] is False
