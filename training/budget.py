@@ -86,7 +86,7 @@ def make_plan(
         steps = steps_within(config.minutes * 60, costs, work)
     if steps < 1:
         raise ConfigError(
-            f"{config.minutes} minutes or {config.epochs} epochs is less than one step; "
+            f"{config.minutes} minutes or {config.epochs} epochs is less than a step; "
             f"measured seconds a step: {measured}"
         )
     return Plan(steps, work.steps_per_epoch, precision, measured)

@@ -51,7 +51,7 @@ class Outcome:
     scores: Scores  # of the kept weights on validation; empty without one
 
 
-def fit(
+def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     network: nn.Module,
     config: Config,
     *,

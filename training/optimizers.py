@@ -48,8 +48,11 @@ class Optimizers:
             self._configs.append(config)
             self._optimizers.append(_build(config, parameters))
 
-    def schedule(self, progress: float) -> float:
-        """Set all learning rates for this point of the training; answers the factor."""
+    def schedule(self, progress: float, *, multiple: float = 1.0) -> None:
+        """Set all learning rates for this point of the training.
+
+        `multiple` goes over all of them: it is what a search for a good rate varies.
+        """
         factor = schedule.factor(
             progress,
             shape=self._shape.shape,
@@ -64,17 +67,10 @@ class Optimizers:
                 else schedule.until(progress, end=config.until)
             )
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * own
+                group["lr"] = config.learning_rate * own * multiple
                 if own == 0 and config.until is not None and self._freezes:
                     for parameter in group["params"]:
                         parameter.requires_grad_(False)
-        return factor
-
-    def scale(self, multiple: float) -> None:
-        """Multiply every learning rate set before: for the search of a good one."""
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] *= multiple
 
     def step(self) -> None:
         """Update the parameters from their gradients."""

@@ -16,7 +16,7 @@ from training.arithmetic import normalize, to_images
 from training.checkpoint import write_checkpoint
 from training.config import Config
 from training.data import Dataset, Splits, cut, load_dataset
-from training.data.batches import Order, open_batches
+from training.data.batches import Batches, Order, open_batches
 from training.data.relabel import as_binary
 from training.distributed import Ranks
 from training.errors import ConfigError
@@ -60,25 +60,20 @@ def open_splits(config: Config, root: Path) -> Splits:
     )
 
 
-def train(
-    config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
-) -> Trained:
-    """Train from a config, or go on where the run in `folder` was interrupted."""
-    folder.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a training starts from."""
+
+    splits: Splits
+    objective: Objective
+    batches: Batches
+    network: Network
+
+
+def prepare(config: Config, *, root: Path, ranks: Ranks) -> Prepared:
+    """Open the data and build a fresh network."""
     splits = open_splits(config, root)
-    objective = build_objective(
-        config.task,
-        labels=len(splits.dataset.label_names),
-        label_smoothing=config.train.label_smoothing,
-    )
-    room = Room(folder, ranks, live)
-    if config.transfer is not None:
-        network, outcome = transfer(
-            config, splits, objective, room=room, cache=folder.parent / FEATURES
-        )
-        trained = Trained(config, network, splits, objective, outcome)
-        write_final(trained, folder / FINAL)
-        return trained
+    objective = plain_objective(config, splits)
     order = Order(
         len(splits.train),
         config.train.batch_size,
@@ -94,21 +89,53 @@ def train(
         resident_mib=config.data.resident_mib,
     )
     network = build_network(config, splits, objective)
-    watched = len(splits.validation) > 0
-    outcome = fit(
-        network,
-        config,
-        train=batches,
-        validation=(
-            Validation(splits.validation, config.data, objective) if watched else None
-        ),
-        objective=objective,
-        room=room,
-    )
-    trained = Trained(config, network, splits, objective, outcome)
+    return Prepared(splits, objective, batches, network)
+
+
+def train(
+    config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
+) -> Trained:
+    """Train from a config, or go on where the run in `folder` was interrupted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    room = Room(folder, ranks, live)
+    train_as = _train_anew if config.transfer is None else _train_by_transfer
+    trained = train_as(config, root, room)
     if ranks.first:
         write_final(trained, folder / FINAL)
     return trained
+
+
+def _train_anew(config: Config, root: Path, room: Room) -> Trained:
+    ready = prepare(config, root=root, ranks=room.ranks)
+    split = ready.splits.validation
+    watched = Validation(split, config.data, ready.objective) if len(split) else None
+    outcome = fit(
+        ready.network,
+        config,
+        train=ready.batches,
+        validation=watched,
+        objective=ready.objective,
+        room=room,
+    )
+    return Trained(config, ready.network, ready.splits, ready.objective, outcome)
+
+
+def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
+    splits = open_splits(config, root)
+    objective = plain_objective(config, splits)
+    network, outcome = transfer(
+        config, splits, objective, room=room, cache=room.folder.parent / FEATURES
+    )
+    return Trained(config, network, splits, objective, outcome)
+
+
+def plain_objective(config: Config, splits: Splits) -> Objective:
+    """The objective of the config's task, for the labels of the data."""
+    return build_objective(
+        config.task,
+        labels=len(splits.dataset.label_names),
+        label_smoothing=config.train.label_smoothing,
+    )
 
 
 def build_network(config: Config, splits: Splits, objective: Objective) -> Network:

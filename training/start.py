@@ -20,7 +20,7 @@ CHECKPOINT = "last.pt"
 LOOKAHEAD_DECAY = 0.95  # a step; Jordan, arXiv:2404.00498
 
 
-def begin(
+def begin(  # noqa: PLR0913 - what `fit` was given
     network: nn.Module,
     config: Config,
     *,

@@ -82,8 +82,8 @@ def saved_run(path: Path, config: Config, *, device: str) -> dict[str, Any] | No
     differing = sorted(k for k in ours if saved.get("config", {}).get(k) != ours[k])
     if differing:
         raise CheckpointError(
-            f"{path} was made with another config: {', '.join(differing)} differ; go on "
-            "with the old config, or begin anew in another folder"
+            f"{path} was made with another config: {', '.join(differing)} differ; go "
+            "on with the old config, or begin anew in another folder"
         )
     return saved
 

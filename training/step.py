@@ -52,12 +52,13 @@ class Steps:
         moment: Moment,
         *,
         precision: Precision,
+        multiple: float = 1.0,
     ) -> Tensor:
-        """One update; answers the loss, detached."""
+        """One update, its rates times `multiple`; answers the loss, detached."""
         generator = seed_step(
             self._config.seed, moment.step, self._rank, batch.pixels.device
         )
-        optimizers.schedule(moment.progress)
+        optimizers.schedule(moment.progress, multiple=multiple)
         augmentation = self._config.augment
         mixing = bool(augmentation.mixup or augmentation.cutmix)
         images = self.images(batch, moment, generator)

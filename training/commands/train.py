@@ -117,10 +117,14 @@ def _test(trained: Any, results: Path | None) -> None:
 
 
 def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
-    from training.rate_finder import find_rate  # noqa: PLC0415
+    from training.rate_finder import draw_rates, find_rate  # noqa: PLC0415
+    from training.runs import prepare  # noqa: PLC0415
 
-    found = find_rate(config, root=data, folder=folder, ranks=ranks)
+    ready = prepare(config, root=data, ranks=ranks)
+    curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_rates(curve, folder / "rates.png")
     typer.echo(
-        f"multiply the learning rates by about {found.suggested:.3g} "
-        f"(curve in {found.picture})"
+        f"multiply the learning rates by about {curve.suggested:.3g}; the curve is in "
+        f"{folder / 'rates.png'}"
     )
