@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from classifier.errors import BundleError
 from classifier.golden import Golden, read_golden, write_golden
-from classifier.manifest import FileName, GraphVariant, Manifest, Precision
+from classifier.manifest import FILE_NAME, GraphVariant, Manifest, Precision
 
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
 MAX_MANIFEST_BYTES = 32 * 2**20
@@ -76,7 +76,7 @@ def resolve(path: Path, version: int | None = None) -> Path:
         )
     if version is not None and version not in versions:
         raise BundleError(f"{path} has no version {version}; it has {versions}")
-    return path / str(version or versions[-1])
+    return path / str(versions[-1] if version is None else version)
 
 
 def list_versions(path: Path) -> list[int]:
@@ -134,7 +134,7 @@ def write_bundle(
     graphs: Mapping[str, bytes],
     golden: Golden,
     card: str,
-    extras: Mapping[FileName, bytes] | None = None,
+    extras: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write `<root>/<name>/<version>/` whole or not at all, and return it.
 
@@ -142,8 +142,8 @@ def write_bundle(
     renamed: a reader, a kill or a full disk never meets half a bundle.
 
     Raises:
-        BundleError: the version exists, a graph is missing or its hash differs, or
-            the disk refuses.
+        BundleError: the version exists, a graph is missing or its hash differs, an
+            extra file is misnamed, or the disk refuses.
     """
     target = root / manifest.name / str(manifest.version)
     if target.exists():
@@ -152,6 +152,9 @@ def write_bundle(
         graph = graphs.get(variant.file)
         if graph is None or hashlib.sha256(graph).hexdigest() != variant.sha256:
             raise BundleError(f"{variant.file} is missing or is not what was hashed")
+    for name in extras or {}:
+        if not FILE_NAME.fullmatch(name) or name in {*graphs, MANIFEST, GOLDEN, CARD}:
+            raise BundleError(f"{name!r} is no free file name in a bundle")
     files = {
         **(extras or {}),
         **graphs,

@@ -4,6 +4,7 @@ What changes a prediction has no default: a missing or unknown field refuses to 
 naming it. The format is described for people in `models/README.md`.
 """
 
+import re
 from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -25,7 +26,8 @@ MAX_SIDE = 4096
 BINARY_LABELS = 2  # negative, positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+FileName = Annotated[str, Field(pattern=FILE_NAME.pattern)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -108,7 +110,8 @@ class PostprocessSpec(Strict):
     """How logits become scores and decisions."""
 
     activation: Literal["softmax", "sigmoid"]
-    temperature: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    # under 0.01 it would only overflow: every score would be 0 or 1
+    temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
     # binary: one; multilabel: one a label; else null
     thresholds: tuple[Probability, ...] | None
     top_k: PositiveInt

@@ -1,0 +1,287 @@
+"""manifest.json ↔ Manifest: every field required, nothing unknown, nothing coerced."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from classifier.manifest import Manifest, Precision, Task
+from tests.synthetic import manifest_fields
+
+Fields = dict[str, Any]
+Path = tuple[str | int, ...]
+
+
+def full() -> Fields:
+    """A valid manifest in which every optional part is there."""
+    fields = manifest_fields("colors", Task.FINE_GRAINED)
+    gate = {
+        "passed": True,
+        "dataset": "d",
+        "n": 10,
+        "accuracy_drop": 0.0,
+        "agreement": 1.0,
+        "reason": "",
+    }
+    metrics = [{"dataset": "d", "split": "test", "n": 5, "values": {"top1": 0.5}}]
+    small = {"precision": "int8", "file": "small.onnx", "gate": gate}
+    fields["graphs"].append(fields["graphs"][0] | small | {"metrics": metrics})
+    return fields
+
+
+def places(value: Any, at: Path = ()) -> list[Path]:
+    """Where each named field of a nested manifest is."""
+    found: list[Path] = []
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            # free-form tables: their keys are data
+            if at and at[-1] in {"values", "versions", "data_sha256"}:
+                continue
+            found += [(*at, key), *places(inner, (*at, key))]
+    elif isinstance(value, list) and value:
+        found += places(value[-1], (*at, len(value) - 1))
+    return found
+
+
+def changed(place: Path, value: Any) -> Fields:
+    """A full manifest with another value there."""
+    fields = copy.deepcopy(full())
+    inner: Any = fields
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return fields
+
+
+def read(fields: Fields) -> Manifest:
+    """As from a file."""
+    return Manifest.model_validate_json(json.dumps(fields))
+
+
+def wrong(fields: Fields) -> dict[str, str]:
+    """Dotted place → message of everything that a manifest is refused for."""
+    with pytest.raises(ValidationError) as refused:
+        read(fields)
+    return {".".join(map(str, e["loc"])): e["msg"] for e in refused.value.errors()}
+
+
+def dotted(place: Path) -> str:
+    """A place as an error names it."""
+    return ".".join(map(str, place))
+
+
+@pytest.mark.parametrize("place", places(full()), ids=dotted)
+def test_every_field_is_required(place):
+    """What changes a prediction has no default, and neither has what explains it."""
+    fields = copy.deepcopy(full())
+    inner: Any = fields
+    for key in place[:-1]:
+        inner = inner[key]
+    del inner[place[-1]]
+
+    assert wrong(fields)[dotted(place)] == "Field required"
+
+
+objects = sorted({place[:-1] for place in places(full())}, key=str)
+
+
+@pytest.mark.parametrize("place", objects, ids=lambda place: dotted(place) or "top")
+def test_an_unknown_field_is_refused_by_name(place):
+    """A typo or a field of a later schema is never ignored."""
+    name = (*place, "surprise")
+
+    assert wrong(changed(name, 1))[dotted(name)] == "Extra inputs are not permitted"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("version",), "1"),
+        (("version",), 1.5),
+        (("version",), True),
+        (("preprocess", "height"), "8"),
+        (("preprocess", "background", 0), 0.5),
+        (("postprocess", "temperature"), "1.0"),
+        (("postprocess", "top_k"), 2.5),
+        (("labels", 2, "id"), 7),
+        (("graphs", 1, "gate", "passed"), "true"),
+        (("graphs", 1, "gate", "passed"), 1),
+        (("provenance", "seconds"), "0"),
+    ],
+)
+def test_nothing_is_coerced(place, value):
+    """`bool("false")` is true somewhere; here it is an error."""
+    assert dotted(place) in wrong(changed(place, value))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("schema_version",), 2),
+        (("name",), ""),
+        (("name",), "../up"),
+        (("name",), "Upper"),
+        (("name",), "a\n"),
+        (("name",), "a" * 65),
+        (("version",), 0),
+        (("description",), "d" * 2001),
+        (("task",), "regression"),
+        (("labels", 2, "name"), ""),
+        (("labels", 2, "id"), "i" * 201),
+        (("preprocess", "height"), 0),
+        (("preprocess", "width"), 4097),
+        (("preprocess", "color"), "bgr"),
+        (("preprocess", "resize"), "stretch"),
+        (("preprocess", "interpolation"), "magic"),
+        (("preprocess", "background", 1), 256),
+        (("preprocess", "background", 1), -1),
+        (("postprocess", "activation"), "relu"),
+        (("postprocess", "temperature"), 0.0),
+        (("postprocess", "temperature"), 101.0),
+        (("postprocess", "temperature"), float("nan")),
+        (("postprocess", "temperature"), 1e-30),
+        (("postprocess", "top_k"), 0),
+        (("postprocess", "abstain_threshold"), 1.5),
+        (("graphs", 0, "file"), "/etc/passwd"),
+        (("graphs", 0, "file"), "../model.onnx"),
+        (("graphs", 0, "file"), "a/b.onnx"),
+        (("graphs", 0, "file"), ".hidden"),
+        (("graphs", 0, "file"), "model.onnx\n"),
+        (("graphs", 0, "sha256"), "0" * 63),
+        (("graphs", 0, "sha256"), "G" * 64),
+        (("graphs", 0, "precision"), "int4"),
+        (("graphs", 0, "golden_tolerance"), 0.0),
+        (("graphs", 0, "golden_tolerance"), float("inf")),
+        (("graphs", 1, "gate", "agreement"), 1.1),
+        (("graphs", 1, "metrics", 0, "n"), 0),
+        (("graphs", 1, "metrics", 0, "values", "top1"), float("nan")),
+        (("provenance", "seconds"), -1.0),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_place(place, value):
+    """Also values that JSON as Python writes it can hold, such as NaN."""
+    assert dotted(place) in wrong(changed(place, value))
+
+
+def resized(resize: str, short_side: int | None) -> Fields:
+    """A manifest whose 8 x 8 pixels come about in that way."""
+    fields = changed(("preprocess", "resize"), resize)
+    fields["preprocess"]["short_side"] = short_side
+    return fields
+
+
+def test_a_crop_needs_a_short_side_that_covers_it():
+    """And nothing else may have one: it would say something that is not done."""
+    read(resized("crop", 8))
+    assert "needs at least 8" in wrong(resized("crop", 7))["preprocess"]
+    assert "needs at least 8" in wrong(resized("crop", None))["preprocess"]
+    assert "must be null" in wrong(resized("pad", 8))["preprocess"]
+    assert "must be null" in wrong(resized("squash", 8))["preprocess"]
+
+
+def whole(task: Task, **postprocess: object) -> Fields:
+    """A manifest of that task with other postprocessing."""
+    fields = manifest_fields("colors", task)
+    fields["postprocess"] |= postprocess
+    return fields
+
+
+@pytest.mark.parametrize("task", Task)
+def test_each_task_has_a_valid_manifest(task):
+    """K is 1 for binary and else the number of labels."""
+    manifest = read(manifest_fields("colors", task))
+
+    assert manifest.logits == (1 if task is Task.BINARY else 3)
+    assert manifest.graph(Precision.FP32) is manifest.graphs[0]
+    assert manifest.graph(Precision.INT8) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (whole(Task.BINARY, activation="softmax"), "binary needs 'sigmoid'"),
+        (whole(Task.MULTILABEL, activation="softmax"), "multilabel needs 'sigmoid'"),
+        (whole(Task.MULTICLASS, activation="sigmoid"), "multiclass needs 'softmax'"),
+        (whole(Task.FINE_GRAINED, activation="sigmoid"), "needs 'softmax'"),
+        (whole(Task.BINARY, thresholds=None), "needs 1 thresholds, not None"),
+        (whole(Task.BINARY, thresholds=[0.5, 0.5]), "needs 1 thresholds, not 2"),
+        (whole(Task.MULTILABEL, thresholds=[0.5]), "needs 3 thresholds, not 1"),
+        (whole(Task.MULTICLASS, thresholds=[0.5] * 3), "needs None thresholds"),
+        (whole(Task.BINARY, abstain_threshold=0.5), "must be null for binary"),
+        (whole(Task.MULTILABEL, abstain_threshold=0.5), "must be null for multilabel"),
+        (whole(Task.MULTICLASS, top_k=4), "top_k is 4; there are 3 labels"),
+    ],
+)
+def test_postprocessing_must_fit_the_task(fields, message):
+    """Two halves of a manifest that contradict one another are refused."""
+    assert message in wrong(fields)[""]
+
+
+def test_labels_must_fit_the_task():
+    """Ids are unique, binary has two labels, and fine-grained ones have groups."""
+    twice = changed(("labels", 2, "id"), "red")
+    ungrouped = changed(("labels", 2, "group"), None)
+    three = manifest_fields("colors", Task.BINARY)
+    three["labels"].append({"id": "third", "name": "third", "group": None})
+
+    assert "'red' occurs more than once" in wrong(twice)[""]
+    assert "'blue' has no group" in wrong(ungrouped)[""]
+    assert "2 labels (negative, positive), not 3" in wrong(three)[""]
+
+
+def test_graphs_must_differ():
+    """In precision and in file."""
+    precision = changed(("graphs", 1, "precision"), "fp32")
+    file = changed(("graphs", 1, "file"), "model.onnx")
+
+    assert "a precision occurs more than once" in wrong(precision)[""]
+    assert "two graphs name the same file" in wrong(file)[""]
+
+
+@pytest.mark.parametrize("parts", ["labels", "graphs"])
+def test_a_manifest_without_labels_or_graphs_is_refused(parts):
+    """There would be nothing to say, or nothing to run."""
+    assert parts in wrong(changed((parts,), []))
+
+
+def test_a_manifest_cannot_be_changed():
+    """What was checked stays so."""
+    manifest = read(full())
+
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.version = 2  # type: ignore[misc]
+
+
+probability = st.floats(0, 1)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.lists(words, min_size=2, max_size=6, unique=True),
+    temperature=st.floats(0.01, 100),
+    abstain=st.none() | probability,
+    side=st.integers(1, 4096),
+    tolerance=st.floats(1e-9, 1e9),
+    provenance=st.dictionaries(words, words, max_size=3),
+)
+def test_what_was_written_is_what_is_read(**drawn):
+    """Any valid manifest survives its own JSON, to the last bit of each number."""
+    fields = manifest_fields("colors", Task.MULTICLASS, side=drawn["side"])
+    fields["labels"] = [{"id": n, "name": n, "group": None} for n in drawn["names"]]
+    fields["postprocess"] |= {
+        "temperature": drawn["temperature"],
+        "abstain_threshold": drawn["abstain"],
+        "top_k": 1,
+    }
+    fields["graphs"][0]["golden_tolerance"] = drawn["tolerance"]
+    fields["provenance"]["versions"] = drawn["provenance"]
+
+    manifest = read(fields)
+
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert manifest.model_dump(mode="json") == json.loads(json.dumps(fields))
