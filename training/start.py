@@ -38,7 +38,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     path = folder / CHECKPOINT
     saved = saved_run(path, config, device=str(ranks.device))
     if saved is None:
-        prepare = _timed_step(config, steps, train, ranks)
+        prepare = timed_step(config, steps, train, ranks)
         plan = make_plan(network, prepare, config.train, config.augment.sizes, work)
         plan = _agreed(plan, ranks)
     else:
@@ -63,7 +63,7 @@ def build_optimizers(network: nn.Module, config: Config, ranks: Ranks) -> Optimi
     )
 
 
-def _timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Prepare:
+def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Prepare:
     """Whole training steps on a network that is thrown away, to be timed."""
 
     def prepare(

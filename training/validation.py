@@ -37,7 +37,9 @@ class Validation:
         loss = self._objective.loss(logits, self._objective.truth(labels)).item()
         return self._objective.score(logits, labels) | {"loss": loss}
 
-    def logits(self, network: nn.Module, precision: Precision) -> Tensor:
+    def logits(
+        self, network: nn.Module, precision: Precision, *, mirrored: bool = False
+    ) -> Tensor:
         """float32 [N, K], on the CPU. The network is left in the mode it was in."""
         device = next(network.parameters()).device
         was_training = network.training
@@ -46,6 +48,7 @@ class Validation:
         with torch.no_grad(), autocast(device, precision):
             for chunk in self._chunks():
                 images = to_images(torch.tensor(chunk, device=device))
+                images = images.flip(-1) if mirrored else images
                 images = normalize(images, self._config.mean, self._config.std)
                 found.append(network(images).float().cpu())
         network.train(was_training)

@@ -86,12 +86,8 @@ def _train(
 
 
 def _test(trained: Any, results: Path | None) -> None:
-    from training.measure import (  # noqa: PLC0415
-        circumstances,
-        export,
-        test_accuracy,
-        write_results,
-    )
+    from training.measure import export, test_accuracy  # noqa: PLC0415
+    from training.provenance import circumstances, write_results  # noqa: PLC0415
 
     config = trained.config
     graph = export(trained.network, config)
@@ -110,7 +106,7 @@ def _test(trained: Any, results: Path | None) -> None:
             "validation": outcome.scores,
             "training_seconds": round(outcome.seconds, 1),
             "plan": asdict(outcome.plan) | {"epochs": outcome.plan.epochs},
-            **circumstances(["linnaeus", "train", shlex.join(sys.argv[2:])]),
+            **circumstances("linnaeus " + shlex.join(sys.argv[1:])),
             "config": config.model_dump(mode="json"),
         },
     )

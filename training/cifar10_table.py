@@ -1,0 +1,194 @@
+"""nine networks + minutes → **the CIFAR-10 table**, each cell measured or marked.
+
+    python -m training.cifar10_table --minutes 25
+
+Times a few steps of every network first, shares the minutes out, trains one network
+after the other and writes the table after each. Interrupted, or carried to another
+machine with its folder, it goes on with what is missing. Accuracy is of a single view,
+after the last epoch, on the test split. Needs torch, NumPy, Pillow and pydantic only.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.arithmetic import keep_memory
+from training.budget import time_step
+from training.cifar10_rows import BATCH_SIZE, ROWS, Row, config_of, share_out
+from training.cifar10_sheet import load_sheet, write_sheet
+from training.data import Split, load_dataset
+from training.data.batches import Order, ResidentBatches
+from training.data.stratify import hold_out
+from training.distributed import Ranks, start_ranks
+from training.errors import TrainingError
+from training.loop import Room, fit
+from training.networks import Network, build
+from training.objective import Objective, build_objective
+from training.provenance import circumstances
+from training.start import timed_step
+from training.step import Steps
+from training.validation import Validation
+
+RESERVE = 0.05  # part of the minutes that is kept for evaluation and start-up
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all networks share."""
+
+    train: ResidentBatches
+    test: Split
+    objective: Objective
+    ranks: Ranks
+    precision: str
+    batch_size: int
+
+
+def main() -> None:
+    """Read the command line and fill the table."""
+    arguments = parse_arguments()
+    deadline_s = time.monotonic() + arguments.minutes * 60 * (1 - RESERVE)
+    try:
+        with start_ranks(arguments.device) as ranks:
+            keep_memory()
+            bench = open_bench(arguments, ranks)
+            fill(arguments, bench, deadline_s)
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The options, described by --help."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    option = parser.add_argument
+    option("--minutes", type=float, default=25.0, help="for all networks together")
+    option("--data", type=Path, default=Path("../shared/data/cifar-10"))
+    option("--out", type=Path, default=Path("runs/cifar10_table"), help="checkpoints")
+    option("--results", type=Path, default=Path("docs/results/cifar10_table.json"))
+    option("--images", type=int, help="only so many, to prove the command itself")
+    option("--device", default="auto")
+    option("--only", nargs="*", choices=[row.label for row in ROWS], metavar="LABEL")
+    return parser.parse_args()
+
+
+def open_bench(arguments: argparse.Namespace, ranks: Ranks) -> Bench:
+    """The data on the device, once for all networks."""
+    dataset = load_dataset(arguments.data)
+    train, test = dataset.train, dataset.parts["test"]
+    if arguments.images is not None:
+        train, test = (
+            split.select(hold_out(split.labels, count=arguments.images, seed=0))
+            for split in (train, test)
+        )
+    batch_size = min(BATCH_SIZE, len(train) // 2)
+    spec = config_of(ROWS[0], epochs=1, batch_size=1, precision="fp32").data.spec
+    batches = ResidentBatches(
+        train.pixels(spec),
+        train.labels,
+        Order(len(train), batch_size, seed=0),
+        ranks.device,
+    )
+    task = config_of(ROWS[0], epochs=1, batch_size=1, precision="fp32").task
+    return Bench(
+        batches,
+        test,
+        build_objective(task, labels=10, label_smoothing=0.1),
+        ranks,
+        "bf16" if ranks.device.type == "cuda" else "auto",
+        batch_size,
+    )
+
+
+def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None:
+    """Train what is not measured yet, cheapest information first: time all of them."""
+    sheet = load_sheet(arguments.results, images=bench.train.samples)
+    due = [
+        row
+        for row in ROWS
+        if (not arguments.only or row.label in arguments.only)
+        and sheet[row.label]["status"] != "measured"
+    ]
+    costs = {row.label: seconds_an_epoch(row, bench) for row in due}
+    for label, seconds in costs.items():
+        sys.stderr.write(f"{label}: {seconds:.2f} s an epoch\n")
+    for row in due:
+        left_s = deadline_s - time.monotonic()
+        if left_s < costs[row.label]:
+            sys.stderr.write(f"{row.label}: no time left, not run\n")
+            break
+        cell = sheet[row.label]
+        if cell["status"] == "begun":  # a checkpoint keeps the length it began with
+            epochs = int(cell["epochs"])
+        else:
+            epochs = share_out(left_s, costs)[row.label]
+        cell |= {"status": "begun", "epochs": epochs}
+        write_sheet(arguments.results, sheet)
+        cell |= run(row, bench, arguments.out, epochs=epochs)
+        write_sheet(arguments.results, sheet)
+        del costs[row.label]
+
+
+def seconds_an_epoch(row: Row, bench: Bench) -> float:
+    """Measured on some steps of the real training."""
+    precision = "bf16" if bench.precision == "bf16" else "fp32"
+    config = config_of(
+        row, epochs=1, batch_size=bench.batch_size, precision=bench.precision
+    )
+    steps = Steps(config, bench.objective, samples=bench.train.samples)
+    network = fresh(row).to(bench.ranks.device).train()
+    prepare = timed_step(config, steps, bench.train, bench.ranks)
+    seconds = time_step(network, prepare, precision, None, bench.ranks.device)
+    return seconds * bench.train.steps()
+
+
+def run(row: Row, bench: Bench, out: Path, *, epochs: int) -> dict[str, Any]:
+    """Train one network, or go on with it, and measure it on the test split."""
+    config = config_of(
+        row, epochs=epochs, batch_size=bench.batch_size, precision=bench.precision
+    )
+    network = fresh(row)
+    outcome = fit(
+        network,
+        config,
+        train=bench.train,
+        validation=None,
+        objective=bench.objective,
+        room=Room(out / row.network, bench.ranks, sys.stderr),
+    )
+    test = Validation(bench.test, config.data, bench.objective)
+    labels = torch.tensor(bench.test.labels)
+    plain = test.logits(network, "fp32")
+    mirrored = test.logits(network, "fp32", mirrored=True)
+    return {
+        "status": "measured",
+        "accuracy": percent(plain, labels),
+        "accuracy_two_views": percent((plain + mirrored) / 2, labels),
+        "seconds": round(outcome.seconds, 1),
+        "train_images": bench.train.samples,
+        "test_images": len(bench.test),
+        "circumstances": circumstances(" ".join(["python -m", *_command()])),
+    }
+
+
+def fresh(row: Row) -> Network:
+    """The row's network with seeded weights."""
+    torch.manual_seed(0)
+    return build(row.network, classes=10, image_size=32)
+
+
+def percent(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Top-1 accuracy in percent."""
+    return round(100 * (logits.argmax(1) == labels).double().mean().item(), 2)
+
+
+def _command() -> list[str]:
+    return ["training.cifar10_table", *sys.argv[1:]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""here and now → **circumstances**: what a figure needs beside it to be believed."""
+
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classifier.hardware import describe
+
+PACKAGES = ("torch", "numpy", "pillow", "onnx", "onnxruntime")
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """Command, commit, machine, versions and time."""
+    return {
+        "command": command,
+        "commit": commit(),
+        "machine": describe(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """One JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def commit() -> str | None:
+    """The commit of the checkout, with `+changes` where training differs from it."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", *arguments],  # noqa: S607 - whichever git there is
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):  # an installed copy has no git
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
