@@ -7,8 +7,10 @@ closes. A second signal stops without waiting.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
@@ -16,9 +18,12 @@ from structlog.typing import FilteringBoundLogger
 from classifier.errors import ClassifierError
 from service.app import Application, create_app
 from service.contract import Engine
+from service.crew import Leader
+from service.engine.engine import LaneEngine
 from service.errors import SettingsError
 from service.express import Express
 from service.logs import build_log, forwarded
+from service.serving import Serving
 from service.settings import Settings
 
 # After the drain nothing is left but answers on their way out.
@@ -28,7 +33,9 @@ STOP_S = 1
 class Server(uvicorn.Server):
     """uvicorn for one application, which it drains."""
 
-    def __init__(self, app: Application, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, app: Application, log: FilteringBoundLogger, *, place: "Place"
+    ) -> None:
         settings = app.serving.settings
         engine = app.serving.engine
         # an engine without an inline lane has no short way
@@ -48,6 +55,7 @@ class Server(uvicorn.Server):
         )
         self._serving = app.serving
         self._log = log
+        self._place = place
         self._draining: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
 
@@ -63,44 +71,78 @@ class Server(uvicorn.Server):
             return
         await super().startup(sockets)
         if self.started and sockets:
+            await self._place.taken(self._serving, self.drain)
             host, port = sockets[0].getsockname()[:2]
-            self._log.info("listening", url=f"http://{host}:{port}")
+            url = f"http://{host}:{port}"
+            self._log.info("listening", url=url, process=self._place.name)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second."""
         if not self.started or self._draining is not None:
             self.should_exit = self.force_exit = True
             return
-        self._draining = self._loop.create_task(self._drain())
+        self.drain()
+
+    def drain(self) -> None:
+        """Begin to drain, unless that has begun."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         settings = self._serving.settings
         self._log.info("draining", timeout_s=settings.drain_timeout_s)
+        leaving = asyncio.create_task(self._place.left())
         finished = await self._serving.drain(
             notice_s=settings.drain_notice_s, timeout_s=settings.drain_timeout_s
         )
+        await leaving
         self._log.info("drained", finished=finished)
         self.should_exit = True
 
 
-def serve(settings: Settings, engine: Engine) -> None:
-    """Serve until a signal.
+class Place(Protocol):
+    """Where a process stands among those on its port: leads them, or is a member."""
+
+    name: str
+
+    async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
+        """The process serves now."""
+
+    async def left(self) -> None:
+        """The process drains now."""
+
+
+def serve(settings: Settings, engine: LaneEngine) -> None:
+    """Serve until a signal, in as many processes as the settings say.
 
     Raises:
         SettingsError: the address cannot be listened on, or the default model is none.
         ClassifierError: a bundle or the device is refused.
     """
     log = build_log(settings)
+    shared = settings.processes != 1
+    with closing(bind(settings.host, settings.port, shared=shared)) as listener:
+        serve_on(listener, settings, engine, Leader(settings, engine, listener, log))
+
+
+def serve_on(
+    listener: socket.socket, settings: Settings, engine: Engine, place: Place
+) -> None:
+    """Serve on a socket that is bound, until a signal. Raises as `serve`."""
+    log = build_log(settings)
     app = create_app(settings, engine, log=log)
-    server = Server(app, log)
-    with closing(bind(settings.host, settings.port)) as listener, forwarded(log):
+    server = Server(app, log, place=place)
+    with forwarded(log):
         server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket that is bound and does not listen yet: nobody connects to a cold server.
+
+    Where it may be `shared` with other processes of ours, it is first bound alone for a
+    moment, so that a second server on the port is an error and not a silent partner.
 
     Raises:
         SettingsError: naming the address and the reason.
@@ -110,8 +152,12 @@ def bind(host: str, port: int) -> socket.socket:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
+            if shared and port:
+                bind(host, port).close()
             listener = undo.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared and hasattr(socket, "SO_REUSEPORT"):
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         except OSError as error:
             raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error

@@ -10,6 +10,7 @@ from service.catalog import Catalog, Served
 from service.contract import Engine
 from service.errors import DrainingError, NotReadyError
 from service.metrics import Metrics
+from service.neighbors import Neighbors
 from service.settings import Settings
 
 
@@ -20,6 +21,7 @@ class Serving:
         self.settings = settings
         self.engine = engine
         self.metrics = metrics
+        self.neighbors: Neighbors | None = None  # where several processes serve
         self.bodies = Bodies(
             max_buffered_bytes=settings.max_buffered_bytes,
             timeout_s=settings.body_timeout_ms / 1e3,
@@ -45,6 +47,12 @@ class Serving:
         self.catalog = Catalog(served, default=self.settings.default_model)
         self._watch()
         self._started = True
+
+    async def metrics_page(self) -> bytes:
+        """The metrics of all processes on this port."""
+        if self.neighbors is None:
+            return self.metrics.page()
+        return await self.neighbors.merged_page()
 
     def deadline(self) -> float:
         """The instant, on the loop's clock, by which a request must be answered."""

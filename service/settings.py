@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
         75, description="How long an idle connection stays open."
     )
+    processes: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="Processes that share the port. `auto`: one a core if a model is "
+        "so cheap that HTTP is the limit, else one.",
+    )
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "

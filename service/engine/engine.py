@@ -33,8 +33,9 @@ log = structlog.get_logger(__name__)
 class LaneEngine:
     """The engine of one process. Everything public is called on its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, lanes: int | None = None) -> None:
         self._settings = settings
+        self._lanes_wanted = lanes or available_cores()
         self._models: dict[ModelKey, ServedModel] = {}
         self._changed = threading.Condition()
         self._lanes: list[Lane] = []
@@ -76,16 +77,24 @@ class LaneEngine:
         models = await asyncio.to_thread(load_models, self._settings)
         self._models = {model.key: model for model in models}
         self.inline = InlineLane(self._models, self._loop)
-        lanes = available_cores()
-        self._backlog = Backlog(capacity=self._settings.queue_capacity, lanes=lanes)
+        self._backlog = Backlog(
+            capacity=self._settings.queue_capacity, lanes=self._lanes_wanted
+        )
         for model in models:
             self._backlog.add_model(
                 model.key, best_batch=model.best_batch, cost_s=model.run_s
             )
-        for _ in range(lanes):
+        for _ in range(self._lanes_wanted):
             self._open_lane()
         self._watchdog = self._loop.create_task(self._watch())
         self._started = True
+
+    def limit_lanes(self, lanes: int) -> None:
+        """Leave cores to other processes: close all lanes but these."""
+        self._backlog.lanes = lanes
+        surplus, self._lanes = self._lanes[lanes:], self._lanes[:lanes]
+        for lane in surplus:
+            lane.close()
 
     async def classify(
         self, key: ModelKey, data: bytes, *, deadline: float | None

@@ -48,6 +48,11 @@ class InlineLane:
         self._loop = loop
         self._waiting: dict[ModelKey, list[Waiting]] = {}
 
+    @property
+    def serves_any(self) -> bool:
+        """Whether there is a model so cheap that HTTP is the limit."""
+        return bool(self._models)
+
     def serves(self, key: ModelKey) -> bool:
         """Whether images for that model may come here at all."""
         return key in self._models

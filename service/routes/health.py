@@ -47,7 +47,8 @@ def build_health_router(serving: Serving) -> APIRouter:
     async def metrics() -> Response:
         """Requests, images, latencies, batch sizes and queues."""
         return Response(
-            serving.metrics.page(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
+            await serving.metrics_page(),
+            headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4},
         )
 
     return router

@@ -1,0 +1,63 @@
+"""order of a leader → **one more process** on its port; see `service/crew.py`."""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from service.engine.engine import LaneEngine
+from service.neighbors import Neighbors
+from service.server import serve_on
+from service.serving import Serving
+from service.settings import load_settings
+
+
+class Member:
+    """A process that a leader has started; it drains when the leader is gone."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.name = f"member-{number}"
+        self._folder = folder
+        self._neighbors: Neighbors | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
+        """Offer the metrics page, and listen for the leader's end."""
+        self._neighbors = Neighbors(self._folder, self.name, serving.metrics.page)
+        await self._neighbors.open()
+        serving.neighbors = self._neighbors
+        self._watch = asyncio.create_task(drain_without_leader(drain))
+
+    async def left(self) -> None:
+        """Offer the page no longer."""
+        if self._neighbors is not None:
+            await self._neighbors.close()
+
+
+async def drain_without_leader(drain: Callable[[], None]) -> None:
+    """Wait for the end of the pipe that the leader holds, then drain."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    await reader.read()
+    drain()
+
+
+def main() -> int:
+    """Serve until the leader says so or is gone."""
+    # unbuffered, so that nothing is read that the loop shall wait for
+    with open(0, "rb", buffering=0, closefd=False) as pipe:
+        order = json.loads(pipe.readline())
+    settings = load_settings(**order["settings"])
+    engine = LaneEngine(settings, lanes=order["lanes"])
+    place = Member(order["number"], Path(order["folder"]))
+    with socket.socket(fileno=order["listener"]) as listener:
+        serve_on(listener, settings, engine, place)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

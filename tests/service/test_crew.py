@@ -1,0 +1,113 @@
+"""Several processes on one port: spread, counted together, replaced, ended together."""
+
+import os
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from service.neighbors import merge
+from tests.service.processes import Service, serve
+from tests.synthetic import make_bundle, png
+
+IMAGE = png((200, 30, 90))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with one tiny bundle."""
+    make_bundle(tmp_path, "colors")
+    return tmp_path
+
+
+def classify(service: Service) -> int:
+    """One request on a connection of its own; the status."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{service.url}/classify", data=IMAGE, headers={"Content-Type": "image/png"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        return answer.status
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    """Process ids below a process."""
+    task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in task.read_text().split()]
+
+
+def test_members_share_the_port_and_the_metrics_page_counts_them_all(models):
+    """Whoever is scraped knows of every request."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        statuses = [classify(service) for _ in range(40)]
+        counted = service.metric("linnaeus_images_total", code="ok")
+
+    assert statuses == [200] * 40
+    assert counted == 40
+
+
+def test_a_member_that_is_killed_is_replaced(models):
+    """The service goes on, and is whole again soon."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        died = service.logged("member died", member=1)
+        service.lines.clear()
+        service.logged("listening", process="member-1")
+        statuses = [classify(service) for _ in range(20)]
+
+    assert died["code"] == -signal.SIGKILL
+    assert statuses == [200] * 20
+
+
+def test_members_end_with_their_leader_even_when_it_is_killed(models):
+    """No orphan keeps the port."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        service.process.kill()
+        # the pipe of the log ends only when no process holds it any more
+        service.process.communicate(timeout=30)
+
+
+def test_a_second_server_on_the_port_is_an_error(models):
+    """Sharing a port is for our own processes, not for an accident."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        second = subprocess.run(
+            [service.process.args[0], "cli.py", "serve"],
+            cwd=Path(__file__).resolve().parents[2],
+            env={
+                **os.environ,
+                "LINNAEUS_MODELS": str(models),
+                "LINNAEUS_PORT": str(service.port),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert second.returncode == 1
+    assert "cannot listen" in second.stderr
+
+
+def test_pages_are_added_sample_by_sample():
+    """Counters and histograms sum; `ready` is the least."""
+    page = (
+        "# HELP linnaeus_ready Ready.\n# TYPE linnaeus_ready gauge\n"
+        "linnaeus_ready {ready}\n"
+        "# HELP linnaeus_images_total Images.\n# TYPE linnaeus_images_total counter\n"
+        'linnaeus_images_total{{model="a"}} {images}\n'
+    )
+
+    merged = merge(
+        [
+            page.format(ready=1.0, images=3.0).encode(),
+            page.format(ready=0.0, images=4.0).encode(),
+        ]
+    ).decode()
+
+    assert "linnaeus_ready 0.0" in merged
+    assert 'linnaeus_images_total{model="a"} 7.0' in merged
