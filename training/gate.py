@@ -2,7 +2,7 @@
 
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
 images and makes the same decision as fp32 on 97 of 100. Where all layers in int8 fail,
-the layers that hurt most stay in fp32, a few at a time; where that fails too, the
+the layers that hurt most stay in fp32, more at each attempt; where that fails too, the
 bundle keeps to fp32 and the gate says why.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from classifier.manifest import Gate
 from training.graph import run
-from training.quantize import RangedGraph, measure_ranges, quantize_ranged
+from training.quantize import Measured, measure, quantize_measured
 
 MAX_ACCURACY_DROP = 0.01  # one point
 MIN_AGREEMENT = 0.97
@@ -75,12 +75,12 @@ def gated_int8(
     Raises:
         GraphError: the graph does not run or has nothing to quantize.
     """
-    ranged = measure_ranges(fp32, ranges)
+    measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
     reference = decide(run(fp32, images))
     tried: list[tuple[float, Gate]] = []
-    for exclude in _attempts(ranged, images):
-        int8 = quantize_ranged(ranged, exclude=exclude)
+    for exclude in _attempts(measured, images):
+        int8 = quantize_measured(measured, exclude=exclude)
         gate = judge(reference, decide(run(int8, images)), labelled, exclude=exclude)
         if gate.passed:
             return int8, gate
@@ -129,36 +129,24 @@ def change_by_class(
     return change
 
 
-def harm_by_layer(graph: RangedGraph, images: Sequence[Pixels]) -> dict[str, float]:
+def harm_by_layer(graph: Measured, images: Sequence[Pixels]) -> dict[str, float]:
     """Layer → RMS error of the logits when that layer alone is quantized."""
-    reference = run(quantize_ranged(graph, only=["no layer"]), images)
-    return {
-        layer: float(
-            np.sqrt(
-                np.mean(
-                    (run(quantize_ranged(graph, only=[layer]), images) - reference) ** 2
-                )
-            )
-        )
-        for layer in graph.layers
-    }
+    reference = run(graph.model.SerializeToString(), images)
+    harm = {}
+    for layer in graph.layers:
+        logits = run(quantize_measured(graph, only=[layer]), images)
+        harm[layer] = float(np.sqrt(np.mean((logits - reference) ** 2)))
+    return harm
 
 
-def _attempts(
-    graph: RangedGraph, images: Sequence[Pixels]
-) -> Iterator[tuple[str, ...]]:
+def _attempts(graph: Measured, images: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
     """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
-    ends = tuple(dict.fromkeys((graph.layers[0], graph.layers[-1])))
     yield ()
-    if len(graph.layers) <= len(ends):
-        return
-    yield ends
     harm = harm_by_layer(graph, _first(images, RESCUE_IMAGES))
-    inner = [layer for layer in graph.layers if layer not in ends]
-    worst = sorted(inner, key=lambda layer: -harm[layer])
+    worst = sorted(graph.layers, key=lambda layer: -harm[layer])
     for count in RESCUES:
-        if count < len(inner):
-            yield (*ends, *worst[:count])
+        if count < len(worst):
+            yield tuple(worst[:count])
 
 
 def _first(batches: Sequence[Pixels], images: int) -> list[Pixels]:

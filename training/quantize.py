@@ -2,14 +2,16 @@
 
 QuantizeLinear/DequantizeLinear pairs (QDQ) with U8 activations and S8 weights, one
 weight scale per output channel: depthwise networks lose eight points with one scale per
-tensor, half a point with one per channel. Ranges are the smallest and largest value
-seen (MinMax). Jacob et al., arXiv:1712.05877; Nagel et al., arXiv:2106.08295.
+tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
+arXiv:2106.08295. The stages, each in its module:
+
+    simplify → equalize → find_ranges → insert Q/DQ → round_optimally
 
 Whether an int8 graph is good enough to be served is decided in `training/gate.py`.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +23,16 @@ from classifier.runtime import onnxruntime  # first: it turns the telemetry off
 
 # isort: split
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QDQQuantizer,
     QuantType,
     TensorsData,
-    create_calibrator,
 )
 
+from training.equalize import equalize
 from training.graph import (
-    INPUT,
     GraphError,
+    consumers,
     name_nodes,
     open_session,
     parse,
@@ -39,6 +40,8 @@ from training.graph import (
     serialize,
     sort_nodes,
 )
+from training.ranges import Ranges, find_ranges
+from training.rounding import find_layers, measure_grams, round_optimally
 
 # Layers that hold the arithmetic. What lies before the first of them is normalization.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -52,7 +55,6 @@ QUANTIZABLE = (
     "Clip",
     "Concat",
     "Flatten",
-    "GlobalAveragePool",
     "HardSigmoid",
     "HardSwish",
     "LeakyRelu",
@@ -65,14 +67,19 @@ QUANTIZABLE = (
     "Squeeze",
     "Transpose",
 )
+ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
+
+# What equalization and rounding look at; ranges are taken from all images.
+SOME_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class RangedGraph:
-    """An fp32 graph ready to be quantized, with the range of each of its tensors."""
+class Measured:
+    """An fp32 graph with all that quantizing it again and again needs to know."""
 
     model: onnx.ModelProto
-    ranges: TensorsData
+    ranges: Ranges
+    grams: Mapping[str, NDArray[np.float64]]
     layers: tuple[str, ...]  # names of the WEIGHTED nodes, in order of computation
 
 
@@ -86,51 +93,46 @@ def quantize_int8(
     Raises:
         GraphError: no batch, no layer to quantize, or a graph that does not run.
     """
-    return quantize_ranged(measure_ranges(fp32, ranges), exclude=exclude)
+    return quantize_measured(measure(fp32, ranges), exclude=exclude)
 
 
-def measure_ranges(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> RangedGraph:
-    """Simplify the graph and run `batches` through it, noting each tensor's range.
+def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
+    """Prepare a graph and run images through it, once for all attempts at quantizing.
 
     Raises:
         GraphError: no batch, no layer to quantize, or a graph that does not run.
     """
+    images = list(batches)
+    some = images[:: max(1, sum(map(len, images)) // SOME_IMAGES)]
     model = simplify(fp32)
     layers = tuple(n.name for n in model.graph.node if n.op_type in WEIGHTED)
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
-    with tempfile.TemporaryDirectory(prefix="linnaeus-ranges-") as folder:
-        path = Path(folder) / "graph.onnx"
-        path.write_bytes(serialize(model))
-        calibrator = create_calibrator(
-            path,
-            QUANTIZABLE,
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        try:
-            calibrator.collect_data(_Batches(batches))
-        except ValueError as error:
-            raise GraphError("quantization ranges need at least one batch") from error
-        except Exception as error:  # a border: ONNX Runtime's classes share no base
-            raise GraphError(f"the graph does not run: {error}") from error
-        return RangedGraph(model, calibrator.compute_data(), layers)
+    model = equalize(model, some)
+    ranges = find_ranges(model, quantizable_tensors(model), images)
+    return Measured(
+        model, ranges, measure_grams(model, find_layers(model), some), layers
+    )
 
 
-def quantize_ranged(
-    graph: RangedGraph, *, exclude: Iterable[str] = (), only: Iterable[str] = ()
+def quantize_measured(
+    graph: Measured, *, exclude: Iterable[str] = (), only: Iterable[str] = ()
 ) -> bytes:
-    """Quantize with known ranges: all layers but `exclude`, or none but `only`."""
+    """Quantize what was measured: all layers but `exclude`, or none but `only`."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
+    ranges = {
+        name: (np.array([low], np.float32), np.array([high], np.float32))
+        for name, (low, high) in graph.ranges.items()
+    }
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=graph.ranges,
-        nodes_to_quantize=list(only),
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=with_activations(model, only),
         nodes_to_exclude=[*exclude, *normalization_nodes(model)],
         op_types_to_quantize=QUANTIZABLE,
         extra_options={},
@@ -138,7 +140,7 @@ def quantize_ranged(
     quantizer.quantize_model()
     keep_logits_exact(quantizer.model.model)
     sort_nodes(quantizer.model.model)
-    return serialize(quantizer.model.model)
+    return round_optimally(graph.model, serialize(quantizer.model.model), graph.grams)
 
 
 def simplify(fp32: bytes) -> onnx.ModelProto:
@@ -196,12 +198,33 @@ def normalization_nodes(model: onnx.ModelProto) -> list[str]:
     return names
 
 
-class _Batches(CalibrationDataReader):  # type: ignore[misc]  # untyped library
-    """Our batches in the form that the library reads them."""
+def with_activations(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
+    """Layers and the activation functions behind them, which become one in int8."""
+    wanted = set(names)
+    read_by = consumers(model)
+    behind = [
+        reader.name
+        for node in model.graph.node
+        if node.name in wanted
+        for reader in read_by.get(node.output[0], ())
+        if reader.op_type in ACTIVATIONS
+    ]
+    return [*sorted(wanted), *behind]
 
-    def __init__(self, batches: Iterable[NDArray[np.uint8]]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = iter(batches)
 
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+def quantizable_tensors(model: onnx.ModelProto) -> Sequence[str]:
+    """The float tensors [N, …] that quantization may touch."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    infos = [*model.graph.value_info, *model.graph.output]
+    floats = {
+        info.name
+        for info in infos
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    touched = (
+        name
+        for node in model.graph.node
+        if node.op_type in QUANTIZABLE
+        for name in [*node.input, *node.output]
+    )
+    return [n for n in dict.fromkeys(touched) if n in floats and n not in constants]
