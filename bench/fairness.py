@@ -21,8 +21,9 @@ from bench.bodies import Body, batches, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
 from bench.latency import Shot, Summary, summarize
-from bench.load import Load, describe, offer, poisson_arrivals, run, saturate
+from bench.load import describe
 from bench.service import serving
+from bench.traffic import Load, offer, poisson_arrivals, run, saturate
 from bench.workloads import Workload, load_workload
 
 RESULT = REPOSITORY / "docs/results/fairness.json"

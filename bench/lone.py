@@ -19,9 +19,9 @@ from bench.bodies import Body, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Pool, Target
 from bench.limit import repeat
-from bench.load import run
 from bench.model import Model
 from bench.service import serving
+from bench.traffic import run
 from bench.workloads import Workload, load_workload
 from classifier.bundle import resolve
 

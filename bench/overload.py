@@ -19,8 +19,9 @@ from bench import wrk
 from bench.bodies import raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.latency import Shot, percentile, summarize
-from bench.load import Load, describe, offer, poisson_arrivals, run
+from bench.load import describe
 from bench.service import Service, serving
+from bench.traffic import Load, offer, poisson_arrivals, run
 from bench.workloads import Workload, load_workload
 
 RESULT = REPOSITORY / "docs/results/overload.json"

@@ -22,8 +22,8 @@ from typing import Any
 from bench.bodies import Body, batch, encoded, multipart, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import ConnectionBrokenError, Pool, ResponseError, Target
-from bench.load import run
 from bench.service import Service, Usage, serving
+from bench.traffic import run
 from bench.workloads import load_workload
 
 RESULT = REPOSITORY / "docs/results/soak.json"

@@ -114,7 +114,7 @@ def documented() -> list[Contestant]:
             "Mosec",
             "documented",
             module("mosec_server"),
-            Arrangement(batch=16, wait_ms=10, decoders=2),
+            Arrangement(processes=2, batch=16, wait_ms=10, decoders=4),
         ),
         Contestant(
             "Ray Serve",

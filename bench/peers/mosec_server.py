@@ -1,7 +1,7 @@
 """Mosec: a Rust front, worker processes behind it, batches formed in the front.
 
 Documented: a preprocessing stage of several processes before an inference stage that
-batches, as its image examples are built (examples/resnet50_*); the raw body through
+batches by 16, with the numbers of its examples/resnet50_msgpack; the raw body through
 `deserialize`, which its documentation shows for binary input. Tuned: one stage in which
 each process decodes and runs one-thread sessions, so that pixels never cross a pipe.
 """

@@ -30,17 +30,12 @@ GRIDS: dict[str, dict[str, Sequence[object]]] = {
     "FastAPI": {"processes": (CORES,), "threads": (1, CORES), "inline": (False, True)},
     "LitServe": {
         "processes": (1, CORES),
-        "batch": (1, 4, 16),
-        "wait_ms": (0, 1),
+        "batch": (1, 16),
         "fronts": (1, CORES),
     },
-    "BentoML": {"processes": (1, CORES), "batch": (1, 8, 32)},
-    "Mosec": {
-        "processes": (1, CORES),
-        "batch": (1, 2, 4, 16, 32),
-        "decoders": (0, 1),
-    },
-    "Ray Serve": {"processes": (1, CORES), "batch": (1, 4, 16)},
+    "BentoML": {"processes": (1, CORES), "batch": (1, 32)},
+    "Mosec": {"processes": (1, CORES), "batch": (1, 4, 32)},
+    "Ray Serve": {"processes": (1, CORES), "batch": (1, 16)},
 }
 
 

@@ -1,162 +1,69 @@
-"""arrival rate → latencies, against a real server on a port."""
+"""The command line of the load generator."""
 
-import random
+import asyncio
+import json
 
 import pytest
 
-from bench.bodies import raw
-from bench.client import Target
-from bench.latency import BROKEN, EXPIRED
-from bench.load import Load, constant_arrivals, offer, poisson_arrivals, run, saturate
+from bench.load import build_bodies, main, read_arguments
 from tests.bench.tiny_server import response, tiny_server
 
 
-async def shots_of(load, answer):
-    """Offer the load to a server of this test."""
-    async with tiny_server(answer) as (target, tiny):
-        return await offer(load, target), tiny
+async def command(target, *arguments):
+    """Run `python -m bench.load` against a server of this test; its exit code."""
+    url = f"http://{target.host}:{target.port}"
+    return await asyncio.to_thread(main, [url, "--workload", "digits", *arguments])
 
 
-async def test_every_arrival_becomes_one_shot_with_the_next_body():
-    """Bodies go round in order, so that no cache of answers would help."""
-    bodies = [raw(b"a"), raw(b"b")]
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+async def test_an_open_loop_is_offered_and_recorded(arrivals, data_dir, tmp_path):
+    """With its circumstances, and every request accounted for."""
+    path = tmp_path / "load.json"
+    options = ["--rate", "100", "--arrivals", arrivals, "--seconds", "0.3"]
 
-    shots, tiny = await shots_of(
-        Load([0.0] * 5, bodies, connections=1), lambda _: response(200)
-    )
-
-    assert [shot.status for shot in shots] == [200] * 5
-    assert tiny.bodies == [b"a", b"b", b"a", b"b", b"a"]
-    assert tiny.connections == 1
-
-
-async def test_a_client_that_starts_late_counts_the_delay():
-    """Meant for 2 s ago: the answer is 2 s late, however fast the server."""
-    shots, _ = await shots_of(Load([-2.0], [raw(b"a")]), lambda _: response(200))
-
-    assert shots[0].latency_s >= 2.0
-    assert shots[0].done_s - shots[0].sent_s < 2.0
-
-
-async def test_a_request_that_waits_for_a_connection_counts_the_wait():
-    """With one connection, ten at once are answered one after another."""
-    load = Load([0.0] * 10, [raw(b"a")], connections=1)
-
-    shots, _ = await shots_of(load, lambda _: response(200))
-
-    done = [shot.done_s for shot in shots]
-    assert done == sorted(done)
-    assert shots[-1].latency_s > shots[0].latency_s
-
-
-async def test_a_refusal_keeps_its_retry_after():
-    """The header's name is found in any case."""
-    shots, _ = await shots_of(
-        Load([0.0], [raw(b"a")]), lambda _: response(503, "retry-AFTER: 7")
-    )
-
-    assert (shots[0].status, shots[0].retry_after_s) == (503, 7.0)
-
-
-async def test_a_server_that_hangs_up_is_a_broken_shot():
-    """The load goes on with a new connection."""
-    load = Load([0.0, 0.0], [raw(b"leave"), raw(b"stay")], connections=1)
-
-    shots, tiny = await shots_of(
-        load, lambda body: b"" if body == b"leave" else response(200)
-    )
-
-    assert [shot.status for shot in shots] == [BROKEN, 200]
-    assert tiny.connections == 2
-
-
-async def test_nobody_listening_is_a_broken_shot():
-    """Not a crash of the measurement."""
-    async with tiny_server(lambda _: response(200)) as (target, _):
-        gone = target
-    shots = await saturate([raw(b"a")], gone, connections=1, seconds=0.01)
-
-    assert {shot.status for shot in shots} == {BROKEN}
-
-
-async def test_patience_ends():
-    """An answer that never becomes whole is given up, and says so."""
-    load = Load([0.0], [raw(b"a")], patience_s=0.05)
-
-    shots, _ = await shots_of(load, lambda _: response(200)[:-1])
-
-    assert shots[0].status == EXPIRED
-
-
-async def test_an_answer_that_the_client_cannot_read_is_not_taken_for_one():
-    """A chunked answer has no length; guessing one would cut it."""
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-
-    shots, _ = await shots_of(Load([0.0], [raw(b"a")]), lambda _: chunked)
-
-    assert shots[0].status == BROKEN
-
-
-async def test_a_closed_loop_has_as_many_requests_inside_as_connections():
-    """Each waits for its answer before it sends the next."""
     async with tiny_server(lambda _: response(200)) as (target, tiny):
-        shots = await saturate([raw(b"a")], target, connections=3, seconds=0.1)
+        code = await command(target, *options, "--json", str(path))
 
-    assert tiny.connections == 3
-    assert len(shots) == len(tiny.bodies)
-    assert {shot.status for shot in shots} == {200}
-
-
-def seeded(seed):
-    """A generator for a load."""
-    return random.Random(seed)  # noqa: S311  a load, not a secret
+    found = json.loads(path.read_text())["load"]
+    assert code == 0
+    assert found["statuses"] == {"200": len(tiny.bodies)}
+    assert tiny.bodies[0].startswith(b"\x89PNG")
 
 
-def test_constant_arrivals_are_evenly_spaced():
-    """The first comes at once."""
-    assert constant_arrivals(4, 1) == [0, 0.25, 0.5, 0.75]
+async def test_a_closed_loop_too(data_dir, capsys):
+    """It says what it found."""
+    options = ["--closed", "--connections", "2", "--seconds", "0.1"]
+
+    async with tiny_server(lambda _: response(200)) as (target, _):
+        code = await command(target, *options)
+
+    assert code == 0
+    assert "goodput" in capsys.readouterr().out
 
 
-def test_poisson_arrivals_repeat_with_their_seed_and_keep_their_rate():
-    """20,000 expected arrivals vary by about 141: five deviations are allowed."""
-    first = poisson_arrivals(2000, 10, rng=seeded(7))
+async def test_a_server_that_refuses_everything_is_no_success(data_dir):
+    """The exit code is for scripts."""
+    refusal = response(503, "Retry-After: 1")
 
-    assert first == poisson_arrivals(2000, 10, rng=seeded(7))
-    assert abs(len(first) - 20_000) < 5 * 141
-    assert first == sorted(first)
-    assert first[0] > 0
-    assert first[-1] < 10
+    async with tiny_server(lambda _: refusal) as (target, _):
+        assert await command(target, "--rate", "50", "--seconds", "0.1") == 1
 
 
-@pytest.mark.parametrize(
-    ("arrivals_s", "bodies"),
-    [([0.0] * 1_000_001, [raw(b"a")]), ([601.0], [raw(b"a")]), ([0.0], [])],
-)
-def test_a_load_has_a_bound(arrivals_s, bodies):
-    """In requests and in time; and it needs something to send."""
-    with pytest.raises(ValueError, match="load"):
-        Load(arrivals_s, bodies)
+@pytest.mark.parametrize("loops", [[], ["--closed", "--rate", "5"]])
+def test_a_load_is_open_or_closed(loops, capsys):
+    """Not both, not neither."""
+    with pytest.raises(SystemExit):
+        read_arguments(["http://127.0.0.1:1", *loops])
+    assert "--rate (open loop) or --closed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://192.0.2.1:80", "https://127.0.0.1:80", "http://127.0.0.1", "nowhere"],
-)
-def test_loads_go_to_this_machine_only(url):
-    """A benchmark with a mistyped address is an attack on somebody."""
-    with pytest.raises(ValueError, match=r"loopback|needed"):
-        Target.parse(url)
+def test_a_query_goes_with_every_body(data_dir):
+    """Such as the model to ask."""
+    options = ["http://127.0.0.1:1", "--closed", "--workload", "digits"]
 
+    bodies = build_bodies(
+        read_arguments([*options, "--dialect", "batch", "--query", "model=digits"])
+    )
 
-def test_localhost_is_this_machine():
-    """Spelled out, so that nothing is resolved while measuring."""
-    assert Target.parse("http://localhost:8000") == Target("127.0.0.1", 8000)
-
-
-def test_run_returns_what_the_coroutine_does():
-    """On uvloop or on asyncio's own loop."""
-
-    async def answer():
-        return 42
-
-    assert run(answer()) == 42
+    assert {body.path for body in bodies} == {"/classify/batch?model=digits"}
+    assert {body.images for body in bodies} == {32}

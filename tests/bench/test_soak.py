@@ -3,9 +3,9 @@
 import pytest
 
 from bench.bodies import raw
-from bench.load import run
 from bench.service import Usage, serving
 from bench.soak import Soak, judge, mixture
+from bench.traffic import run
 from tests.synthetic import make_bundle, png
 
 

@@ -1,0 +1,86 @@
+"""one load → **several client processes**, where one cannot send enough.
+
+One process sends some 10,000 small requests a second, or a few gigabits; a GPU host
+answers more. The processes share one zero of time (the monotonic clock is the
+machine's), so their shots merge into the shots of one load.
+"""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+from bench.bodies import Body
+from bench.client import Target
+from bench.latency import Shot
+from bench.traffic import Load, offer, run, saturate
+
+START_S = 2.0  # for the processes to import and connect before the first arrival
+
+
+def share(load: Load, processes: int) -> list[Load]:
+    """Deal the arrivals out in turn; each process begins at another body."""
+    parts = []
+    for number in range(processes):
+        at = number % len(load.bodies)
+        parts.append(
+            replace(
+                load,
+                arrivals_s=load.arrivals_s[number::processes],
+                bodies=[*load.bodies[at:], *load.bodies[:at]],
+                connections=max(load.connections // processes, 1),
+            )
+        )
+    return parts
+
+
+def offer_together(load: Load, target: Target, *, processes: int) -> list[Shot]:
+    """Send an open-loop load from several processes; shots in order of arrival."""
+    with _pool(processes) as pool:
+        origin_s = time.monotonic() + START_S
+        futures = [
+            pool.submit(_offer, part, target, origin_s)
+            for part in share(load, processes)
+        ]
+        shots = [shot for future in futures for shot in future.result()]
+    return sorted(shots, key=lambda shot: shot.intended_s)
+
+
+def saturate_together(
+    bodies: Sequence[Body],
+    target: Target,
+    *,
+    connections: int,
+    seconds: float,
+    processes: int,
+) -> list[Shot]:
+    """Keep connections busy from several processes; each counts from its own start."""
+    each = max(connections // processes, 1)
+    with _pool(processes) as pool:
+        futures = [
+            pool.submit(_saturate, bodies[number:], target, each, seconds)
+            for number in range(min(processes, len(bodies)))
+        ]
+        return [shot for future in futures for shot in future.result()]
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context)
+
+
+def _offer(load: Load, target: Target, origin_s: float) -> list[Shot]:
+    async def on_time() -> list[Shot]:
+        # The loop's clock has its own zero under uvloop.
+        shift_s = asyncio.get_running_loop().time() - time.monotonic()
+        return await offer(load, target, origin_s=origin_s + shift_s)
+
+    return run(on_time())
+
+
+def _saturate(
+    bodies: Sequence[Body], target: Target, connections: int, seconds: float
+) -> list[Shot]:
+    return run(saturate(bodies, target, connections=connections, seconds=seconds))

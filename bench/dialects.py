@@ -1,0 +1,93 @@
+"""request bodies → **throughput**: what a form, base64 or a batch costs.
+
+Closed loops on one running service, the dialects in turn, several rounds.
+
+    python -m bench.dialects --workload digits
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import wrk
+from bench.bodies import DIALECTS, Body, batches, raw
+from bench.circumstances import REPOSITORY, write_record
+from bench.client import Target
+from bench.service import serving
+from bench.workloads import Workload, load_workload
+
+RESULTS = REPOSITORY / "docs/results"
+BATCH = 32
+BATCH_CONNECTIONS = 4  # each has 32 images inside
+
+
+def bodies_of(workload: Workload) -> dict[str, tuple[list[Body], int]]:
+    """Dialect → its bodies and how many connections send them."""
+    listed = {
+        name: ([dialect(image) for image in workload.images], workload.connections)
+        for name, dialect in DIALECTS.items()
+    }
+    many = batches(workload.images, size=BATCH)
+    return {**listed, f"batch of {BATCH}": (many, BATCH_CONNECTIONS)}
+
+
+def measure(
+    target: Target, workload: Workload, *, rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """One row a dialect: medians of its rounds."""
+    dialects = bodies_of(workload)
+    found: dict[str, list[wrk.Closed]] = {name: [] for name in dialects}
+    for _ in range(rounds):
+        for name, (bodies, connections) in dialects.items():
+            found[name].append(
+                wrk.saturate(bodies, target, connections=connections, seconds=seconds)
+            )
+    return [
+        {
+            "dialect": name,
+            "images_per_s": statistics.median(turn.images_per_s for turn in turns),
+            "p50_ms": statistics.median(turn.p50_ms for turn in turns),
+            "p99_ms": statistics.median(turn.p99_ms for turn in turns),
+            "failed": sum(turn.failed for turn in turns),
+            "rounds": [dataclasses.asdict(turn) for turn in turns],
+        }
+        for name, turns in found.items()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.dialects",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--json", type=Path, help="default: in docs/results/")
+    options = parser.parse_args(arguments)
+    workload = load_workload(options.workload)
+    name, probe = workload.bundle.name, raw(workload.images[0])
+    with serving(options.models, name, probe=probe) as service:
+        rows = measure(
+            service.target, workload, rounds=options.rounds, seconds=options.seconds
+        )
+    for row in rows:
+        print(
+            f"{row['dialect']:12} {row['images_per_s']:9.1f} images/s"
+            f"  p50 {row['p50_ms']:.1f}  p99 {row['p99_ms']:.1f} ms"
+            f"  {row['failed']} failed"
+        )
+    record = options.json or RESULTS / f"dialects-{workload.name}.json"
+    write_record(record, {"workload": workload.name, "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
