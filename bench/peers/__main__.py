@@ -4,7 +4,7 @@
     .venv-peers/bin/pip install -c constraints.txt '.[cpu,peers]'
     python -m bench.peers --rounds 3 --seconds 8
 
-Takes about 5 + 1.25 x seconds for each of a dozen contestants, round and workload.
+Takes some 8 s more than `--seconds` for each of a dozen contestants, round, workload.
 """
 
 import argparse

@@ -27,7 +27,6 @@ from bench.workloads import Workload
 from classifier.bundle import resolve
 
 CHECKED = 5  # images whose answers must be the bundle's before anything is measured
-WARM_SHARE = 0.25  # of the measured seconds, before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Plan:
     precision: str  # where a contestant does not say its own
     rounds: int
     seconds: float
+    warm_seconds: float = 3.0  # under the same load, before what is measured
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ def one_round(plan: Plan, contestant: Contestant) -> dict[str, float]:
         probe=bodies[0],
     ) as (target, process):
         check_answers(target, bodies[:CHECKED], expected_answers(served, workload))
-        _saturate(plan, target, bodies, plan.seconds * WARM_SHARE)
+        _saturate(plan, target, bodies, plan.warm_seconds)
         found = _saturate(plan, target, bodies, plan.seconds)
         found["memory_mb"] = memory_mb(process)
     return found

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     default = load_workload(options.workload)
     workload = replace(default, bundle=options.models / default.bundle.name)
-    plan = Plan(workload, options.precision, rounds=1, seconds=options.seconds)
+    plan = Plan(workload, options.precision, 1, options.seconds, warm_seconds=1.0)
     rows = {name: search(plan, name) for name in options.only}
     for name, found in rows.items():
         best = found[0]["arrangement"] if found else "none runs"
