@@ -29,8 +29,8 @@ JSON = "application/json"
 ACCEPT_ONE = f"image/*, {RAW}, {FORM}, {JSON}"
 ACCEPT_MANY = f"{FORM}, {JSON}"
 
-# Base64 of 64 KiB takes about as long as a thread hop (50 µs).
-IN_THREAD_FROM_BYTES = 64 * 1024
+# JSON with so much base64 takes about as long as a thread hop (60 µs).
+IN_THREAD_FROM_BYTES = 24 * 1024
 
 # A form for one image has one part; a few more are read to name what is wrong.
 MAX_PARTS_READ = 8

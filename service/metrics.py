@@ -1,8 +1,8 @@
 """exchanges and outcomes → **metrics**: the page that Prometheus scrapes.
 
 Everything is counted on the event loop, so nothing needs the lock that each instrument
-of prometheus-client takes: five histograms and two counters a request cost 5 µs instead
-of 30. That package writes the page. One registry an application.
+of prometheus-client takes: five histograms and two counters a request cost 1.7 µs
+instead of 6.7. That package writes the page. One registry an application.
 """
 
 from bisect import bisect_left

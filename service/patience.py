@@ -9,8 +9,8 @@ from starlette.types import Receive
 from service.errors import DeadlineExceededError
 from service.exchange import ClientGoneError
 
-# Listening for a disconnect costs a task (20 µs); most small images are answered sooner
-# than it could matter. A timer that never fires costs 1 µs.
+# Listening for a disconnect costs a task and its cancellation; most small images are
+# answered sooner than it could matter. A timer that never fires costs 1 µs.
 LISTEN_AFTER_S = 0.005
 
 

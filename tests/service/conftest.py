@@ -13,6 +13,7 @@ import pytest
 
 from classifier.manifest import Task
 from service.app import create_app
+from service.crew import Leader
 from service.engine.engine import LaneEngine
 from service.logs import build_log
 from service.server import Server, bind
@@ -28,8 +29,8 @@ START_S = 60
 class RunningServer(Server):
     """The server of production, in a thread, that says when it listens."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, place: Any) -> None:
+        super().__init__(*arguments, place=place)
         self.listening = threading.Event()
 
     async def startup(self, sockets: Any = None) -> None:
@@ -43,9 +44,11 @@ def running(settings: Settings) -> Iterator[SimpleNamespace]:
     """Serve in a thread. Yields `url`, `client`, `app`, and `log`, a text stream."""
     log = StringIO()
     logger = build_log(settings, log)
-    app = create_app(settings, LaneEngine(settings), log=logger)
-    server = RunningServer(app, logger)
+    engine = LaneEngine(settings)
+    app = create_app(settings, engine, log=logger)
     listener = bind(settings.host, settings.port)
+    leader = Leader(settings, engine, listener, logger)
+    server = RunningServer(app, logger, place=leader)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -78,8 +81,8 @@ def settings_for(bundles: Path) -> Callable[..., Settings]:
     """Settings of a test server: a free port, the tiny bundles, and what is given."""
 
     def build(**given: Any) -> Settings:
-        defaults = {"port": 0, "models": bundles, "default_model": "colors"}
-        return Settings(**{**defaults, **given})
+        defaults = {"models": bundles, "default_model": "colors", "processes": 1}
+        return Settings(**{"port": 0, **defaults, **given})
 
     return build
 

@@ -70,9 +70,9 @@ def test_a_body_that_breaks_off_frees_what_it_held(server):
 
 def test_all_bodies_together_are_bounded(settings_for):
     """Many large uploads at once are refused, not sworn by."""
-    settings = settings_for(max_buffered_bytes=100)
+    settings = settings_for(max_buffered_bytes=10_000)
     with running(settings) as server:
-        response = send(server.client, png((1, 2, 3), (64, 64)) + bytes(200))
+        response = send(server.client, RED + bytes(20_000))
         held = server.app.serving.bodies.buffered_bytes
 
     assert (response.status_code, response.json()["code"]) == (503, "overloaded")

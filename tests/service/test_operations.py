@@ -165,6 +165,7 @@ def process(bundles):
         **os.environ,
         "LINNAEUS_MODELS": str(bundles),
         "LINNAEUS_PORT": "0",
+        "LINNAEUS_PROCESSES": "1",
         "LINNAEUS_LOG_FORMAT": "json",
     }
     process = subprocess.Popen(
