@@ -11,6 +11,7 @@ ifndef DEVICE
 DEVICE := $(if $(shell nvidia-smi --list-gpus 2>/dev/null),gpu,cpu)
 endif
 TESTS ?= tests
+MINUTES ?= 25
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -20,8 +21,8 @@ EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
 PEERS := .venv-peers/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench startup figures image image-test constraints \
-	clean
+.PHONY: help setup serve test check format bench startup figures cifar10-table \
+	image image-test constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -45,11 +46,14 @@ format: $(EVERYTHING) ## put every file into the one format
 	$(RUN) ruff format
 
 bench: $(EVERYTHING) $(PEERS) ## every serving goal, with our peers beside us (leave the machine alone)
-	for name in limit peers overload fairness lone soak goals; do \
+	for name in peers overload fairness lone dialects soak goals; do \
 		$(RUN) bench.$$name || exit 1; done
 
 startup: $(SERVICE) ## size of the installation and seconds to ready → docs/results/startup.json
 	$(RUN) bench.startup
+
+cifar10-table: $(EVERYTHING) ## nine networks on CIFAR-10 in MINUTES=25 (meant for a GPU)
+	$(RUN) training.cifar10_table --minutes $(MINUTES)
 
 figures: $(EVERYTHING) ## do the README's figures stand in docs/results/?
 	$(RUN) pytest tests/project/test_figures.py
