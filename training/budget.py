@@ -17,7 +17,7 @@ from training.config import TrainConfig
 from training.errors import ConfigError
 
 WARM_STEPS, TIMED_STEPS = 2, 3
-SAFETY = 0.96  # part of the budget that is planned: steps are not all equally fast
+SAFETY = 0.92  # part of the budget that is planned: not all steps are equally fast
 FORWARD_SHARE = 1 / 3  # of a training step, whose backward pass costs twice as much
 
 # A network, an arithmetic, a side of the images (None: as they come) → a training step.

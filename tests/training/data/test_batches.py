@@ -1,0 +1,83 @@
+"""Order follows from seed and epoch alone; streamed batches equal resident ones."""
+
+import pytest
+import torch
+
+from classifier.manifest import PreprocessSpec
+from tests.training.data.pictures import encoded, write_tree
+from training.data import load_dataset
+from training.data.batches import Order, ResidentBatches, StreamedBatches, open_batches
+from training.errors import DataError
+
+CPU = torch.device("cpu")
+SPEC = PreprocessSpec(
+    height=16,
+    width=16,
+    color="rgb",
+    resize="squash",
+    short_side=None,
+    interpolation="bicubic",
+    background=(255, 255, 255),
+)
+
+
+def test_an_epoch_shows_every_image_once_in_another_order():
+    """And the same order again for the same seed and epoch."""
+    order = Order(samples=12, batch_size=4, seed=3)
+    first, again, next_one = (
+        torch.cat(order.batches(epoch, 0)).tolist() for epoch in (0, 0, 1)
+    )
+
+    assert sorted(first) == list(range(12))
+    assert first == again
+    assert first != next_one
+
+
+def test_an_epoch_can_go_on_in_the_middle():
+    """The batches that are left are those that would have come."""
+    order = Order(samples=12, batch_size=4, seed=3)
+
+    whole, rest = order.batches(5, 0), order.batches(5, 2)
+
+    assert [b.tolist() for b in rest] == [b.tolist() for b in whole[2:]]
+
+
+def test_ranks_share_every_batch():
+    """Together they have the batch of a single process."""
+    alone = Order(samples=12, batch_size=4, seed=0)
+    both = [Order(samples=12, batch_size=4, seed=0, rank=r, world=2) for r in (0, 1)]
+
+    for whole, *parts in zip(
+        alone.batches(0, 0), *(o.batches(0, 0) for o in both), strict=True
+    ):
+        assert sorted(torch.cat(parts).tolist()) == sorted(whole.tolist())
+
+
+@pytest.mark.parametrize(("size", "world"), [(13, 1), (5, 2)])
+def test_a_batch_size_that_cannot_work_is_refused(size, world):
+    """More than there is, or not divisible among the ranks."""
+    with pytest.raises(DataError, match=f"batch size {size}"):
+        Order(samples=12, batch_size=size, seed=0, world=world)
+
+
+def test_streamed_batches_equal_resident_ones(tmp_path):
+    """Worker processes change where images are decoded, and nothing else."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 6, "blue": 6}))
+    order = Order(samples=12, batch_size=4, seed=0)
+    resident = open_batches(dataset.train, SPEC, order, CPU, resident_mib=100)
+    streamed = StreamedBatches(dataset.train, SPEC, order, CPU, workers=1)
+
+    assert isinstance(resident, ResidentBatches)
+    for a, b in zip(resident.epoch(1), streamed.epoch(1), strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.labels, b.labels)
+        assert torch.equal(a.indices, b.indices)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
+    """Not a stack trace of Pillow, and not a silent gap."""
+    folder = write_tree(tmp_path, {"red": 2, "blue": 2})
+    (folder / "red" / "cut.png").write_bytes(encoded("red", 9)[:50])
+
+    with pytest.raises(DataError, match=r"red/cut\.png"):
+        load_dataset(folder).train.pixels(SPEC)

@@ -1,0 +1,92 @@
+"""`data check` finds what is broken, twice there, or leaks; and nothing else."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.training.data.pictures import encoded, picture, write_tree
+from training.data import load_dataset
+from training.data.check import check
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Sound data: 12 pictures in train, 4 in test, all different."""
+    write_tree(tmp_path / "train", {"red": 6, "blue": 6})
+    write_tree(tmp_path / "test", {"red": 2, "blue": 2}, first=100)
+    return tmp_path
+
+
+def test_sound_data_has_no_findings(tree):
+    """Pictures of one color are alike, and yet not the same."""
+    findings = check(load_dataset(tree))
+
+    assert findings.sound
+    assert findings.duplicates == []
+    assert findings.images == {"test": 4, "train": 12}
+    assert findings.labels["train"] == {"blue": 6, "red": 6}
+
+
+def test_a_broken_file_is_named(tree):
+    """Cut off in the middle, as after a full disk."""
+    (tree / "train" / "red" / "cut.png").write_bytes(encoded("red", 50)[:60])
+    findings = check(load_dataset(tree))
+
+    assert [name.split("/")[-1] for name, _ in findings.broken] == ["cut.png"]
+    assert not findings.sound
+
+
+def test_the_same_file_in_train_and_test_is_a_leak(tree):
+    """Accuracy on it measures memory."""
+    (tree / "test" / "red" / "copy.png").write_bytes(encoded("red", 3))
+    (leak,) = check(load_dataset(tree)).leaks
+
+    assert leak.exact
+    assert {leak.first.split("/")[-1], leak.second.split("/")[-1]} == {
+        "copy.png",
+        "3.png",
+    }
+
+
+def test_a_picture_saved_anew_is_found_too(tree):
+    """Smaller, and as a JPEG: not a byte is the same."""
+    smaller = picture("red", 3, side=48).resize((30, 30), Image.Resampling.LANCZOS)
+    smaller.save(tree / "test" / "red" / "anew.jpg", quality=85)
+    (leak,) = check(load_dataset(tree)).leaks
+
+    assert not leak.exact
+
+
+def test_the_same_picture_under_two_labels_is_a_contradiction(tree):
+    """One of the two is wrong."""
+    (tree / "train" / "blue" / "copy.png").write_bytes(encoded("red", 3))
+    findings = check(load_dataset(tree))
+
+    assert len(findings.contradictions) == 1
+    assert not findings.leaks
+
+
+def test_a_file_copied_many_times_stays_cheap(tree):
+    """Told of by its neighbors: n - 1 findings, not n squared."""
+    for n in range(60):
+        (tree / "train" / "red" / f"copy{n}.png").write_bytes(encoded("red", 3))
+
+    assert len(check(load_dataset(tree)).duplicates) == 60
+
+
+def test_the_command_reports_and_fails_on_findings(tree, repository):
+    """Status 1, so that it can stand in a pipeline."""
+    (tree / "test" / "red" / "copy.png").write_bytes(encoded("red", 3))
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "data", "check", str(tree), "--json"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["duplicates"][0]["leaks"]

@@ -1,0 +1,123 @@
+"""Class folders become labels; what is odd about them is said, with the path."""
+
+import numpy as np
+import pytest
+
+from tests.training.data.pictures import encoded, write_tree
+from training.data import load_dataset
+from training.data.folder import label_groups
+from training.errors import DataError
+
+
+def test_folder_names_are_the_labels_in_sorted_order(tmp_path):
+    """The order decides the class index, so it must not depend on the file system."""
+    write_tree(tmp_path / "train", {"red": 2, "blue": 1, "green": 3})
+    write_tree(tmp_path / "val", {"green": 1})
+    write_tree(tmp_path / "test", {"red": 1})
+
+    dataset = load_dataset(tmp_path)
+
+    assert dataset.label_names == ("blue", "green", "red")
+    assert dataset.train.labels.tolist() == [0, 1, 1, 1, 2, 2]
+    assert dataset.parts["validation"].labels.tolist() == [1]
+    assert dataset.parts["test"].labels.tolist() == [2]
+
+
+def test_class_folders_without_splits_are_all_train(tmp_path):
+    """The simplest thing that people have."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 2, "blue": 1}))
+
+    assert list(dataset.parts) == ["train"]
+    assert len(dataset.train) == 3
+
+
+def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path):
+    """Training without it would silently know one class less."""
+    write_tree(tmp_path / "train", {"red": 1, "blue": 1})
+    (tmp_path / "train" / "green").mkdir()
+
+    with pytest.raises(DataError, match=r"train/green has no images"):
+        load_dataset(tmp_path)
+
+
+def test_a_label_that_train_lacks_is_an_error(tmp_path):
+    """Nothing could learn it, and every accuracy would be wrong by it."""
+    write_tree(tmp_path / "train", {"red": 1, "blue": 1})
+    write_tree(tmp_path / "validation", {"green": 1})
+
+    with pytest.raises(
+        DataError, match="'green' occurs in validation and not in train"
+    ):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("counts", [{}, {"red": 3}])
+def test_fewer_than_two_labels_is_an_error(tmp_path, counts):
+    """There is nothing to tell apart."""
+    write_tree(tmp_path, counts)
+    (tmp_path / "notes.txt").write_text("x")
+
+    with pytest.raises(DataError):
+        load_dataset(tmp_path)
+
+
+def test_an_image_outside_of_a_class_folder_is_an_error(tmp_path):
+    """It has no label."""
+    write_tree(tmp_path / "train", {"red": 1, "blue": 1})
+    (tmp_path / "train" / "lost.png").write_bytes(encoded("red", 1))
+
+    with pytest.raises(DataError, match=r"lost\.png lies outside of a class folder"):
+        load_dataset(tmp_path)
+
+
+def test_splits_without_train_are_an_error(tmp_path):
+    """The message lists what was found instead."""
+    write_tree(tmp_path / "test", {"red": 1, "blue": 1})
+
+    with pytest.raises(DataError, match=r"\['test'\] but no train folder"):
+        load_dataset(tmp_path)
+
+
+def test_files_that_are_no_images_are_remembered(tmp_path):
+    """Dropped, but never silently."""
+    folder = write_tree(tmp_path, {"red": 1, "blue": 1})
+    (folder / "red" / "notes.txt").write_text("x")
+
+    assert load_dataset(folder).ignored == ("red/notes.txt",)
+
+
+def test_imagenet_wnids_get_their_names(tmp_path):
+    """`LOC_synset_mapping.txt` stands beside the splits."""
+    write_tree(tmp_path / "train", {"red": 1, "blue": 1})
+    (tmp_path / "train" / "red").rename(tmp_path / "train" / "n01440764")
+    (tmp_path / "train" / "blue").rename(tmp_path / "train" / "n02123045")
+    (tmp_path / "LOC_synset_mapping.txt").write_text(
+        "n01440764 tench, Tinca tinca\nn02123045 tabby, tabby cat\n"
+    )
+
+    assert load_dataset(tmp_path).label_names == (
+        "n01440764 tench, Tinca tinca",
+        "n02123045 tabby, tabby cat",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups"),
+    [
+        (("apple-a", "apple-b", "peach"), ("apple", "apple", "peach")),
+        (("t-shirt", "dress"), (None, None)),
+        (("car-a", "car-b"), (None, None)),
+    ],
+)
+def test_a_shared_prefix_is_a_group(labels, groups):
+    """Only where it tells some labels apart and joins others."""
+    assert label_groups(labels) == groups
+
+
+def test_the_fruit_photos_have_four_groups(data_dir):
+    """Ten kinds of apple, pear, peach and nectarine, straight from the tar."""
+    dataset = load_dataset(data_dir / "fruits-fine-grained.tar")
+
+    assert set(dataset.groups) == {"apple", "pear", "peach", "nectarine"}
+    assert (len(dataset.train), len(dataset.parts["test"])) == (467, 375)
+    assert np.bincount(dataset.train.labels).min() >= 30

@@ -1,0 +1,99 @@
+"""Cuts are seeded and fair to every label, and the test split opens once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training.data.pictures import write_tree
+from training.data import cut, load_dataset
+from training.data.relabel import as_binary
+from training.data.stratify import hold_out
+from training.errors import DataError
+
+
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=2, max_size=8),
+    share=st.floats(0.05, 0.5),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_class_keeps_its_share(counts, share, seed):
+    """Within one sample of it, and never all of a class is taken away."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = hold_out(labels, count=round(share * len(labels)), seed=seed)
+
+    taken = np.bincount(labels[chosen], minlength=len(counts))
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert (np.abs(taken - share * np.array(counts)) <= 1.5).all()
+    assert (taken < np.array(counts)).all()
+
+
+def test_each_of_several_labels_keeps_its_share():
+    """Also labels that mostly come with others, and rare ones."""
+    rng = np.random.default_rng(0)
+    hot = (rng.random((2000, 5)) < [0.5, 0.25, 0.1, 0.03, 0.01]).astype(np.uint8)
+    chosen = hold_out(hot, count=400, seed=0)
+
+    assert abs(len(chosen) - 400) <= 5
+    assert (np.abs(hot[chosen].sum(0) - 0.2 * hot.sum(0)) <= 2).all()
+
+
+def test_the_same_seed_cuts_the_same(tmp_path):
+    """On every machine, so that nobody trains on another's validation images."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 20, "blue": 20}))
+    first, second, other = (cut(dataset, seed=seed) for seed in (1, 1, 2))
+
+    assert first.validation.samples.names == second.validation.samples.names
+    assert first.validation.samples.names != other.validation.samples.names
+
+
+def test_the_parts_do_not_overlap(tmp_path):
+    """Test, validation and train together are the data set; calibration is of train."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 30, "blue": 30}))
+    splits = cut(dataset, validation=0.2, test=10)
+    names = [
+        set(part.samples.names)
+        for part in (splits.train, splits.validation, splits.test)
+    ]
+
+    assert [len(part) for part in names] == [40, 10, 10]
+    assert len(set.union(*names)) == 60
+    assert set(splits.calibration.samples.names) <= names[0]
+
+
+def test_the_test_split_opens_once(tmp_path):
+    """A figure that is looked at twice has been tuned on."""
+    splits = cut(load_dataset(write_tree(tmp_path, {"red": 9, "blue": 9})), test=0.2)
+    assert splits.has_test
+    assert len(splits.test) == 4
+
+    with pytest.raises(DataError, match="opened before"):
+        splits.test  # noqa: B018
+
+
+def test_without_a_test_split_the_message_says_how_to_get_one(tmp_path):
+    """Nothing is invented."""
+    splits = cut(load_dataset(write_tree(tmp_path, {"red": 9, "blue": 9})))
+
+    with pytest.raises(DataError, match=r"test = 0\.1"):
+        splits.test  # noqa: B018
+
+
+def test_a_cut_that_leaves_nothing_is_refused(tmp_path):
+    """Here 18 of 18 images."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 9, "blue": 9}))
+
+    with pytest.raises(DataError, match="leaves none to train on"):
+        cut(dataset, validation=18)
+
+
+def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
+    """`red` against everything else."""
+    write_tree(tmp_path, {"red": 2, "blue": 1, "green": 1})
+    dataset = as_binary(load_dataset(tmp_path), ("red",))
+
+    assert dataset.label_names == ("not-red", "red")
+    assert dataset.train.labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(DataError, match=r"\['pink'\] cannot be the positive labels"):
+        as_binary(load_dataset(tmp_path), ("pink",))

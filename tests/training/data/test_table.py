@@ -1,0 +1,104 @@
+"""A CSV says which file has which labels; what is wrong in it is named by line."""
+
+import numpy as np
+import pytest
+
+from tests.training.data.pictures import encoded
+from training.data import load_dataset
+from training.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes labels.csv, and the pictures a.png to d.png beside it."""
+    for n, name in enumerate("abcd"):
+        (tmp_path / f"{name}.png").write_bytes(encoded("red", n))
+
+    def write(text: str):
+        (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+        return tmp_path / "labels.csv"
+
+    return write
+
+
+def test_several_labels_are_separated_by_a_bar(write):
+    """The order of the labels is alphabetical."""
+    dataset = load_dataset(
+        write("filename,labels\na.png,dog|tree\nb.png,cat\nc.png,\n")
+    )
+
+    assert dataset.label_names == ("cat", "dog", "tree")
+    assert dataset.multi_label
+    assert dataset.train.labels.tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_a_column_a_label_says_the_same(write):
+    """One-hot columns; any other content is an error that names the cell."""
+    text = "file,cat,dog\na.png,1,0\nb.png,0,1\nc.png,1,1\n"
+    assert load_dataset(write(text)).train.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+
+    with pytest.raises(DataError, match=r"line 3: column 'dog' holds 'yes'"):
+        load_dataset(write("file,cat,dog\na.png,1,0\nb.png,0,yes\n"))
+
+
+def test_one_label_an_image_becomes_class_indices(write):
+    """Unless the task says that it is multi-label data."""
+    path = write("path,label\na.png,dog\nb.png,cat\nc.png,dog\n")
+
+    assert load_dataset(path).train.labels.tolist() == [1, 0, 1]
+    assert load_dataset(path, multi_label=True).multi_label
+
+
+def test_the_split_column_is_obeyed(write):
+    """Common spellings are understood, others refused with the line."""
+    rows = "a.png,x,train\nb.png,y,train\nc.png,x,val\nd.png,y,test\n"
+    dataset = load_dataset(write("filename,label,split\n" + rows))
+    assert {name: len(part) for name, part in dataset.parts.items()} == {
+        "train": 2,
+        "validation": 1,
+        "test": 1,
+    }
+
+    with pytest.raises(DataError, match="line 2: split 'tset'"):
+        load_dataset(write("filename,label,split\na.png,x,tset\nb.png,y,train\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\na.png,x\n", "lacks a column with the file.*it has name, label"),
+        ("filename\na.png\n", "lacks a column with the labels"),
+        ("filename,label\na.png,x\nz.png,y\n", r"line 3: there is no file 'z\.png'"),
+        ("filename,label\na.png,x\nb.png,x\n", "2 are needed"),
+        ("filename,label\n", "has no rows"),
+        ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
+    ],
+)
+def test_what_is_missing_is_named(write, text, message):
+    """The message says what there is, and what is allowed."""
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(text))
+
+
+def test_spreadsheets_write_semicolons_and_a_byte_order_mark(write):
+    """Excel in half of Europe."""
+    dataset = load_dataset(write("\ufefffilename;label\na.png;x\nb.png;y\n"))
+
+    assert dataset.label_names == ("x", "y")
+
+
+def test_the_voc_photos_come_with_their_labels_and_splits(data_dir):
+    """As its README counts them."""
+    dataset = load_dataset(data_dir / "voc2007-multilabel.tar")
+    counts = sum(part.labels.sum(0, dtype=int) for part in dataset.parts.values())
+
+    assert dict(zip(dataset.label_names, counts.tolist(), strict=True)) == {
+        "bus": 229,
+        "car": 989,
+        "cat": 456,
+        "person": 516,
+        "train": 348,
+    }
+    sizes = [len(dataset.parts[p]) for p in ("train", "validation", "test")]
+    assert sizes == [1335, 191, 381]
+    assert dataset.train.labels.dtype == np.uint8

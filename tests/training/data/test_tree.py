@@ -1,0 +1,137 @@
+"""A folder, a zip and a tar are the same tree; hostile archives are refused."""
+
+import io
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.training.data.pictures import write_tree
+from training.data import tree as trees
+from training.data.tree import ZipTree, open_tree
+from training.errors import DataError
+
+
+def packed(folder: Path, archive: Path) -> Path:
+    """The folder as a zip or tar, by the archive's suffix."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as target:
+            for path in sorted(folder.rglob("*")):
+                target.write(path, path.relative_to(folder))
+    else:
+        mode = "w:gz" if archive.suffix == ".gz" else "w"
+        with tarfile.open(archive, mode) as target:
+            target.add(folder, ".")
+    return archive
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_an_archive_reads_like_the_folder_it_was_made_of(tmp_path, name):
+    """Names, folders and bytes agree, so a reader needs to know one kind only."""
+    folder = write_tree(tmp_path / "data", {"red": 2, "green": 1})
+    unpacked, archive = open_tree(folder), open_tree(packed(folder, tmp_path / name))
+
+    assert archive.names == unpacked.names == ("green/0.png", "red/0.png", "red/1.png")
+    assert archive.folders == unpacked.folders == {"red", "green"}
+    assert all(archive.read(n) == unpacked.read(n) for n in unpacked.names)
+
+
+def test_a_lone_outer_folder_is_stepped_into(tmp_path):
+    """Archives often hold one folder with everything in it."""
+    write_tree(tmp_path / "outer" / "flowers", {"red": 1, "blue": 1})
+
+    assert open_tree(tmp_path / "outer").names == ("blue/0.png", "red/0.png")
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_member_that_leads_out_is_refused_by_name(tmp_path, name, suffix):
+    """Nothing is unpacked, yet a name that lies about its place is an attack."""
+    archive = tmp_path / f"slip{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as target:
+            target.writestr(name, b"x")
+    else:
+        with tarfile.open(archive, "w") as target:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            target.addfile(member, io.BytesIO(b"x"))
+
+    with pytest.raises(DataError, match=r"evil\.png.* leads out of the archive"):
+        open_tree(archive)
+
+
+def test_a_link_in_a_tar_is_refused(tmp_path):
+    """It could point at any file of the machine."""
+    archive = tmp_path / "link.tar"
+    with tarfile.open(archive, "w") as target:
+        member = tarfile.TarInfo("red/0.png")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        target.addfile(member)
+
+    with pytest.raises(DataError, match=r"red/0\.png is a link"):
+        open_tree(archive)
+
+
+def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    """The directory of the zip already says how large it will become."""
+    monkeypatch.setattr(trees, "MAX_UNPACKED_BYTES", 1 << 20)
+    archive = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("red/0.png", bytes(8 << 20))
+
+    with pytest.raises(DataError, match="claims to unpack to 8388608 bytes"):
+        open_tree(archive)
+
+
+def test_a_member_is_read_only_up_to_the_bound(tmp_path, monkeypatch):
+    """Whatever a header claims, no single file fills the memory."""
+    archive = tmp_path / "large.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("red/0.png", bytes(2000))
+    monkeypatch.setattr(trees, "MAX_FILE_BYTES", 1000)
+
+    with pytest.raises(DataError, match=r"red/0\.png in .* is larger"):
+        open_tree(archive).read("red/0.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive at all"])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    """By content, whatever the name says."""
+    path = tmp_path / "data.zip"
+    path.write_bytes(content)
+
+    with pytest.raises(DataError):
+        open_tree(path)
+
+
+def test_a_cut_off_tar_names_the_file_that_is_missing_bytes(tmp_path):
+    """The index can be whole while the last picture is not."""
+    folder = write_tree(tmp_path / "data", {"red": 1, "blue": 1})
+    archive = packed(folder, tmp_path / "a.tar")
+    tree = open_tree(archive)
+    archive.write_bytes(archive.read_bytes()[:600])
+
+    with pytest.raises(DataError, match="cut off inside"):
+        tree.read(tree.names[-1])
+
+
+def test_a_zip_travels_to_another_process(tmp_path):
+    """Worker processes get the tree pickled, and open the archive for themselves."""
+    folder = write_tree(tmp_path / "data", {"red": 1, "blue": 1})
+    tree = ZipTree(packed(folder, tmp_path / "a.zip"))
+
+    there = pickle.loads(pickle.dumps(tree))  # noqa: S301 - our own object
+
+    assert there.read("red/0.png") == tree.read("red/0.png")
+
+
+def test_what_file_managers_leave_behind_is_not_data(tmp_path):
+    """Thumbs.db and dot files are in nearly every folder that people send."""
+    folder = write_tree(tmp_path, {"red": 1, "blue": 1})
+    (folder / "red" / "Thumbs.db").write_bytes(b"x")
+    (folder / ".DS_Store").write_bytes(b"x")
+
+    assert open_tree(folder).names == ("blue/0.png", "red/0.png")

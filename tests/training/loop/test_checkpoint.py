@@ -1,0 +1,91 @@
+"""A checkpoint is whole or not there, runs no code, and fits its network only."""
+
+import pickle
+import resource
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from training.checkpoint import load_network, read_checkpoint, write_checkpoint
+from training.errors import CheckpointError
+
+
+def test_what_is_written_is_read(tmp_path):
+    """Tensors, numbers and nested containers."""
+    state = {"step": 3, "network": {"w": torch.arange(6.0).view(2, 3)}, "best": None}
+    write_checkpoint(tmp_path / "a.pt", state)
+    read = read_checkpoint(tmp_path / "a.pt")
+
+    assert read["step"] == 3
+    assert torch.equal(read["network"]["w"], state["network"]["w"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
+    """Played by a limit on the size of files, which the system enforces."""
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="the checkpoint before it is untouch"):
+            write_checkpoint(path, {"step": 2, "large": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+    assert read_checkpoint(path)["step"] == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 half a zip"])
+def test_a_damaged_file_is_a_clear_error(tmp_path, content):
+    """It names the file."""
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"a\.pt"):
+        read_checkpoint(path)
+
+
+class Attack:
+    """Unpickled, it would call `print`."""
+
+    def __reduce__(self):
+        return print, ("pwned",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
+    """Both in torch's zip format and as a bare pickle."""
+    torch.save({"format": 1, "network": Attack()}, tmp_path / "zip.pt")
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Attack()))
+
+    for name in ("zip.pt", "bare.pt"):
+        with pytest.raises(CheckpointError):
+            read_checkpoint(tmp_path / name)
+    assert "pwned" not in capsys.readouterr().out
+
+
+def test_a_file_of_another_program_is_refused(tmp_path):
+    """A bare state dict is not a run that could go on."""
+    torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "a.pt")
+
+    with pytest.raises(CheckpointError, match="no checkpoint of this program"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_of_another_network_are_refused_by_name():
+    """Missing, unknown and misshapen tensors are told apart."""
+    weights = {"weight": torch.zeros(3, 2), "extra": torch.zeros(1)}
+
+    with pytest.raises(CheckpointError) as caught:
+        load_network(nn.Linear(2, 4), weights, "a.pt")
+
+    message = str(caught.value)
+    assert "a.pt is of another network" in message
+    assert "bias is missing there" in message
+    assert "extra is unknown here" in message
+    assert "weight is (3, 2) there, (4, 2) here" in message

@@ -1,0 +1,129 @@
+"""The loop learns, stops when it should, and says what went wrong."""
+
+import io
+
+import pytest
+import torch
+
+from tests.training.loop.runs import CONFIG, write_config, write_digits
+from training.checkpoint import read_checkpoint
+from training.config import read_config
+from training.distributed import Ranks
+from training.errors import ConfigError, DivergedError
+from training.log import read_log
+from training.rate_finder import find_rate
+from training.runs import prepare, train
+
+RANKS = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Digits and a config."""
+    write_config(tmp_path)
+    return write_digits(tmp_path)
+
+
+def trained(root, *changes, folder="run"):
+    """The outcome and what was said."""
+    said = io.StringIO()
+    config = read_config(root / "tiny.toml", changes)
+    done = train(config, root=root, folder=root / folder, ranks=RANKS, live=said)
+    return done, said.getvalue()
+
+
+def test_it_learns_what_can_be_learned(root):
+    """Ten clean patterns, four epochs."""
+    done, _ = trained(root, "augment={}")
+
+    assert done.outcome.scores["accuracy"] > 0.9
+    assert done.outcome.steps == 4 * 15
+
+
+def test_the_log_has_a_row_an_epoch(root):
+    """With loss, validation scores and times."""
+    trained(root)
+    rows = read_log(root / "run" / "log.csv")
+
+    assert [row["step"] for row in rows] == [15, 30, 45, 60]
+    assert {"train_loss", "validation_accuracy", "seconds"} <= set(rows[0])
+
+
+def test_averaged_weights_are_what_is_kept(root):
+    """`final.pt` holds the average, `last.pt` the weights of the last step."""
+    trained(root)
+    last = read_checkpoint(root / "run" / "last.pt")
+    final = read_checkpoint(root / "run" / "final.pt")
+
+    assert torch.equal(final["network"]["fc3.bias"], last["ema"]["fc3.bias"])
+    assert not torch.equal(final["network"]["fc3.bias"], last["network"]["fc3.bias"])
+
+
+def test_a_part_of_an_epoch_is_a_length(root):
+    """Budgets do not come in whole epochs."""
+    done, _ = trained(root, "train.epochs=1.4")
+
+    assert done.outcome.steps == 21
+
+
+def test_minutes_are_planned_from_measured_steps(root):
+    """What was measured, and chosen, is in the plan."""
+    done, said = trained(root, "train.minutes=0.05", 'train.precision="auto"')
+
+    assert set(done.outcome.plan.measured) == {"fp32", "bf16"}
+    assert done.outcome.steps > 0
+    assert "measured" in said
+
+
+def test_too_few_minutes_are_an_error(root):
+    """Rather than a network without a single step."""
+    with pytest.raises(ConfigError, match="less than a step"):
+        trained(root, "train.minutes=1e-6")
+
+
+def test_patience_ends_a_run_that_gains_nothing(root):
+    """With a rate that hardly moves a weight, no epoch is better than the first."""
+    text = CONFIG.replace("learning_rate = 0.02", "learning_rate = 1e-12")
+    write_config(root, text.replace("learning_rate = 3e-3", "learning_rate = 1e-12"))
+    done, _ = trained(root, "train.patience=2", "train.epochs=30", "train.ema=0.0")
+
+    assert done.outcome.steps < 30 * 15
+
+
+def test_the_best_epoch_is_kept_when_asked_for(root):
+    """By the score on validation, never on test."""
+    trained(root, 'train.keep="best"')
+    rows = read_log(root / "run" / "log.csv")
+    final = read_checkpoint(root / "run" / "final.pt")
+
+    best = max(row["validation_accuracy"] for row in rows)
+    assert final["scores"]["accuracy"] == pytest.approx(best)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(root):
+    """And the message says what to change."""
+    huge = CONFIG.replace('kind = "adamw"', 'kind = "sgd"').replace("3e-3", "1e30")
+    write_config(root, huge)
+
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        trained(root)
+
+
+def test_a_task_that_the_data_does_not_fit_is_refused(root):
+    """Ten labels are no binary question until one of them is named."""
+    with pytest.raises(ConfigError, match=r"data\.positive"):
+        trained(root, "task=binary")
+
+    done, _ = trained(root, "task=binary", 'data.positive=["3"]', "augment={}")
+    assert done.network.head.out_features == 1
+    assert "average_precision" in done.outcome.scores
+
+
+def test_the_rate_finder_points_to_a_rate_that_learns(root):
+    """Far above it the loss blows up, far below it nothing moves."""
+    config = read_config(root / "tiny.toml", ("augment={}",))
+    ready = prepare(config, root=root, ranks=RANKS)
+    curve = find_rate(ready.network, config, ready.batches, ready.objective, RANKS)
+
+    assert 1e-2 < curve.suggested < 30
+    assert min(curve.losses) < curve.losses[0]
