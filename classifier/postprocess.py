@@ -47,14 +47,17 @@ def probabilities(logits: Logits, spec: PostprocessSpec) -> Scores:
 
     Temperature scaling after Guo et al., arXiv:1706.04599.
     """
-    scaled = logits / np.float32(spec.temperature)
-    if spec.activation == "softmax":
-        # exp overflows float32 above 88
-        exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        softmax: Scores = exponentials / exponentials.sum(axis=-1, keepdims=True)
-        return softmax
-    decay = np.exp(-np.abs(scaled))  # never above 1, so nothing overflows
-    sigmoid: Scores = np.where(scaled >= 0, 1 / (1 + decay), decay / (1 + decay))
+    temperature = np.float32(spec.temperature)
+    # Only negative numbers are exponentiated: exp overflows float32 above 88. What
+    # overflows here does so to -inf, whose exp is the right 0.
+    with np.errstate(over="ignore"):
+        if spec.activation == "softmax":
+            best = logits.max(axis=-1, keepdims=True)
+            exponentials = np.exp((logits - best) / temperature)
+            softmax: Scores = exponentials / exponentials.sum(axis=-1, keepdims=True)
+            return softmax
+        decay = np.exp(-np.abs(logits) / temperature)
+    sigmoid: Scores = np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay))
     return sigmoid
 
 
