@@ -163,6 +163,6 @@ def _arrangement(subject: str, model: ServedModel) -> Finding:
     text = (
         f"serves {model.variant.precision} {where}: batches up to "
         f"{model.best_batch} at {1e3 * model.run_s:.3g} ms an image and lane; "
-        f"a lone image {1e3 * model.lone_s:.3g} ms on {model.wide.threads} threads"
+        f"a lone image {1e3 * model.lone_s:.3g} ms on {model.wide_threads} threads"
     )
     return Finding("ok", subject, text)

@@ -11,6 +11,7 @@ import structlog
 from classifier.errors import ClassifierError
 from classifier.hardware import available_cores
 from service.contract import Loaded, ModelKey, Outcome
+from service.engine.ahead import DecodeAhead
 from service.engine.backlog import Backlog
 from service.engine.inline import InlineLane
 from service.engine.lane import Lane, Results
@@ -26,6 +27,8 @@ from service.settings import Settings
 
 # A lane that hangs cannot be killed, only left behind with its memory and its core.
 MAX_LOST_LANES = 3
+# Two batches in flight: one is copied and cut while the other runs.
+CUDA_LANES = 2
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ class LaneEngine:
         self._changed = threading.Condition()
         self._lanes: list[Lane] = []
         self.inline: InlineLane | None = None
+        self._ahead: DecodeAhead | None = None
         self._lost = 0
         self._started = False
         self._draining = False
@@ -77,6 +81,13 @@ class LaneEngine:
         models = await asyncio.to_thread(load_models, self._settings)
         self._models = {model.key: model for model in models}
         self.inline = InlineLane(self._models, self._loop)
+        if any(model.session.device == "cuda" for model in models):
+            self._lanes_wanted = CUDA_LANES
+            self._ahead = DecodeAhead(
+                self._models,
+                limits=decode_limits(self._settings),
+                capacity=self._settings.queue_capacity,
+            )
         self._backlog = Backlog(
             capacity=self._settings.queue_capacity, lanes=self._lanes_wanted
         )
@@ -109,9 +120,8 @@ class LaneEngine:
         future: asyncio.Future[Settled] = self._loop.create_future()
         if self.inline and self.inline.submit(key, data, partial(_set, future)):
             return _unwrap(await future)
-        ticket = self._ticket(key, data, deadline)
-        self._offer([ticket])
-        return _unwrap(await self._answer(ticket))
+        (settled,) = await self._serve([self._ticket(key, data, deadline)])
+        return _unwrap(settled)
 
     async def classify_many(
         self, key: ModelKey, images: Sequence[bytes], *, deadline: float | None
@@ -125,10 +135,9 @@ class LaneEngine:
         if not images:
             return []
         request = object()
-        tickets = [self._ticket(key, data, deadline, request) for data in images]
-        self._offer(tickets)
-        answers = (self._answer(ticket) for ticket in tickets)
-        return await asyncio.gather(*answers)
+        return await self._serve(
+            [self._ticket(key, data, deadline, request) for data in images]
+        )
 
     async def drain(self) -> None:
         """Refuse what comes, finish what was accepted."""
@@ -143,6 +152,8 @@ class LaneEngine:
         if not self._started:
             return
         self._watchdog.cancel()
+        if self._ahead is not None:
+            self._ahead.close()
         for lane in self._lanes:
             lane.close()
         hang_s = self._settings.hang_timeout_s
@@ -165,21 +176,28 @@ class LaneEngine:
         future: asyncio.Future[Settled] = self._loop.create_future()
         return Ticket(key, data, time.monotonic(), deadline, request, future)
 
+    async def _serve(self, tickets: Sequence[Ticket]) -> Sequence[Settled]:
+        """Put one request through; each place holds what became of its image."""
+        failed = await self._ahead.decode(tickets) if self._ahead else {}
+        whole = [ticket for ticket in tickets if ticket not in failed]
+        if whole:
+            self._offer(whole)
+        answers = iter(await self._answers(whole))
+        return [failed[t] if t in failed else next(answers) for t in tickets]
+
     def _offer(self, tickets: Sequence[Ticket]) -> None:
         with self._changed:
             self._backlog.offer(tickets, time.monotonic())
             self._changed.notify(len(tickets))
 
-    async def _answer(self, ticket: Ticket) -> Settled:
-        if ticket.future is None:
-            raise AssertionError("a ticket outside a simulation has a future")
-        self._open += 1
+    async def _answers(self, tickets: Sequence[Ticket]) -> Sequence[Settled]:
+        self._open += len(tickets)
         try:
-            return await ticket.future
+            return [await ticket.future for ticket in tickets if ticket.future]
         finally:
-            # the sender may have left; a lane looks before it decodes
-            ticket.abandoned = True
-            self._open -= 1
+            self._open -= len(tickets)
+            for ticket in tickets:  # the sender may have left; a lane looks at this
+                ticket.abandoned = True
             if not self._open:
                 self._idle.set()
 

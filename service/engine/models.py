@@ -2,10 +2,12 @@
 
 On a CPU a model has two sessions of one graph. The narrow one runs in the thread that
 calls it, so that lanes run side by side; the wide one puts all cores on a lone request.
+On a GPU it has a session for each padded batch size.
 """
 
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,16 +17,24 @@ from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.hardware import available_cores
 from classifier.manifest import GraphVariant, Manifest
-from classifier.session import Batch, Device, Session, choose_device
+from classifier.session import Batch, Device, Logits, Session, choose_device
 from service.contract import Loaded, ModelKey
+from service.engine.buckets import SIZES, Buckets
 from service.settings import Settings
 
-BATCHES = (1, 2, 4, 8)
+CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cache
 # A larger batch must be worth its wait: it has to gain this share.
 WORTHWHILE = 0.03
 MEASURE_S = 0.03  # for each point of the curve
 # Below this cost an image is run where it arrives: a thread hop costs as much.
 INLINE_COST_S = 0.000_3
+
+
+class Runs(Protocol):
+    """What a lane needs of a session."""
+
+    def run(self, batch: Batch) -> Logits:
+        """uint8 [N, H, W, C] → float32 [N, K]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +43,18 @@ class ServedModel:
 
     bundle: Bundle
     variant: GraphVariant
-    narrow: Session
-    wide: Session
+    session: Session  # the one that was proven by the golden examples
+    narrow: Runs
+    wide: Runs
+    wide_threads: int
     best_batch: int
     run_s: float  # seconds an image, narrow, at the best batch
     lone_s: float  # seconds of a batch of one, wide
-    inline: bool  # cheap enough for the event loop
+
+    @property
+    def inline(self) -> bool:
+        """Whether it is cheap enough for the event loop."""
+        return self.session.device == "cpu" and self.lone_s < INLINE_COST_S
 
     @property
     def key(self) -> ModelKey:
@@ -56,8 +72,8 @@ class ServedModel:
         return Loaded(
             manifest=self.manifest,
             precision=self.variant.precision,
-            device=self.narrow.device,
-            explains=self.narrow.has_class_maps,
+            device=self.session.device,
+            explains=self.session.has_class_maps,
         )
 
 
@@ -97,26 +113,57 @@ def load_models(settings: Settings) -> list[ServedModel]:
 def load_model(bundle: Bundle, *, device: Device, precision: str) -> ServedModel:
     """Load one bundle on a device and measure it. Raises BundleError, SessionError."""
     variant = choose_variant(bundle, precision, device)
-    cores = available_cores()
-    narrow = load_session(bundle, variant, device=device, threads=1)
-    wide = narrow
-    if device == "cpu" and cores > 1:
-        graph = bundle.read_graph(variant)
-        wide = Session.load(graph, device=device, threads=cores)
-    curve = {n: _seconds(narrow, n) / n for n in BATCHES}
-    least = min(curve.values())
-    best_batch = min(n for n in BATCHES if curve[n] <= least * (1 + WORTHWHILE))
-    lone_s = _seconds(wide, 1)
+    session = load_session(bundle, variant, device=device, threads=1)
+    arrange = _on_cuda if device == "cuda" else _on_cpu
+    return arrange(bundle, variant, session)
+
+
+def _on_cpu(bundle: Bundle, variant: GraphVariant, narrow: Session) -> ServedModel:
+    cores, wide = available_cores(), narrow
+    curve = {n: _seconds(narrow, narrow.shape, n) / n for n in CPU_BATCHES}
+    lone_s = curve[1]
+    if cores > 1:
+        both = Session.load(bundle.read_graph(variant), threads=cores)
+        if (wide_s := _seconds(both, narrow.shape, 1)) < lone_s:
+            wide, lone_s = both, wide_s
+    best_batch, run_s = _best(curve)
     return ServedModel(
         bundle=bundle,
         variant=variant,
+        session=narrow,
         narrow=narrow,
-        wide=wide if lone_s < curve[1] else narrow,
+        wide=wide,
+        wide_threads=wide.threads,
         best_batch=best_batch,
-        run_s=curve[best_batch],
+        run_s=run_s,
         lone_s=lone_s,
-        inline=device == "cpu" and curve[1] < INLINE_COST_S,
     )
+
+
+def _on_cuda(bundle: Bundle, variant: GraphVariant, proven: Session) -> ServedModel:
+    graph = bundle.read_graph(variant)
+    others = {size: Session.load(graph, device="cuda") for size in SIZES[1:]}
+    buckets = Buckets({SIZES[0]: proven} | others)
+    curve = {n: _seconds(buckets, proven.shape, n) / n for n in SIZES}
+    best_batch, run_s = _best(curve)
+    return ServedModel(
+        bundle=bundle,
+        variant=variant,
+        session=proven,
+        narrow=buckets,
+        wide=buckets,
+        wide_threads=proven.threads,
+        best_batch=best_batch,
+        run_s=run_s,
+        lone_s=curve[1],
+    )
+
+
+def _best(curve: dict[int, float]) -> tuple[int, float]:
+    """The smallest batch that is worth it, and its seconds an image."""
+    least = min(curve.values())
+    batch = min(n for n, cost_s in curve.items() if cost_s <= least * (1 + WORTHWHILE))
+    return batch, curve[batch]
 
 
 def decode_limits(settings: Settings) -> DecodeLimits:
@@ -124,9 +171,9 @@ def decode_limits(settings: Settings) -> DecodeLimits:
     return DecodeLimits(max_pixels=settings.max_pixels)
 
 
-def _seconds(session: Session, n: int) -> float:
+def _seconds(session: Runs, shape: tuple[int, int, int], n: int) -> float:
     """Least time of a few runs of a batch of n: the least is what the graph costs."""
-    batch: Batch = np.zeros((n, *session.shape), np.uint8)
+    batch: Batch = np.zeros((n, *shape), np.uint8)
     session.run(batch)
     least, spent = float("inf"), 0.0
     while spent < MEASURE_S:

@@ -1,0 +1,59 @@
+"""Decoding before the backlog, as on a GPU, with everything else real."""
+
+import asyncio
+
+import pytest
+
+from classifier.decode import DecodeLimits
+from classifier.errors import ImageError
+from service.contract import Outcome
+from service.engine.ahead import DecodeAhead
+from service.engine.engine import LaneEngine
+from service.engine.ticket import Ticket
+from service.errors import OverloadedError
+from service.settings import Settings
+from tests.synthetic import make_bundle, png
+
+COLORS = ("colors", 1)
+
+
+@pytest.fixture
+async def engine(tmp_path):
+    """An engine on the CPU that is told to decode ahead."""
+    make_bundle(tmp_path, "colors")
+    started = LaneEngine(Settings(models=tmp_path))
+    await started.start()
+    started.inline = None
+    started._ahead = DecodeAhead(started._models, limits=DecodeLimits(), capacity=64)
+    yield started
+    await started.close()
+
+
+async def test_images_decoded_ahead_are_answered_in_their_places(engine):
+    """A broken one among them is an error in its own place."""
+    images = [png((200, 0, 0)), b"garbage", png((0, 200, 0))]
+
+    settled = await engine.classify_many(COLORS, images, deadline=None)
+
+    assert isinstance(settled[0], Outcome)
+    assert isinstance(settled[1], ImageError)
+    assert settled[2].logits.argmax() == 1
+
+
+async def test_a_request_of_broken_images_alone_never_reaches_a_lane(engine):
+    """There is nothing to offer."""
+    settled = await engine.classify_many(COLORS, [b"a", b"b"], deadline=None)
+
+    assert all(isinstance(each, ImageError) for each in settled)
+
+
+async def test_decoding_ahead_is_bounded(engine):
+    """More images than may wait are refused before they are decoded."""
+    ahead = DecodeAhead(engine._models, limits=DecodeLimits(), capacity=2)
+    tickets = [Ticket(COLORS, png((1, 2, 3)), 0.0, None) for _ in range(3)]
+
+    with pytest.raises(OverloadedError, match="at most 2 may"):
+        await ahead.decode(tickets)
+    assert await ahead.decode(tickets[:2]) == {}
+    ahead.close()
+    await asyncio.sleep(0)
