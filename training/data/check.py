@@ -24,13 +24,13 @@ from training.errors import DataError
 
 THUMBNAIL = 16  # pixels a side
 HASH_SIDE = 8  # 8 x 8 comparisons across and as many down: 128 bits
-BAND_BITS = 32  # two images meet where one of four bands of their hashes is equal
+BAND_BITS = 16  # two images meet where one of eight bands of their hashes is equal
 # A band that so many images share (a black border, a blank page) says nothing; they
 # meet only where the whole hash is equal.
 COMMON = 40
 # Mean difference of two thumbnails, in levels of 255, below which they are one picture;
 # saving a photo anew as JPEG changes about one.
-SAME_PICTURE = 3.0
+SAME_PICTURE = 4.0
 
 SPEC = PreprocessSpec(
     height=THUMBNAIL,

@@ -60,7 +60,9 @@ def write_digits(root: Path, *, train: int = 320, test: int = 40) -> Path:
     patterns = rng.integers(0, 200, (10, 7, 7)).repeat(4, 1).repeat(4, 2)
     for prefix, count in (("train", train), ("t10k", test)):
         labels = np.arange(count) % 10
-        images = np.clip(patterns[labels] + rng.integers(0, 56, (count, 28, 28)), 0, 255)
+        images = np.clip(
+            patterns[labels] + rng.integers(0, 56, (count, 28, 28)), 0, 255
+        )
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):
             head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             path = folder / f"{prefix}-{name}-ubyte.gz"

@@ -31,7 +31,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(CheckpointError, match="the checkpoint before it is untouch"):
+        with pytest.raises(
+            CheckpointError, match="the checkpoint before it is untouch"
+        ):
             write_checkpoint(path, {"step": 2, "large": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

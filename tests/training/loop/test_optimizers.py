@@ -97,7 +97,9 @@ def test_what_cannot_be_assigned_is_refused(configs, message):
 def test_what_freezes_early_stops_and_needs_no_gradient():
     """After its part of the training."""
     net = network()
-    optimizers = Optimizers(net, (sgd("vectors", until=0.5), sgd("all")), ScheduleConfig())
+    optimizers = Optimizers(
+        net, (sgd("vectors", until=0.5), sgd("all")), ScheduleConfig()
+    )
     optimizers.schedule(0.25)
     assert net[0].bias.requires_grad
     optimizers.schedule(0.5)

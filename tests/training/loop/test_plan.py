@@ -42,7 +42,12 @@ def test_images_grow_at_the_moments_that_the_config_names():
     """The last row holds to the end."""
     sizes = ((0.4, 24), (1.0, 32))
 
-    assert [schedule.image_size(p, sizes) for p in (0, 0.39, 0.4, 1)] == [24, 24, 32, 32]
+    assert [schedule.image_size(p, sizes) for p in (0, 0.39, 0.4, 1)] == [
+        24,
+        24,
+        32,
+        32,
+    ]
 
 
 def test_a_budget_pays_for_steps_validation_and_the_last_evaluation():
@@ -110,7 +115,9 @@ def test_smoothing_keeps_a_sure_answer_from_being_free():
     logits, truth = torch.tensor([[9.0, -9.0]]), torch.tensor([0])
 
     assert cross_entropy(label_smoothing=0.1)(logits, truth) > 0.5
-    assert binary_cross_entropy(label_smoothing=0.1)(logits, torch.tensor([[1, 0]])) > 0.4
+    assert (
+        binary_cross_entropy(label_smoothing=0.1)(logits, torch.tensor([[1, 0]])) > 0.4
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
@@ -130,7 +137,9 @@ def test_the_weights_of_the_views_sum_to_one(count):
 def test_six_views_are_the_image_its_mirror_and_their_shifts():
     """By a pixel up-left and down-right, the border reflected."""
     pixels = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
-    plain, mirror, down_right, _, up_left, _ = (v[0, :, :, 0] for _, v in views(pixels, 6))
+    plain, mirror, down_right, _, up_left, _ = (
+        v[0, :, :, 0] for _, v in views(pixels, 6)
+    )
 
     assert np.array_equal(mirror, plain[:, ::-1])
     assert np.array_equal(down_right[1:, 1:], plain[:-1, :-1])
