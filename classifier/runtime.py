@@ -7,7 +7,9 @@ send telemetry and write a device id unless `ORT_DISABLE_TELEMETRY=1` is set by 
 """
 
 import os
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
 
 BUILDS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -17,14 +19,20 @@ class RuntimeInstallationError(ImportError):
 
 
 def installed_builds() -> dict[str, str]:
-    """Distribution name → version of every ONNX Runtime build that is installed."""
-    found = {}
-    for name in BUILDS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Distribution name → version, of the folder that the import would take.
+
+    A build in another folder, further down the path, is shadowed and does no harm.
+    """
+    spec = find_spec("onnxruntime")
+    if spec is None or spec.origin is None:
+        return {}
+    folder = str(Path(spec.origin).parents[1])
+    known = {
+        name: found.version
+        for name in BUILDS
+        for found in distributions(name=name, path=[folder])
+    }
+    return known or {"onnxruntime": "unpacked, without metadata"}
 
 
 def check_one_build(found: dict[str, str]) -> None:
