@@ -9,10 +9,11 @@ there is one definition of each error, and it is not here.
 """
 
 import asyncio
+import itertools
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -57,6 +58,12 @@ class Express:
     serving: Serving
     lane: Callable[[], InlineLane | None]  # there is one once the engine has started
     log: FilteringBoundLogger
+    prefix: str = field(default_factory=lambda: secrets.token_hex(4))
+    count: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def new_request_id(self) -> str:
+        """Random for this process, then counted: no system call for each request."""
+        return f"{self.prefix}{next(self.count):08x}"
 
     def protocol(self, **given: Any) -> "ExpressProtocol":
         """A protocol for one connection, as uvicorn asks for it."""
@@ -235,7 +242,7 @@ class ExpressProtocol(HttpToolsProtocol):
         parcel, self._waiting = self._waiting, None
         if parcel is None or self.transport.is_closing():
             return  # the client has left
-        request_id = parcel.request_id or secrets.token_hex(8)
+        request_id = parcel.request_id or self._express.new_request_id()
         answer = reply.served.answer(
             reply.outcome, reply.parameters, request_id=request_id
         )
