@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from classifier.hardware import available_cores
-from training.arithmetic import keep_memory
+from training.arithmetic import Precision, keep_memory, place
 from training.budget import time_step
 from training.config import Config, parse_config
 from training.data import Split, load_dataset
@@ -121,11 +121,11 @@ def our_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
     )
     taken = Steps(settings, objective, samples=len(split))
     model = build(network, classes=10, image_size=32).train()
-    model = model.to(memory_format=torch.channels_last)
+    place(model, ranks.device)
     prepare = timed_step(settings, taken, batches, ranks)
+    candidates: tuple[Precision, ...] = ("fp32", "bf16")
     seconds = {
-        name: time_step(model, prepare, name, None, ranks.device)
-        for name in ("fp32", "bf16")
+        name: time_step(model, prepare, name, None, ranks.device) for name in candidates
     }
     precision = min(seconds, key=seconds.__getitem__)
     optimizers = build_optimizers(model, settings, ranks)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16"]
 
@@ -40,6 +40,12 @@ def to_images(pixels: Tensor) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float() / 255).contiguous(
         memory_format=torch.channels_last
     )
+
+
+def place(network: nn.Module, device: torch.device) -> None:
+    """Move a network to the device, its filters channels last as the images are."""
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def keep_memory() -> None:

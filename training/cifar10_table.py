@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from training.arithmetic import keep_memory
+from training.arithmetic import Precision, keep_memory, place
 from training.budget import time_step
 from training.cifar10_rows import BATCH_SIZE, ROWS, Row, config_of, share_out
 from training.cifar10_sheet import load_sheet, write_sheet
@@ -135,12 +135,13 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
 
 def seconds_an_epoch(row: Row, bench: Bench) -> float:
     """Measured on some steps of the real training."""
-    precision = "bf16" if bench.precision == "bf16" else "fp32"
+    precision: Precision = "bf16" if bench.precision == "bf16" else "fp32"
     config = config_of(
         row, epochs=1, batch_size=bench.batch_size, precision=bench.precision
     )
     steps = Steps(config, bench.objective, samples=bench.train.samples)
-    network = fresh(row).to(bench.ranks.device).train()
+    network = fresh(row).train()
+    place(network, bench.ranks.device)
     prepare = timed_step(config, steps, bench.train, bench.ranks)
     seconds = time_step(network, prepare, precision, None, bench.ranks.device)
     return seconds * bench.train.steps()

@@ -16,7 +16,7 @@ from typing import TextIO
 import torch
 from torch import nn
 
-from training.arithmetic import keep_memory
+from training.arithmetic import keep_memory, place
 from training.budget import Plan, Work
 from training.config import Config
 from training.data.batches import Batch, Batches
@@ -72,7 +72,8 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     """
     keep_memory()
     ranks = room.ranks
-    network.to(ranks.device, memory_format=torch.channels_last).train()
+    place(network, ranks.device)
+    network.train()
     steps = Steps(config, objective, samples=train.samples, rank=ranks.rank)
     watched = len(validation) if validation is not None else 0
     work = Work(train.steps(), config.train.batch_size, watched, final_images)

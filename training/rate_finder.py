@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.arithmetic import keep_memory
+from training.arithmetic import keep_memory, place
 from training.config import Config
 from training.data.batches import Batches
 from training.distributed import Ranks
@@ -50,10 +50,12 @@ def find_rate(
 ) -> RateCurve:
     """Train a network that is thrown away, with growing rates."""
     keep_memory()
-    network.to(ranks.device).train()
+    place(network, ranks.device)
+    network.train()
     steps = Steps(config, objective, samples=batches.samples)
     optimizers = build_optimizers(network, config, ranks)
-    factors, losses = [], []
+    factors: list[float] = []
+    losses: list[float] = []
     smooth = 0.0
     step = 0
     while step < STEPS:

@@ -23,6 +23,7 @@ from training.errors import ConfigError
 from training.loop import Outcome, Room, fit
 from training.negatives import add_negatives
 from training.networks import Network, build
+from training.networks.fastcifar import FastCifar
 from training.objective import Objective, build_objective
 from training.transfer import transfer
 from training.validation import Validation
@@ -148,7 +149,7 @@ def build_network(config: Config, splits: Splits, objective: Objective) -> Netwo
         image_size=(config.data.height, config.data.width),
         **config.network.options,
     )
-    if hasattr(network, "whiten"):
+    if isinstance(network, FastCifar):
         count = min(WHITENING_IMAGES, len(splits.train))
         some = splits.train.select(np.arange(count)).pixels(config.data.spec)
         images = normalize(

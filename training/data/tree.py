@@ -8,22 +8,20 @@ nothing; it is refused all the same, because its name would mislead every messag
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from training.data.bounds import (
+    MAX_FILE_BYTES,
+    MAX_HELD_BYTES,
+    bounded,
+    check_count,
+    check_name,
+    check_unpacked,
+    is_junk,
+    parents,
+)
 from training.errors import DataError
-
-# Bounds against archive bombs. Photos hardly shrink in an archive, raw bitmaps shrink
-# maybe twentyfold: more than 200-fold over a gigabyte is nobody's data set.
-MAX_FILES = 5_000_000
-MAX_FILE_BYTES = 256 << 20
-MAX_UNPACKED_BYTES = 1 << 30
-MAX_RATIO = 200
-# A compressed tar has no index: it is held in memory, so it must fit there.
-MAX_HELD_BYTES = 4 << 30
-
-JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 class Tree(Protocol):
@@ -49,7 +47,7 @@ class FolderTree:
             below[:] = [name for name in below if not is_junk(name)]
             folders.update(str(inside / name) for name in below)
             names += [str(inside / name) for name in files if not is_junk(name)]
-            _check_count(where, len(names))
+            check_count(where, len(names))
         self.names = tuple(sorted(names))
         self.folders = frozenset(folders)
 
@@ -79,8 +77,8 @@ class ZipTree:
             elif not is_junk(member.filename):
                 files.append(member.filename)
                 unpacked += member.file_size
-        _check_count(where, len(files))
-        _check_unpacked(where, unpacked)
+        check_count(where, len(files))
+        check_unpacked(where, unpacked)
         self.names = tuple(sorted(files))
         self.folders = frozenset(folders) | parents(files)
 
@@ -93,7 +91,7 @@ class ZipTree:
                 data = member.read(MAX_FILE_BYTES + 1)
         except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
             raise DataError(f"cannot read {name} in {self.where}: {e}") from e
-        return _bounded(data, name, self.where)
+        return bounded(data, name, self.where)
 
     def __getstate__(self) -> dict[str, object]:
         """Travels to worker processes without the open file."""
@@ -139,7 +137,7 @@ class TarTree:
             raise DataError(f"{self.where}: {name} is a link or device, not a file")
         if is_junk(name):
             return
-        _check_count(self.where, len(self._offsets) + 1)
+        check_count(self.where, len(self._offsets) + 1)
         if member.size > MAX_FILE_BYTES:
             raise DataError(
                 f"{self.where}: {name} is larger than {MAX_FILE_BYTES >> 20} MiB"
@@ -220,27 +218,6 @@ def _step_in(tree: Tree) -> Tree:
     return _step_in(Branch(tree, only)) if only is not None and nested else tree
 
 
-def is_junk(name: str) -> bool:
-    """Whether a file manager or an archiver left this behind."""
-    return any(p in JUNK or p.startswith(".") for p in PurePosixPath(name).parts)
-
-
-def parents(names: Iterable[str]) -> frozenset[str]:
-    """Every folder that one of the names lies in."""
-    found: set[str] = set()
-    for name in names:
-        found.update(str(p) for p in PurePosixPath(name).parents)
-    return frozenset(found - {"."})
-
-
-def check_name(where: Path, name: str) -> None:
-    """Refuse a member name that would lead out of the folder it is unpacked to."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    drive = len(name) > 1 and name[1] == ":"
-    if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:
-        raise DataError(f"{where}: member {name!r} leads out of the archive")
-
-
 def _open_zip(where: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(where)
@@ -252,23 +229,3 @@ def _is_compressed(where: Path) -> bool:
     with where.open("rb") as file:
         start = file.read(6)
     return start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-
-
-def _check_count(where: Path, files: int) -> None:
-    if files > MAX_FILES:
-        raise DataError(f"{where} holds more than {MAX_FILES} files")
-
-
-def _check_unpacked(where: Path, unpacked: int) -> None:
-    packed = where.stat().st_size
-    if unpacked > max(MAX_UNPACKED_BYTES, MAX_RATIO * packed):
-        raise DataError(
-            f"{where} ({packed} bytes) claims to unpack to {unpacked} bytes; "
-            f"at most {MAX_RATIO}-fold is accepted"
-        )
-
-
-def _bounded(data: bytes, name: str, where: Path) -> bytes:
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"{name} in {where} is larger than {MAX_FILE_BYTES >> 20} MiB")
-    return data

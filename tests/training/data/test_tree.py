@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.data.pictures import write_tree
-from training.data import tree as trees
+from training.data import bounds
+from training.data import tree as tree_module
 from training.data.tree import ZipTree, open_tree
 from training.errors import DataError
 
@@ -77,7 +78,7 @@ def test_a_link_in_a_tar_is_refused(tmp_path):
 
 def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     """The directory of the zip already says how large it will become."""
-    monkeypatch.setattr(trees, "MAX_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(bounds, "MAX_UNPACKED_BYTES", 1 << 20)
     archive = tmp_path / "bomb.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("red/0.png", bytes(8 << 20))
@@ -91,7 +92,8 @@ def test_a_member_is_read_only_up_to_the_bound(tmp_path, monkeypatch):
     archive = tmp_path / "large.zip"
     with zipfile.ZipFile(archive, "w") as target:
         target.writestr("red/0.png", bytes(2000))
-    monkeypatch.setattr(trees, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(tree_module, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(bounds, "MAX_FILE_BYTES", 1000)
 
     with pytest.raises(DataError, match=r"red/0\.png in .* is larger"):
         open_tree(archive).read("red/0.png")

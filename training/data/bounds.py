@@ -1,0 +1,61 @@
+"""archive members → **admitted**: names that stay inside, sizes that fit in memory."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from training.errors import DataError
+
+# Bounds against archive bombs. Photos hardly shrink in an archive, raw bitmaps shrink
+# maybe twentyfold: more than 200-fold over a gigabyte is nobody's data set.
+MAX_FILES = 5_000_000
+MAX_FILE_BYTES = 256 << 20
+MAX_UNPACKED_BYTES = 1 << 30
+MAX_RATIO = 200
+# A compressed tar has no index: it is held in memory, so it must fit there.
+MAX_HELD_BYTES = 4 << 30
+
+JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file manager or an archiver left this behind."""
+    return any(p in JUNK or p.startswith(".") for p in PurePosixPath(name).parts)
+
+
+def parents(names: Iterable[str]) -> frozenset[str]:
+    """Every folder that one of the names lies in."""
+    found: set[str] = set()
+    for name in names:
+        found.update(str(p) for p in PurePosixPath(name).parents)
+    return frozenset(found - {"."})
+
+
+def check_name(where: Path, name: str) -> None:
+    """Refuse a member name that would lead out of the folder it is unpacked to."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    drive = len(name) > 1 and name[1] == ":"
+    if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:
+        raise DataError(f"{where}: member {name!r} leads out of the archive")
+
+
+def check_count(where: Path, files: int) -> None:
+    """Refuse more files than anybody's data set has."""
+    if files > MAX_FILES:
+        raise DataError(f"{where} holds more than {MAX_FILES} files")
+
+
+def check_unpacked(where: Path, unpacked: int) -> None:
+    """Refuse an archive that claims to grow far beyond its own size."""
+    packed = where.stat().st_size
+    if unpacked > max(MAX_UNPACKED_BYTES, MAX_RATIO * packed):
+        raise DataError(
+            f"{where} ({packed} bytes) claims to unpack to {unpacked} bytes; "
+            f"at most {MAX_RATIO}-fold is accepted"
+        )
+
+
+def bounded(data: bytes, name: str, where: Path) -> bytes:
+    """The data, unless reading it had to stop at the bound."""
+    if len(data) > MAX_FILE_BYTES:
+        raise DataError(f"{name} in {where} is larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
