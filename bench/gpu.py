@@ -30,6 +30,7 @@ from bench.gpu_sweep import (
     measure,
     nodes_by_provider,
 )
+from classifier.runtime import onnxruntime
 from classifier.session import cuda_problem
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
@@ -78,6 +79,11 @@ def preload_cuda() -> None:
         print(f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}")
 
 
+def build() -> str:
+    """The ONNX Runtime that was really imported, which metadata may not tell."""
+    return f"{onnxruntime.__version__}: {onnxruntime.get_build_info()}"
+
+
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         found[f"{subject.name} {subject.precision}"] = sweep(subject, options)
         if options.json is not None:
-            write_record(options.json, {"gpu": found})
+            write_record(options.json, {"build": build(), "gpu": found})
     return 0 if found else 1
 
 

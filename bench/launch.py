@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -59,10 +61,27 @@ def running(
         )
         target = Target("127.0.0.1", port)
         try:
-            _await_answer(process, target, probe, log)
-            yield target, process
+            with _ended_by_sigterm():
+                _await_answer(process, target, probe, log)
+                yield target, process
         finally:
             stop(process)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """A measurement that is told to end stops its servers first, instead of just dying.
+
+    Only the main thread may say so; elsewhere a signal does what it did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -24,6 +24,7 @@ from bench.service import serving
 from bench.traffic import run
 from bench.workloads import Workload, load_workload
 from classifier.bundle import resolve
+from classifier.hardware import available_cores
 
 RESULT = REPOSITORY / "docs/results/lone.json"
 WARM = 20  # requests before the first that counts
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workload = load_workload(options.workload)
     name = workload.bundle.name
     bundle = resolve(options.models / name)
-    model = Model.load(bundle, precision=options.precision)
+    model = Model.load(bundle, precision=options.precision, threads=available_cores())
     settings = {"LINNAEUS_PRECISION": options.precision}
     probe = raw(workload.images[0])
     with serving(options.models, name, probe=probe, settings=settings) as service:

@@ -22,7 +22,7 @@ class Arrangement:
     """How many processes run sessions of how many threads, and what they batch."""
 
     processes: int = 1
-    threads: int | None = None  # of one run; None: all cores, the library's default
+    threads: int | None = None  # of one run; None: ONNX Runtime's own defaults
     batch: int = 1
     wait_ms: float = 10.0  # the longest wait for mates
     decoders: int = 0  # processes that only decode; 0: decode beside the session

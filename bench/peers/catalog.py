@@ -129,15 +129,15 @@ TUNED: dict[str, dict[str, Arrangement]] = {
         "FastAPI": Arrangement(processes=2, threads=1, tuned=True),
         "LitServe": Arrangement(processes=2, threads=1, wait_ms=0, tuned=True),
         "BentoML": Arrangement(processes=2, threads=1, tuned=True),
-        "Mosec": Arrangement(processes=2, threads=1, wait_ms=1, tuned=True),
+        "Mosec": Arrangement(processes=2, threads=1, batch=4, wait_ms=1, tuned=True),
         "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
     },
     "digits": {
         "FastAPI": Arrangement(processes=2, threads=1, inline=True, tuned=True),
         "LitServe": Arrangement(
-            processes=1, threads=1, batch=16, wait_ms=1, tuned=True
+            processes=1, threads=1, batch=16, wait_ms=1, fronts=2, tuned=True
         ),
-        "BentoML": Arrangement(processes=2, threads=1, tuned=True),
+        "BentoML": Arrangement(processes=2, threads=1, batch=32, tuned=True),
         "Mosec": Arrangement(processes=1, threads=1, batch=32, wait_ms=1, tuned=True),
         "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
     },

@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import select
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,15 @@ from bench.peers.arrangement import Arrangement, Served
 from bench.peers.catalog import SILENT, TUNED, contestants, documented, environment
 from bench.workloads import load_workload, read_digits
 from tests.bench.tiny_server import response, tiny_server
+
+# Answers every POST with an empty object.
+SERVER = (
+    "import http.server, sys\n"
+    "class H(http.server.BaseHTTPRequestHandler):\n"
+    "    def do_POST(self):\n"
+    "        self.send_response(200); self.end_headers(); self.wfile.write(b'{}')\n"
+    "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
+)
 
 
 def test_a_record_keeps_its_circumstances(tmp_path):
@@ -120,15 +131,8 @@ def test_a_server_that_ends_at_once_shows_its_last_words():
 
 def test_a_server_is_ended_with_its_children():
     """Also those that its shell would leave behind."""
-    script = (
-        "import http.server, sys\n"
-        "class H(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_POST(self):\n"
-        "        self.send_response(200); self.end_headers(); self.wfile.write(b'{}')\n"
-        "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
-    )
     port = free_port()
-    command = ["sh", "-c", f'python3 -c "$0" {port}; true', script]
+    command = ["sh", "-c", f'python3 -c "$0" {port}; true', SERVER]
 
     with running(command, {}, port=port, probe=raw(b"")) as (_, process):
         (child,) = [os.pidfd_open(pid) for pid in descendants(process.pid)]
@@ -137,6 +141,32 @@ def test_a_server_is_ended_with_its_children():
     ended.register(child, select.POLLIN)
     assert ended.poll(30_000)
     os.close(child)
+
+
+def test_a_measurement_that_is_told_to_end_stops_its_server(repository):
+    """SIGTERM would otherwise leave a server that nobody knows of."""
+    code = (
+        "import signal, os\n"
+        "from bench.bodies import raw\n"
+        "from bench.launch import free_port, running\n"
+        "port = free_port()\n"
+        f"command = ['python3', '-c', {SERVER!r}, str(port)]\n"
+        "with running(command, {}, port=port, probe=raw(b'')) as (_, process):\n"
+        "    print(process.pid, flush=True)\n"
+        "    signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as measurement:
+        server = os.pidfd_open(int(measurement.stdout.readline()))
+        measurement.terminate()
+
+    assert measurement.returncode == 143
+    assert select.select([server], [], [], 30)[0]
+    os.close(server)
 
 
 def test_the_best_prediction_is_found_in_every_wrapping():

@@ -1,0 +1,89 @@
+"""contestants → rounds, with our own service as the only one that is installed here."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from bench import wrk
+from bench.bodies import raw
+from bench.launch import LaunchError, check_answers
+from bench.peers.arrangement import Arrangement, Served
+from bench.peers.catalog import Contestant, contestants
+from bench.peers.comparison import Plan, compare, expected_answers
+from bench.pipelines import Pipeline
+from bench.workloads import Workload
+from tests.bench.tiny_server import response, tiny_server
+from tests.synthetic import make_bundle, png
+
+IMAGES = tuple(png((value, 0, 0)) for value in (20, 60, 120, 180, 240))
+ONE_WORKER = Pipeline("threads", "beside", workers=1, threads=1, batch=1)
+
+needs_wrk = pytest.mark.skipif(
+    wrk.shutil.which("wrk") is None, reason="wrk is not installed"
+)
+
+
+@pytest.fixture
+def workload(tmp_path):
+    """Three colors."""
+    return Workload("colors", IMAGES, make_bundle(tmp_path).parent, connections=2)
+
+
+def plan_of(workload):
+    """As short as wrk can."""
+    return Plan(workload, "fp32", rounds=1, seconds=0.5, warm_seconds=0.5)
+
+
+@needs_wrk
+def test_the_service_takes_its_turn(workload):
+    """Started as a user starts it, its answers checked, then measured."""
+    (ours, *_) = contestants(workload)
+    told = []
+
+    top, found = compare(
+        plan_of(workload),
+        [replace(ours, precision="fp32")],
+        {"fp32": ONE_WORKER},
+        tell=told.append,
+    )
+
+    assert found.failure is None
+    assert found.median("requests_per_s") > 0
+    assert found.median("failed") == 0
+    assert found.median("memory_mb") > 10
+    assert top.median("requests_per_s") > 0
+    assert len(told) == 2
+
+
+def test_a_server_that_does_not_start_is_told_of_and_left_out(workload):
+    """The others go on."""
+    broken = Contestant("Mosec", "tuned", lambda _: ["sh", "-c", "echo no; exit 1"])
+    told = []
+
+    (found,) = compare(
+        replace(plan_of(workload), rounds=2), [broken], {}, tell=told.append
+    )
+
+    assert found.rounds == []
+    assert "ended with 1: no" in found.failure
+    assert "FAILED" in told[0]
+
+
+@pytest.mark.parametrize(("shift", "same"), [(0.0, True), (0.01, False)])
+async def test_who_answers_something_else_is_not_measured(workload, shift, same):
+    """A server that skips the work would win every comparison."""
+    served = Served(workload.bundle / "1", "fp32", 0, Arrangement())
+    expected = expected_answers(served, workload)
+    index, score = expected[0]
+    answer = {"predictions": [{"index": index, "score": score + shift}]}
+    body = json.dumps(answer).encode()
+
+    async with tiny_server(lambda _: response(200, body=body)) as (target, _):
+        check = asyncio.to_thread(check_answers, target, [raw(IMAGES[0])], expected[:1])
+        if same:
+            await check
+        else:
+            with pytest.raises(LaunchError, match="the bundle says"):
+                await check
