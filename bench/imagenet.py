@@ -32,7 +32,7 @@ def main() -> None:
     variants = Classifier.load(options.bundle, device="cpu").manifest.graphs
     result: dict[str, Any] = {"labelled": len(labelled), "unlabelled": len(others)}
     reference: list[int] = []
-    for precision in sorted(v.precision for v in variants):  # fp32 before int8
+    for precision in sorted((v.precision for v in variants), key=lambda p: p != "fp32"):
         classifier = Classifier.load(options.bundle, precision=precision, device="cpu")
         found = accuracy(classifier, labelled)
         firsts = [answer.predictions[0].index for answer in answers(classifier, others)]

@@ -69,7 +69,7 @@ def gated_int8(
 ) -> tuple[bytes | None, Gate]:
     """The int8 graph with the fewest layers in fp32 that passes, or None.
 
-    Accuracy is measured on `labelled`, agreement on those and `unlabelled` together.
+    Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
     For multi-label both are shares of single decisions, image times label.
 
     Raises:
@@ -79,7 +79,7 @@ def gated_int8(
     images = [*labelled.batches, *unlabelled]
     reference = decide(run(fp32, images))
     tried: list[tuple[float, Gate]] = []
-    for exclude in _attempts(measured, images):
+    for exclude in _attempts(measured, unlabelled or labelled.batches):
         int8 = quantize_measured(measured, exclude=exclude)
         gate = judge(reference, decide(run(int8, images)), labelled, exclude=exclude)
         if gate.passed:
@@ -97,7 +97,9 @@ def judge(
     n = len(labelled.truth)
     drop = float(np.mean(fp32[:n] == labelled.truth))
     drop -= float(np.mean(int8[:n] == labelled.truth))
-    agreement = float(np.mean(fp32 == int8))
+    # Without unlabelled images, the labelled ones must do for agreement too.
+    others = slice(n, None) if len(fp32) > n else slice(None)
+    agreement = float(np.mean(fp32[others] == int8[others]))
     # a hair of tolerance: 0.85 - 0.84 is more than 0.01 in binary fractions
     passed = drop <= MAX_ACCURACY_DROP + 1e-9 and agreement >= MIN_AGREEMENT - 1e-9
     kept = f"in fp32: {', '.join(exclude)}" if exclude else "all layers in int8"
@@ -107,9 +109,9 @@ def judge(
         n=n,
         accuracy_drop=drop,
         agreement=agreement,
-        reason=f"{kept}; accuracy over {n} labelled images lost {100 * drop:.2f} points"
-        f" (at most 1), agreement over {len(fp32)} images {100 * agreement:.2f} %"
-        f" (at least {100 * MIN_AGREEMENT:.0f})",
+        reason=f"{kept}; accuracy over {n} labelled images lost {100 * drop:.2f} "
+        f"points (at most 1), agreement over {len(fp32[others])} images "
+        f"{100 * agreement:.2f} % (at least {100 * MIN_AGREEMENT:.0f})",
     )
 
 
@@ -142,19 +144,15 @@ def harm_by_layer(graph: Measured, images: Sequence[Pixels]) -> dict[str, float]
 def _attempts(graph: Measured, images: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
     """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
     yield ()
-    harm = harm_by_layer(graph, _first(images, RESCUE_IMAGES))
+    harm = harm_by_layer(graph, _some(images, RESCUE_IMAGES))
     worst = sorted(graph.layers, key=lambda layer: -harm[layer])
     for count in RESCUES:
         if count < len(worst):
             yield tuple(worst[:count])
 
 
-def _first(batches: Sequence[Pixels], images: int) -> list[Pixels]:
-    """The first `images` of all batches."""
-    taken: list[Pixels] = []
-    for batch in batches:
-        missing = images - sum(map(len, taken))
-        if missing <= 0:
-            break
-        taken.append(batch[:missing])
-    return taken
+def _some(batches: Sequence[Pixels], images: int) -> list[Pixels]:
+    """About so many images, evenly spread over all batches."""
+    size = max(1, len(batches[0]))
+    step = max(1, len(batches) * size // images)
+    return list(batches[::step])

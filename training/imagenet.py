@@ -112,8 +112,8 @@ int8: {_gate(shrunk.int8_gate)}
   the class that resembles it most: look at the score.
 - Scores are those of the network, temperature 1. They have not been calibrated.
 - One label a photo: of several objects it names one.
-- Names are the first word of each WordNet synset and often American ("hog" is a pig).
-  Some classes can hardly be told apart (two are called "maillot").
+- Names are the first word or phrase of each WordNet synset: a pig is a "hog". Some
+  classes can hardly be told apart ("maillot" and "maillot, tank suit").
 - ImageNet's photos come from the web of about 2010 and show the world unevenly. Do not
   let it decide on people.
 

@@ -1,0 +1,151 @@
+"""`linnaeus import`: a stranger's ONNX file → **bundle**."""
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from training.foreign.bundle import Origin
+
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+)
+EXISTING = typer.Argument(help="The .onnx file.", show_default=False)
+Text = str | None
+
+
+def option(text: str) -> typer.models.OptionInfo:
+    """An option without a default: what changes a prediction is said or asked."""
+    found: typer.models.OptionInfo = typer.Option(help=text, show_default=False)
+    return found
+
+
+def command(  # one parameter an option: the list is the interface
+    file: Annotated[Path, EXISTING],
+    labels: Annotated[
+        Text, option("In the order of the outputs: .txt, .csv, .json, or imagenet.")
+    ] = None,
+    task: Annotated[
+        Text, option("binary, multiclass, multilabel or fine-grained.")
+    ] = None,
+    preset: Annotated[
+        Text, option("Fills scale, mean, std, color: torchvision, keras-0..1, …")
+    ] = None,
+    scale: Annotated[Text, option("What white is before mean and std: 1, 255.")] = None,
+    mean: Annotated[Text, option("In the network's order: M or R,G,B.")] = None,
+    std: Annotated[Text, option("In the network's order: S or R,G,B.")] = None,
+    color: Annotated[Text, option("rgb, bgr or gray.")] = None,
+    layout: Annotated[Text, option("NCHW or NHWC.")] = None,
+    size: Annotated[Text, option("HxW of the network's input.")] = None,
+    resize: Annotated[Text, option("crop, squash or pad.")] = None,
+    short_side: Annotated[Text, option("Pixels, for --resize crop.")] = None,
+    interpolation: Annotated[
+        Text, option("nearest, box, bilinear, bicubic or lanczos.")
+    ] = None,
+    background: Annotated[Text, option("R,G,B behind padding.")] = None,
+    output: Annotated[Text, option("logits or probabilities.")] = None,
+    output_name: Annotated[Text, option("Which of several outputs.")] = None,
+    threshold: Annotated[Text, option("Score from which a label counts.")] = None,
+    top_k: Annotated[Text, option("Labels in an answer; default 5.")] = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos or folders of them, for proof and golden."),
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Prove on made-up images instead.")
+    ] = False,
+    name: Annotated[Text, option("Of the bundle; default: the file's name.")] = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    license: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
+    source: Annotated[str, typer.Option(help="Where they come from.")] = "not stated",
+    models: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("models"),
+) -> None:
+    """Make a bundle of a foreign ONNX file (torchvision, timm, Keras … exports).
+
+    The graph is wrapped so that it takes pixels and returns logits, and proven to agree
+    with the original. What the file does not say is asked, never guessed.
+    """
+    said = {
+        "labels": labels,
+        "task": task,
+        "preset": preset,
+        "scale": scale,
+        "mean": mean,
+        "std": std,
+        "color": color,
+        "layout": layout,
+        "size": size,
+        "resize": resize,
+        "short_side": short_side,
+        "interpolation": interpolation,
+        "background": background,
+        "output": output,
+        "output_name": output_name,
+        "threshold": threshold,
+        "top_k": top_k,
+    }
+    from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
+    from training.foreign.bundle import Origin  # noqa: PLC0415
+    from training.graph import GraphError  # noqa: PLC0415
+
+    origin = Origin(
+        file=file,
+        name=name or slug(file.stem),
+        description=description or f"Imported from {file.name}.",
+        license=license,
+        source=source,
+    )
+    given = {key: text for key, text in said.items() if text is not None}
+    photos = None if synthetic else list(find_images(samples or ()))
+    try:
+        folder = _import(origin, given, photos, models)
+    except (ClassifierError, GraphError) as error:
+        _fail(f"{file.name}: {error}")
+    typer.echo(f"wrote {folder}")
+
+
+def _import(
+    origin: "Origin", given: dict[str, str], photos: list[Path] | None, models: Path
+) -> Path:
+    """Import; on a terminal, ask for what is missing and try again."""
+    from training.foreign.answers import parse_answers  # noqa: PLC0415
+    from training.foreign.bundle import import_graph  # noqa: PLC0415
+    from training.foreign.questions import MissingFactsError  # noqa: PLC0415
+    from training.foreign.source import read_graph  # noqa: PLC0415
+
+    foreign = read_graph(origin.file)
+    while True:
+        try:
+            answers = parse_answers(given)
+            return import_graph(foreign, answers, origin, samples=photos, models=models)
+        except MissingFactsError as missing:
+            if not (sys.stdin.isatty() and sys.stdout.isatty()):
+                raise
+            for question in missing.questions:
+                typer.echo(f"\n{question.option}: {question.why}")
+                key = question.option.removeprefix("--").replace("-", "_")
+                given[key] = typer.prompt(question.choices)
+
+
+def find_images(paths: Iterable[Path]) -> Iterable[Path]:
+    """Files as given; of folders the images inside, in the order of their names."""
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.rglob("*"))
+            yield from (p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            yield path
+
+
+def slug(stem: str) -> str:
+    """A file's name as a bundle's: lower case, no blanks."""
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "imported"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise typer.Exit(1)

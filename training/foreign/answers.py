@@ -1,0 +1,217 @@
+"""What the user says → **answers**: options, presets, label files."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from classifier.manifest import MAX_LABELS, Label, Task
+from training.graph import GraphError
+
+MAX_LABEL_BYTES = 16 * 2**20
+KNOWN_LABELS = {"imagenet": Path(__file__).parents[1] / "labels" / "imagenet.csv"}
+
+
+class Preset(NamedTuple):
+    """How a library prepares images; see `Answers` for the fields."""
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    color: str | None
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PRESETS = {
+    # torchvision.transforms.Normalize, as all its classification weights use it
+    "torchvision": Preset(1, IMAGENET_MEAN, IMAGENET_STD, "rgb"),
+    # timm's default; a weight's own config says whether others are meant
+    "timm": Preset(1, IMAGENET_MEAN, IMAGENET_STD, "rgb"),
+    # Rescaling(1 / 255)
+    "keras-0..1": Preset(1, (0.0,), (1.0,), None),
+    # preprocess_input of mode "tf": MobileNet, Inception, Xception, NASNet
+    "keras--1..1": Preset(255, (127.5,), (127.5,), None),
+    # preprocess_input of mode "caffe": VGG, ResNet
+    "keras-caffe": Preset(255, (103.939, 116.779, 123.68), (1.0,), "bgr"),
+    # normalization inside the graph: EfficientNet, MobileNetV3
+    "keras-0..255": Preset(255, (0.0,), (1.0,), None),
+}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the user says; None is not said.
+
+    x = (pixel · scale / 255 - mean) / std, with mean and std in the order in which the
+    network reads the channels, one number for all or one a channel.
+    """
+
+    labels: tuple[Label, ...] | None = None
+    task: str | None = None
+    layout: str | None = None  # NCHW or NHWC
+    size: tuple[int, int] | None = None  # H, W
+    scale: float | None = None  # what white is before mean and std: 1 or 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    color: str | None = None  # rgb, bgr or gray
+    resize: str | None = None  # crop, squash or pad
+    short_side: int | None = None
+    interpolation: str | None = None
+    background: tuple[int, int, int] | None = None
+    output: str | None = None  # logits or probabilities
+    output_name: str | None = None
+    threshold: tuple[float, ...] | None = None
+    top_k: int | None = None
+
+
+def parse_answers(said: Mapping[str, str]) -> Answers:
+    """Options as typed, by the names of `Answers` and `preset` → answers.
+
+    A preset's values hold where the user has said nothing else.
+
+    Raises:
+        GraphError: naming the option that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    if "preset" in said:
+        preset = _choice(*PRESETS)(said["preset"], "preset")
+        values |= {k: v for k, v in PRESETS[preset]._asdict().items() if v is not None}
+    for name, text in said.items():
+        if name != "preset":
+            values[name] = PARSERS[name](text.strip(), name)
+    return Answers(**values)
+
+
+def _choice(*choices: str) -> Callable[[str, str], str]:
+    """One of some words, in any case."""
+
+    def parse(text: str, name: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise GraphError(f"{name} is {text!r}; it must be one of: {', '.join(choices)}")
+
+    return parse
+
+
+def _numbers(text: str, name: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise GraphError(f"{name} is {text!r}; numbers and commas are read") from error
+    if not all(math.isfinite(number) for number in numbers):
+        raise GraphError(f"{name} is {text!r}; every number must be finite")
+    return numbers
+
+
+def _number(text: str, name: str) -> float:
+    numbers = _numbers(text, name)
+    if len(numbers) != 1:
+        raise GraphError(f"{name} is {text!r}; one number is needed")
+    return numbers[0]
+
+
+def _integer(text: str, name: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise GraphError(f"{name} is {text!r}; a whole number from 1 on is needed")
+    return int(text)
+
+
+def _size(text: str, name: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    return _integer(height, name), _integer(width or height, name)
+
+
+def _background(text: str, name: str) -> tuple[int, int, int]:
+    match [int(n) for n in _numbers(text, name) if n == int(n)]:
+        case [red, green, blue]:
+            return red, green, blue
+    raise GraphError(f"{name} is {text!r}; three numbers R,G,B are needed")
+
+
+def _thresholds(text: str, name: str) -> tuple[float, ...]:
+    numbers = _numbers(text, name)
+    if not all(0 <= number <= 1 for number in numbers):
+        raise GraphError(f"{name} is {text!r}; thresholds are scores from 0 to 1")
+    return numbers
+
+
+PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "labels": lambda text, _: read_labels(text),
+    "task": _choice(*Task),
+    "layout": _choice("NCHW", "NHWC"),
+    "size": _size,
+    "scale": _number,
+    "mean": _numbers,
+    "std": _numbers,
+    "color": _choice("rgb", "bgr", "gray"),
+    "resize": _choice("crop", "squash", "pad"),
+    "short_side": _integer,
+    "interpolation": _choice("nearest", "box", "bilinear", "bicubic", "lanczos"),
+    "background": _background,
+    "output": _choice("logits", "probabilities"),
+    "output_name": lambda text, _: text,
+    "threshold": _thresholds,
+    "top_k": _integer,
+}
+
+
+def read_labels(source: str) -> tuple[Label, ...]:
+    """The labels in the order of the network's outputs.
+
+    Takes `imagenet`, a text file with a name a line, a CSV file with the columns `id`
+    and `name` (and `group`), or JSON: a list of names, or Keras's
+    {"0": ["id", "name"], …}.
+
+    Raises:
+        GraphError: missing, too large, or none of these.
+    """
+    path = KNOWN_LABELS.get(source, Path(source))
+    try:
+        if path.stat().st_size > MAX_LABEL_BYTES:
+            raise GraphError(f"{path} has more than {MAX_LABEL_BYTES} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GraphError(f"cannot read labels from {path}: {error}") from error
+    readers = {".csv": _from_csv, ".json": _from_json}
+    try:
+        rows = readers.get(path.suffix.lower(), _from_lines)(text)
+        labels = tuple(Label(id=i, name=name, group=g) for i, name, g in rows)
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise GraphError(f"{path} holds no labels: {error}") from error
+    ids = [label.id for label in labels]
+    twice = next((i for n, i in enumerate(ids) if i in ids[:n]), None)
+    if twice is not None:
+        raise GraphError(
+            f"{path} has {twice!r} twice; use a CSV file with columns id and name"
+        )
+    return labels
+
+
+Row = tuple[str, str, str | None]  # id, name, group
+
+
+def _from_lines(text: str) -> list[Row]:
+    names = [line.strip() for line in text.strip().splitlines()[: MAX_LABELS + 1]]
+    return [(name, name, None) for name in names]
+
+
+def _from_csv(text: str) -> list[Row]:
+    rows = csv.DictReader(text.splitlines())
+    return [
+        (row.get("id") or row["name"], row["name"], row.get("group") or None)
+        for row in rows
+    ]
+
+
+def _from_json(text: str) -> list[Row]:
+    found = json.loads(text)
+    if isinstance(found, dict):
+        found = [found[str(index)] for index in range(len(found))]
+    pairs = [(item, item) if isinstance(item, str) else tuple(item) for item in found]
+    return [(label_id, name, None) for label_id, name in pairs]

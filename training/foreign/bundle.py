@@ -1,0 +1,228 @@
+"""file + answers + photos → **models/NAME/VERSION**: the import from end to end."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from classifier.bundle import list_versions, write_bundle
+from classifier.errors import ImageError
+from classifier.golden import Golden
+from classifier.hardware import describe
+from classifier.manifest import (
+    GraphVariant,
+    Manifest,
+    PostprocessSpec,
+    Precision,
+    PreprocessSpec,
+    Provenance,
+    Task,
+)
+from classifier.preprocess import preprocess
+from classifier.session import Session
+from training.foreign.answers import Answers
+from training.foreign.facts import Facts, settle
+from training.foreign.findings import examine
+from training.foreign.source import Foreign
+from training.foreign.verify import verify
+from training.foreign.wrap import wrap
+from training.graph import GraphError, parse
+
+MAX_SAMPLES = 16
+PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow")
+# |logit error| allowed at load, as a share of the largest logit of the samples.
+TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the bundle says of where it comes from."""
+
+    file: Path
+    name: str
+    description: str
+    license: str
+    source: str
+
+
+def import_graph(
+    foreign: Foreign,
+    answers: Answers,
+    origin: Origin,
+    *,
+    samples: Sequence[Path] | None,
+    models: Path,
+) -> Path:
+    """Write the next version of a bundle and return its folder.
+
+    `samples` are photos for proof and golden; None takes synthetic pixels.
+
+    Raises:
+        MissingFactsError: with every question that is still open.
+        GraphError: the graph or an answer is refused.
+        BundleError: the disk refuses.
+    """
+    started_s = time.perf_counter()
+    facts = settle(examine(foreign.model), answers)
+    wrapped = wrap(foreign.model, facts)
+    pixels = synthetic(facts.spec) if samples is None else read(samples, facts.spec)
+    error = verify(foreign.original, wrapped, facts, pixels)
+    logits = Session.load(wrapped).run(pixels)
+    precision = find_precision(wrapped)
+    largest = max(1.0, float(np.abs(logits).max()))
+    variant = GraphVariant(
+        precision=precision,
+        file=f"model.{precision}.onnx",
+        sha256=hashlib.sha256(wrapped).hexdigest(),
+        golden_tolerance=TOLERANCE[precision] * largest,
+        gate=None,
+        metrics=(),
+    )
+    version = (list_versions(models / origin.name) or [0])[-1] + 1
+    seconds = time.perf_counter() - started_s
+    provenance = _provenance(foreign, origin, seconds)
+    manifest = _manifest(facts, origin, variant, provenance, version=version)
+    return write_bundle(
+        models,
+        manifest,
+        graphs={variant.file: wrapped},
+        golden=Golden(pixels, {precision: logits}),
+        card=write_card(manifest, facts, error, len(pixels), real=samples is not None),
+    )
+
+
+def read(samples: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Up to `MAX_SAMPLES` photos as pixels, uint8 [n, H, W, C].
+
+    Raises:
+        GraphError: there is none, or one cannot be read.
+    """
+    if not samples:
+        raise GraphError(
+            "at least one photo is needed for proof and golden (--samples); "
+            "--synthetic does without"
+        )
+    pixels = []
+    for path in samples[:MAX_SAMPLES]:
+        try:
+            pixels.append(preprocess(path.read_bytes(), spec).pixels)
+        except (OSError, ImageError) as error:
+            raise GraphError(f"cannot read the sample {path}: {error}") from error
+    return np.stack(pixels)
+
+
+def synthetic(spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """A slope, stripes and noise, uint8 [3, H, W, C]; seeded."""
+    height, width, channels = spec.shape
+    y, x = np.mgrid[:height, :width]
+    slope = (255 * (x + y) / max(1, height + width - 2)).astype(np.uint8)
+    stripes = np.where((x // 8) % 2, 230, 25).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    gray = np.stack([slope, stripes, noise])[..., None]
+    # channels differ, or swapped ones would go unnoticed
+    return np.concatenate([np.roll(gray, 3 * c, axis=2) for c in range(channels)], -1)
+
+
+def find_precision(graph: bytes) -> Precision:
+    """The arithmetic of a graph, by its operators and its weights."""
+    model = parse(graph)
+    if any("Quantize" in node.op_type for node in model.graph.node):
+        return Precision.INT8
+    sizes = {"float16": 0, "float32": 0}
+    for tensor in model.graph.initializer:
+        kind = {10: "float16", 1: "float32"}.get(int(tensor.data_type))
+        if kind is not None:
+            sizes[kind] += int(np.prod(tensor.dims))
+    return Precision.FP16 if sizes["float16"] > sizes["float32"] else Precision.FP32
+
+
+def _manifest(
+    facts: Facts,
+    origin: Origin,
+    variant: GraphVariant,
+    provenance: Provenance,
+    *,
+    version: int,
+) -> Manifest:
+    try:
+        return Manifest(
+            schema_version=1,
+            name=origin.name,
+            version=version,
+            description=origin.description,
+            task=facts.task,
+            labels=facts.labels,
+            preprocess=facts.spec,
+            postprocess=_postprocess(facts),
+            graphs=(variant,),
+            provenance=provenance,
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise GraphError(f"no bundle can be made of this: {problems}") from error
+
+
+def _postprocess(facts: Facts) -> PostprocessSpec:
+    sigmoid = facts.task in (Task.BINARY, Task.MULTILABEL)
+    return PostprocessSpec(
+        activation="sigmoid" if sigmoid else "softmax",
+        temperature=1.0,
+        thresholds=facts.thresholds,
+        top_k=facts.top_k,
+        abstain_threshold=None,
+    )
+
+
+def _provenance(foreign: Foreign, origin: Origin, seconds: float) -> Provenance:
+    return Provenance(
+        command=f"linnaeus import {origin.file.name}",
+        config=None,
+        commit=None,
+        data_sha256={origin.file.name: hashlib.sha256(foreign.original).hexdigest()},
+        versions={name: metadata.version(name) for name in PACKAGES},
+        hardware=describe(),
+        seconds=round(seconds, 1),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        license=origin.license,
+        source=origin.source,
+    )
+
+
+def write_card(
+    manifest: Manifest, facts: Facts, error: float, samples: int, *, real: bool
+) -> str:
+    """What is known of an imported network, Markdown."""
+    kind = "photos" if real else "synthetic images (no photo was given)"
+    normalization = "inside the graph as it came"
+    if facts.normalization is not None:
+        white, mean, std = facts.normalization
+        order = "BGR" if facts.reverse else facts.spec.color
+        normalization = f"white is {white:g}, mean {mean}, std {std}, {order}"
+    return f"""# {manifest.name}, version {manifest.version}
+
+{manifest.description}
+
+Imported from an ONNX file. Nothing is known of its accuracy: it has not been measured
+here. `linnaeus evaluate` measures it on a data set.
+
+- Task: {manifest.task}, {len(manifest.labels)} labels
+- Images: {facts.spec.resize} to {facts.spec.width}x{facts.spec.height},
+  {facts.spec.interpolation}
+- Normalization: {normalization}
+- The file's scores: {facts.scores} of {facts.classes} outputs
+- Proof: the wrapped graph agrees with the original on {samples} {kind} to
+  {error:.1e} of the largest score.
+
+Source: {manifest.provenance.source}
+Licence: {manifest.provenance.license}
+"""

@@ -1,0 +1,175 @@
+"""findings + answers → **facts**, or the questions that are still open.
+
+Nothing that changes a prediction is guessed: a network that expects BGR between -1 and
+1 gives plausible nonsense for RGB between 0 and 1. What the graph shows beyond doubt is
+taken from it; an answer that contradicts it is an error; the rest is asked.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from classifier.manifest import Label, PreprocessSpec, Task
+from training.foreign.answers import Answers
+from training.foreign.findings import Findings, Output
+from training.foreign.questions import Known, MissingFactsError, open_questions
+from training.graph import GraphError
+
+WHITE = (255, 255, 255)
+
+
+class Normalization(NamedTuple):
+    """x = (pixel · white / 255 - mean) / std, channels as the network reads them."""
+
+    white: float
+    mean: tuple[float, ...]  # C
+    std: tuple[float, ...]  # C
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that wrapping a graph needs to know."""
+
+    input: str
+    dtype: str
+    layout: str
+    reverse: bool  # the network reads BGR
+    normalization: Normalization | None  # None: it eats raw uint8
+    output: str
+    scores: str  # what that output holds: logits, softmax or sigmoid
+    cut: bool  # the activation is the graph's last node and can be taken off
+    task: Task
+    classes: int  # K as the foreign graph has it
+    labels: tuple[Label, ...]
+    thresholds: tuple[float, ...] | None
+    top_k: int
+    spec: PreprocessSpec
+
+    @property
+    def logits(self) -> int:
+        """K as the bundle has it: 1 for binary."""
+        return 1 if self.task is Task.BINARY else self.classes
+
+
+def settle(findings: Findings, answers: Answers) -> Facts:
+    """Put findings and answers together.
+
+    Raises:
+        MissingFactsError: with every question that is still open.
+        GraphError: an answer contradicts the graph or another answer.
+    """
+    questions = open_questions(findings, answers)
+    if questions:
+        raise MissingFactsError(questions)
+    known = Known(findings, answers)
+    output, task, labels = known.output, known.task, answers.labels or ()
+    assert output is not None and task is not None  # noqa: S101,PT018  asked
+    classes = output.classes or len(labels)
+    check_task(task, classes, output, labels)
+    scores = known.scores
+    if scores == "probabilities":
+        scores = "sigmoid" if classes == 1 or task is Task.MULTILABEL else "softmax"
+    return Facts(
+        input=findings.input,
+        dtype=findings.dtype,
+        layout=known.layout or "",
+        reverse=known.color == "bgr",
+        normalization=_normalization(known),
+        output=output.name,
+        scores=scores or "",
+        cut=output.activation is not None,
+        task=task,
+        classes=classes,
+        labels=labels,
+        thresholds=_thresholds(task, classes, answers.threshold),
+        top_k=answers.top_k or min(5, len(labels)),
+        spec=_spec(known),
+    )
+
+
+def check_task(
+    task: Task, classes: int, output: Output, labels: tuple[Label, ...]
+) -> None:
+    """Raise GraphError where task, outputs and labels do not go together."""
+    wanted = 2 if task is Task.BINARY else classes
+    if task is Task.BINARY and classes > 2:  # noqa: PLR2004  negative, positive
+        raise GraphError(f"a binary network has 1 or 2 scores; this one has {classes}")
+    if len(labels) != wanted:
+        raise GraphError(
+            f"{len(labels)} labels were given; {task} with {classes} scores needs "
+            f"{wanted}" + (" (negative, positive)" if task is Task.BINARY else "")
+        )
+    one_of_many = task in (Task.MULTICLASS, Task.FINE_GRAINED)
+    fits = {
+        None: True,
+        "softmax": classes > 1 and task is not Task.MULTILABEL,
+        "sigmoid": classes == 1 or task is Task.MULTILABEL,
+    }
+    if not fits[output.activation] or (one_of_many and classes == 1):
+        raise GraphError(
+            f"the graph ends in {output.activation or 'a linear layer'} over {classes} "
+            f"scores, which does not go with the task {task}"
+        )
+    ungrouped = [label.id for label in labels if label.group is None]
+    if task is Task.FINE_GRAINED and ungrouped:
+        raise GraphError(
+            f"label {ungrouped[0]!r} has no group; fine-grained labels need a CSV file "
+            "with the columns id, name and group"
+        )
+
+
+def _normalization(known: Known) -> Normalization | None:
+    """None for uint8; one number for all channels is repeated."""
+    answers, channels = known.answers, known.channels
+    if known.findings.dtype == "uint8":
+        return None
+    white, mean, std = answers.scale, answers.mean, answers.std
+    assert white is not None and mean is not None and std is not None  # noqa: S101,PT018
+    if white not in (1, 255):
+        raise GraphError(f"scale is {white}; white must become 1 or 255")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise GraphError(
+                f"{name} has {len(values)} numbers; 1 or {channels} are needed"
+            )
+    if not all(s > 0 for s in std):
+        raise GraphError(f"std is {std}; every number must be above 0")
+    repeat = channels // len(mean), channels // len(std)
+    return Normalization(float(white), mean * repeat[0], std * repeat[1])
+
+
+def _thresholds(
+    task: Task, classes: int, said: tuple[float, ...] | None
+) -> tuple[float, ...] | None:
+    """One a label for multi-label, one for binary, none else."""
+    if task not in (Task.BINARY, Task.MULTILABEL):
+        if said is not None:
+            raise GraphError(f"a threshold was given; {task} has none")
+        return None
+    assert said is not None  # noqa: S101  asked
+    wanted = 1 if task is Task.BINARY else classes
+    if len(said) not in (1, wanted):
+        raise GraphError(f"{len(said)} thresholds were given; 1 or {wanted} fit {task}")
+    return said if len(said) == wanted else said * wanted
+
+
+def _spec(known: Known) -> PreprocessSpec:
+    answers = known.answers
+    height, width = known.size or (0, 0)
+    try:
+        return PreprocessSpec(
+            height=height,
+            width=width,
+            color="gray" if known.color == "gray" else "rgb",
+            resize=answers.resize,  # type: ignore[arg-type]  # checked by pydantic
+            short_side=answers.short_side,
+            interpolation=answers.interpolation,  # type: ignore[arg-type]
+            background=answers.background or WHITE,
+        )
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise GraphError(f"the preprocessing is not possible: {problems}") from error

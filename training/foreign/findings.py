@@ -1,0 +1,168 @@
+"""graph → **findings**: what can be read off an ONNX file, and what cannot.
+
+A finding is only what the graph leaves no doubt about. [N, 3, 224, 224] is channels
+first; [N, ?, ?, ?] is not known, and whoever imports the file is asked.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from training.graph import GraphError, attribute, constant, producers
+
+Layout = Literal["NCHW", "NHWC"]
+Activation = Literal["softmax", "sigmoid"]
+
+IMAGE_RANK = 4
+CHANNELS = (1, 3)
+INPUT_TYPES = {
+    int(TensorProto.FLOAT): "float32",
+    int(TensorProto.FLOAT16): "float16",
+    int(TensorProto.UINT8): "uint8",
+}
+OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
+# A value that comes straight out of one of these is a logit: nothing bounds it.
+# LogSoftmax too: it takes a constant off each image's logits, which softmax undoes.
+UNBOUNDED = frozenset({"Conv", "Gemm", "GlobalAveragePool", "LogSoftmax", "MatMul"})
+RESHAPING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze"})
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output that could be the scores: K of them for each image."""
+
+    name: str
+    classes: int | None  # K; None where the graph does not say
+    activation: Activation | None  # applied inside the graph, by its last node
+    logits: bool  # certainly before any activation
+    described: str  # shape and last operator, for a person
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a graph says of itself."""
+
+    input: str
+    dtype: str  # float32, float16 or uint8
+    dims: tuple[int | None, ...]  # four; None where dynamic
+    layout: Layout | None
+    shape: str  # the input, for a person
+    outputs: tuple[Output, ...]
+
+
+def examine(model: ModelProto) -> Findings:
+    """Look at the input and the outputs.
+
+    Raises:
+        GraphError: no image input, several inputs, or no output of scores.
+    """
+    model = onnx.shape_inference.infer_shapes(model)
+    source = _image_input(model)
+    dims = _dims(source)
+    dtype = INPUT_TYPES.get(int(source.type.tensor_type.elem_type))
+    if dtype is None or len(dims) != IMAGE_RANK:
+        raise GraphError(
+            f"the input {_described(source)} is no image: four dimensions of "
+            f"{', '.join(INPUT_TYPES.values())} are needed"
+        )
+    return Findings(
+        input=source.name,
+        dtype=dtype,
+        dims=tuple(dims),
+        layout=_layout(dims),
+        shape=_described(source),
+        outputs=_outputs(model),
+    )
+
+
+def _image_input(model: ModelProto) -> ValueInfoProto:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        names = ", ".join(map(_described, inputs)) or "none"
+        raise GraphError(
+            f"the graph needs exactly one input, an image; it has: {names}"
+        )
+    return inputs[0]  # type: ignore[no-any-return]  # untyped protobuf
+
+
+def _layout(dims: list[int | None]) -> Layout | None:
+    """Known only where one place can hold the channels and the other cannot."""
+    first, last = dims[1] in CHANNELS, dims[3] in CHANNELS
+    if first and not last and dims[3] is not None:
+        return "NCHW"
+    if last and not first and dims[1] is not None:
+        return "NHWC"
+    # [N, 3, ?, ?] is channels first too: an image of 3 rows would be no image
+    if first and dims[2] is None and dims[3] is None:
+        return "NCHW"
+    if last and dims[1] is None and dims[2] is None:
+        return "NHWC"
+    return None
+
+
+def _outputs(model: ModelProto) -> tuple[Output, ...]:
+    made_by = producers(model)
+    found = []
+    for value in model.graph.output:
+        dims = _dims(value)
+        long = [axis for axis, dim in enumerate(dims) if axis > 0 and dim != 1]
+        scores = value.type.tensor_type.elem_type in OUTPUT_TYPES and len(long) <= 1
+        # [1000] is one image's scores without N; only [N] with one score each is clear
+        if not scores or not dims or (len(dims) == 1 and dims[0] not in (None, 1)):
+            continue
+        axis = long[0] if long else min(1, len(dims) - 1)  # of the classes
+        tail = made_by.get(value.name)
+        found.append(
+            Output(
+                name=value.name,
+                classes=dims[axis] if long else 1,
+                activation=tail and activation_of(tail, axis=axis, rank=len(dims)),
+                logits=_ends_unbounded(model, tail),
+                described=f"{_described(value)} from {tail.op_type if tail else '?'}",
+            )
+        )
+    if not found:
+        names = ", ".join(map(_described, model.graph.output))
+        raise GraphError(
+            f"no output is float [N, K], one number a class for each image; "
+            f"there are: {names}"
+        )
+    return tuple(found)
+
+
+def activation_of(node: NodeProto, *, axis: int, rank: int) -> Activation | None:
+    """What a last node has done to the logits, if it is an activation over classes."""
+    if node.op_type == "Sigmoid":
+        return "sigmoid"
+    if node.op_type == "Softmax":
+        over = int(attribute(node, "axis", -1))  # type: ignore[call-overload]
+        return "softmax" if over % rank == axis else None
+    return None
+
+
+def _ends_unbounded(model: ModelProto, node: NodeProto | None) -> bool:
+    """Whether the values come from a linear layer, perhaps with a bias, reshaped."""
+    made_by = producers(model)
+    while node is not None:
+        computed = [name for name in node.input if constant(model, name) is None]
+        biased = node.op_type == "Add" and len(computed) == 1
+        if node.op_type not in RESHAPING and not biased:
+            break
+        node = made_by.get(computed[0]) if computed else None
+    return node is not None and node.op_type in UNBOUNDED
+
+
+def _dims(value: ValueInfoProto) -> list[int | None]:
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in value.type.tensor_type.shape.dim
+    ]
+
+
+def _described(value: ValueInfoProto) -> str:
+    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    dims = ", ".join("?" if dim is None else str(dim) for dim in _dims(value))
+    return f"{value.name!r} {kind} [{dims}]"

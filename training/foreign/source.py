@@ -1,0 +1,189 @@
+"""path → **graph in memory**: an ONNX file that nobody vouches for.
+
+Reading is bounded and runs nothing. What is refused, and why: files over 2 GiB
+(protobuf's own bound), weights outside the file's folder, operators that are not
+ONNX's or ONNX Runtime's own (they would need somebody's compiled code), control flow
+(unbounded time), random operators (no golden example could be replayed), and tensors
+so large that running the graph would be an attack on memory.
+"""
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+from onnx import ModelProto, TensorProto, helper, inliner, version_converter
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError
+
+from training.graph import MAX_GRAPH_BYTES, GraphError, opset, parse, serialize
+
+# com.microsoft: what ONNX Runtime's own optimizer and quantizer write.
+DOMAINS = ("", "ai.onnx", "com.microsoft")
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+MAX_NODES = 50_000
+MAX_TENSOR_VALUES = 2**28  # one gibibyte of float32
+
+# Per-channel int8 and every operator that the wrapping adds mean the same from 13 on,
+# so such files keep their operator set: a conversion could only lose something.
+OLDEST_OPSET = 13
+TARGET_OPSET = 20  # for older files
+
+
+class Foreign(NamedTuple):
+    """A file as it was read, and the graph that is worked on."""
+
+    original: bytes  # all weights inside; what the wrapped graph is compared with
+    model: ModelProto  # operator set 13 or later
+
+
+def read_graph(path: Path) -> Foreign:
+    """The graph with all its weights inside, checked.
+
+    Raises:
+        GraphError: missing, too large, damaged, or refused as the module says.
+    """
+    model = parse(_read_bounded(path, MAX_GRAPH_BYTES))
+    embed_weights(model, path.parent)
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    refuse_foreign_operators(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (ValidationError, InferenceError) as error:
+        raise GraphError(f"{path.name} is not valid ONNX: {error}") from error
+    refuse_huge_tensors(model)
+    return Foreign(serialize(model), modernize(model))
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise GraphError(f"{path} has {size} bytes; at most {limit} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"cannot read {path}: {error}") from error
+
+
+def embed_weights(model: ModelProto, folder: Path) -> None:
+    """Bring weights that lie in files beside the graph into it.
+
+    Raises:
+        GraphError: a file is missing, too short, or not inside `folder`.
+    """
+    files: dict[Path, bytes] = {}
+    total = 0
+    for tensor in _tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        path, offset, length = _locate(tensor, folder)
+        if path not in files:
+            files[path] = _read_bounded(path, MAX_GRAPH_BYTES - total)
+            total += len(files[path])
+        raw = files[path][offset : offset + length]
+        if len(raw) != length:
+            raise GraphError(
+                f"{path.name} ends before the weights of {tensor.name!r}, "
+                f"which are {length} bytes at {offset}"
+            )
+        tensor.raw_data = raw
+        del tensor.external_data[:]
+        tensor.data_location = TensorProto.DEFAULT
+
+
+def _tensors(model: ModelProto) -> list[TensorProto]:
+    """Initializers and tensors in attributes, of the graph and its functions."""
+    nodes = [*model.graph.node, *(n for f in model.functions for n in f.node)]
+    inside = [a.t for node in nodes for a in node.attribute if a.HasField("t")]
+    return [*model.graph.initializer, *inside]
+
+
+def _locate(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    """File, offset and length of external weights, proven to be inside `folder`."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    location = said.get("location", "")
+    path = (folder / location).resolve()
+    if not location or not path.is_relative_to(folder.resolve()):
+        raise GraphError(
+            f"the weights of {tensor.name!r} lie in {location!r}, outside the folder "
+            "of the graph; only files beside it are read"
+        )
+    if not path.is_file():
+        raise GraphError(
+            f"the weights of {tensor.name!r} lie in {location!r}, which is missing; "
+            "put it beside the graph"
+        )
+    try:
+        offset = int(said.get("offset", 0))
+        width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (ValueError, KeyError) as error:
+        raise GraphError(f"the weights of {tensor.name!r}: {error}") from error
+    length = math.prod(tensor.dims) * width
+    if offset < 0 or length < 0 or int(said.get("length", length)) != length:
+        raise GraphError(
+            f"the weights of {tensor.name!r} claim {said.get('length')} bytes at "
+            f"{offset}; their shape {list(tensor.dims)} needs {length}"
+        )
+    return path, offset, length
+
+
+def refuse_foreign_operators(model: ModelProto) -> None:
+    """Raise GraphError at operators that cannot be trusted or replayed."""
+    nodes = model.graph.node
+    if model.graph.sparse_initializer:
+        raise GraphError("the graph has sparse weights; make them dense")
+    if len(nodes) > MAX_NODES:
+        raise GraphError(f"the graph has {len(nodes)} nodes; at most {MAX_NODES}")
+    for node in nodes:
+        name = f"{node.domain}.{node.op_type}".lstrip(".")
+        if node.domain not in DOMAINS:
+            raise GraphError(f"the graph needs the custom operator {name}")
+        has_graph = any(a.HasField("g") or a.graphs for a in node.attribute)
+        if node.op_type in CONTROL_FLOW or has_graph:
+            raise GraphError(
+                f"the graph has control flow ({name}); export the network in "
+                "evaluation mode with fixed shapes"
+            )
+        if node.op_type in RANDOM:
+            raise GraphError(f"the graph is random ({name}); export it for inference")
+
+
+def modernize(model: ModelProto) -> ModelProto:
+    """The graph in operator set 13 or later.
+
+    Raises:
+        GraphError: an older graph that has no form in a newer one.
+    """
+    if opset(model) >= OLDEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, TARGET_OPSET)
+    except Exception as error:  # a border: the converter raises what it meets
+        raise GraphError(
+            f"the graph has operator set {opset(model)} and cannot be converted to "
+            f"{TARGET_OPSET}: {error}; export it again with {OLDEST_OPSET} or later"
+        ) from error
+
+
+def refuse_huge_tensors(model: ModelProto) -> None:
+    """Raise GraphError where a tensor's declared or inferred shape is an attack."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for info in [*inferred.graph.value_info, *inferred.graph.output]:
+        dims = info.type.tensor_type.shape.dim
+        values = math.prod(max(1, dim.dim_value) for dim in dims)
+        if values > MAX_TENSOR_VALUES:
+            raise GraphError(
+                f"the tensor {info.name!r} would have {values} values; "
+                f"at most {MAX_TENSOR_VALUES} are computed"
+            )
