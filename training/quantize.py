@@ -5,7 +5,7 @@ weight scale per output channel: depthwise networks lose eight points with one s
 tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
 arXiv:2106.08295. The stages, each in its module:
 
-    simplify → equalize → find_ranges → insert Q/DQ → round_optimally
+    simplify → find_ranges → insert Q/DQ → round_optimally
 
 Whether an int8 graph is good enough to be served is decided in `training/gate.py`.
 """
@@ -29,7 +29,6 @@ from onnxruntime.quantization import (
     TensorsData,
 )
 
-from training.equalize import equalize
 from training.graph import (
     GraphError,
     consumers,
@@ -69,7 +68,7 @@ QUANTIZABLE = (
 )
 ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
 
-# What equalization and rounding look at; ranges are taken from all images.
+# What rounding looks at; ranges are taken from all images.
 SOME_IMAGES = 100
 
 
@@ -108,7 +107,6 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     layers = tuple(n.name for n in model.graph.node if n.op_type in WEIGHTED)
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
-    model = equalize(model, some)
     ranges = find_ranges(model, quantizable_tensors(model), images)
     return Measured(
         model, ranges, measure_grams(model, find_layers(model), some), layers
