@@ -39,6 +39,7 @@ class Layer(NamedTuple):
     name: str
     input: str  # the tensor that it reads
     weight: Floats  # [G, R, D + 1]; the bias is the last column
+    kernel: tuple[int, ...]  # height and width; empty for a linear layer
     node: NodeProto
 
 
@@ -110,8 +111,10 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
         rows = weight.reshape(len(weight), -1)
         both = np.concatenate([rows, bias.reshape(-1, 1)], axis=1)
         shaped = both.reshape(_groups(node), -1, both.shape[1])
-        if both.shape[1] <= MAX_INPUTS:
-            layers.append(Layer(node.name, node.input[0], shaped, node))
+        kernel = weight.shape[2:]
+        padded = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
+        if both.shape[1] <= MAX_INPUTS and len(kernel) in (0, 2) and padded:
+            layers.append(Layer(node.name, node.input[0], shaped, kernel, node))
     return layers
 
 
@@ -127,37 +130,35 @@ def measure_grams(
     grams: dict[str, Floats] = {}
     for seen in watch(model, names, batches):
         for layer in layers:
-            x = examples(seen[layer.input], layer.node, generator)  # [G, S, D + 1]
+            x = examples(seen[layer.input], layer, generator)  # [G, S, D + 1]
             gram = np.matmul(x.transpose(0, 2, 1), x).astype(np.float64)
             grams[layer.name] = grams.get(layer.name, np.zeros(1)) + gram
     return grams
 
 
 def examples(
-    inputs: NDArray[np.float32], node: NodeProto, generator: np.random.Generator
+    inputs: NDArray[np.float32], layer: Layer, generator: np.random.Generator
 ) -> NDArray[np.float32]:
     """What a layer multiplies with its weights, a 1 behind: float32 [G, S, D + 1].
 
     S counts images, times up to `PLACES` random places for a convolution.
     """
-    if node.op_type == "Conv":
-        rows = _patches(inputs, node, generator)  # [S, G, D]
-    else:
-        rows = inputs[:, None, :]
+    # [S, G, D]
+    rows = _patches(inputs, layer, generator) if layer.kernel else inputs[:, None, :]
     ones = np.ones((*rows.shape[:2], 1), dtype=np.float32)
     return np.concatenate([rows, ones], axis=2).transpose(1, 0, 2)
 
 
 def _patches(
-    inputs: NDArray[np.float32], node: NodeProto, generator: np.random.Generator
+    inputs: NDArray[np.float32], layer: Layer, generator: np.random.Generator
 ) -> NDArray[np.float32]:
     """inputs [N, C, H, W] → the windows at some random places, [N * P, G, D]."""
-    kernel = _integers(node, "kernel_shape", [])
+    node = layer.node
     strides = _integers(node, "strides", [1, 1])
     spread = _integers(node, "dilations", [1, 1])
     top, left, bottom, right = _integers(node, "pads", [0, 0, 0, 0])
     padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, spread, strict=True)]
+    reach = [(k - 1) * d + 1 for k, d in zip(layer.kernel, spread, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
     windows = windows[
         :, :, :: strides[0], :: strides[1], :: spread[0], :: spread[1]

@@ -1,0 +1,340 @@
+"""A stranger's file becomes a bundle that gives the stranger's answers."""
+
+import itertools
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from PIL import Image
+
+from classifier import Classifier
+from tests.training.foreign.strangers import SIDE, photo, scores_of, stranger
+from training.foreign.answers import Answers, parse_answers
+from training.foreign.bundle import Origin, import_graph
+from training.foreign.questions import MissingFactsError
+from training.foreign.source import read_graph
+from training.graph import GraphError
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+SAID = {
+    "scale": "1",
+    "mean": "0.5,0.4,0.3",
+    "std": "0.2,0.25,0.3",
+    "color": "rgb",
+    "resize": "squash",
+    "interpolation": "bilinear",
+    "task": "multiclass",
+}
+
+
+@pytest.fixture
+def importer(tmp_path):
+    """Import a graph with some answers; returns the loaded bundle."""
+    sample = tmp_path / "sample.png"
+    Image.fromarray(photo(1)).save(sample)
+    counter = itertools.count()
+
+    def run(model, labels=4, **said) -> Classifier:
+        path = tmp_path / "stranger.onnx"
+        path.write_bytes(model.SerializeToString())
+        names = tmp_path / "labels.txt"
+        names.write_text("\n".join(f"label {n}" for n in range(labels)))
+        given = {**SAID, "labels": str(names), **said}
+        answers = parse_answers({k: v for k, v in given.items() if v is not None})
+        origin = Origin(path, f"s{next(counter)}", "A stranger.", "MIT", "a test")
+        folder = import_graph(
+            read_graph(path), answers, origin, samples=[sample], models=tmp_path
+        )
+        return Classifier.load(folder, device="cpu")
+
+    return run
+
+
+def expected_input(pixels, layout: str, dtype: str, *, white=1.0):
+    """Normalization as the stranger's trainer did it, [1, …]."""
+    image = pixels
+    if dtype != "uint8":
+        image = ((pixels * (white / 255) - np.array(MEAN)) / np.array(STD)).astype(
+            dtype
+        )
+    return (image.transpose(2, 0, 1) if layout == "NCHW" else image)[None]
+
+
+def shrunk() -> np.ndarray:
+    """A photo of the network's own size, so that resizing changes nothing."""
+    return photo(3, SIDE)
+
+
+def png(pixels) -> bytes:
+    """A lossless file."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def answer(classifier: Classifier, pixels) -> np.ndarray:
+    """Scores in the order of the labels."""
+    k = len(classifier.manifest.labels)
+    predictions = classifier.classify(png(pixels), top_k=k).predictions
+    return np.array([p.score for p in sorted(predictions, key=lambda p: p.index)])
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("tail", ["logits", "softmax", "square", "hidden"])
+def test_the_bundle_gives_the_strangers_probabilities(
+    importer, layout, dtype, tail, batch
+):
+    """Layout, type, batch and head are the stranger's; the answer is the same."""
+    model = stranger(layout=layout, dtype=dtype, tail=tail, batch=batch)
+    said = {"output": "probabilities"} if tail == "hidden" else {}
+    if dtype == "uint8":
+        said |= {"scale": None, "mean": None, "std": None}
+
+    scores = answer(importer(model, **said), shrunk())
+
+    inputs = expected_input(shrunk(), layout, dtype)
+    raw = scores_of(model.SerializeToString(), inputs)[0]
+    wanted = raw if tail in ("softmax", "hidden") else softmax(raw)
+    assert np.allclose(scores, wanted, atol=5e-3 if dtype == "float16" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("classes", "tail"), [(1, "logits"), (1, "sigmoid"), (2, "logits"), (2, "softmax")]
+)
+def test_a_binary_head_of_one_or_two_scores_becomes_one_probability(
+    importer, classes, tail
+):
+    """Two logits say the same as their difference; the second label is the positive."""
+    model = stranger(classes=classes, tail=tail)
+
+    classifier = importer(model, labels=2, task="binary", threshold="0.5")
+
+    raw = scores_of(
+        model.SerializeToString(), expected_input(shrunk(), "NCHW", "float32")
+    )[0]
+    if classes == 2:
+        wanted = raw[1] if tail == "softmax" else softmax(raw)[1]
+    else:
+        wanted = raw[0] if tail == "sigmoid" else 1 / (1 + np.exp(-raw[0]))
+    prediction = classifier.classify(png(shrunk())).predictions[0]
+    assert prediction.label == "label 1"
+    assert prediction.score == pytest.approx(wanted, abs=1e-5)
+
+
+def test_sigmoids_over_many_labels_are_a_multilabel_bundle(importer):
+    """The task follows from the graph; the thresholds are the user's."""
+    model = stranger(tail="sigmoid")
+
+    classifier = importer(model, task=None, threshold="0.1,0.2,0.3,0.4")
+
+    raw = scores_of(
+        model.SerializeToString(), expected_input(shrunk(), "NCHW", "float32")
+    )[0]
+    assert classifier.manifest.task == "multilabel"
+    assert classifier.manifest.postprocess.thresholds == (0.1, 0.2, 0.3, 0.4)
+    assert np.allclose(answer(classifier, shrunk()), raw, atol=1e-5)
+
+
+def test_a_bgr_network_sees_blue_first(importer):
+    """Mean and std are given in the network's order, so blue's come first."""
+    model = stranger()
+
+    scores = answer(importer(model, color="bgr"), shrunk())
+
+    reversed_pixels = np.ascontiguousarray(shrunk()[..., ::-1])
+    inputs = expected_input(reversed_pixels, "NCHW", "float32")
+    raw = scores_of(model.SerializeToString(), inputs)[0]
+    assert np.allclose(scores, softmax(raw), atol=1e-4)
+    assert not np.allclose(scores, answer(importer(model), shrunk()), atol=1e-2)
+
+
+def test_white_may_be_255_before_mean_and_std(importer):
+    """Keras subtracts from 0..255, torchvision from 0..1."""
+    model = stranger()
+
+    scores = answer(importer(model, scale="255"), shrunk())
+
+    inputs = expected_input(shrunk(), "NCHW", "float32", white=255)
+    raw = scores_of(model.SerializeToString(), inputs)[0]
+    assert np.allclose(scores, softmax(raw), atol=1e-4)
+
+
+def test_a_batch_fixed_in_a_reshape_is_freed(importer):
+    """The example's batch of 1 stands in input and Reshape; many images fit after."""
+    classifier = importer(stranger(batch=1, fixed_reshape=True))
+
+    pixels = np.stack([photo(n, SIDE) for n in range(5)])
+    together = classifier.session.run(pixels)
+
+    alone = np.concatenate([classifier.session.run(p[None]) for p in pixels])
+    assert np.allclose(together, alone, atol=1e-5)
+
+
+def test_a_graph_bound_to_its_batch_is_refused(importer):
+    """A squeezed batch cannot come back; the refusal says what to do."""
+    model = stranger(batch=1)
+    nodes = model.graph.node
+    index = next(i for i, node in enumerate(nodes) if node.op_type == "Relu")
+    nodes[index].output[0] = "r1"
+    axes = onnx.numpy_helper.from_array(np.array([0]), "axes")
+    model.graph.initializer.append(axes)
+    nodes.insert(index + 1, helper.make_node("Squeeze", ["r1", "axes"], ["r2"]))
+    nodes.insert(index + 2, helper.make_node("Unsqueeze", ["r2", "axes"], ["r"]))
+
+    with pytest.raises(GraphError, match="batch"):
+        importer(model)
+
+
+def test_an_old_operator_set_is_converted_and_a_newer_one_kept(importer):
+    """Below 13 some operators mean other things; from 13 on nothing is gained."""
+    kept = importer(stranger(opset=13))
+    model = stranger(opset=11)
+
+    converted = importer(model)
+
+    graphs = [
+        onnx.load(str(next(c.bundle.folder.glob("*.onnx")))) for c in (kept, converted)
+    ]
+    assert [g.opset_import[0].version for g in graphs] == [13, 20]
+
+
+def test_keras_preprocessing_can_be_named(importer):
+    """A preset is a name for four facts, and what is said beside it wins."""
+    named = importer(stranger(), preset="keras--1..1", scale=None, mean=None, std=None)
+    spelled = importer(stranger(), scale="255", mean="127.5", std="127.5")
+
+    assert np.allclose(answer(named, shrunk()), answer(spelled, shrunk()), atol=1e-6)
+    assert parse_answers({"preset": "torchvision", "std": "1"}).std == (1.0,)
+
+
+def test_everything_that_nobody_said_is_asked_at_once(importer):
+    """One refusal lists all that is missing, so that one more try is enough."""
+    nothing = dict.fromkeys(SAID)
+
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(stranger(), **nothing, labels=4)
+
+    options = {question.option for question in refusal.value.questions}
+    assert options == {
+        "--color",
+        "--scale",
+        "--mean",
+        "--std",
+        "--resize",
+        "--interpolation",
+        "--task",
+    }
+
+
+@pytest.mark.parametrize("fact", sorted(SAID))
+def test_no_fact_is_guessed(importer, fact):
+    """Leaving out any one fact asks for that one, and for nothing else."""
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(stranger(), **{fact: None})
+
+    option = "--" + fact.replace("_", "-")
+    assert [question.option for question in refusal.value.questions] == [option]
+
+
+def test_an_input_that_leaves_layout_and_size_open_is_asked_about(importer):
+    """[N, ?, ?, ?] may be anything."""
+    model = stranger()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]:
+        dim.ClearField("dim_value")
+
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(model)
+    classifier = importer(model, layout="NCHW", size=f"{SIDE}x{SIDE}")
+
+    asked = {question.option for question in refusal.value.questions}
+    assert asked == {"--layout", "--size"}
+    assert classifier.manifest.preprocess.height == SIDE
+
+
+def test_of_several_outputs_one_must_be_named(importer):
+    """A training graph may have auxiliary heads."""
+    model = stranger()
+    model.graph.node.append(helper.make_node("Neg", ["logits"], ["aux"]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("aux", onnx.TensorProto.FLOAT, ["N", 4])
+    )
+
+    with pytest.raises(MissingFactsError, match="--output-name"):
+        importer(model)
+    assert importer(model, output_name="logits").manifest.task == "multiclass"
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"layout": "NHWC"}, "shows NCHW"),
+        ({"size": "9x9"}, "height"),
+        ({"color": "gray"}, "channels"),
+        ({"output": "probabilities"}, "output"),
+        ({"mean": "1,2"}, "mean has 2 numbers"),
+        ({"std": "0"}, "std"),
+        ({"scale": "7"}, "scale"),
+        ({"mean": "nan"}, "finite"),
+        ({"mean": "x"}, "numbers"),
+        ({"color": "pink"}, "pink"),
+        ({"task": "binary"}, "1 or 2 scores"),
+        ({"threshold": "0.5"}, "threshold"),
+        ({"resize": "crop", "short_side": "3"}, "short_side"),
+        ({"preset": "caffe3"}, "caffe3"),
+        ({"labels": 5}, "5 labels"),
+        ({"top_k": "9"}, "top_k"),
+        ({"task": "fine-grained"}, "group"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused(importer, said, complaint):
+    """Contradictions are told at once and name what is wrong."""
+    with pytest.raises(GraphError, match=complaint):
+        importer(stranger(), **said)
+
+
+def test_probabilities_called_logits_are_noticed(importer):
+    """A softmax over probabilities would flatten every score."""
+    with pytest.raises(GraphError, match="they are probabilities"):
+        importer(stranger(tail="hidden"), output="logits")
+
+
+def test_logits_called_probabilities_are_noticed(importer):
+    """The last node hides what it is; the values do not."""
+    model = stranger(tail="hidden")
+    del model.graph.node[-2:]
+    model.graph.node.append(helper.make_node("Neg", ["logits"], ["scores"]))
+
+    with pytest.raises(GraphError, match="said to be probabilities"):
+        importer(model, output="probabilities")
+
+
+def test_answers_start_with_nothing_said():
+    """No field of the answers has a value of its own."""
+    assert set(vars(Answers()).values()) == {None}
+
+
+def test_a_photo_that_is_none_is_refused(tmp_path, importer):
+    """The sample is named."""
+    importer(stranger())
+    path = tmp_path / "stranger.onnx"
+    answers = parse_answers({**SAID, "labels": str(tmp_path / "labels.txt")})
+    origin = Origin(path, "x", "", "", "")
+
+    with pytest.raises(GraphError, match=r"labels\.txt"):
+        import_graph(
+            read_graph(path),
+            answers,
+            origin,
+            samples=[Path(tmp_path / "labels.txt")],
+            models=tmp_path,
+        )

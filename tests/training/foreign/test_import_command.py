@@ -1,0 +1,172 @@
+"""`linnaeus import` as it is typed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import cli
+from classifier import Classifier
+from tests.training.foreign.strangers import photo, stranger
+from training.commands.import_ import find_images, slug
+from training.foreign.answers import PARSERS
+
+FACTS = [
+    *("--task", "multiclass", "--preset", "torchvision"),
+    *("--resize", "squash", "--interpolation", "bilinear"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A stranger's file, its labels and a photo."""
+    (tmp_path / "My Net.onnx").write_bytes(stranger().SerializeToString())
+    (tmp_path / "labels.csv").write_text("id,name\na,Apple\nb,Pear\nc,Plum\nd,Fig\n")
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "photos" / "one.png")
+    (tmp_path / "photos" / "notes.txt").write_text("no photo")
+    return tmp_path
+
+
+def linnaeus(folder: Path, *arguments: str):
+    """Run the command in this process."""
+    file = str(folder / "My Net.onnx")
+    models = ["--models", str(folder / "models")]
+    return CliRunner().invoke(cli.app, ["import", file, *models, *arguments])
+
+
+def test_a_described_file_becomes_a_bundle(folder):
+    """Name from the file, labels from the CSV, golden from the photos."""
+    labels = ["--labels", str(folder / "labels.csv")]
+
+    done = linnaeus(folder, *FACTS, *labels, "--samples", str(folder / "photos"))
+
+    assert done.exit_code == 0, done.output
+    classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
+    assert [label.name for label in classifier.manifest.labels] == [
+        "Apple",
+        "Pear",
+        "Plum",
+        "Fig",
+    ]
+    assert (
+        "agrees with the original"
+        in (folder / "models" / "my-net" / "1" / "card.md").read_text()
+    )
+
+
+def test_a_second_import_is_the_next_version(folder):
+    """A version is never overwritten."""
+    given = [*FACTS, "--labels", str(folder / "labels.csv"), "--synthetic"]
+
+    linnaeus(folder, *given)
+    linnaeus(folder, *given)
+
+    versions = (folder / "models" / "my-net").iterdir()
+    assert sorted(version.name for version in versions) == ["1", "2"]
+
+
+def test_without_a_terminal_the_open_questions_are_an_error(folder):
+    """A script must not hang in a prompt; it is told all that is missing."""
+    done = linnaeus(folder)
+
+    assert done.exit_code == 1
+    asked = set(re.findall(r"--[a-z-]+", done.output))
+    assert {"--labels", "--task", "--scale", "--color", "--resize"} <= asked
+    assert not (folder / "models").exists()
+
+
+def test_no_photo_is_an_error_that_names_the_way_out(folder):
+    """Proof on synthetic images is possible, but has to be wanted."""
+    done = linnaeus(folder, *FACTS, "--labels", str(folder / "labels.csv"))
+
+    assert done.exit_code == 1
+    assert "--synthetic" in done.output
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("My Net", "my-net"), ("ResNet50_v2.1", "resnet50_v2.1"), ("é", "imported")],
+)
+def test_a_file_name_becomes_a_bundle_name(stem, name):
+    """Blanks and capitals do not belong into an address."""
+    assert slug(stem) == name
+
+
+def test_folders_give_their_images_only(folder):
+    """Notes beside the photos are not photos."""
+    assert [p.name for p in find_images([folder / "photos"])] == ["one.png"]
+
+
+def test_importing_needs_no_torch(folder):
+    """The extra `import` is onnx alone."""
+    code = (
+        "import sys; sys.modules['torch'] = None; import cli; "
+        f"cli.app(['import', {str(folder / 'My Net.onnx')!r}, '--synthetic', "
+        f"'--models', {str(folder / 'models')!r}, "
+        f"'--labels', {str(folder / 'labels.csv')!r}, *{FACTS!r}])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (folder / "models" / "my-net" / "1" / "manifest.json").is_file()
+
+
+def test_a_real_export_of_pytorch_is_imported(folder):
+    """With the exporter's defaults: a fixed batch, and weights in a second file."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from training.export import quiet_exporter  # noqa: PLC0415  needs torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 4),
+    ).eval()
+    with quiet_exporter():
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, 8, 8),),
+            folder / "My Net.onnx",
+            dynamo=True,
+            external_data=True,
+            verbose=False,
+        )
+    assert (folder / "My Net.onnx.data").is_file()
+    labels = ["--labels", str(folder / "labels.csv")]
+
+    done = linnaeus(folder, *FACTS, *labels, "--samples", str(folder / "photos"))
+
+    assert done.exit_code == 0, done.output
+    classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
+    pixels = photo(side=8)[None]
+    image = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        expected = network(x).numpy()
+    assert classifier.session.run(pixels) == pytest.approx(expected, abs=1e-4)
+
+
+OPTIONS = [f"--{name.replace('_', '-')}" for name in (*PARSERS, "preset")]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_fact_is_an_option_and_documented(option):
+    """What can be asked can be said, and is explained."""
+    page = Path("docs/import.md").read_text(encoding="utf-8")
+    help_page = CliRunner().invoke(cli.app, ["import", "--help"], terminal_width=200)
+
+    assert f"`{option}`" in page
+    assert option in help_page.output

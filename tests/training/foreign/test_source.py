@@ -1,0 +1,177 @@
+"""Files that nobody vouches for are read with bounds, or refused with a reason."""
+
+from contextlib import suppress
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.training.foreign.strangers import stranger
+from training.foreign.source import read_graph
+from training.graph import GraphError
+
+
+def save(model, folder):
+    path = folder / "stranger.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def external(folder, **changes):
+    """A graph whose head lies in head.bin beside it."""
+    model = stranger()
+    tensor = next(t for t in model.graph.initializer if t.name == "head")
+    (folder / "head.bin").write_bytes(tensor.raw_data)
+    place = {"location": "head.bin", "offset": "0", "length": str(len(tensor.raw_data))}
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {**place, **changes}.items():
+        tensor.external_data.add(key=key, value=value)
+    return save(model, folder)
+
+
+def test_weights_beside_the_graph_are_brought_into_it(tmp_path):
+    """What is compared and what is served is one file with all its weights."""
+    foreign = read_graph(external(tmp_path))
+
+    head = next(t for t in foreign.model.graph.initializer if t.name == "head")
+    whole = next(t for t in stranger().graph.initializer if t.name == "head")
+    assert head.data_location == TensorProto.DEFAULT
+    assert np.array_equal(numpy_helper.to_array(head), numpy_helper.to_array(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"location": "../secret.bin"}, "outside the folder"),
+        ({"location": "/etc/passwd"}, "outside the folder"),
+        ({"location": ""}, "outside the folder"),
+        ({"location": "other.bin"}, "missing"),
+        ({"offset": "8"}, "ends before"),
+        ({"offset": "-8"}, "claim"),
+        ({"offset": "x"}, "invalid literal"),
+        ({"length": "9"}, "claim"),
+    ],
+)
+def test_weights_elsewhere_or_of_another_size_are_refused(tmp_path, changes, complaint):
+    """A graph cannot make us read a file that it was not shipped with."""
+    (tmp_path.parent / "secret.bin").write_bytes(bytes(4096))
+
+    with pytest.raises(GraphError, match=complaint):
+        read_graph(external(tmp_path, **changes))
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path):
+    """The path is resolved before it is judged."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "head.bin").write_bytes(bytes(4096))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = external(folder)
+    (folder / "head.bin").unlink()
+    (folder / "head.bin").symlink_to(secret / "head.bin")
+
+    with pytest.raises(GraphError, match="outside the folder"):
+        read_graph(path)
+
+
+@pytest.mark.parametrize(
+    ("node", "complaint"),
+    [
+        (helper.make_node("Magic", ["c"], ["x"], domain="evil"), "evil.Magic"),
+        (helper.make_node("RandomNormalLike", ["c"], ["x"]), "random"),
+        (
+            helper.make_node(
+                "Loop", ["", "", "c"], ["x"], body=helper.make_graph([], "b", [], [])
+            ),
+            "control flow",
+        ),
+    ],
+)
+def test_operators_that_cannot_be_trusted_are_refused(tmp_path, node, complaint):
+    """Custom code, unbounded loops and dice have no place in a bundle."""
+    model = stranger()
+    model.graph.node.append(node)
+
+    with pytest.raises(GraphError, match=complaint):
+        read_graph(save(model, tmp_path))
+
+
+def test_a_tensor_of_terabytes_is_refused_before_it_is_computed(tmp_path):
+    """A file of some hundred bytes can ask for any amount of memory."""
+    model = stranger()
+    shape = numpy_helper.from_array(np.array([2**20, 2**20]), "huge")
+    model.graph.initializer.append(shape)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["x"]))
+
+    with pytest.raises(GraphError, match="values"):
+        read_graph(save(model, tmp_path))
+
+
+def test_a_file_that_is_missing_is_said_to_be(tmp_path):
+    """No stack trace for a typing error."""
+    with pytest.raises(GraphError, match="cannot read"):
+        read_graph(tmp_path / "none.onnx")
+
+
+def test_an_invalid_graph_is_refused(tmp_path):
+    """A node that reads what nobody computes."""
+    model = stranger()
+    model.graph.node[0].input[0] = "nowhere"
+
+    with pytest.raises(GraphError, match="not valid ONNX"):
+        read_graph(save(model, tmp_path))
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_damage_of_any_kind_is_a_graph_error(tmp_path, data):
+    """Cut off, with bytes changed, or noise: refused or read, and nothing else."""
+    whole = stranger().SerializeToString()
+    kind = data.draw(st.sampled_from(["cut", "changed", "noise"]))
+    if kind == "noise":
+        content = data.draw(st.binary(max_size=300))
+    elif kind == "cut":
+        content = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    else:
+        content = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 4))):
+            place = data.draw(st.integers(0, len(whole) - 1))
+            content[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(bytes(content))
+
+    with suppress(GraphError):  # anything else fails the test
+        read_graph(path)
+
+
+def test_functions_of_the_file_are_unfolded(tmp_path):
+    """PyTorch's exporter writes some; quantization wants plain nodes."""
+    model = stranger()
+    function = helper.make_function(
+        "local",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 20)],
+    )
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    model.graph.node[-1].output[0] = "half"
+    twice = helper.make_node("Twice", ["half"], ["logits"], domain="local")
+    model.graph.node.append(twice)
+
+    foreign = read_graph(save(model, tmp_path))
+
+    assert not foreign.model.functions
+    assert {node.domain for node in foreign.model.graph.node} <= {"", "ai.onnx"}
+    onnx.checker.check_model(foreign.model)

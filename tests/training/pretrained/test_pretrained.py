@@ -1,0 +1,155 @@
+"""The ImageNet bundle: labels that are right, graphs that reach what is promised."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from classifier import Classifier
+from classifier.bundle import load_bundle
+from training.errors import DataError, TrainingError
+from training.photos import load_photos
+from training.pretrained import PUBLISHED, Published, find_checkpoint, load_labels
+
+
+@pytest.fixture(scope="module")
+def bundle(repository):
+    """The bundle that comes with the checkout."""
+    return load_bundle(repository / "models" / "imagenet")
+
+
+def test_labels_are_the_thousand_in_the_order_of_their_ids():
+    """Every ImageNet network counts the sorted wnids; names occur once."""
+    labels = load_labels()
+
+    ids = [label.id for label in labels]
+    assert len(ids) == 1000
+    assert ids == sorted(set(ids))
+    assert all(len(i) == 9 and i[0] == "n" and i[1:].isdecimal() for i in ids)
+    assert len({label.name for label in labels}) == 1000
+
+
+def test_labels_agree_with_the_labelled_photos(sample_photos):
+    """Sixty of them are known from another source: id, index and name."""
+    labels = load_labels()
+
+    for photo in sample_photos:
+        label = labels[photo.class_index]
+        assert (label.id, label.name) == (photo.wnid, photo.name)
+
+
+def test_the_committed_bundle_has_those_labels(bundle):
+    """The list in training/ and the bundle cannot drift apart."""
+    assert bundle.manifest.labels == load_labels()
+
+
+def test_the_committed_bundle_is_small_enough_to_clone(bundle):
+    """Both graphs together, with golden and manifest, in 16 MB."""
+    size = sum(file.stat().st_size for file in bundle.folder.iterdir())
+
+    assert size <= 16e6
+    assert {graph.precision for graph in bundle.manifest.graphs} == {"fp32", "int8"}
+
+
+def test_int8_passed_its_gate(bundle):
+    """At most a point lost, 97 of 100 decisions the same, over a thousand photos."""
+    gate = bundle.graph("int8").gate
+
+    assert gate.passed
+    assert gate.accuracy_drop <= 0.01
+    assert gate.agreement >= 0.97
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_sixty_photos_are_recognized(repository, sample_photos, precision):
+    """Top-1 of 85 % and top-5 of 95 %, through the library as users call it."""
+    classifier = Classifier.load(
+        repository / "models" / "imagenet", precision=precision, device="cpu"
+    )
+
+    answers = classifier.classify_many([photo.path for photo in sample_photos], top_k=5)
+
+    ranked = [[p.index for p in answer.predictions] for answer in answers]
+    truth = [photo.class_index for photo in sample_photos]
+    top_1 = np.mean([r[0] == t for r, t in zip(ranked, truth, strict=True)])
+    top_5 = np.mean([t in r for r, t in zip(ranked, truth, strict=True)])
+    assert top_1 >= 0.85
+    assert top_5 >= 0.95
+    variant = classifier.bundle.graph(precision)
+    # another processor may round an int8 sum the other way: one photo of slack
+    assert top_1 == pytest.approx(variant.metrics[0].values["top_1"], abs=1.01 / 60)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_class_map_averages_to_its_logit(repository, bundle, precision):
+    """The map of a class, averaged, is its logit without the bias: one constant."""
+    classifier = Classifier.load(
+        repository / "models" / "imagenet", precision=precision, device="cpu"
+    )
+    pixels = bundle.read_golden().pixels
+
+    logits, maps = classifier.session.run_with_class_maps(pixels)
+
+    bias = logits - maps.mean(axis=(2, 3))  # [n, K]
+    assert maps.shape == (3, 1000, 7, 7)
+    # int8 rounds the pooled features once more on the way to the logits
+    assert np.ptp(bias, axis=0).max() < (0.3 if precision == "int8" else 1e-3)
+
+
+def test_the_recorded_figures_reach_the_goals(repository):
+    """The record is made by `python -m bench.imagenet`."""
+    record = json.loads((repository / "docs" / "results" / "imagenet.json").read_text())
+
+    assert record["unlabelled"] >= 1000
+    assert record["fp32"]["top_1"] >= 0.85
+    assert record["fp32"]["top_5"] >= 0.95
+    assert record["int8"]["top_1"] >= record["fp32"]["top_1"] - 0.01
+    assert record["int8"]["agreement_with_fp32"] >= 0.97
+
+
+def test_ranges_and_agreement_come_from_different_photos(data_dir):
+    """Train gives the ranges, the other splits the agreement, ImageNet neither."""
+    photos = load_photos(data_dir, SMALL.spec)
+
+    ranges = {image.tobytes() for batch in photos.ranges for image in batch}
+    others = {image.tobytes() for batch in photos.unlabelled for image in batch}
+    labelled = {image.tobytes() for batch in photos.labelled.batches for image in batch}
+    assert len(ranges) >= 290
+    assert photos.unlabelled_count >= 1000
+    assert not ranges & labelled
+    assert not others & labelled
+    assert len(ranges & others) <= 2  # the sets themselves have a few doubles
+
+
+SMALL = Published("none", "efficientnet_lite0", 16)
+
+
+def test_missing_photos_are_named(tmp_path):
+    """Who has not got them learns which."""
+    with pytest.raises(DataError, match=r"cats-dogs\.tar"):
+        load_photos(tmp_path, SMALL.spec)
+
+
+def test_a_missing_package_is_named():
+    """The weights come with an extra."""
+    with pytest.raises(TrainingError, match="extra 'pretrained'"):
+        find_checkpoint(Published("no-such-weights-model", "efficientnet_lite0", 224))
+
+
+def test_each_published_network_keeps_its_own_size():
+    """224, 240 and 260 pixels, cut from images 32 larger."""
+    specs = [published.spec for published in PUBLISHED.values()]
+
+    assert [(s.height, s.short_side) for s in specs] == [
+        (224, 256),
+        (240, 272),
+        (260, 292),
+    ]
+    assert {s.interpolation for s in specs} == {"bicubic"}
+
+
+def test_the_label_file_has_two_columns(repository):
+    """Anybody can read it."""
+    with (repository / "training/labels/imagenet.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["id", "name"]
