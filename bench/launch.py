@@ -132,9 +132,14 @@ def ask(target: Target, body: Body, *, timeout_s: float = 30.0) -> Any:
 
 
 def best_prediction(answer: Any) -> tuple[int, float]:
-    """Class index and score that an answer puts first, in any peer's wrapping."""
+    """Class index and score that an answer puts first, in any peer's wrapping.
+
+    (-1, 0) where the model abstained.
+    """
     if isinstance(answer, list):  # BentoML's batchable API answers with a list
         answer = answer[0]
+    if not answer["predictions"]:
+        return -1, 0.0
     best = answer["predictions"][0]
     return int(best["index"]), float(best["score"])
 

@@ -28,14 +28,13 @@ START_TIMEOUT_S = 60.0
 IMPORTS = "import service.commands.serve"
 
 
-def install(folder: Path) -> Path:
-    """A fresh environment with the service for the CPU in it; its Python."""
+def install(folder: Path) -> None:
+    """Make a fresh environment with the service for the CPU in it."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pinned = ["--constraint", REPOSITORY / "constraints.txt"]
     subprocess.run([*pip, *pinned, "--editable", f"{REPOSITORY}[cpu]"], check=True)
-    return python
 
 
 def occupied_bytes(folder: Path) -> int:
@@ -127,11 +126,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--bundle", default="imagenet")
+    parser.add_argument(
+        "--environment", type=Path, help="measure this one; default: a fresh one"
+    )
     parser.add_argument("--out", default="docs/results/startup.json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        python = install(Path(folder))
-        size = sizes(Path(folder))
+        environment = given.environment or Path(folder)
+        python = environment / "bin/python"
+        if not given.environment:
+            install(environment)
+        size = sizes(environment)
         result = measure(python, bundle=given.bundle, rounds=given.rounds)
     record = {"bundle": given.bundle, "installed_mb": size, **result}
     write_record(REPOSITORY / given.out, record)

@@ -21,7 +21,7 @@ from bench.peers.comparison import Plan, compare
 from bench.pipelines import Pipeline
 from bench.workloads import Workload, load_workload
 from classifier.bundle import load_bundle, resolve
-from classifier.manifest import Precision
+from classifier.classifier import choose_variant
 
 RESULTS = REPOSITORY / "docs/results"
 
@@ -53,15 +53,12 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
-    """The contestants asked for; int8 only where the bundle has it."""
-    bundle = load_bundle(resolve(workload.bundle))
+    """The contestants asked for."""
     found = []
     for contestant in contestants(workload):
         if options.only and contestant.name not in options.only:
             continue
         if options.setting and contestant.setting not in options.setting:
-            continue
-        if contestant.precision == "int8" and not bundle.manifest.graph(Precision.INT8):
             continue
         found.append(contestant)
     return found
@@ -95,12 +92,14 @@ def run(options: argparse.Namespace, name: str) -> None:
     rows = report.rows(standings)
     table = report.markdown(f"{name}: {workload.connections} connections", rows)
     print(table)
+    loaded = load_bundle(resolve(bundle))
     write_record(
         options.out / f"peers-{name}.json",
         {
             "workload": name,
             "connections": workload.connections,
-            "description": load_bundle(resolve(bundle)).manifest.description,
+            "description": loaded.manifest.description,
+            "auto": str(choose_variant(loaded, "auto", "cpu").precision),
             "rounds": options.rounds,
             "seconds": options.seconds,
             "rows": rows,

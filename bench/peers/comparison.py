@@ -14,6 +14,7 @@ from bench import wrk
 from bench.bodies import Body
 from bench.launch import (
     LaunchError,
+    best_prediction,
     check_answers,
     free_port,
     memory_mb,
@@ -152,6 +153,5 @@ def _saturate(
 def expected_answers(served: Served, workload: Workload) -> list[tuple[int, float]]:
     """Index and score that the bundle itself gives the first images."""
     model = Model.load(served.bundle, precision=served.precision, threads=1)
-    answers = [model.classify(image) for image in workload.images[:CHECKED]]
-    best = [answer["predictions"][0] for answer in answers]
-    return [(int(top["index"]), float(top["score"])) for top in best]
+    images = workload.images[:CHECKED]
+    return [best_prediction(model.classify(image)) for image in images]

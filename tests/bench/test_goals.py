@@ -34,9 +34,9 @@ def limit(precision, rate):
 PHOTOS = report.rows(
     [
         limit("fp32", 250.0),
-        limit("int8", 400.0),
+        limit("auto", 400.0),
         standing("Linnaeus", "fp32", "fp32", 200, 240, 230),
-        standing("Linnaeus", "int8", "int8", 380),
+        standing("Linnaeus", "auto", "auto", 380),
         standing("Mosec", "documented", "fp32", 146),
         standing("Mosec", "tuned", "fp32", 220),
         standing("FastAPI", "documented", "fp32", 115),
@@ -53,7 +53,9 @@ def test_a_contestant_counts_by_the_median_of_its_rounds():
 
 def test_goals_are_ratios_within_one_comparison():
     """To the limit of the same precision, and to the best peer of a setting."""
-    measured = {verdict.goal: verdict.measured for verdict in photos({"rows": PHOTOS})}
+    record = {"rows": PHOTOS, "auto": "int8"}
+
+    measured = {verdict.goal: verdict.measured for verdict in photos(record)}
 
     assert measured["Lite0 fp32, of the in-process limit"] == pytest.approx(230 / 250)
     assert measured["Lite0 fp32, x best documented peer"] == pytest.approx(230 / 146)
@@ -65,7 +67,7 @@ def test_goals_are_ratios_within_one_comparison():
 def test_a_peer_that_failed_is_not_the_best():
     """It stays in the table, without a rate."""
     broken = Standing("Mosec", "tuned", "fp32", "defaults", failure="did not start")
-    rows = report.rows([standing("Linnaeus", "auto", "auto", 9000), broken])
+    rows = report.rows([standing("Linnaeus", "fp32", "fp32", 9000), broken])
 
     assert [verdict.passed for verdict in digits({"rows": rows})] == [None] * 3
     assert "failed" in report.markdown("digits", rows)
@@ -75,7 +77,7 @@ def test_the_table_has_a_line_for_each_contestant_fastest_first():
     """With its share of the limit."""
     lines = report.markdown("photos", PHOTOS).splitlines()
 
-    assert lines[4].startswith("| in-process limit | int8 | 400.0 | 1.00 |")
+    assert lines[4].startswith("| in-process limit | auto | 400.0 | 1.00 |")
     assert "| Linnaeus | fp32 | 230.0 | 0.92 | 4.3 | 8.7 | 0 | 100 |" in lines
 
 

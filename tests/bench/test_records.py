@@ -174,6 +174,7 @@ def test_the_best_prediction_is_found_in_every_wrapping():
     answer = {"predictions": [{"label": "cat", "index": 4, "score": 0.5}]}
 
     assert best_prediction(answer) == best_prediction([answer]) == (4, 0.5)
+    assert best_prediction({"predictions": []}) == (-1, 0.0)  # it abstained
 
 
 def test_an_arrangement_reaches_the_server_unchanged(tmp_path, monkeypatch):
