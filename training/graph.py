@@ -181,7 +181,7 @@ def open_session(
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cores()
-    options.log_severity_level = 3  # a refusal becomes an error below, once
+    options.log_severity_level = 4  # errors become exceptions, translated below
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if level is not None:
         options.graph_optimization_level = level

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import onnx
 from onnx import ModelProto, TensorProto, helper, inliner, version_converter
-from onnx.checker import ValidationError
-from onnx.shape_inference import InferenceError
 
 from training.graph import MAX_GRAPH_BYTES, GraphError, opset, parse, serialize
 
@@ -54,15 +52,18 @@ def read_graph(path: Path) -> Foreign:
         GraphError: missing, too large, damaged, or refused as the module says.
     """
     model = parse(_read_bounded(path, MAX_GRAPH_BYTES))
+    refuse_unreadable_names(model)
     embed_weights(model, path.parent)
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    refuse_foreign_operators(model)
     try:
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        refuse_foreign_operators(model)
         onnx.checker.check_model(model, full_check=True)
-    except (ValidationError, InferenceError) as error:
+        refuse_huge_tensors(model)
+    except GraphError:
+        raise
+    except Exception as error:  # a border: C++ raises many types, and broken text
         raise GraphError(f"{path.name} is not valid ONNX: {error}") from error
-    refuse_huge_tensors(model)
     return Foreign(serialize(model), modernize(model))
 
 
@@ -136,6 +137,21 @@ def _locate(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
             f"{offset}; their shape {list(tensor.dims)} needs {length}"
         )
     return path, offset, length
+
+
+def refuse_unreadable_names(model: ModelProto) -> None:
+    """Raise GraphError at names that are not UTF-8: protobuf gives them as bytes."""
+    graph = model.graph
+    names: list[str | bytes] = [
+        *(t.name for t in [*graph.input, *graph.output, *graph.initializer]),
+        *(entry.domain for entry in model.opset_import),
+    ]
+    for node in [*graph.node, *(n for f in model.functions for n in f.node)]:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    broken = next((name for name in names if isinstance(name, bytes)), None)
+    if broken is not None:
+        raise GraphError(f"not valid ONNX: the name {broken!r} is not text")
 
 
 def refuse_foreign_operators(model: ModelProto) -> None:

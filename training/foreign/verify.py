@@ -14,6 +14,8 @@ from training.graph import GraphError, open_session, run
 
 Floats = NDArray[np.float64]
 
+BOUND = "the graph is bound to its batch; export it with a dynamic one"
+
 # Share of the largest score: float32 sums in another order, float16 has 11 bits.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "uint8": 1e-3}
 
@@ -30,20 +32,21 @@ def verify(
     check_scores(scores, facts)
     # More than one image even if only one was given: the batch must be free.
     batch = np.concatenate([pixels, pixels[::-1]])
-    logits = run(wrapped, [batch]).astype(np.float64)
+    try:
+        logits = run(wrapped, [batch]).astype(np.float64)
+    except GraphError as error:
+        raise GraphError(f"{BOUND}: {error}") from error
     if logits.shape != (len(batch), facts.logits):
+        found = f"{len(batch)} images give logits {list(logits.shape)}"
+        raise GraphError(f"{BOUND}: {found}")
+    off = compare(np.concatenate([scores, scores[::-1]]), logits, facts)
+    if not off <= TOLERANCE[facts.dtype]:
         raise GraphError(
-            f"a batch of {len(batch)} images gives logits {list(logits.shape)}: the "
-            "graph is bound to its batch; export it with a dynamic one"
-        )
-    error = compare(np.concatenate([scores, scores[::-1]]), logits, facts)
-    if not error <= TOLERANCE[facts.dtype]:
-        raise GraphError(
-            f"the wrapped graph is off by {error:.2g} of the original's largest score "
+            f"the wrapped graph is off by {off:.2g} of the original's largest score "
             f"(at most {TOLERANCE[facts.dtype]}): it is bound to its batch or does "
             "something that wrapping does not foresee"
         )
-    return error
+    return off
 
 
 def run_original(original: bytes, facts: Facts, pixels: NDArray[np.uint8]) -> Floats:

@@ -61,18 +61,19 @@ class Steps:
 
     model: ModelProto
     tensor: str
+    count: int = 0
 
     def add(self, op: str, *constants: Constant, **attributes: object) -> None:
         """One node: the tensor and some constants in, the next tensor out."""
-        nodes = self.model.graph.node
-        name = f"{OURS}{len(nodes)}/{op}"
+        self.count += 1
+        name = f"{OURS}{self.count}/{op}"
         inputs = [self.tensor]
         for index, value in enumerate(constants):
             inputs.append(f"{name}/{index}")
             tensor = numpy_helper.from_array(np.asarray(value), inputs[-1])
             self.model.graph.initializer.append(tensor)
         node = helper.make_node(op, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
-        nodes.append(node)
+        self.model.graph.node.append(node)
         self.tensor = name
 
 

@@ -31,8 +31,9 @@ def stranger(  # noqa: PLR0913  one parameter a habit
     real = np.float16 if dtype == "float16" else np.float32
     kind = TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT
     features = 4 * (SIDE // 2) ** 2
+    reach = 0.002 if dtype == "uint8" else 0.4  # bytes are larger than floats
     weights = {
-        "kernel": generator.normal(0, 0.4, (4, CHANNELS, 3, 3)).astype(real),
+        "kernel": generator.normal(0, reach, (4, CHANNELS, 3, 3)).astype(real),
         "head": generator.normal(0, 0.4, (features, classes)).astype(real),
         "bias": generator.normal(0, 0.4, classes).astype(real),
         "flat": np.array([1 if fixed_reshape else -1, features]),

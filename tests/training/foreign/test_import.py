@@ -287,7 +287,7 @@ def test_of_several_outputs_one_must_be_named(importer):
         ({"mean": "nan"}, "finite"),
         ({"mean": "x"}, "numbers"),
         ({"color": "pink"}, "pink"),
-        ({"task": "binary"}, "1 or 2 scores"),
+        ({"task": "binary", "threshold": "0.5"}, "1 or 2 scores"),
         ({"threshold": "0.5"}, "threshold"),
         ({"resize": "crop", "short_side": "3"}, "short_side"),
         ({"preset": "caffe3"}, "caffe3"),
