@@ -1,5 +1,6 @@
 """Documents as promises: what they name exists, what they show runs."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+from classifier import Classifier
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -148,15 +150,36 @@ def test_the_readme_shows_the_test_command_that_runs_in_continuous_integration()
     assert script.splitlines()[-1] == "exec make test"
 
 
+def readme_blocks(language: str) -> list[str]:
+    """The README's blocks of that language."""
+    blocks = FENCE.findall((ROOT / "README.md").read_text())
+    return [body for found, body in blocks if found == language]
+
+
+def monarch(photos) -> Path:
+    """The photo of a butterfly, which the README's answer is about."""
+    return next(photo.path for photo in photos if photo.name == "monarch")
+
+
+def test_the_readme_shows_the_answer_that_is_given(sample_photos, imagenet_bundle):
+    """The labels to the letter; scores within what int8 and fp32 differ by."""
+    [block] = readme_blocks("json")
+    shown = json.loads(block)["predictions"]
+
+    answer = Classifier.load(imagenet_bundle).classify(monarch(sample_photos), top_k=2)
+
+    assert [p["label"] for p in shown] == [p.label for p in answer.predictions]
+    scores = [p.score for p in answer.predictions]
+    assert [p["score"] for p in shown] == pytest.approx(scores, abs=0.05)
+
+
 def test_the_library_example_of_the_readme_runs(
     tmp_path, sample_photos, imagenet_bundle
 ):
     """What a reader copies first must work as it stands."""
-    blocks = FENCE.findall((ROOT / "README.md").read_text())
-    [code] = [body for language, body in blocks if language == "python"]
+    [code] = readme_blocks("python")
     (tmp_path / "models").symlink_to(imagenet_bundle.parent)
-    monarch = next(photo for photo in sample_photos if photo.name == "monarch")
-    shutil.copy(monarch.path, tmp_path / "photo.jpg")
+    shutil.copy(monarch(sample_photos), tmp_path / "photo.jpg")
 
     result = subprocess.run(
         [sys.executable, "-c", code],

@@ -6,7 +6,7 @@ import re
 import pytest
 
 MAX_FILE_LINES = 300  # 250 is the aim; a test that cries at 251 teaches to cut badly
-MAX_FUNCTION_LINES = 50
+MAX_FUNCTION_LINES = 45  # of its body: a command's signature is a table of options
 MAX_FILE_BYTES = 1_000_000  # beyond it: only graphs of bundles and the data they need
 LARGE = (".onnx", ".npz")
 MAX_LARGE_BYTES = 30_000_000
@@ -46,13 +46,19 @@ def functions(source) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(source.tree) if isinstance(node, kinds)]
 
 
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines below signature and docstring."""
+    first = node.body[1 if ast.get_docstring(node) and node.body[1:] else 0]
+    return node.end_lineno - first.lineno + 1
+
+
 def test_functions_fit_on_a_screen(sources):
     """The tail of long functions is what makes a code base ugly."""
     long = [
-        f"{source.path}:{node.lineno} {node.name}"
+        f"{source.path}:{node.lineno} {node.name}: {lines}"
         for source in own(sources)
         for node in functions(source)
-        if node.end_lineno - node.lineno > MAX_FUNCTION_LINES
+        if (lines := body_lines(node)) > MAX_FUNCTION_LINES
     ]
 
     assert long == []
