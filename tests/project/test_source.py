@@ -6,7 +6,7 @@ import re
 import pytest
 
 MAX_FILE_LINES = 300  # 250 is the aim; a test that cries at 251 teaches to cut badly
-MAX_FUNCTION_LINES = 45  # of its body: a command's signature is a table of options
+MAX_FUNCTION_LINES = 50  # of its body: a command's signature is a table of options
 MAX_FILE_BYTES = 1_000_000  # beyond it: only graphs of bundles and the data they need
 LARGE = (".onnx", ".npz")
 MAX_LARGE_BYTES = 30_000_000
