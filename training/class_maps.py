@@ -55,8 +55,8 @@ def add_class_maps(graph: bytes) -> bytes:
 
     For an fp16 graph, call this before the conversion.
     """
-    model = onnx.shape_inference.infer_shapes(parse(graph))
-    head = find_head(model)
+    model = parse(graph)
+    head = find_head(onnx.shape_inference.infer_shapes(model))
     if head is None:
         return graph
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value

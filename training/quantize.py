@@ -137,6 +137,7 @@ def quantize_measured(
     )
     quantizer.quantize_model()
     keep_logits_exact(quantizer.model.model)
+    del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     sort_nodes(quantizer.model.model)
     return round_optimally(graph.model, serialize(quantizer.model.model), graph.grams)
 
