@@ -1,8 +1,11 @@
 """`linnaeus import` as it is typed."""
 
+import os
+import pty
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tests.training.foreign.strangers import photo, stranger
 from training.commands.import_ import find_images, slug
 from training.foreign.answers import PARSERS
 
+ROOT = Path(__file__).parents[3]
 FACTS = [
     *("--task", "multiclass", "--preset", "torchvision"),
     *("--resize", "squash", "--interpolation", "bilinear"),
@@ -112,7 +116,11 @@ def test_importing_needs_no_torch(folder):
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
 
     assert done.returncode == 0, done.stderr
@@ -165,8 +173,43 @@ OPTIONS = [f"--{name.replace('_', '-')}" for name in (*PARSERS, "preset")]
 @pytest.mark.parametrize("option", OPTIONS)
 def test_each_fact_is_an_option_and_documented(option):
     """What can be asked can be said, and is explained."""
-    page = Path("docs/import.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/import.md").read_text(encoding="utf-8")
     help_page = CliRunner().invoke(cli.app, ["import", "--help"], terminal_width=200)
 
     assert f"`{option}`" in page
     assert option in help_page.output
+
+
+def test_on_a_terminal_the_questions_are_asked(folder):
+    """Each open fact is prompted for, with its reason and choices."""
+    answers = ["rgb", "1", "0.5", "0.25", "squash", "bilinear", "multiclass"]
+    terminal, side = pty.openpty()
+    arguments = ["--synthetic", "--models", str(folder / "models")]
+    command = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "cli",
+            "import",
+            str(folder / "My Net.onnx"),
+            *arguments,
+        ],
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        cwd=ROOT,
+    )
+    os.close(side)
+    typed = [*answers, str(folder / "labels.csv")]
+    os.write(terminal, "".join(f"{answer}\n" for answer in typed).encode())
+
+    shown = b""
+    with suppress(OSError):  # the terminal's end: its other side is closed
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+
+    assert command.wait() == 0, shown.decode()
+    assert b"what white is before mean and std" in shown
+    classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
+    assert classifier.manifest.task == "multiclass"
