@@ -82,6 +82,8 @@ def find_head(model: ModelProto) -> Head | None:
     """
     made_by = producers(model)
     node = made_by.get(OUTPUT)
+    while node is not None and node.op_type in TRANSPARENT:
+        node = made_by.get(node.input[0])
     if node is not None and node.op_type == "Add":  # the bias of a MatMul
         node = next((made_by[name] for name in node.input if name in made_by), None)
     if node is None or not _is_linear(node):
@@ -117,10 +119,11 @@ def _is_global_average(model: ModelProto, node: NodeProto) -> bool:
 
 
 def _spatial_shape(model: ModelProto, name: str) -> tuple[int, int] | None:
-    """(h, w) of a tensor [N, C, h, w]; None where they are not fixed."""
+    """(h, w) of a float32 tensor [N, C, h, w]; None where they are not fixed."""
     for info in model.graph.value_info:
-        dims = info.type.tensor_type.shape.dim
-        if info.name == name and len(dims) == 4:  # noqa: PLR2004  [N, C, h, w]
+        kind, dims = info.type.tensor_type.elem_type, info.type.tensor_type.shape.dim
+        fits = kind == TensorProto.FLOAT and len(dims) == 4  # noqa: PLR2004
+        if info.name == name and fits:
             h, w = dims[2].dim_value, dims[3].dim_value
             return (h, w) if h and w else None
     return None

@@ -27,6 +27,7 @@ from classifier.manifest import (
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
+from training.class_maps import add_class_maps
 from training.foreign.answers import Answers
 from training.foreign.facts import Facts, settle
 from training.foreign.findings import examine
@@ -71,7 +72,7 @@ def import_graph(
     """
     started_s = time.perf_counter()
     facts = settle(examine(foreign.model), answers)
-    wrapped = wrap(foreign.model, facts)
+    wrapped = add_class_maps(wrap(foreign.model, facts))
     pixels = synthetic(facts.spec) if samples is None else read(samples, facts.spec)
     error = verify(foreign.original, wrapped, facts, pixels)
     logits = Session.load(wrapped).run(pixels)

@@ -208,6 +208,28 @@ def test_an_old_operator_set_is_converted_and_a_newer_one_kept(importer):
     assert [g.opset_import[0].version for g in graphs] == [13, 20]
 
 
+def test_an_imported_network_can_say_where_it_looked(importer):
+    """Global average pooling and a linear head are found in a stranger's graph too."""
+    model = stranger()
+    nodes = [n for n in model.graph.node if n.op_type in ("Conv", "Relu")]
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "four", "bias"], ["logits"], transB=1),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    four = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(four, "four"))
+
+    session = importer(model).session
+
+    logits, maps = session.run_with_class_maps(shrunk()[None])
+    bias = next(t for t in model.graph.initializer if t.name == "bias")
+    summed = maps.mean(axis=(2, 3)) + onnx.numpy_helper.to_array(bias)
+    assert np.allclose(summed, logits, atol=1e-4)
+
+
 def test_keras_preprocessing_can_be_named(importer):
     """A preset is a name for four facts, and what is said beside it wins."""
     named = importer(stranger(), preset="keras--1..1", scale=None, mean=None, std=None)
