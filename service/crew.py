@@ -9,6 +9,7 @@ connections that arrive while a member is being replaced wait in its backlog.
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -159,6 +160,7 @@ class Crew:
             sys.executable,
             *("-m", "service.member"),
             stdin=asyncio.subprocess.PIPE,  # its end tells the member that we are gone
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=(listener.fileno(),),
             start_new_session=True,  # Ctrl-C is for the leader, who passes it on
         )

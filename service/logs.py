@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import structlog
@@ -25,7 +25,7 @@ def build_log(settings: Settings, stream: TextIO | None = None) -> FilteringBoun
     stream = stream or sys.stdout
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        _Writer(stream),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -35,6 +35,21 @@ def build_log(settings: Settings, stream: TextIO | None = None) -> FilteringBoun
         cache_logger_on_first_use=True,
     )
     return logger.bind()
+
+
+class _Writer(structlog.WriteLogger):
+    """Writes lines as long as somebody reads them.
+
+    A closed pipe or a full disk under the log must not stop requests or the drain.
+    """
+
+    def msg(self, message: str) -> None:
+        """Write one line, or lose it."""
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _renderer(settings: Settings, stream: TextIO) -> list[Processor]:

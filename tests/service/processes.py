@@ -86,4 +86,7 @@ def serve(models: Path, **environment: str) -> Iterator[Service]:
         yield service
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        if process.stdout is None or process.stdout.closed:
+            process.wait(timeout=60)
+        else:
+            process.communicate(timeout=60)

@@ -111,3 +111,18 @@ def test_pages_are_added_sample_by_sample():
 
     assert "linnaeus_ready 0.0" in merged
     assert 'linnaeus_images_total{model="a"} 7.0' in merged
+
+
+def test_a_log_that_nobody_reads_does_not_keep_the_service_from_serving_or_ending(
+    models,
+):
+    """`linnaeus serve | head -1` must drain like any other."""
+    with serve(models, LINNAEUS_PROCESSES="1") as service:
+        assert service.process.stdout is not None
+        service.process.stdout.close()
+        statuses = [classify(service) for _ in range(3)]
+        service.process.terminate()
+        code = service.process.wait(timeout=30)
+
+    assert statuses == [200] * 3
+    assert code == 0
