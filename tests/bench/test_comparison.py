@@ -28,7 +28,7 @@ needs_wrk = pytest.mark.skipif(
 @pytest.fixture
 def workload(tmp_path):
     """Three colors."""
-    return Workload("colors", IMAGES, make_bundle(tmp_path).parent, connections=2)
+    return Workload("digits", IMAGES, make_bundle(tmp_path).parent, connections=2)
 
 
 def plan_of(workload):
