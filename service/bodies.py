@@ -30,23 +30,20 @@ class Bodies:
             if name == b"content-length":
                 _check_size(int(value), limit)  # digits, or the server had refused it
         exchange = exchange_of(scope)
-        chunks: list[bytes] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                more = True
+                body, more = await self._next(receive, exchange, limit)
+                if not more:
+                    return body  # the usual case, which copies nothing
+                whole = bytearray(body)  # a list of one-byte chunks would cost 50 times
                 while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    chunk = message.get("body", b"")
-                    self._hold(exchange, len(chunk), limit)
-                    chunks.append(chunk)
-                    more = message.get("more_body", False)
+                    chunk, more = await self._next(receive, exchange, limit)
+                    whole += chunk
+                return bytes(whole)
         except TimeoutError as error:
             raise BodyTimeoutError(
                 f"the body did not arrive within {self._timeout_s:g} s"
             ) from error
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def release(self, scope: Scope) -> None:
         """Give back what this request held."""
@@ -54,14 +51,22 @@ class Bodies:
         self.buffered_bytes -= exchange.held_bytes
         exchange.held_bytes = 0
 
-    def _hold(self, exchange: Exchange, size: int, limit: int) -> None:
-        exchange.held_bytes += size
-        self.buffered_bytes += size
+    async def _next(
+        self, receive: Receive, exchange: Exchange, limit: int
+    ) -> tuple[bytes, bool]:
+        """The next chunk, counted, and whether another one follows."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk: bytes = message.get("body", b"")
+        exchange.held_bytes += len(chunk)
+        self.buffered_bytes += len(chunk)
         _check_size(exchange.held_bytes, limit)
         if self.buffered_bytes > self._max_buffered_bytes:
             raise OverloadedError(
                 f"all request bodies together are over {self._max_buffered_bytes} bytes"
             )
+        return chunk, message.get("more_body", False)
 
 
 def _check_size(size: int, limit: int) -> None:

@@ -13,8 +13,59 @@ PNG_BASE64 = (
     "wMXFwMDAxMDAwMDAAAANQAEI4yAiRwAAAABJRU5ErkJggg=="
 )
 
-ANSWER: dict[str, Any] = {}
-BATCH: dict[str, Any] = {}
+ANSWER: dict[str, Any] = {
+    "id": "5f3a9c1e7b2d4068",
+    "model": {"name": "colors", "version": 1},
+    "task": "multiclass",
+    "image": {"width": 2, "height": 2, "format": "PNG"},
+    "predictions": [
+        {"label": "red", "index": 0, "id": "red", "score": 0.9999988079071045},
+        {"label": "green", "index": 1, "id": "green", "score": 5.40173857643822e-07},
+        {"label": "blue", "index": 2, "id": "blue", "score": 5.40173857643822e-07},
+    ],
+    "warnings": ["the image is 2x2, smaller than the 8x8 that this model reads"],
+}
+BATCH: dict[str, Any] = {
+    "results": [
+        {
+            "id": "5f3a9c1e7b2d4068/0",
+            "model": {"name": "colors", "version": 1},
+            "task": "multiclass",
+            "image": {"width": 2, "height": 2, "format": "PNG"},
+            "predictions": [
+                {"label": "red", "index": 0, "id": "red", "score": 0.9999988079071045},
+                {
+                    "label": "green",
+                    "index": 1,
+                    "id": "green",
+                    "score": 5.40173857643822e-07,
+                },
+                {
+                    "label": "blue",
+                    "index": 2,
+                    "id": "blue",
+                    "score": 5.40173857643822e-07,
+                },
+            ],
+            "warnings": [
+                "the image is 2x2, smaller than the 8x8 that this model reads"
+            ],
+        },
+        {
+            "error": {
+                "type": "/docs#image_format_unsupported",
+                "title": "This is not an image of a format we take",
+                "status": 415,
+                "detail": "not an image of an accepted format; accepted are JPEG, PNG, "
+                "WEBP, GIF, BMP, TIFF, AVIF",
+                "code": "image_format_unsupported",
+                "request_id": "5f3a9c1e7b2d4068/1",
+            }
+        },
+    ],
+    "succeeded": 1,
+    "failed": 1,
+}
 
 DETAILS = {
     "malformed_request": "the form is cut off: its closing boundary is missing",

@@ -65,10 +65,6 @@ class Express:
         """Random for this process, then counted: no system call for each request."""
         return f"{self.prefix}{next(self.count):08x}"
 
-    def protocol(self, **given: Any) -> "ExpressProtocol":
-        """A protocol for one connection, as uvicorn asks for it."""
-        return ExpressProtocol(self, **given)
-
     def submit(
         self, query: bytes, body: bytes, answered: Callable[["Reply | None"], None]
     ) -> bool:

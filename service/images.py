@@ -29,8 +29,9 @@ JSON = "application/json"
 ACCEPT_ONE = f"image/*, {RAW}, {FORM}, {JSON}"
 ACCEPT_MANY = f"{FORM}, {JSON}"
 
-# JSON with so much base64 takes about as long as a thread hop (60 µs).
-IN_THREAD_FROM_BYTES = 24 * 1024
+# So much takes about as long to parse as a thread hop (60 µs); a form is only split.
+JSON_IN_THREAD_BYTES = 24 * 1024
+FORM_IN_THREAD_BYTES = 512 * 1024
 
 # A form for one image has one part; a few more are read to name what is wrong.
 MAX_PARTS_READ = 8
@@ -83,9 +84,11 @@ async def read_image(body: bytes, content_type: str) -> bytes:
     if is_raw(media_type):
         image = body
     elif media_type == FORM:
-        image = _one_in_form(body, content_type)
+        image = await _off_loop(
+            body, lambda body: _one_in_form(body, content_type), FORM_IN_THREAD_BYTES
+        )
     else:
-        image = await _off_loop(body, _one_in_json)
+        image = await _off_loop(body, _one_in_json, JSON_IN_THREAD_BYTES)
     if not image:
         raise EmptyBodyError("the image has no bytes")
     return image
@@ -102,10 +105,15 @@ async def read_images(
     media_type = media_type_of(content_type)
     images: list[bytes | ServiceError]
     if media_type == FORM:
-        parts = read_parts(body, content_type, max_parts=max_items)
-        images = [_file(part, "files").data for part in parts]
+        images = await _off_loop(
+            body,
+            lambda body: _many_in_form(body, content_type, max_items),
+            FORM_IN_THREAD_BYTES,
+        )
     else:
-        images = await _off_loop(body, lambda body: _many_in_json(body, max_items))
+        images = await _off_loop(
+            body, lambda body: _many_in_json(body, max_items), JSON_IN_THREAD_BYTES
+        )
     if not images:
         raise EmptyBodyError("the batch has no images")
     return [
@@ -125,6 +133,13 @@ def _one_in_form(body: bytes, content_type: str) -> bytes:
             "/classify/batch"
         )
     return files[0].data
+
+
+def _many_in_form(
+    body: bytes, content_type: str, max_items: int
+) -> list[bytes | ServiceError]:
+    parts = read_parts(body, content_type, max_parts=max_items)
+    return [_file(part, "files").data for part in parts]
 
 
 def _file(part: Part, name: str) -> Part:
@@ -191,9 +206,11 @@ def _base64(text: object, where: str) -> bytes:
         raise MalformedRequestError(f"{where} is not base64: {error}") from error
 
 
-async def _off_loop(body: bytes, parse: Callable[[bytes], Result]) -> Result:
+async def _off_loop(
+    body: bytes, parse: Callable[[bytes], Result], in_thread_from: int
+) -> Result:
     """Parse here when that is quick, else in a thread, where it delays nobody."""
-    if len(body) < IN_THREAD_FROM_BYTES:
+    if len(body) < in_thread_from:
         return parse(body)
     return await asyncio.to_thread(parse, body)
 

@@ -10,24 +10,29 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from classifier.errors import ClassifierError
 from service.app import Application, create_app
+from service.connection import BoundedHead
 from service.contract import Engine
 from service.crew import Leader
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
-from service.express import Express
+from service.express import Express, ExpressProtocol
 from service.logs import build_log, forwarded
 from service.serving import Serving
 from service.settings import Settings
 
 # After the drain nothing is left but answers on their way out.
 STOP_S = 1
+
+
+class Connection(BoundedHead, ExpressProtocol):
+    """uvicorn's protocol, with a bound on the head and a short way for tiny images."""
 
 
 class Server(uvicorn.Server):
@@ -40,10 +45,15 @@ class Server(uvicorn.Server):
         engine = app.serving.engine
         # an engine without an inline lane has no short way
         express = Express(app.serving, lambda: getattr(engine, "inline", None), log)
+
+        def connect(**given: Any) -> Connection:
+            head_timeout_s = settings.body_timeout_ms / 1e3
+            return Connection(express, head_timeout_s=head_timeout_s, **given)
+
         super().__init__(
             uvicorn.Config(
                 app,
-                http=express.protocol,  # type: ignore[arg-type]  # makes protocols
+                http=connect,  # type: ignore[arg-type]  # makes protocols
                 proxy_headers=False,  # the client's address is not used
                 lifespan="on",
                 log_config=None,

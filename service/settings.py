@@ -105,7 +105,9 @@ class Settings(BaseSettings):
         description="Longest time from a complete body to its answer; beyond it, 504.",
     )
     body_timeout_ms: Annotated[int, Field(ge=1)] = Field(
-        30_000, description="Longest time a client may take to send its body; then 408."
+        30_000,
+        description="Longest time a client may take to send its head, and again for "
+        "its body; then 408.",
     )
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
         75, description="How long an idle connection stays open."

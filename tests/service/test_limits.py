@@ -58,6 +58,30 @@ def test_a_slow_body_ends_in_408(server):
     assert b"body_timeout" in received
 
 
+@pytest.mark.parametrize("sent", [b"", HEAD[:30], HEAD + b"X-More: and more"])
+def test_a_slow_head_ends_the_connection(server, sent):
+    """Also one that never begins: a connection is not for keeping."""
+    received = exchange(server.port, sent)
+
+    assert received.startswith(b"HTTP/1.1 408")
+
+
+def test_an_endless_head_ends_the_connection(server):
+    """Headers are kept in memory for as long as they come."""
+    received = exchange(server.port, HEAD, *[b"X-More: " + b"x" * 1000 + b"\r\n"] * 70)
+
+    assert received.startswith(b"HTTP/1.1 431")
+
+
+def test_a_second_request_has_its_own_bounds(server):
+    """On a connection that stays open, each head is counted and timed by itself."""
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        for _ in range(200):  # together more than one head may have
+            filler = {"X-Filler": "y" * 500}
+            response = client.post("/classify", content=RED, headers=filler)
+            assert response.status_code == 200
+
+
 def test_a_body_that_breaks_off_frees_what_it_held(server):
     """And disturbs nobody."""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
