@@ -210,8 +210,11 @@ def choose_variant(
     preferred = Precision.FP16 if device == "cuda" else Precision.INT8
     worthwhile = device == "cuda" or has_fast_int8()
     small = bundle.manifest.graph(preferred)
-    if worthwhile and small is not None and (small.gate is None or small.gate.passed):
-        return small
+    if worthwhile and small is not None:
+        # without a gate fp16 is only rounded, while int8 may be anything
+        passed = small.gate.passed if small.gate else preferred is Precision.FP16
+        if passed:
+            return small
     return bundle.manifest.graph(Precision.FP32) or bundle.manifest.graphs[0]
 
 

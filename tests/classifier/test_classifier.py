@@ -1,0 +1,260 @@
+"""bundle → Classifier: one image, many images, four tasks, as a library of its own."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier import Classification, Classifier, DecodeLimits
+from classifier.bundle import write_bundle
+from classifier.classifier import choose_variant, load_bundle
+from classifier.errors import (
+    BundleError,
+    EmptyImageError,
+    ImageDecodeError,
+    ImageError,
+    ImageFormatError,
+    ImageTooLargeError,
+    RequestError,
+)
+from classifier.golden import Golden
+from classifier.hardware import available_cores, has_fast_int8
+from classifier.manifest import Manifest, Precision, Task
+from classifier.session import Session
+from tests.classifier.processes import python
+from tests.synthetic import golden_pixels, graph, make_bundle, manifest_fields, png
+
+RED, BLUE = png((240, 10, 10)), png((10, 10, 240))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A bundle of each task."""
+    folder = tmp_path_factory.mktemp("models")
+    for task in Task:
+        make_bundle(folder, task.value, task)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colors(root) -> Classifier:
+    """Of three colors, multiclass."""
+    return Classifier.load(root / "multiclass")
+
+
+def best(answer: Classification | ImageError) -> str:
+    """The first label, or the name of the error."""
+    if isinstance(answer, ImageError):
+        return type(answer).__name__
+    return answer.predictions[0].label
+
+
+def test_each_task_answers_in_its_own_way(root):
+    """From one file to an answer; the graph says which color an image has."""
+    answers = {t: Classifier.load(root / t.value).classify(RED) for t in Task}
+
+    assert best(answers[Task.MULTICLASS]) == "red"
+    assert answers[Task.BINARY].decision == "red"
+    assert [p.label for p in answers[Task.MULTILABEL].predictions] == ["red"]
+    assert answers[Task.FINE_GRAINED].groups[0].group == "warm"
+    for answer in answers.values():
+        assert (answer.image.width, answer.image.format) == (8, "PNG")
+
+
+def test_whatever_holds_the_image_gives_the_same_answer(colors, tmp_path):
+    """Bytes, a path, its text, a Pillow image, an array."""
+    path = tmp_path / "red.png"
+    path.write_bytes(RED)
+    with Image.open(path) as image:
+        kinds = (RED, path, str(path), image, np.asarray(image))
+        answers = [colors.classify(kind) for kind in kinds]
+
+    assert len({answer.predictions for answer in answers}) == 1
+    assert len({answer.image for answer in answers[:4]}) == 1
+
+
+def test_a_gray_array_is_an_image_too(colors):
+    """uint8 [H, W]."""
+    assert colors.classify(np.full((8, 8), 7, np.uint8)).warnings
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"float32 \[8, 8, 3\]; uint8 \[H, W\] or"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \[8, 8, 4\]"),
+        (np.zeros((0, 8, 3), np.uint8), r"uint8 \[0, 8, 3\]"),
+        (None, "cannot classify a NoneType; bytes, a path"),
+        (7, "cannot classify a int"),
+        ("no/such/file.png", "cannot read no/such/file.png"),
+        ("a\0b", "cannot read"),
+        ("", "cannot read"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(colors, image, message):
+    """And what would be one is told."""
+    with pytest.raises(ImageDecodeError, match=message):
+        colors.classify(image)
+
+
+def test_the_limits_of_a_classifier_hold(root):
+    """For bytes, for opened images and for arrays."""
+    small = Classifier.load(root / "multiclass", limits=DecodeLimits(max_pixels=63))
+
+    for image in (RED, np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(ImageTooLargeError):
+            small.classify(image)
+    assert best(next(small.classify_many([RED]))) == "ImageTooLargeError"
+
+
+def test_parameters_are_checked_before_anything_is_decoded(colors):
+    """The image is not to blame."""
+    with pytest.raises(RequestError, match="top_k is 9"):
+        colors.classify(b"", top_k=9)
+    with pytest.raises(RequestError, match="threshold is 2"):
+        next(colors.classify_many([b""], threshold=2))
+
+
+def test_many_images_are_answered_in_order_and_errors_in_place(colors):
+    """A bad image is answered by its error and disturbs nobody."""
+    cut = Image.open(BytesIO(RED[:50]))
+    images = [RED, b"garbage", BLUE, b"", "no/such/file", cut, RED] * 5
+
+    answers = list(colors.classify_many(images))
+
+    expected = ["red", ImageFormatError, "blue", EmptyImageError]
+    expected += [ImageDecodeError, ImageDecodeError, "red"]
+    names = [e if isinstance(e, str) else e.__name__ for e in expected]
+    assert [best(answer) for answer in answers] == names * 5
+
+
+def test_many_and_one_agree(colors):
+    """To rounding: the stream may run on sessions of its own."""
+    images = [png((i, 255 - i, 128)) for i in range(0, 250, 10)]
+
+    for image, answer in zip(images, colors.classify_many(images), strict=True):
+        alone = colors.classify(image)
+        for one, other in zip(alone.predictions, answer.predictions, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-6)
+
+
+def test_an_endless_stream_is_read_only_a_little_ahead(colors):
+    """A camera never ends, and memory does."""
+    taken = 0
+
+    def camera() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield RED
+
+    answers = colors.classify_many(camera())
+    assert taken == 0
+    first = list(itertools.islice(answers, 3))
+    answers.close()
+
+    assert [best(answer) for answer in first] == ["red"] * 3
+    assert taken <= 3 + 4 * available_cores()
+
+
+def test_no_images_are_no_answers(colors):
+    """Not an error."""
+    assert list(colors.classify_many([])) == []
+
+
+def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(tmp_path):
+    """The manifest is what preprocessing believes."""
+    small = graph(side=4)
+    fields = manifest_fields("colors", Task.MULTICLASS)
+    fields["graphs"][0]["sha256"] = hashlib.sha256(small).hexdigest()
+    folder = write_bundle(
+        tmp_path,
+        Manifest.model_validate_json(json.dumps(fields)),
+        graphs={"model.onnx": small},
+        golden=Golden(golden_pixels(8), {Precision.FP32: np.zeros((2, 3), np.float32)}),
+        card="",
+    )
+
+    with pytest.raises(BundleError, match=r"maps pixels \(4, 4, 3\) to 3 logits; the"):
+        Classifier.load(folder)
+
+
+def two_graphs(root: Path, *, passed: bool | None) -> Path:
+    """A bundle of fp32 and int8 whose gate said so, or that met none."""
+    model = graph()
+    fields = manifest_fields("colors", Task.MULTICLASS)
+    reference = fields["graphs"][0] | {"sha256": hashlib.sha256(model).hexdigest()}
+    gate = {"passed": passed, "dataset": "d", "n": 9, "accuracy_drop": 0.0}
+    gate |= {"agreement": 1.0, "reason": ""}
+    small = {"precision": "int8", "file": "small.onnx"}
+    small["gate"] = None if passed is None else gate
+    fields["graphs"] = [reference, reference | small]
+    logits = Session.load(model, threads=1).run(golden_pixels(8))
+    return write_bundle(
+        root,
+        Manifest.model_validate_json(json.dumps(fields)),
+        graphs={"model.onnx": model, "small.onnx": model},
+        golden=Golden(
+            golden_pixels(8), {Precision.FP32: logits, Precision.INT8: logits}
+        ),
+        card="",
+    )
+
+
+@pytest.mark.parametrize(("passed", "chosen"), [(True, "int8"), (False, "fp32")])
+def test_auto_takes_int8_where_its_gate_passed_and_the_processor_has_it(
+    tmp_path, passed, chosen
+):
+    """Fewer bits are chosen by measurement, never by hope."""
+    bundle = load_bundle(two_graphs(tmp_path, passed=passed))
+
+    found = choose_variant(bundle, "auto", "cpu").precision
+
+    assert found == (chosen if has_fast_int8() else "fp32")
+    assert choose_variant(bundle, "auto", "cuda").precision == "fp32"
+
+
+def test_a_small_graph_that_met_no_gate_is_only_taken_when_asked_for(tmp_path):
+    """Beside fp32 there must be a measurement that speaks for it."""
+    bundle = load_bundle(two_graphs(tmp_path, passed=None))
+
+    assert choose_variant(bundle, "auto", "cpu").precision == "fp32"
+    assert choose_variant(bundle, "int8", "cpu").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("int8", "has no int8 graph; it has: fp32"),
+        ("int4", "'int4'; allowed are auto, fp32, fp16, int8"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_refused(root, precision, message):
+    """No fall back: who names one has a reason."""
+    with pytest.raises(BundleError, match=message):
+        Classifier.load(root / "multiclass", precision=precision)
+
+
+ALONE = """
+import sys
+blocked = ("torch", "fastapi", "starlette", "onnx", "service", "training")
+sys.modules.update(dict.fromkeys(blocked))
+from classifier import Classifier
+answer = Classifier.load(sys.argv[1]).classify(sys.argv[2])
+print(answer.predictions[0].label)
+"""
+
+
+def test_the_classifier_is_a_library_of_its_own(root, tmp_path):
+    """It works where neither torch, nor onnx, nor the service can be imported."""
+    (tmp_path / "blue.png").write_bytes(BLUE)
+
+    result = python(ALONE, root / "multiclass", tmp_path / "blue.png")
+
+    assert (result.stdout.strip(), result.stderr) == ("blue", "")

@@ -1,0 +1,82 @@
+"""The machine → what this process may use, from control groups of both kinds."""
+
+from pathlib import Path
+
+import pytest
+
+from classifier import hardware
+from classifier.hardware import quota_cores
+
+
+def tree(root: Path, files: dict[str, str]) -> tuple[Path, Path]:
+    """Write a control group hierarchy and a /proc; return both roots."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    return root / "cgroup", root / "proc"
+
+
+V2 = {"proc/self/cgroup": "0::/pods/pod7/box"}
+V1 = {"proc/self/cgroup": "4:cpuset:/other\n3:cpu,cpuacct:/docker/box\n1:name=s:/x"}
+HALF = {"cpu.cfs_quota_us": "150000", "cpu.cfs_period_us": "100000"}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        (V2, None),
+        (V2 | {"cgroup/cpu.max": "max 100000"}, None),
+        (V2 | {"cgroup/pods/pod7/box/cpu.max": "150000 100000"}, 1.5),
+        (V2 | {"cgroup/pods/pod7/box/cpu.max": "50000"}, 0.5),
+        # inside a container its own group is the root of what it sees
+        (V2 | {"cgroup/cpu.max": "400000 200000"}, 2.0),
+        # of nested limits the tightest holds, wherever it is
+        (
+            V2
+            | {
+                "cgroup/pods/pod7/box/cpu.max": "max 100000",
+                "cgroup/pods/pod7/cpu.max": "100000 100000",
+                "cgroup/pods/cpu.max": "800000 100000",
+            },
+            1.0,
+        ),
+        # a neighbor's limit is not ours
+        (V2 | {"cgroup/pods/pod8/cpu.max": "10000 100000"}, None),
+        (V1, None),
+        (V1 | {f"cgroup/cpu/docker/box/{k}": v for k, v in HALF.items()}, 1.5),
+        (V1 | {f"cgroup/cpu/{k}": v for k, v in HALF.items()}, 1.5),
+        (
+            V1
+            | {f"cgroup/cpu/docker/{k}": v for k, v in HALF.items()}
+            | {"cgroup/cpu/docker/box/cpu.cfs_quota_us": "-1"},
+            1.5,
+        ),
+        (V1 | {f"cgroup/cpu/other/{k}": v for k, v in HALF.items()}, None),
+        # a path out of the namespace climbs no further than the root
+        ({"proc/self/cgroup": "0::/../../x", "cpu.max": "1 100000"}, None),
+    ],
+)
+def test_the_quota_of_the_control_group_is_found(tmp_path, files, cores):
+    """In version 2 and version 1, in the group itself and above it."""
+    assert quota_cores(*tree(tmp_path, files)) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [(None, 8), (0.2, 1), (1.0, 1), (1.5, 2), (64.0, 8)]
+)
+def test_threads_are_what_affinity_and_quota_grant(monkeypatch, quota, cores):
+    """A started core counts whole; at least one; never more than the mask has."""
+    monkeypatch.setattr(hardware, "affinity_cores", lambda: 8)
+    monkeypatch.setattr(hardware, "quota_cores", lambda: quota)
+
+    assert hardware.available_cores() == cores
+
+
+def test_the_machine_is_described_in_one_line():
+    """For manifests and reports."""
+    text = hardware.describe()
+
+    assert text.startswith(f"{hardware.available_cores()} x {hardware.cpu_name()} (")
+    assert "\n" not in text
