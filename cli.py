@@ -79,20 +79,7 @@ class LazyCommand(TyperCommand):
         return command.make_context(info_name, args, parent, **extra)
 
     def _load(self, name: str) -> Any:
-        try:
-            module = importlib.import_module(self._entry.module)
-        except ModuleNotFoundError as error:
-            ours = (error.name or "").split(".")[0] in {"service", "training"}
-            if self._entry.extra is None or ours:
-                raise
-            extras = f"cpu,{self._entry.extra}"
-            typer.secho(
-                f"linnaeus {name} needs {error.name}, which is not installed; "
-                f"install it: pip install -c constraints.txt -e '.[{extras}]'",
-                fg="red",
-                err=True,
-            )
-            raise typer.Exit(1) from error
+        module = importlib.import_module(self._entry.module)
         app = getattr(module, "app", None)
         if app is None:
             app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -125,7 +112,11 @@ app = typer.Typer(
 def print_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
-        typer.echo(f"linnaeus {importlib.metadata.version('linnaeus')}")
+        try:
+            number = importlib.metadata.version("linnaeus")
+        except importlib.metadata.PackageNotFoundError:
+            number = "from a checkout that is not installed"
+        typer.echo(f"linnaeus {number}")
         raise typer.Exit
 
 
@@ -143,10 +134,16 @@ def group(
 
 def main() -> None:
     """Run the command; our own errors end with one clear line and exit code 1."""
-    # lazy, as above: --help needs neither numpy nor pydantic
     try:
         app()
+    except ModuleNotFoundError as error:
+        advice = missing_extra(sys.argv[1], error)
+        if advice is None:
+            raise
+        typer.secho(advice, fg="red", err=True)
+        sys.exit(1)
     except Exception as error:
+        # lazy, as above: --help needs neither numpy nor pydantic
         from classifier.errors import ClassifierError  # noqa: PLC0415
         from service.errors import ServiceError, SettingsError  # noqa: PLC0415
 
@@ -154,6 +151,20 @@ def main() -> None:
             raise
         typer.secho(f"linnaeus: {error}", fg="red", err=True)
         sys.exit(1)
+
+
+def missing_extra(name: str, error: ModuleNotFoundError) -> str | None:
+    """What to install for a command; None when it is our own module that is missing.
+
+    The command may find out when it is imported or, later, when it runs.
+    """
+    entry, module = COMMANDS.get(name), (error.name or "").split(".")[0]
+    if entry is None or entry.extra is None or module in {"service", "training"}:
+        return None
+    return (
+        f"linnaeus {name} needs {module}, which is not installed; install it: "
+        f"pip install -c constraints.txt -e '.[cpu,{entry.extra}]'"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -75,6 +76,9 @@ def command(
         "csv": write_csv,
         "jsonl": write_jsonl,
     }
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a file's name may be no valid Unicode: its bytes come out as they went in
+        sys.stdout.reconfigure(errors="surrogateescape")
     with progress(len(files)) as advance:
         failed = writers[output](advance(results), sys.stdout)
     if failed:
@@ -169,6 +173,7 @@ def write_jsonl(results: Iterable[Result], out: TextIO) -> int:
             line["error"] = {"code": result.code, "detail": str(result)}
         else:
             line |= asdict(result)
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        # in ASCII, because a file's name may be no valid Unicode
+        out.write(json.dumps(line) + "\n")
         out.flush()
     return failed

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from classifier.bundle import list_versions, load_bundle
@@ -20,7 +21,7 @@ def command(
     """List every bundle and version, with its task, labels, graphs and accuracy."""
     if not models.is_dir():
         raise BundleError(f"{models} is no folder; --models names the one with bundles")
-    table = Table(title=str(models))
+    table = Table(title=escape(str(models)))
     for column in ("model", "version", "task", "labels", "input", "graphs", "measured"):
         table.add_column(column)
     for folder in sorted(models.iterdir()):
@@ -28,9 +29,10 @@ def command(
             try:
                 manifest = load_bundle(folder, version).manifest
             except BundleError as error:
-                table.add_row(folder.name, str(version), f"[red]{error}[/red]")
+                problem = f"[red]{escape(str(error))}[/red]"
+                table.add_row(escape(folder.name), str(version), problem)
             else:
-                table.add_row(*_row(manifest))
+                table.add_row(*map(escape, _row(manifest)))
     Console().print(table)
 
 

@@ -1,0 +1,200 @@
+"""`linnaeus classify`: files, folders and globs in; a table, CSV or JSONL out."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from classifier import Classifier
+from classifier.errors import BundleError, RequestError
+from tests.classifier.processes import python
+from tests.synthetic import png
+
+
+def lines(result) -> list[dict]:
+    """The objects of a JSONL output."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_folder_is_searched_and_sorted(linnaeus, photos):
+    """Images by their suffix, in all folders below."""
+    result = linnaeus("classify", photos, "--model", "colors", "--format", "jsonl")
+
+    assert result.exit_code == 0, result.output
+    assert [line["path"] for line in lines(result)] == [
+        str(photos / "a.PNG"),
+        str(photos / "b.png"),
+        str(photos / "more" / "c.png"),
+    ]
+    found = [line["predictions"][0]["label"] for line in lines(result)]
+    assert found == ["red", "blue", "green"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("*.png", ["b.png"]), ("**/*.png", ["b.png", "c.png"]), ("[a]*", ["a.PNG"])],
+)
+def test_a_glob_is_expanded_where_the_shell_does_not(linnaeus, photos, pattern, names):
+    """Quoted, or on Windows."""
+    glob = f"{photos}/{pattern}"
+
+    result = linnaeus("classify", glob, "--model", "colors", "--format", "jsonl")
+
+    assert [line["path"].rpartition("/")[2] for line in lines(result)] == names
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(linnaeus, tmp_path):
+    """Phones and downloads number copies in brackets."""
+    path = tmp_path / "copy [1].png"
+    path.write_bytes(png((240, 10, 10)))
+
+    result = linnaeus("classify", path, "--model", "colors", "--format", "jsonl")
+
+    assert lines(result)[0]["path"] == str(path)
+
+
+def test_a_named_file_is_tried_whatever_its_suffix(linnaeus, photos):
+    """And fails alone: the others are answered, in order, and the exit code is 1."""
+    names = (photos / "a.PNG", photos / "notes.txt", "missing.png", photos / "b.png")
+
+    result = linnaeus("classify", *names, "--model", "colors", "--format", "jsonl")
+
+    assert result.exit_code == 1
+    assert "2 of 4 images failed" in result.stderr
+    first, second, third, last = lines(result)
+    assert first["predictions"][0]["label"] == "red"
+    assert second["error"]["code"] == "image_format_unsupported"
+    assert third["error"]["code"] == "image_undecodable"
+    assert "missing.png" in third["error"]["detail"]
+    assert last["predictions"][0]["label"] == "blue"
+
+
+def test_jsonl_is_what_the_library_says(linnaeus, models, photos):
+    """The same bytes give the same scores, with no digit lost."""
+    result = linnaeus("classify", photos, "--model", "colors", "--format", "jsonl")
+
+    library = Classifier.load(models / "colors")
+    for line in lines(result):
+        answer = library.classify(line["path"])
+        assert line["task"] == answer.task
+        assert line["image"] == {"width": 8, "height": 8, "format": "PNG"}
+        for said, expected in zip(line["predictions"], answer.predictions, strict=True):
+            assert said["label"] == expected.label
+            assert said["score"] == pytest.approx(expected.score, abs=1e-6)
+
+
+def test_csv_has_a_row_for_each_prediction(linnaeus, photos):
+    """And one for an image that failed, with its error."""
+    names = (photos / "a.PNG", photos / "notes.txt")
+
+    result = linnaeus("classify", *names, "--model", "colors", "--format", "csv")
+
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert (rows[0]["image"], rows[0]["label"]) == (str(names[0]), "red")
+    assert [row["rank"] for row in rows] == ["1", "2", ""]
+    assert rows[-1]["error"].startswith("not an image of an accepted format")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("colors", ["a.PNG", "red", "1.000", "green"]),
+        ("is-red", ["b.png", "not red"]),
+        ("has", ["a.PNG", "red"]),
+        ("shades", ["red (warm 1.00)", "blue (cold 1.00)"]),
+    ],
+)
+def test_the_table_shows_what_each_task_decided(linnaeus, photos, model, expected):
+    """The answer, its score and what comes next."""
+    result = linnaeus("classify", photos, "--model", model)
+
+    assert result.exit_code == 0, result.output
+    for text in expected:
+        assert text in result.stdout
+
+
+def test_an_image_without_a_label_is_told_as_such(linnaeus, tmp_path):
+    """Nothing over the threshold, or an abstention: not an empty row."""
+    (tmp_path / "gray.png").write_bytes(png((90, 90, 90)))
+
+    nothing = linnaeus("classify", tmp_path, "--model", "has", "--threshold", 1)
+    abstained = linnaeus("classify", tmp_path, "--model", "colors", "--threshold", 1)
+
+    assert "no label over its threshold" in nothing.stdout
+    assert "abstained" in abstained.stdout
+    assert (nothing.exit_code, abstained.exit_code) == (0, 0)
+
+
+def test_a_version_and_a_number_of_labels_can_be_chosen(linnaeus, photos):
+    """NAME is the newest version, NAME/1 the first; a path works as well."""
+    image = photos / "a.PNG"
+
+    def shown(*options: object) -> int:
+        result = linnaeus("classify", image, "--format", "jsonl", *options)
+        return len(lines(result)[0]["predictions"])
+
+    assert shown("--model", "colors") == 2
+    assert shown("--model", "colors/1") == 3
+    assert shown("--model", "colors", "--top-k", 1) == 1
+
+
+def test_a_model_may_be_a_path(linnaeus, models, photos):
+    """Outside the models folder."""
+    result = linnaeus(
+        "classify", photos, "--model", models / "colors", "--models", photos
+    )
+
+    assert result.exit_code == 0, result.output
+
+
+def test_a_name_that_is_not_utf_8_does_not_end_the_run(linnaeus, tmp_path):
+    """Old archives hold such files; their paths come out as they went in."""
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(path, "wb") as file:
+        file.write(png((240, 10, 10)))
+
+    for output in ("jsonl", "csv", "table"):
+        result = linnaeus("classify", tmp_path, "--model", "colors", "--format", output)
+        assert result.exit_code == 0, result.exception
+        assert "red" in result.stdout_bytes.decode(errors="replace")
+    result = linnaeus("classify", tmp_path, "--model", "colors", "--format", "jsonl")
+    assert os.fsencode(lines(result)[0]["path"]) == path
+
+
+def test_no_image_at_all_is_a_usage_error(linnaeus, tmp_path):
+    """Not an empty success."""
+    result = linnaeus("classify", tmp_path, "--model", "colors")
+
+    assert result.exit_code == 2
+    assert "no image among" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--model", "nonsense"), BundleError),
+        (("--model", "colors/3"), BundleError),
+        (("--model", "colors", "--precision", "fp16"), BundleError),
+        (("--model", "colors", "--top-k", "0"), RequestError),
+        (("--model", "colors", "--threshold", "1.5"), RequestError),
+    ],
+)
+def test_what_cannot_be_honored_is_one_of_our_errors(linnaeus, photos, options, error):
+    """`main` makes one line of it."""
+    result = linnaeus("classify", photos, *options)
+
+    assert isinstance(result.exception, error)
+
+
+def test_an_error_is_one_clear_line_and_exit_code_1(models, photos):
+    """No traceback for a mistake in the command."""
+    code = "import sys, cli; sys.argv[0] = 'linnaeus'; cli.main()"
+
+    result = python(
+        code, "classify", photos, "--models", models, "--model", "no", check=False
+    )
+
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("linnaeus: no is no bundle")

@@ -1,0 +1,98 @@
+"""The `linnaeus` command: a table of lazy commands, mistakes answered with usage."""
+
+import pytest
+
+import cli
+from tests.classifier.processes import python
+
+SERVING = ("serve", "classify", "models", "doctor")
+
+
+def test_help_lists_every_command_with_its_line(linnaeus):
+    """In the order of use, without importing one of them."""
+    result = linnaeus("--help")
+
+    assert result.exit_code == 0
+    words = [line.split() for line in result.stdout.splitlines()]
+    first = [line[1] for line in words if len(line) > 2 and line[1] in cli.COMMANDS]
+    assert first == list(cli.COMMANDS)
+    for entry in cli.COMMANDS.values():
+        assert entry.help in result.stdout
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_each_command_explains_its_options(linnaeus, name):
+    """`-h` does as well."""
+    long, short = linnaeus(name, "--help"), linnaeus(name, "-h")
+
+    assert long.exit_code == 0, long.output
+    assert "--models" in long.stdout
+    assert short.stdout == long.stdout
+
+
+def test_serve_names_the_variable_of_each_option(linnaeus):
+    """An option goes before its variable."""
+    text = linnaeus("serve", "--help").stdout
+
+    for option in ("host", "port", "models", "load", "device", "precision"):
+        assert f"--{option}" in text
+        assert f"[LINNAEUS_{option.upper()}]" in text
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_an_unknown_option_is_a_usage_error(linnaeus, name):
+    """Never ignored: a mistyped option would change nothing, in silence."""
+    result = linnaeus(name, "--modell", "x")
+
+    assert result.exit_code == 2
+    assert "--modell" in result.stderr
+
+
+def test_an_unknown_command_is_a_usage_error(linnaeus):
+    """With the name that was given."""
+    result = linnaeus("clasify")
+
+    assert result.exit_code == 2
+    assert "clasify" in result.stderr
+
+
+def test_the_version_is_that_of_the_package(linnaeus):
+    """One place says it."""
+    result = linnaeus("--version")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("linnaeus ")
+
+
+HELP = """
+import sys, cli
+sys.argv = ["linnaeus", "--help"]
+try:
+    cli.main()
+finally:
+    heavy = {"torch", "onnxruntime", "onnx", "fastapi", "numpy", "PIL"}
+    print("imported:", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_help_loads_nothing_heavy():
+    """Neither torch nor ONNX Runtime, in the whole run of `linnaeus --help`."""
+    result = python(HELP)
+
+    assert "classify" in result.stdout
+    assert "imported: []" in result.stdout
+
+
+def test_a_command_whose_extra_is_missing_says_which():
+    """Not a traceback: the serving image has no torch."""
+    code = (
+        "import sys; sys.modules['torch'] = None; import cli; "
+        "sys.argv = ['linnaeus', 'train', 'x']; cli.main()"
+    )
+
+    result = python(code, check=False)
+
+    assert result.returncode == 1
+    assert "linnaeus train needs torch, which is not installed" in result.stderr
+    assert "cpu,train" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,65 @@
+"""`linnaeus doctor`: what is really used, what is wrong, what to do about it."""
+
+import pytest
+
+from classifier.session import cuda_problem
+from tests.synthetic import make_bundle
+
+
+def test_a_sound_machine_and_bundle_are_found_so(linnaeus, tmp_path):
+    """Device, threads, formats, golden replay and how the bundle is served."""
+    make_bundle(tmp_path)
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 0, result.output
+    for text in (
+        "affinity",
+        "onnxruntime 1.",
+        "JPEG, PNG, WEBP",
+        "cpu: the CPU was asked for",
+        "golden replay off by 0 (allowed 0.0001) on CPUExecutionProvider",
+        "colors/1",
+        "ms an image",
+    ):
+        assert text in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.onnx", "SHA-256"),
+        ("golden.npz", "cannot read"),
+        ("manifest.json", "manifest.json"),
+    ],
+)
+def test_a_broken_bundle_is_a_problem_with_advice(linnaeus, tmp_path, name, message):
+    """Exit code 1; the sound one beside it is examined all the same."""
+    (make_bundle(tmp_path) / name).write_bytes(b"damaged")
+    make_bundle(tmp_path, "whole")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert "problem(s)" in result.stderr
+    assert message in result.stdout
+    assert "rebuild" in result.stdout
+    assert "whole/1 fp32" in result.stdout
+
+
+def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path):
+    """A service would not start."""
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert "linnaeus pretrained efficientnet-lite0" in result.stdout
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+def test_a_device_that_does_not_work_is_a_problem_with_advice(linnaeus, tmp_path):
+    """Nothing falls back in silence."""
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cuda")
+
+    assert result.exit_code == 1
+    assert "CUDA was asked for, but" in result.stdout
+    assert "LINNAEUS_DEVICE=auto" in result.stdout

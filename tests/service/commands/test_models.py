@@ -1,0 +1,44 @@
+"""`linnaeus models`: every bundle and version, broken ones too."""
+
+import json
+
+import pytest
+
+from classifier.errors import BundleError
+from tests.synthetic import make_bundle
+
+
+def test_each_version_is_listed_with_what_it_does(linnaeus):
+    """Task, labels, input, graphs and what was measured."""
+    result = linnaeus("models")
+
+    assert result.exit_code == 0, result.output
+    rows = [line.split("│") for line in result.stdout.splitlines() if "fp32" in line]
+    listed = [[cell.strip() for cell in row[1:4]] for row in rows]
+    assert ["colors", "1", "multiclass"] in listed
+    assert ["colors", "2", "multiclass"] in listed
+    assert ["is-red", "1", "binary"] in listed
+    assert {"8x8x3", "not measured"} <= {cell.strip() for row in rows for cell in row}
+
+
+@pytest.mark.parametrize("text", ["[/red]", "[bold]", "[link=x]"])
+def test_a_broken_bundle_is_a_row_and_not_the_end(linnaeus, tmp_path, text):
+    """Whatever its manifest holds, square brackets of the terminal's markup too."""
+    folder = make_bundle(tmp_path / text.replace("/", "-"))
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {text: 1}))
+    make_bundle(folder.parents[1], "whole")
+
+    result = linnaeus("models", "--models", folder.parents[1])
+
+    assert result.exit_code == 0, result.exception
+    assert f"{text}: Extra inputs" in "".join(result.stdout.split("\n"))
+    assert "whole" in result.stdout
+
+
+def test_a_folder_that_is_not_there_is_refused(linnaeus, tmp_path):
+    """And the option that names another is told."""
+    result = linnaeus("models", "--models", tmp_path / "none")
+
+    assert isinstance(result.exception, BundleError)
+    assert "is no folder; --models names" in str(result.exception)
