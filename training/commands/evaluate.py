@@ -1,0 +1,58 @@
+"""`linnaeus evaluate`: bundle + data → **figures, plots and the worst mistakes**."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SplitName = Literal["train", "validation", "calibration", "test"]
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="models/NAME or models/NAME/VERSION.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder, archive or CSV of labelled images.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="train, validation, calibration, test, or all.")
+    ] = "test",
+    precision: Annotated[str, typer.Option(help="auto, fp32, fp16 or int8.")] = "auto",
+    positive: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of the data that count as the positive one."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for evaluation.json and the plots.")
+    ] = Path("runs/evaluation"),
+    results: Annotated[
+        Path | None, typer.Option(help="JSON file for the figures alone.")
+    ] = None,
+) -> None:
+    """Measure a bundle on labelled images, as it is served."""
+    from classifier import Classifier  # noqa: PLC0415 - the help should be instant
+    from classifier.errors import ClassifierError  # noqa: PLC0415
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.evaluate import evaluate  # noqa: PLC0415
+    from training.evaluation_files import (  # noqa: PLC0415
+        print_table,
+        write_evaluation,
+    )
+    from training.labelled import open_labelled  # noqa: PLC0415
+
+    try:
+        classifier = Classifier.load(bundle, precision=precision)
+        dataset, part = open_labelled(
+            data, classifier.manifest, split=split, positive=tuple(positive or ())
+        )
+        found = evaluate(classifier, dataset, part)
+        write_evaluation(found, classifier, part, out, command=sys.argv[1:])
+        if results is not None:
+            write_evaluation(
+                found, classifier, part, None, command=sys.argv[1:], results=results
+            )
+    except (TrainingError, ClassifierError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    print_table(found)
+    typer.echo(f"figures and plots in {out}")

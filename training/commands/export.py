@@ -1,0 +1,45 @@
+"""`linnaeus export`: finished run → **bundle**, with rules, gates, figures and card."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished `linnaeus train`.")],
+    data: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_DATA", help="Folder of the data sets.")
+    ] = Path("../shared/data"),
+    models: Annotated[Path, typer.Option(help="Where the bundle goes.")] = Path(
+        "models"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the bundle; default that of the config.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML whose [bundle] is used in place of the run's."),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="Make a yes/no bundle of one label of a multi-class run."),
+    ] = None,
+) -> None:
+    """Make a bundle of a trained run; the test split is opened here, once."""
+    from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
+    from training.config import read_config  # noqa: PLC0415
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.exporting import export_run  # noqa: PLC0415
+    from training.graph import GraphError  # noqa: PLC0415
+    from training.networks import NetworkError  # noqa: PLC0415
+
+    try:
+        rules = read_config(config).bundle if config is not None else None
+        folder = export_run(
+            run, data=data, models=models, name=name, rules=rules, positive=positive
+        )
+    except (TrainingError, ClassifierError, GraphError, NetworkError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"wrote {folder}; its card: {folder / 'card.md'}")

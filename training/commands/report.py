@@ -1,0 +1,28 @@
+"""`linnaeus report`: run, evaluation or bundle → **one HTML page**."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    path: Annotated[
+        Path, typer.Argument(help="Folder of a run, an evaluation or a bundle.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default runs/report-NAME.html.")
+    ] = None,
+) -> None:
+    """Write one self-contained page: figures, plots, worst mistakes, origin."""
+    from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
+    from training.errors import TrainingError  # noqa: PLC0415
+    from training.report import write_report  # noqa: PLC0415
+
+    target = out or Path("runs") / f"report-{path.resolve().name}.html"
+    try:
+        write_report(path, target)
+    except (TrainingError, ClassifierError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"wrote {target}")
