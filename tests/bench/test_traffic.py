@@ -77,6 +77,16 @@ async def test_a_server_that_hangs_up_is_a_broken_shot():
     assert tiny.connections == 2
 
 
+async def test_a_connection_that_the_server_closed_is_not_used_again():
+    """Keep-alive ends when the server says so, which is no error of a request."""
+    load = Load([0.0, 0.3], [raw(b"last"), raw(b"next")], connections=1)
+
+    shots, tiny = await shots_of(load, lambda _: response(200))
+
+    assert [shot.status for shot in shots] == [200, 200]
+    assert tiny.connections == 2
+
+
 async def test_nobody_listening_is_a_broken_shot():
     """Not a crash of the measurement."""
     async with tiny_server(lambda _: response(200)) as (target, _):

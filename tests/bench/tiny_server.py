@@ -39,7 +39,10 @@ class TinyServer:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """One connection: requests until it closes; an empty answer closes it."""
+        """One connection: requests until it closes.
+
+        An empty answer closes it, and so does an answer to the body `b"last"`.
+        """
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -51,7 +54,7 @@ class TinyServer:
                 for at in range(0, len(answer), 20):  # in pieces, as networks deliver
                     writer.write(answer[at : at + 20])
                     await writer.drain()
-                if not answer:
+                if not answer or body == b"last":
                     break
         writer.close()
 
