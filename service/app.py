@@ -124,7 +124,7 @@ def project_version() -> str:
     try:
         return version("linnaeus")
     except PackageNotFoundError:
-        return "0"
+        return "unreleased"
 
 
 async def refuse_route(request: Request, error: Exception) -> Response:
