@@ -7,6 +7,7 @@ or a full disk leaves the checkpoint before it untouched. Read with
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def read_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or not one of ours.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():  # about pickle protocols that we never write
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).split("\n", 1)[0]
         raise CheckpointError(f"cannot read checkpoint {path}: {reason}") from error

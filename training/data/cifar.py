@@ -61,7 +61,7 @@ def read_cifar(tree: Tree) -> Dataset:
     """
     names = set(tree.names)
     if set(PACKED) <= names:
-        train, test = (_read_packed(tree, name) for name in PACKED)
+        train, test = (read_packed(tree, name) for name in PACKED)
     else:
         read = _read_binary if f"{TEST_BATCH}.bin" in names else _read_pickle
         batches = [read(tree, name) for name in TRAIN_BATCHES]
@@ -115,6 +115,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Builds arrays; every other name in the file is refused before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes
+            return _latin1
         if (module, name) not in ARRAY_NAMES:
             raise DataError(
                 f"a CIFAR-10 batch names {module}.{name}; only arrays are allowed"
@@ -122,13 +124,23 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise DataError(f"a CIFAR-10 batch asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
 def _planes_last(planes: Images) -> Images:
     """uint8 [N, 3072], plane by plane → [N, 32, 32, 3]."""
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _read_packed(tree: Tree, name: str) -> tuple[Images, Indices]:
-    """A zip of lossless WebP strips (100 images, top to bottom) and `y.npy`."""
+def read_packed(tree: Tree, name: str) -> tuple[Images, Indices]:
+    """A zip of lossless WebP strips (100 images, top to bottom) and `y.npy`.
+
+    Returns:
+        uint8 [N, 32, 32, 3] and int64 [N].
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(tree.read(name))) as packed:
             labels = np.load(io.BytesIO(packed.read("y.npy")), allow_pickle=False)

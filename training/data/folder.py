@@ -15,19 +15,9 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from training.data.dataset import Dataset, FileSamples, Split
-from training.data.tree import Tree
+from training.data.tree import SPLIT_FOLDERS, Tree
 from training.errors import DataError
 
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "calibration": "calibration",
-    "test": "test",
-    "testing": "test",
-}
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 )

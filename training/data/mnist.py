@@ -66,7 +66,8 @@ def _read_idx(tree: Tree, name: str, *, axes: int) -> NDArray[np.uint8]:
     if name.endswith(".gz"):
         data = _gunzip(data, name)
     header = 4 + 4 * axes
-    shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
+    sizes = np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")
+    shape = tuple(sizes.tolist())
     if data[:4] != bytes((0, 0, UINT8, axes)) or len(data) - header != np.prod(shape):
         raise DataError(
             f"{tree.where / name} is no IDX file of uint8 with {axes} axes: "

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split
-from training.data.folder import MIN_LABELS, SPLIT_FOLDERS, label_groups
-from training.data.tree import Tree
+from training.data.folder import MIN_LABELS, label_groups
+from training.data.tree import SPLIT_FOLDERS, Tree
 from training.errors import DataError
 
 FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")

@@ -23,6 +23,18 @@ from training.data.bounds import (
 )
 from training.errors import DataError
 
+# What people call the folders of a split, and the split.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "calibration": "calibration",
+    "test": "test",
+    "testing": "test",
+}
+
 
 class Tree(Protocol):
     """Files by relative POSIX name, sorted; `folders` has the empty ones too."""
@@ -214,8 +226,10 @@ def open_tree(path: Path) -> Tree:
 def _step_in(tree: Tree) -> Tree:
     tops = {name.split("/", 1)[0] for name in (*tree.names, *tree.folders)}
     only = tops.pop() if len(tops) == 1 else None
-    nested = only is not None and any(f.startswith(f"{only}/") for f in tree.folders)
-    return _step_in(Branch(tree, only)) if only is not None and nested else tree
+    if only is None or only.lower() in SPLIT_FOLDERS:
+        return tree
+    nested = any(folder.startswith(f"{only}/") for folder in tree.folders)
+    return _step_in(Branch(tree, only)) if nested else tree
 
 
 def _open_zip(where: Path) -> zipfile.ZipFile:

@@ -45,7 +45,7 @@ def test_the_command_measures_and_does_not_measure_again(
 ):
     """On a few images of the real data, one network of the nine."""
     results = tmp_path / "table.json"
-    command = [sys.executable, "-m", "training.cifar10_table", "--minutes", "0.2"]
+    command = [sys.executable, "-m", "training.cifar10_table", "--epochs", "1"]
     command += ["--images", "40", "--only", "ResNet18", "--device", "cpu"]
     command += ["--data", str(data_dir / "cifar-10"), "--out", str(tmp_path / "runs")]
     command += ["--results", str(results)]

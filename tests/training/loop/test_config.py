@@ -43,7 +43,11 @@ def test_a_config_begins_with_its_command(path):
     ("old", "new", "message"),
     [
         ("epochs = 4", "epoch = 4", r"train\.epoch: unknown; allowed are epochs, minu"),
-        ("height = 28", "hight = 28", r"data\.hight: unknown.*data\.height: Field req"),
+        (
+            "height = 28",
+            "hight = 28",
+            r"height: Field required.*hight: unknown",
+        ),
         ("[augment]", "[augmentation]", "augmentation: unknown; allowed are name, ta"),
         ("epochs = 4", "", "give either epochs or minutes"),
         ("epochs = 4", "epochs = 4\nminutes = 2", "give either epochs or minutes"),

@@ -9,7 +9,7 @@ from tests.training.loop.runs import CONFIG, write_config, write_digits
 from training.checkpoint import read_checkpoint
 from training.config import read_config
 from training.distributed import Ranks
-from training.errors import ConfigError, DivergedError
+from training.errors import CheckpointError, ConfigError, DivergedError
 from training.log import read_log
 from training.rate_finder import find_rate
 from training.runs import prepare, train
@@ -107,6 +107,14 @@ def test_a_loss_that_is_no_number_stops_the_run(root):
 
     with pytest.raises(DivergedError, match="lower learning_rate"):
         trained(root)
+
+
+def test_the_checkpoint_of_another_config_is_not_continued(root):
+    """Half of the run would have been something else."""
+    trained(root, "train.epochs=1")
+
+    with pytest.raises(CheckpointError, match="made with another config: seed differ"):
+        trained(root, "train.epochs=1", "seed=5")
 
 
 def test_a_task_that_the_data_does_not_fit_is_refused(root):

@@ -6,7 +6,13 @@ import sys
 import pytest
 import torch
 
-from tests.training.loop.runs import run, train_command, write_config, write_digits
+from tests.training.loop.runs import (
+    one_thread,
+    run,
+    train_command,
+    write_config,
+    write_digits,
+)
 from training.checkpoint import read_checkpoint
 
 STEPS_PER_EPOCH = 15  # 300 images in batches of 20
@@ -23,7 +29,7 @@ def root(tmp_path):
 def killed_in_second_epoch(command, repository):
     """Start it, read until the first epoch is told of, SIGKILL at once."""
     with subprocess.Popen(
-        command, cwd=repository, stderr=subprocess.PIPE, text=True
+        command, cwd=repository, env=one_thread(), stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr:
             if line.startswith("step"):
@@ -54,17 +60,6 @@ def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     )
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name], expected[name]) for name in kept)
-
-
-def test_the_checkpoint_of_another_config_is_not_continued(root, repository):
-    """Half of the run would have been something else."""
-    out = root / "run"
-    assert run(train_command(root, out), repository).returncode == 0
-
-    other = run(train_command(root, out, "--set", "seed=5"), repository)
-
-    assert other.returncode == 1
-    assert "made with another config: seed differ" in other.stderr.replace("\n", " ")
 
 
 @pytest.mark.slow
