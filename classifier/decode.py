@@ -7,6 +7,7 @@ of those formats are programs. Every failure is one of four typed errors.
 
 import ctypes
 import importlib
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -197,19 +198,21 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _silence_pillow() -> None:
-    """Pillow warns of odd but readable files, and libtiff writes a line to stderr for
-    each odd tag: a hostile file must not flood the log of a server.
+    """Pillow warns of odd but readable files and logs broken ones, and libtiff writes
+    a line to stderr for each odd tag: hostile files must not flood a server's log.
 
     `warnings.catch_warnings` is not safe in threads, so one filter is put in, once.
     """
     if PILLOW_WARNING not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    _silence_libtiff()
+    _silence_logs()
 
 
 @cache
-def _silence_libtiff() -> None:
+def _silence_logs() -> None:
     """Take libtiff's handlers off; Pillow offers no way to, its errors still arrive."""
+    # without any handler Python would print to stderr; an application's own still hear
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     bundled = Path(PIL.__file__).parents[1] / "pillow.libs"  # where wheels put it
     for library in bundled.glob("libtiff*.so*"):
         libtiff = ctypes.CDLL(str(library))  # the one that Pillow has loaded already
