@@ -75,7 +75,7 @@ def export_graph(
         GraphError: mean, std or classes do not fit, or an operator has no ONNX form.
     """
     check_normalization(mean, std, channels=shape[2])
-    frozen = copy.deepcopy(network).cpu().float().eval()
+    frozen = copy.deepcopy(network).cpu().float()
     # A network trained in channels_last would drag its strides into the graph.
     frozen.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     pixels = torch.zeros(EXAMPLE_BATCH, *shape, dtype=torch.uint8)

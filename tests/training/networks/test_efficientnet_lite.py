@@ -69,12 +69,27 @@ def test_published_weights_see_what_is_on_the_photos(name, data_dir):
     assert parity(network, graph, pixels[:4], mean=mean, std=std) <= 1e-4
 
 
-def test_tensors_of_another_network_are_refused_by_position_too():
+@pytest.mark.parametrize(
+    "swapped",
+    [("conv_stem.weight", "bn1.weight"), ("bn1.weight", "bn1.bias")],
+    ids=["another shape", "another kind"],
+)
+def test_tensors_of_another_network_are_refused_by_position_too(swapped):
     """The mapping goes by position, so kinds and shapes have to be checked."""
     network = build("efficientnet_lite0", classes=1000)
-    tensors = dict(network.state_dict())
-    first, second = list(tensors)[:2]
-    tensors[first], tensors[second] = tensors[second], tensors[first]
+    order = {swapped[0]: swapped[1], swapped[1]: swapped[0]}
+    state = network.state_dict()
+    tensors = {order.get(name, name): state[order.get(name, name)] for name in state}
 
     with pytest.raises(CheckpointMismatchError, match="of another network"):
         rename_published(tensors, network)
+
+
+def test_a_file_with_too_few_tensors_is_refused():
+    """Lite0 has 296; the larger ones 386."""
+    network = build("efficientnet_lite0", classes=1000)
+
+    with pytest.raises(CheckpointMismatchError, match="386 tensors, this network 296"):
+        rename_published(
+            build("efficientnet_lite1", classes=1000).state_dict(), network
+        )

@@ -113,14 +113,17 @@ def test_a_checkpoint_of_another_network_is_refused_and_changes_nothing(resnet):
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     """A pickle can hold any call; only plain tensors are let in."""
 
+    trace = tmp_path / "the code ran"
+
     class Bomb:
         def __reduce__(self):
-            return (print, ("boom",))
+            return (open, (str(trace), "w"))
 
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
 
     with pytest.raises(CheckpointMismatchError, match=r"bomb\.pt"):
         read_checkpoint(tmp_path / "bomb.pt")
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])
