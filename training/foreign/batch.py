@@ -22,7 +22,7 @@ def free_batch(model: ModelProto, name: str) -> None:
     if batch is None:
         return
     for node in list(model.graph.node):
-        if node.op_type == "Reshape" and not attribute(node, "allowzero", 0):
+        if node.op_type == "Reshape":
             _free_reshape(model, node, batch)
 
 
@@ -42,6 +42,12 @@ def _free_reshape(model: ModelProto, node: NodeProto, batch: int) -> None:
         return
     if constant(model, node.input[0]) is not None:  # weights have no batch
         return
+    if attribute(node, "allowzero", 0):  # PyTorch sets it, and 0 would mean nothing
+        if 0 in shape:
+            return
+        kept = [a for a in node.attribute if a.name != "allowzero"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
     freed = np.array([KEEP, *shape[1:]], dtype=np.int64)
     # A new constant: another node may read the old one.
     tensor = fresh_name(model, f"{node.input[1]}/free")

@@ -158,7 +158,7 @@ def test_a_real_export_of_pytorch_is_imported(folder):
 
     assert done.exit_code == 0, done.output
     classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
-    pixels = photo(side=8)[None]
+    pixels = photo(side=8)[None].copy()  # torch wants to own it
     image = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
