@@ -97,13 +97,21 @@ def per_label(
 
 
 def _rows(decided: Booleans, truth: Booleans) -> list[ClassRow]:
-    precision, recall, f1, n = sk.precision_recall_fscore_support(
-        truth, decided, average=None, zero_division=0
-    )
-    columns = zip(n, decided.sum(axis=0), precision, recall, f1, strict=True)
+    """By hand: scikit-learn takes a table of one column for a binary task."""
+    hits = (decided & truth).sum(axis=0)  # int [K]
+    said, n = decided.sum(axis=0), truth.sum(axis=0)
+    precision, recall = hits / np.maximum(said, 1), hits / np.maximum(n, 1)
+    f1 = 2 * hits / np.maximum(said + n, 1)
     return [
-        ClassRow(index, int(n), int(said), float(p), float(r), float(f))
-        for index, (n, said, p, r, f) in enumerate(columns)
+        ClassRow(
+            k,
+            int(n[k]),
+            int(said[k]),
+            float(precision[k]),
+            float(recall[k]),
+            float(f1[k]),
+        )
+        for k in range(truth.shape[1])
     ]
 
 
@@ -191,9 +199,11 @@ def confusable_pairs(
 
 def confusion_matrix(predicted: Integers, truth: Integers, *, classes: int) -> Integers:
     """int [K, K]: row is the truth, column the prediction."""
-    return sk.confusion_matrix(truth, predicted, labels=np.arange(classes))
+    counts: Integers = sk.confusion_matrix(truth, predicted, labels=np.arange(classes))
+    return counts
 
 
 def one_hot(classes: Integers, k: int) -> Booleans:
     """int [N] → bool [N, K]."""
-    return classes[:, None] == np.arange(k)
+    hot: Booleans = classes[:, None] == np.arange(k)
+    return hot
