@@ -49,6 +49,9 @@ def export_run(
     config = parse_config(saved["config"], str(run / FINAL))
     splits = open_splits(config, data)
     network: nn.Module = load_run(config, saved, splits)
+    rules = rules or config.bundle
+    if rules.mirror:
+        network = Mirrored(network)
     if positive is not None:
         network, config, splits = ask_one(network, config, splits, data, positive)
     classes = 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
@@ -64,8 +67,8 @@ def export_run(
         task=config.task,
         labels=bundle_labels(splits.dataset),
         preprocess=config.data.spec,
-        config=rules or config.bundle,
-        provenance=provenance(run, config, saved, splits, rules or config.bundle),
+        config=rules,
+        provenance=provenance(run, saved, splits, rules),
         remarks=remarks(run),
     )
     return build_bundle(graph, recipe, splits, models)
@@ -83,6 +86,19 @@ def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
     )
     load_network(network, saved["network"], FINAL)
     return network.eval()
+
+
+class Mirrored(nn.Module):
+    """The mean of the logits of an image and of its mirror image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images [N, C, H, W] → [N, K]."""
+        logits: Tensor = self.network(images) + self.network(images.flip(3))
+        return logits / 2
 
 
 class OneAgainstRest(nn.Module):
@@ -147,11 +163,7 @@ def readable(label: str, group: str | None) -> str:
 
 
 def provenance(
-    run: Path,
-    config: Config,
-    saved: dict[str, Any],
-    splits: Splits,
-    rules: BundleConfig,
+    run: Path, saved: dict[str, Any], splits: Splits, rules: BundleConfig
 ) -> Provenance:
     """Enough to make the bundle again."""
     now = circumstances("")

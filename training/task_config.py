@@ -56,6 +56,8 @@ class BundleConfig(TaskSection):
     false_negative_cost: Positive = 1.0
     # Multi-class: abstain so that at most this part of the answers is wrong.
     risk: Fraction | None = None
+    # Answer with the mean of the image and its mirror image, for twice the work.
+    mirror: bool = False
     int8: bool = True
     fp16: bool = False
     # fp32 weights kept in fp16 on disk, where that moves no answer
