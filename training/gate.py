@@ -22,7 +22,7 @@ MIN_AGREEMENT = 0.97
 # How many of the most harmful layers stay in fp32, attempt after attempt. More than
 # eight, and little of the speed is left.
 RESCUES = (1, 2, 4, 8)
-RESCUE_IMAGES = 64  # enough to rank layers; each of them costs a run of these
+RESCUE_IMAGES = 32  # enough to rank layers; each of them costs a run of these
 
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
 Logits = NDArray[np.float32]  # [N, K]

@@ -5,7 +5,7 @@ weight scale per output channel: depthwise networks lose eight points with one s
 tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
 arXiv:2106.08295. The stages, each in its module:
 
-    simplify → find_ranges → insert Q/DQ → round_optimally
+    simplify → find_ranges → insert Q/DQ → round_optimally → center_logits
 
 Whether an int8 graph is good enough to be served is decided in `training/gate.py`.
 """
@@ -36,11 +36,17 @@ from training.graph import (
     open_session,
     parse,
     producers,
+    run,
     serialize,
     sort_nodes,
 )
 from training.ranges import Ranges, find_ranges
-from training.rounding import find_layers, measure_grams, round_optimally
+from training.rounding import (
+    center_logits,
+    find_layers,
+    measure_grams,
+    round_optimally,
+)
 
 # Layers that hold the arithmetic. What lies before the first of them is normalization.
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -68,7 +74,7 @@ QUANTIZABLE = (
 )
 ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
 
-# What rounding looks at; ranges are taken from all images.
+# What rounding and centering look at; ranges are taken from all images.
 SOME_IMAGES = 100
 
 
@@ -80,6 +86,8 @@ class Measured:
     ranges: Ranges
     grams: Mapping[str, NDArray[np.float64]]
     layers: tuple[str, ...]  # names of the WEIGHTED nodes, in order of computation
+    images: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
+    mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
 
 
 def quantize_int8(
@@ -109,7 +117,12 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
         raise GraphError("the graph has no convolution or linear layer to quantize")
     ranges = find_ranges(model, quantizable_tensors(model), images)
     return Measured(
-        model, ranges, measure_grams(model, find_layers(model), some), layers
+        model,
+        ranges,
+        grams=measure_grams(model, find_layers(model), some),
+        layers=layers,
+        images=some,
+        mean_logits=run(fp32, some).mean(axis=0),
     )
 
 
@@ -139,7 +152,9 @@ def quantize_measured(
     keep_logits_exact(quantizer.model.model)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     sort_nodes(quantizer.model.model)
-    return round_optimally(graph.model, serialize(quantizer.model.model), graph.grams)
+    int8 = serialize(quantizer.model.model)
+    int8 = round_optimally(graph.model, int8, graph.grams)
+    return center_logits(int8, run(int8, graph.images).mean(axis=0) - graph.mean_logits)
 
 
 def simplify(fp32: bytes) -> onnx.ModelProto:

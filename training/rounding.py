@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from training.graph import attribute, parse, producers, serialize
+from training.graph import OUTPUT, attribute, parse, producers, serialize
 from training.ranges import watch
 
 Floats = NDArray[np.float64]
@@ -67,6 +67,29 @@ def round_optimally(
         _replace(values[weight.input[0]], integers, np.int8)
         bias_scale = _values(values[bias.input[1]])
         _replace(values[bias.input[0]], np.round(left.ravel() / bias_scale), np.int32)
+    return serialize(model)
+
+
+def center_logits(int8: bytes, shift: NDArray[np.float32]) -> bytes:
+    """Take `shift` [K], the mean error of the logits, off the bias of the last layer.
+
+    Nagel et al., arXiv:1906.04721, section 4.2, for the one layer whose mean decides.
+    A graph that ends otherwise than in a Gemm is returned as it is.
+    """
+    model = parse(int8)
+    made_by = producers(model)
+    values = {t.name: t for t in model.graph.initializer}
+    head = made_by[OUTPUT]
+    if head.op_type != "Gemm" or len(head.input) != 3:  # noqa: PLR2004  has a bias
+        return int8
+    dequantize = made_by.get(head.input[2])
+    if dequantize is None:  # kept in fp32
+        bias = values[head.input[2]]
+        _replace(bias, _values(bias) - shift, np.float32)
+    else:
+        bias = values[dequantize.input[0]]
+        steps = np.round(shift / _values(values[dequantize.input[1]]))
+        _replace(bias, _values(bias) - steps, np.int32)
     return serialize(model)
 
 

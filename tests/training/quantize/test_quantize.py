@@ -155,6 +155,14 @@ def test_lone_outliers_do_not_set_the_range():
     assert rounding_error(low, high, values) < rounding_error(-8.0, 8.0, values)
 
 
+def test_the_mean_of_each_logit_is_that_of_fp32(fp32, int8):
+    """A label that int8 always scores a little higher would win what it should not."""
+    shift = run(int8, images()).mean(axis=0) - run(fp32, images()).mean(axis=0)
+
+    spread = run(fp32, images()).std()
+    assert np.abs(shift).max() < 1e-3 * spread
+
+
 def test_a_range_always_contains_zero():
     """Padding is zero and must be represented exactly."""
     assert shrink(2.0, 6.0, np.full(9, 4, np.float32))[0] == 0
