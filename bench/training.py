@@ -144,7 +144,7 @@ def main() -> None:
     """Alternate rounds of both loops and write the medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar-10"))
-    parser.add_argument("--network", default="resnet18_cifar")
+    parser.add_argument("--network", default="fastcifar_94")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="batches a round")
     parser.add_argument("--rounds", type=int, default=5)

@@ -5,7 +5,8 @@
 Times a few steps of every network first, shares the minutes out, trains one network
 after the other and writes the table after each. Interrupted, or carried to another
 machine with its folder, it goes on with what is missing. Accuracy is of a single view,
-after the last epoch, on the test split. Needs torch, NumPy, Pillow and pydantic only.
+after the last epoch, on the test split. Needs torch, NumPy, Pillow, pydantic and ONNX
+Runtime (which `classifier` imports) only.
 """
 
 import argparse
@@ -56,6 +57,7 @@ def main() -> None:
     try:
         with start_ranks(arguments.device) as ranks:
             keep_memory()
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
             bench = open_bench(arguments, ranks)
             fill(arguments, bench, deadline_s)
     except TrainingError as error:

@@ -39,6 +39,17 @@ def test_a_sheet_of_fewer_images_is_not_mixed_with_the_full_one(tmp_path):
         load_sheet(tmp_path / "a.json")
 
 
+def test_a_bare_gpu_machine_suffices(repository):
+    """No command line, progress bar, exporter, plots or scikit-learn."""
+    absent = ["onnx", "onnxscript", "typer", "rich", "sklearn", "matplotlib"]
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({absent}); "
+        "import training.cifar10_table"
+    )
+
+    assert run([sys.executable, "-c", code], repository).returncode == 0
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_does_not_measure_again(
     data_dir, repository, tmp_path
