@@ -11,6 +11,7 @@ A library of its own, without torch and without the service:
 from classifier.classifier import Classification, Classifier
 from classifier.decode import DecodeLimits, ImageInfo
 from classifier.errors import ClassifierError
+from classifier.explanation import Explanation
 from classifier.manifest import Manifest, Precision, Task
 from classifier.postprocess import Answer, GroupScore, Prediction
 
@@ -20,6 +21,7 @@ __all__ = [
     "Classifier",
     "ClassifierError",
     "DecodeLimits",
+    "Explanation",
     "GroupScore",
     "ImageInfo",
     "Manifest",

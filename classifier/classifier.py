@@ -15,6 +15,7 @@ from PIL import Image
 from classifier.bundle import Bundle, load_bundle
 from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo
 from classifier.errors import BundleError, ImageDecodeError, ImageError
+from classifier.explanation import Explanation, explain
 from classifier.golden import replay
 from classifier.hardware import available_cores, has_fast_int8
 from classifier.manifest import GraphVariant, Manifest, Precision
@@ -108,6 +109,18 @@ class Classifier:
         scores = self.postprocessor.scores(logits)[0]  # float32 [K]
         answer = self.postprocessor.answer(scores, top_k=top_k, threshold=threshold)
         return classification(answer, ready)
+
+    def explain(self, image: ImageLike) -> Explanation | None:
+        """Say where the best label is in an image; None if no label is good enough.
+
+        Raises:
+            ImageError: as `classify`.
+            SessionError: this model's graph has no class maps.
+        """
+        ready = self.preprocess(image)
+        logits, class_maps = self.session.run_with_class_maps(ready.pixels[None])
+        answer = self.postprocessor.answer(self.postprocessor.scores(logits)[0])
+        return explain(answer, class_maps[0], ready.image, self.manifest)
 
     def classify_many(
         self,

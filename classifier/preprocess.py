@@ -116,6 +116,16 @@ def center_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
     )
 
 
+def pad_placement(
+    size: tuple[int, int], spec: PreprocessSpec
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of the image on the H x W canvas of "pad", and its left top corner."""
+    width, height = size
+    scale = min(spec.width / width, spec.height / height)
+    scaled = max(1, round(width * scale)), max(1, round(height * scale))
+    return scaled, ((spec.width - scaled[0]) // 2, (spec.height - scaled[1]) // 2)
+
+
 def _scale_needed(spec: PreprocessSpec) -> int:
     """The short side at which the image will be used, in pixels."""
     return spec.short_side or max(spec.height, spec.width)
@@ -135,13 +145,8 @@ def _resize(
 
 
 def _pad(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
-    scale = min(spec.width / image.width, spec.height / image.height)
-    size = (
-        max(1, round(image.width * scale)),
-        max(1, round(image.height * scale)),
-    )
+    size, offset = pad_placement(image.size, spec)
     canvas = Image.new("RGB", (spec.width, spec.height), spec.background)
     canvas = canvas.convert(image.mode)
-    offset = ((spec.width - size[0]) // 2, (spec.height - size[1]) // 2)
     canvas.paste(_resize(image, size, spec), offset)
     return canvas

@@ -25,6 +25,7 @@ Device = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Batch = npt.NDArray[np.uint8]  # [N, H, W, C]
 Logits = npt.NDArray[np.float32]  # [N, K]
+ClassMaps = npt.NDArray[np.float32]  # [N, K, h, w]
 
 INPUT, OUTPUT, CLASS_MAPS = "pixels", "logits", "class_maps"
 FATAL_ONLY = 4  # of ONNX Runtime: lesser ones arrive as exceptions, translated here
@@ -99,15 +100,17 @@ class Session:
         logits: Logits = self._run([OUTPUT], batch)[0]
         return logits
 
-    def run_with_class_maps(self, batch: Batch) -> tuple[Logits, Logits]:
+    def run_with_class_maps(self, batch: Batch) -> tuple[Logits, ClassMaps]:
         """Run a batch; also class-activation maps, float32 [N, K, h, w].
 
         Raises:
-            SessionError: also when the graph has no class maps.
+            SessionError: also when the graph has no class maps, or not finite ones.
         """
         if not self.has_class_maps:
             raise SessionError("this graph has no class-activation maps")
         logits, maps = self._run([OUTPUT, CLASS_MAPS], batch)
+        if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
+            raise SessionError("the graph gave class maps that are not finite numbers")
         return logits, maps
 
     def _run(self, outputs: list[str], batch: Batch) -> list[Any]:
@@ -199,10 +202,22 @@ def _check_contract(session: Any) -> tuple[int, int, int, int]:
         case [[batch, int(height), int(width), int(channels)], [_, int(logits)]] if (
             not isinstance(batch, int)
         ):
+            if CLASS_MAPS in outputs:
+                _check_class_maps(outputs[CLASS_MAPS], logits)
             return height, width, channels, logits
     raise BundleError(
         f"the graph maps {inputs[INPUT].shape} to {outputs[OUTPUT].shape}; "
         "'pixels' must be [N, H, W, C] and 'logits' [N, K], only N dynamic"
+    )
+
+
+def _check_class_maps(output: Any, logits: int) -> None:
+    match output.type, output.shape:
+        case "tensor(float)", [_, int(classes), _, _] if classes == logits:
+            return
+    raise BundleError(
+        f"the graph's output '{CLASS_MAPS}' is {output.type} {output.shape}; "
+        f"tensor(float) [N, {logits}, h, w] is needed"
     )
 
 

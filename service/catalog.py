@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from classifier.errors import RequestError
+from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
 from service.answers import AnswerWriter
 from service.contract import Loaded, ModelKey, Outcome
@@ -51,8 +52,17 @@ class Served:
             scores, top_k=parameters.top_k, threshold=parameters.threshold
         )
         self.metrics.answered(outcome.timing)
+        explanation = None
+        if outcome.class_maps is not None:
+            explanation = explain(
+                answer, outcome.class_maps, outcome.image, self.manifest
+            )
         return self._writer.write(
-            answer, outcome.image, outcome.warnings, request_id=request_id
+            answer,
+            outcome.image,
+            outcome.warnings,
+            request_id=request_id,
+            explanation=explanation,
         )
 
 

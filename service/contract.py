@@ -34,6 +34,7 @@ class Outcome:
     image: ImageInfo
     warnings: tuple[str, ...]
     timing: Timing
+    class_maps: npt.NDArray[np.float32] | None = None  # [K, h, w], when asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,25 @@ class Engine(Protocol):
         """Load, replay the goldens, warm up."""
 
     async def classify(
-        self, key: ModelKey, data: bytes, *, deadline: float | None
+        self,
+        key: ModelKey,
+        data: bytes,
+        *,
+        deadline: float | None,
+        explain: bool = False,
     ) -> Outcome:
-        """Run one image, or raise a ClassifierError or ServiceError."""
+        """Run one image, or raise a ClassifierError or ServiceError.
+
+        `explain` asks for class maps, of a model that is loaded with `explains`.
+        """
 
     async def classify_many(
-        self, key: ModelKey, images: Sequence[bytes], *, deadline: float | None
+        self,
+        key: ModelKey,
+        images: Sequence[bytes],
+        *,
+        deadline: float | None,
+        explain: bool = False,
     ) -> Sequence[Outcome | ClassifierError | ServiceError]:
         """Run many, in order; a failure stands in the place of its image."""
 

@@ -174,7 +174,11 @@ ThresholdQuery = Annotated[
     ),
 ]
 ExplainQuery = Annotated[
-    bool, Query(description="Also say where in the image; not every model can.")
+    bool,
+    Query(
+        description="Also say where in the image the first prediction was seen. Only "
+        "for models with `explains`."
+    ),
 ]
 
 

@@ -73,6 +73,22 @@ class Group(Shape):
     score: Score
 
 
+class Explanation(Shape):
+    """Where in the image the best label was seen (class-activation map)."""
+
+    index: int
+    label: str
+    grid: list[list[Score]] = Field(
+        description="Rows from the top, each from the left: how much that place speaks "
+        "for the label, as a share of the strongest; all 0 where none does."
+    )
+    region: tuple[float, float, float, float] = Field(
+        description="Left, top, right and bottom of what the network saw and the grid "
+        "covers, as fractions of the upright image; below 0 and over 1 where it was "
+        "padded."
+    )
+
+
 class Answer(Shape):
     """The answer for one image. Members that do not apply to the task are absent."""
 
@@ -86,6 +102,10 @@ class Answer(Shape):
         None, description="The best score is under the model's abstain threshold."
     )
     groups: list[Group] | None = Field(None, description="Fine-grained only.")
+    explanation: Explanation | None = Field(
+        None,
+        description="With `explain=true`, of the first prediction if there is one.",
+    )
     warnings: list[str] = Field(description="What the sender should know of the image.")
 
 
@@ -136,6 +156,7 @@ class ModelSummary(Shape):
     top_k: int = Field(description="Predictions in an answer unless asked otherwise.")
     precision: str = Field(description="The graph variant that runs.")
     device: str
+    explains: bool = Field(description="`explain=true` is available.")
 
 
 class ModelList(Shape):
@@ -148,7 +169,6 @@ class ModelDetail(ModelSummary):
     """One loaded bundle, with the facts of its manifest."""
 
     versions: list[int] = Field(description="All loaded versions of this name.")
-    explains: bool = Field(description="`explain=true` is available.")
     manifest: dict[str, Any] = Field(
         description="The bundle's manifest: labels, thresholds, metrics, provenance."
     )

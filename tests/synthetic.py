@@ -1,8 +1,10 @@
 """Tiny real bundles, whose answers anyone can work out: the reddest image is 'red'.
 
 The graph averages each color over the image: logits = 16 x mean(R, G, B) / 255, so
-softmax of a pure color gives it nearly 1. Two variants misbehave on purpose, inside
-ONNX Runtime: a poisoned pixel fails the run, a slow one takes its time.
+softmax of a pure color gives it nearly 1. With `class_maps` the graph also tells the
+four quarters of the image apart, and their mean is the logits. Two variants misbehave
+on purpose, inside ONNX Runtime: a poisoned pixel fails the run, a slow one takes its
+time.
 """
 
 import hashlib
@@ -36,7 +38,12 @@ def png(color: tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 def graph(
-    *, classes: int = 3, side: int = 8, misbehaves: bool = False, slow_loops: int = 0
+    *,
+    classes: int = 3,
+    side: int = 8,
+    misbehaves: bool = False,
+    slow_loops: int = 0,
+    class_maps: bool = False,
 ) -> bytes:
     """The ONNX model: pixels uint8 [N, side, side, 3] → logits float32 [N, classes]."""
     # K x 3: class k sees color k; more classes than colors see a mixture
@@ -56,6 +63,10 @@ def graph(
         nodes += _misbehavior(initializers, slow_loops)
     else:
         nodes.append(helper.make_node("Identity", ["mixed"], ["logits"]))
+    outputs: dict[str, list[str | int]] = {"logits": ["N", classes]}
+    if class_maps:
+        nodes += _quarters(side)
+        outputs["class_maps"] = ["N", classes, 2, 2]
     model = helper.make_model(
         helper.make_graph(
             nodes,
@@ -66,9 +77,8 @@ def graph(
                 )
             ],
             [
-                helper.make_tensor_value_info(
-                    "logits", TensorProto.FLOAT, ["N", classes]
-                )
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name, shape in outputs.items()
             ],
             initializers,
         ),
@@ -77,6 +87,19 @@ def graph(
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _quarters(side: int) -> list[Any]:
+    """Nodes from `values` to `class_maps`, float32 [N, K, 2, 2]: one for a quarter."""
+    half = [side // 2, side // 2]
+    make = helper.make_node
+    return [
+        make("Transpose", ["values"], ["planes"], perm=[0, 3, 1, 2]),
+        make("AveragePool", ["planes"], ["pooled"], kernel_shape=half, strides=half),
+        make("Transpose", ["pooled"], ["quarters"], perm=[0, 2, 3, 1]),
+        make("MatMul", ["quarters", "weights"], ["votes"]),  # float32 [N, 2, 2, K]
+        make("Transpose", ["votes"], ["class_maps"], perm=[0, 3, 1, 2]),
+    ]
 
 
 def _misbehavior(initializers: list[Any], slow_loops: int) -> list[Any]:

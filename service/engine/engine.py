@@ -108,7 +108,12 @@ class LaneEngine:
             lane.close()
 
     async def classify(
-        self, key: ModelKey, data: bytes, *, deadline: float | None
+        self,
+        key: ModelKey,
+        data: bytes,
+        *,
+        deadline: float | None,
+        explain: bool = False,
     ) -> Outcome:
         """Run one image.
 
@@ -117,14 +122,21 @@ class LaneEngine:
             ServiceError: overloaded, draining, too late, or broken.
         """
         self._check_open()
-        future: asyncio.Future[Settled] = self._loop.create_future()
-        if self.inline and self.inline.submit(key, data, partial(_set, future)):
-            return _unwrap(await future)
-        (settled,) = await self._serve([self._ticket(key, data, deadline)])
+        if not explain and self.inline:
+            future: asyncio.Future[Settled] = self._loop.create_future()
+            if self.inline.submit(key, data, partial(_set, future)):
+                return _unwrap(await future)
+        ticket = self._ticket(key, data, deadline, explain=explain)
+        (settled,) = await self._serve([ticket])
         return _unwrap(settled)
 
     async def classify_many(
-        self, key: ModelKey, images: Sequence[bytes], *, deadline: float | None
+        self,
+        key: ModelKey,
+        images: Sequence[bytes],
+        *,
+        deadline: float | None,
+        explain: bool = False,
     ) -> Sequence[Settled]:
         """Run many, in order; a failure stands in the place of its image.
 
@@ -136,7 +148,10 @@ class LaneEngine:
             return []
         request = object()
         return await self._serve(
-            [self._ticket(key, data, deadline, request) for data in images]
+            [
+                self._ticket(key, data, deadline, request, explain=explain)
+                for data in images
+            ]
         )
 
     async def drain(self) -> None:
@@ -172,9 +187,12 @@ class LaneEngine:
         data: bytes,
         deadline: float | None,
         request: object | None = None,
+        *,
+        explain: bool,
     ) -> Ticket:
         future: asyncio.Future[Settled] = self._loop.create_future()
-        return Ticket(key, data, time.monotonic(), deadline, request, future)
+        arrived = time.monotonic()
+        return Ticket(key, data, arrived, deadline, request, future, explain=explain)
 
     async def _serve(self, tickets: Sequence[Ticket]) -> Sequence[Settled]:
         """Put one request through; each place holds what became of its image."""

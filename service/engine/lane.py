@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ClassifierError, ImageError
+from classifier.errors import ClassifierError, ImageError, SessionError
 from classifier.preprocess import preprocess
 from service.contract import ModelKey, Outcome, Timing
 from service.engine.backlog import Backlog, Cut
@@ -94,8 +94,11 @@ class Lane:
             began = time.monotonic()
             model = self._models[cut.batch[0].model]
             decoded = self._decode(cut.batch, model, results)
-            if decoded:
-                self._run(decoded, model, results)
+            plain = [ticket for ticket in decoded if not ticket.explain]
+            if plain:
+                self._run(plain, model, results)
+            if len(plain) < len(decoded):
+                results += [(t, explained(t, model)) for t in decoded if t.explain]
             with self._changed:
                 if self._closing and not self._in_hand:
                     return  # abandoned: its tickets are settled, its place is taken
@@ -143,10 +146,26 @@ class Lane:
             results.append((ticket, outcome(ticket, row, (began, ended, len(rows)))))
 
 
+def explained(ticket: Ticket, model: ServedModel) -> Settled:
+    """Run one image with its class maps, alone: few ask, and the maps are large."""
+    if ticket.ready is None:
+        raise AssertionError("a ticket was run before it was decoded")
+    began = time.monotonic()
+    try:
+        # float32 [1, K] and [1, K, h, w]
+        logits, maps = model.session.run_with_class_maps(ticket.ready.pixels[None])
+    except SessionError as error:
+        return outcome(ticket, error, (began, began, 1))
+    run = began, time.monotonic(), 1
+    return outcome(ticket, logits[0], run, class_maps=maps[0])
+
+
 def outcome(
     ticket: Ticket,
     row: "np.ndarray[tuple[int], np.dtype[np.float32]] | ClassifierError",
     run: tuple[float, float, int],
+    *,
+    class_maps: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]] | None" = None,
 ) -> Settled:
     """One row of a run (begin, end, batch size) → what its ticket's sender gets."""
     if isinstance(row, ClassifierError):
@@ -167,4 +186,5 @@ def outcome(
             infer_ms=1000 * (ended - began),
             batch_size=batch_size,
         ),
+        class_maps=class_maps,
     )

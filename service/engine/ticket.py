@@ -23,6 +23,7 @@ class Ticket:
     request: object | None = None
     future: "asyncio.Future[Settled] | None" = None  # None in simulations
     ready: Preprocessed | None = None  # decoded ahead of the lane
+    explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left
     taken: float = 0.0
     decoded: float = field(default=0.0)

@@ -44,7 +44,9 @@ class ClassifyMany:
                 images = await self._read(scope, receive, content_type)
                 deadline = serving.deadline()
                 async with Patience(receive, deadline=deadline):
-                    outcomes = await self._run(served, images, deadline=deadline)
+                    outcomes = await self._run(
+                        served, images, deadline=deadline, explain=parameters.explain
+                    )
             finally:
                 serving.bodies.release(scope)
             results = write_results(
@@ -75,6 +77,7 @@ class ClassifyMany:
         images: Sequence[bytes | ServiceError],
         *,
         deadline: float,
+        explain: bool,
     ) -> list[Outcome | Failure]:
         """Run those that could be read; put each outcome back into its place.
 
@@ -84,7 +87,7 @@ class ClassifyMany:
         """
         readable = [image for image in images if isinstance(image, bytes)]
         ran = await self._serving.engine.classify_many(
-            served.key, readable, deadline=deadline
+            served.key, readable, deadline=deadline, explain=explain
         )
         for outcome in ran[:1]:
             if isinstance(outcome, UnavailableError | DeadlineExceededError) and all(

@@ -38,7 +38,10 @@ class ClassifyOne:
                 deadline = serving.deadline()
                 async with Patience(receive, deadline=deadline):
                     outcome = await serving.engine.classify(
-                        served.key, image, deadline=deadline
+                        served.key,
+                        image,
+                        deadline=deadline,
+                        explain=parameters.explain,
                     )
                 answer = served.answer(
                     outcome, parameters, request_id=exchange.request_id

@@ -36,7 +36,6 @@ def build_models_router(serving: Serving) -> APIRouter:
         return ModelDetail(
             **summary(model, serving.catalog).model_dump(),
             versions=serving.catalog.versions(name),
-            explains=model.loaded.explains,
             manifest=model.manifest.model_dump(mode="json"),
         )
 
@@ -61,4 +60,5 @@ def summary(model: Served, catalog: Catalog) -> ModelSummary:
         top_k=manifest.postprocess.top_k,
         precision=model.loaded.precision,
         device=model.loaded.device,
+        explains=model.loaded.explains,
     )

@@ -1,11 +1,13 @@
 """Answers joined by hand are what the documented model would serialize."""
 
 import json
+from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.decode import ImageInfo
+from classifier.explanation import Explanation
 from classifier.manifest import Manifest, Task
 from classifier.postprocess import Answer, GroupScore, Prediction
 from service import shapes
@@ -59,14 +61,28 @@ def answers(draw: st.DrawFn) -> tuple[Manifest, Answer]:
     )
 
 
-@given(answers(), st.integers(1, 65535), st.lists(texts, max_size=2))
-def test_an_answer_is_its_documented_shape(case, width, warnings):
+explanations = st.builds(
+    Explanation,
+    index=st.integers(0, 999),
+    label=texts,
+    grid=st.lists(st.lists(scores, min_size=1).map(tuple), min_size=1).map(tuple),
+    region=st.tuples(*[st.floats(-9, 9)] * 4),
+)
+
+
+@given(
+    answers(),
+    st.integers(1, 65535),
+    st.lists(texts, max_size=2),
+    st.none() | explanations,
+)
+def test_an_answer_is_its_documented_shape(case, width, warnings, explanation):
     """Whatever the labels are called and however small the scores."""
     manifest, answer = case
     image = ImageInfo(width, 7, "PNG")
 
     written = AnswerWriter(manifest).write(
-        answer, image, tuple(warnings), request_id="id/0"
+        answer, image, tuple(warnings), request_id="id/0", explanation=explanation
     )
 
     model = shapes.Answer(
@@ -89,6 +105,7 @@ def test_an_answer_is_its_documented_shape(case, width, warnings):
         groups=None
         if answer.groups is None
         else [shapes.Group(group=g.group, score=g.score) for g in answer.groups],
+        explanation=explanation and shapes.Explanation(**asdict(explanation)),
         warnings=warnings,
     )
     assert json.loads(written) == json.loads(model.model_dump_json(exclude_none=True))

@@ -2,10 +2,14 @@
 
 import re
 import shutil
+from contextlib import contextmanager
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
-from tests.service.conftest import GRAY, GREEN, RED
+from tests.service.conftest import GRAY, GREEN, RED, running
+from tests.synthetic import make_bundle
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -35,9 +39,9 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, server):
-    """The page, loaded; it must not have reported any error when the test ends."""
+@contextmanager
+def opened(browser, url):
+    """The page, loaded; it must not have reported any error in the end."""
     page = browser.new_page()
     complaints = []
     page.set_default_timeout(15_000)
@@ -52,11 +56,30 @@ def page(browser, server):
             and complaints.append(m.text)
         ),
     )
-    page.goto(server.url)
+    page.goto(url)
     page.wait_for_function("document.getElementById('model').options.length > 1")
     yield page
     page.close()
     assert complaints == []
+
+
+@pytest.fixture
+def page(browser, server):
+    """Of the common server, whose models explain nothing."""
+    with opened(browser, server.url) as page:
+        yield page
+
+
+@pytest.fixture
+def explaining_page(browser, settings_for, tmp_path):
+    """Of a server with one model that explains, and one that does not."""
+    make_bundle(tmp_path, "blind")
+    make_bundle(tmp_path, "colors", class_maps=True)
+    with (
+        running(settings_for(models=tmp_path)) as server,
+        opened(browser, server.url) as page,
+    ):
+        yield page
 
 
 def give(page, image):
@@ -129,6 +152,48 @@ def test_the_page_works_by_keyboard(page):
         reached.append(page.evaluate("document.activeElement.id"))
 
     assert reached[-4:] == ["file", "model", "top-k", "threshold"]
+
+
+def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
+    """Red where red is, clear elsewhere, and the same in words; gone when not asked."""
+    page = explaining_page
+    image = Image.new("RGB", (90, 90))
+    image.paste((240, 0, 0), (45, 0, 90, 45))
+    stream = BytesIO()
+    image.save(stream, "PNG")
+
+    give(page, stream.getvalue())
+    page.wait_for_selector("#answer .verdict")
+    assert page.is_hidden("#heat")
+    page.check("#explain")
+    page.wait_for_selector("#heat", state="visible")
+
+    assert "“red” is in the upper right part" in page.inner_text("#heat-text")
+    opacity = """([x, y]) => document.getElementById("heat").getContext("2d")
+        .getImageData(x, y, 1, 1).data[3]"""
+    right, left, below = (
+        page.evaluate(opacity, at) for at in ([700, 100], [100, 100], [700, 700])
+    )
+    assert right > 150
+    assert max(left, below) < 20
+
+    page.uncheck("#explain")
+    page.wait_for_selector("#heat", state="hidden")
+    page.wait_for_selector("#heat-text", state="hidden")
+
+
+def test_a_model_that_does_not_explain_is_not_asked_to(explaining_page):
+    """The choice is there for the models that have it."""
+    page = explaining_page
+    give(page, RED)
+    page.check("#explain")
+    page.wait_for_selector("#heat", state="visible")
+
+    page.select_option("#model", label="blind")
+
+    page.wait_for_selector("#explain-field", state="hidden")
+    page.wait_for_selector("#heat", state="hidden")
+    page.wait_for_selector("#answer .verdict")
 
 
 def test_the_documentation_is_drawn_from_the_document(page, server):
