@@ -120,6 +120,17 @@ def test_class_maps_of_another_shape_are_refused():
         Session.load(model.SerializeToString(), threads=1)
 
 
+def test_class_maps_that_are_no_numbers_are_refused():
+    """JSON has no infinity, and a share of it means nothing."""
+    model = onnx.load_from_string(graph(class_maps=True))
+    model.graph.node[-1].output[0] = "finite"
+    model.graph.node.append(helper.make_node("Log", ["finite"], ["class_maps"]))
+    session = Session.load(model.SerializeToString(), threads=1)
+
+    with pytest.raises(SessionError, match="not finite"):
+        session.run_with_class_maps(np.zeros((1, 8, 8, 3), np.uint8))
+
+
 @given(sizes, st.sampled_from(["crop", "squash", "pad"]))
 def test_the_region_is_centered_and_has_the_shape_of_the_pixels(size, resize):
     """But for squash, which sees all; pad rounds to whole pixels of the canvas."""

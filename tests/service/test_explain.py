@@ -1,5 +1,6 @@
 """`explain=true`: where the first prediction was seen, over HTTP."""
 
+import asyncio
 import base64
 from io import BytesIO
 
@@ -9,8 +10,10 @@ from PIL import Image
 
 from classifier import Classifier, Task
 from service import shapes
+from service.engine.engine import LaneEngine
+from service.settings import Settings
 from tests.service.conftest import BLUE, RED, running, send
-from tests.synthetic import POISON, make_bundle, png
+from tests.synthetic import GAIN, POISON, make_bundle, png
 
 TURNED_RIGHT = 6  # EXIF orientation: upright after a quarter turn to the right
 LARGE = (64, 64)  # pixels a side that no image of the express way has
@@ -154,6 +157,31 @@ def test_an_image_that_breaks_its_run_disturbs_no_other(client):
     assert broken["error"]["code"] == "engine_failed"
     assert first["explanation"]["label"] == "red"
     assert last["explanation"]["label"] == "blue"
+
+
+async def test_lanes_serve_those_who_ask_beside_those_who_do_not(models):
+    """Both kinds in one batch: each gets its own logits, and maps only who asked."""
+    engine = LaneEngine(Settings(models=models, load=("colors",)), lanes=1)
+    await engine.start()
+    images = [png((n, 90, 20), LARGE) for n in range(0, 240, 10)]
+    try:
+        outcomes = await asyncio.gather(
+            *(
+                engine.classify(("colors", 1), image, deadline=None, explain=n % 3 == 0)
+                for n, image in enumerate(images)
+            )
+        )
+    finally:
+        await engine.close()
+
+    for n, outcome in enumerate(outcomes):
+        np.testing.assert_allclose(
+            outcome.logits, np.array([10 * n, 90, 20]) * GAIN / 255, rtol=1e-5
+        )
+        assert (outcome.class_maps is not None) == (n % 3 == 0)
+        if outcome.class_maps is not None:
+            means = outcome.class_maps.mean(axis=(1, 2))
+            np.testing.assert_allclose(means, outcome.logits, rtol=1e-5)
 
 
 def test_a_model_says_whether_it_explains(client):
