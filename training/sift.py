@@ -47,7 +47,8 @@ def dog_photos(path: Path) -> list[str]:
         scores = scores[:, DOGS].sum(axis=1) / scores.sum(axis=1)  # float32 [N]
         cat = part.labels[:, dataset.label_names.index("cat")].astype(bool)
         doubtful = scores >= np.where(cat, LEAST_WITH_CAT, LEAST)
-        names = [PurePath(part.samples.name(i)).name for i in np.flatnonzero(doubtful)]
+        chosen = np.flatnonzero(doubtful).tolist()
+        names = [PurePath(part.samples.name(i)).name for i in chosen]
         found += names
     return sorted(found)
 
