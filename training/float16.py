@@ -71,11 +71,7 @@ def store_weights_as_float16(
     Raises:
         GraphError: the logits move by more than `MAX_RELATIVE_ERROR`.
     """
-    model = parse(fp32)
-    stored = [t for t in model.graph.initializer if _fits(t)]
-    for tensor in stored:
-        _store(model, tensor)
-    graph = serialize(model)
+    graph = halve_weights(fp32)
     before, after = run(fp32, sample), run(graph, sample)
     error = float(np.abs(before - after).max())
     if not error <= MAX_RELATIVE_ERROR * float(np.abs(before).max()):
@@ -86,9 +82,20 @@ def store_weights_as_float16(
     return StoredGraph(graph, error)
 
 
+def halve_weights(graph: bytes) -> bytes:
+    """Store big fp32 weights in fp16; whoever calls this measures what it costs."""
+    model = parse(graph)
+    for tensor in [t for t in model.graph.initializer if _fits(t)]:
+        _store(model, tensor)
+    return serialize(model)
+
+
 def _fits(tensor: TensorProto) -> bool:
-    """Whether a tensor is float32, big, and inside fp16's range of ±65504."""
-    if tensor.data_type != TensorProto.FLOAT:
+    """Whether a tensor is a float32 matrix, big, and inside fp16's range of ±65504.
+
+    Vectors are biases and the scales of int8, which must keep their precision.
+    """
+    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:  # noqa: PLR2004
         return False
     values = numpy_helper.to_array(tensor)
     limit = float(np.finfo(np.float16).max)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.manifest import Gate
+from training.float16 import halve_weights
 from training.graph import run
 from training.quantize import Measured, measure, quantize_measured
 
@@ -80,7 +81,8 @@ def gated_int8(
     reference = decide(run(fp32, images))
     tried: list[tuple[float, Gate]] = []
     for exclude in _attempts(measured, unlabelled or labelled.batches):
-        int8 = quantize_measured(measured, exclude=exclude)
+        # layers that stay in fp32 would make the file large; what it costs is judged
+        int8 = halve_weights(quantize_measured(measured, exclude=exclude))
         gate = judge(reference, decide(run(int8, images)), labelled, exclude=exclude)
         if gate.passed:
             return int8, gate
