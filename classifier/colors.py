@@ -70,7 +70,6 @@ class Flattener:
         flat = Image.new(self.mode, (-(-width // factor), -(-height // factor)))
         for top in range(0, height, rows):
             strip = image.crop((0, top, width, min(top + rows, height)))
-            strip.info = image.info  # crop drops the transparent color
             flat.paste(self._convert(strip, levels).reduce(factor), (0, top // factor))
         return flat
 
