@@ -51,5 +51,6 @@ def fit_temperature(logits: Floats, truth: Integers | Booleans) -> float:
         method="bounded",
     )
     temperature = float(np.exp(found.x))
-    ran_away = temperature < COLDEST * 1.01
+    # without mistakes the NLL only falls towards the cold end, where it underflows to 0
+    ran_away = nll(np.log(COLDEST)) <= found.fun
     return 1.0 if ran_away else round(temperature, 6)

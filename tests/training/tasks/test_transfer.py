@@ -99,7 +99,7 @@ def test_rates_fall_towards_the_first_layers(network: Network):
 
     head, frozen, *body = layer_rates(network, config)
 
-    assert head.parameters == "linear\\..*"
+    assert head.parameters == "fc\\..*"
     assert frozen.kind == "frozen"
     assert [o.learning_rate for o in body[:3]] == [0.1, 0.05, 0.025]
     assert len(body) + 2 == len(layer_groups(network))
