@@ -96,3 +96,25 @@ def test_a_command_whose_extra_is_missing_says_which():
     assert "linnaeus train needs torch, which is not installed" in result.stderr
     assert "cpu,train" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_two_builds_of_onnx_runtime_are_told_in_one_line(tmp_path):
+    """The import itself fails, and still nobody sees a traceback."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        info = tmp_path / f"{name}-1.31.1.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\n"
+        (info / "METADATA").write_text(text + "Version: 1.31.1\n")
+
+    done = python(
+        "import sys; sys.path.insert(0, sys.argv.pop()); sys.argv.append('doctor')\n"
+        "import cli; cli.main()",
+        tmp_path,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "uninstall both" in done.stderr
+    assert "Traceback" not in done.stderr
