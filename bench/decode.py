@@ -115,9 +115,9 @@ def main() -> int:
             }
     small = [cpu_ms(path.read_bytes(), 3) for path in photos]
     result["cpu_ms"] = {
-        "12 MP photo": round(cpu_ms(files["12 MP photo"], rounds), 1),
-        "12 MP sheet": round(cpu_ms(files["12 MP sheet"], rounds), 1),
-        "sample photos, median": round(statistics.median(small), 2),
+        "photo_12_mp": round(cpu_ms(files["12 MP photo"], rounds), 1),
+        "sheet_12_mp": round(cpu_ms(files["12 MP sheet"], rounds), 1),
+        "sample_photos_median": round(statistics.median(small), 2),
     }
     write_record(out, result)
     for name, value in result.items():
