@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.circumstances import REPOSITORY, circumstances, versions, write_record
-from training import graph as onnx_graph
-from training.export import PixelsToLogits, export_graph, parity
+from training.graphs import graph as onnx_graph
+from training.graphs.export import PixelsToLogits, export_graph, parity
 from training.networks import Network, NetworkCard, build, card, table
-from training.quantize import quantize_int8
+from training.quantization.quantize import quantize_int8
 
 MEAN, STD = 0.45, 0.25
 SETTLE_IMAGES = 8

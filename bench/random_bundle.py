@@ -39,7 +39,7 @@ def build_graph(network: str, *, shape: tuple[int, int, int], classes: int) -> b
     """An ONNX graph of `network` with the weights it is born with."""
     import torch  # noqa: PLC0415  only here: the rest of bench/ runs without it
 
-    from training.export import export_graph  # noqa: PLC0415
+    from training.graphs.export import export_graph  # noqa: PLC0415
     from training.networks import build  # noqa: PLC0415
 
     torch.manual_seed(0)

@@ -57,7 +57,7 @@ def fill(skeleton: bytes, *, seed: int = 0) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write NAME.fp32.onnx and NAME.fp16.onnx for each network, as skeletons."""
     # The converter comes with the extra `train`; a GPU host only fills.
-    from training.float16 import to_float16  # noqa: PLC0415
+    from training.quantization.float16 import to_float16  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="python -m bench.skeleton",

@@ -22,17 +22,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from classifier.hardware import available_cores
-from training.arithmetic import Precision, keep_memory, place
-from training.budget import time_step
-from training.config import Config, parse_config
+from training.configs.config import Config, parse_config
 from training.data import Split, load_dataset
 from training.data.batches import Order, ResidentBatches
-from training.distributed import Ranks
+from training.loop.arithmetic import Precision, keep_memory, place
+from training.loop.budget import time_step
+from training.loop.distributed import Ranks
+from training.loop.start import build_optimizers, timed_step
+from training.loop.step import Steps
 from training.networks import build
-from training.objective import build_objective
+from training.objectives.objective import build_objective
 from training.provenance import circumstances, write_results
-from training.start import build_optimizers, timed_step
-from training.step import Steps
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 PAD = 4

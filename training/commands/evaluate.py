@@ -33,12 +33,12 @@ def command(
     from classifier import Classifier  # noqa: PLC0415 - the help should be instant
     from classifier.errors import ClassifierError  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.evaluate import evaluate  # noqa: PLC0415
-    from training.evaluation_files import (  # noqa: PLC0415
+    from training.evaluation.evaluate import evaluate  # noqa: PLC0415
+    from training.evaluation.labelled import open_labelled  # noqa: PLC0415
+    from training.reports.evaluation_files import (  # noqa: PLC0415
         print_table,
         write_evaluation,
     )
-    from training.labelled import open_labelled  # noqa: PLC0415
 
     try:
         classifier = Classifier.load(bundle, precision=precision)

@@ -28,10 +28,10 @@ def command(
 ) -> None:
     """Make a bundle of a trained run; the test split is opened here, once."""
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
-    from training.config import read_config  # noqa: PLC0415
+    from training.bundling.from_run import export_run  # noqa: PLC0415
+    from training.configs.config import read_config  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.exporting import export_run  # noqa: PLC0415
-    from training.graph import GraphError  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
 
     try:

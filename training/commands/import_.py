@@ -90,7 +90,7 @@ def command(  # one parameter an option: the list is the interface
     }
     from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
     from training.foreign.bundle import Origin  # noqa: PLC0415
-    from training.graph import GraphError  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
 
     origin = Origin(
         file=file,

@@ -25,9 +25,9 @@ def command(
     and agrees with fp32 on 97 of 100; else layers stay in fp32, or all of it.
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
+    from training.bundling.next_version import optimize_bundle  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.graph import GraphError  # noqa: PLC0415
-    from training.optimizing import optimize_bundle  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
 
     try:
         folder = optimize_bundle(

@@ -39,9 +39,9 @@ def command(
         _fail(f"unknown model {model!r}; there are: {', '.join(NAMES)}")
     from classifier.errors import ClassifierError  # noqa: PLC0415  needs torch from here
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.graph import GraphError  # noqa: PLC0415
-    from training.imagenet import build_imagenet_bundle  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
+    from training.pretrained.imagenet import build_imagenet_bundle  # noqa: PLC0415
 
     try:
         folder = build_imagenet_bundle(

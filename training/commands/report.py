@@ -17,7 +17,7 @@ def command(
     """Write one self-contained page: figures, plots, worst mistakes, origin."""
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
     from training.errors import TrainingError  # noqa: PLC0415
-    from training.report import write_report  # noqa: PLC0415
+    from training.reports.report import write_report  # noqa: PLC0415
 
     target = out or Path("runs") / f"report-{path.resolve().name}.html"
     try:

@@ -37,9 +37,9 @@ def command(
     ] = None,
 ) -> None:
     """Train a network, or go on with a run that was interrupted."""
-    from training.config import read_config  # noqa: PLC0415 - torch is slow to load
-    from training.distributed import start_ranks  # noqa: PLC0415
+    from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
     from training.errors import TrainingError  # noqa: PLC0415
+    from training.loop.distributed import start_ranks  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
 
     changes = [*(change or []), *_length(minutes)]
@@ -69,8 +69,8 @@ def _train(
     *,
     test: bool,
 ) -> None:
-    from training.curves import draw_curves  # noqa: PLC0415
-    from training.runs import FINAL, train  # noqa: PLC0415
+    from training.loop.curves import draw_curves  # noqa: PLC0415
+    from training.loop.runs import FINAL, train  # noqa: PLC0415
 
     trained = train(config, root=data, folder=folder, ranks=ranks, live=sys.stderr)
     if not ranks.first:
@@ -86,7 +86,7 @@ def _train(
 
 
 def _test(trained: Any, results: Path | None) -> None:
-    from training.measure import export, test_accuracy  # noqa: PLC0415
+    from training.evaluation.measure import export, test_accuracy  # noqa: PLC0415
     from training.provenance import circumstances, write_results  # noqa: PLC0415
 
     config = trained.config
@@ -113,8 +113,8 @@ def _test(trained: Any, results: Path | None) -> None:
 
 
 def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
-    from training.rate_finder import draw_rates, find_rate  # noqa: PLC0415
-    from training.runs import prepare  # noqa: PLC0415
+    from training.loop.rate_finder import draw_rates, find_rate  # noqa: PLC0415
+    from training.loop.runs import prepare  # noqa: PLC0415
 
     ready = prepare(config, root=data, ranks=ranks)
     curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)

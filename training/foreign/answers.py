@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from classifier.manifest import MAX_LABELS, Label, Task
-from training.graph import GraphError
+from training.graphs.graph import GraphError
 
 MAX_LABEL_BYTES = 16 * 2**20
 KNOWN_LABELS = {"imagenet": Path(__file__).parents[1] / "labels" / "imagenet.csv"}

@@ -9,7 +9,7 @@ several images in one batch against the original, one by one.
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from training.graph import attribute, constant, fresh_name
+from training.graphs.graph import attribute, constant, fresh_name
 
 KEEP = 0  # in Reshape's shape: as the input has it
 

@@ -27,14 +27,14 @@ from classifier.manifest import (
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
-from training.class_maps import add_class_maps
 from training.foreign.answers import Answers
 from training.foreign.facts import Facts, settle
 from training.foreign.findings import examine
 from training.foreign.source import Foreign
 from training.foreign.verify import verify
 from training.foreign.wrap import wrap
-from training.graph import GraphError, parse
+from training.graphs.class_maps import add_class_maps
+from training.graphs.graph import GraphError, parse
 
 MAX_SAMPLES = 16
 PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow")

@@ -14,7 +14,7 @@ from classifier.manifest import Label, PreprocessSpec, Task
 from training.foreign.answers import Answers
 from training.foreign.findings import Findings, Output
 from training.foreign.questions import Known, MissingFactsError, open_questions
-from training.graph import GraphError
+from training.graphs.graph import GraphError
 
 WHITE = (255, 255, 255)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from training.graph import GraphError, attribute, constant, producers
+from training.graphs.graph import GraphError, attribute, constant, producers
 
 Layout = Literal["NCHW", "NHWC"]
 Activation = Literal["softmax", "sigmoid"]

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from classifier.manifest import Task
 from training.foreign.answers import PRESETS, Answers
 from training.foreign.findings import Findings, Output
-from training.graph import GraphError
+from training.graphs.graph import GraphError
 
 T = TypeVar("T")
 

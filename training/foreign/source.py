@@ -14,7 +14,7 @@ from typing import NamedTuple
 import onnx
 from onnx import ModelProto, TensorProto, helper, inliner, version_converter
 
-from training.graph import MAX_GRAPH_BYTES, GraphError, opset, parse, serialize
+from training.graphs.graph import MAX_GRAPH_BYTES, GraphError, opset, parse, serialize
 
 # com.microsoft: what ONNX Runtime's own optimizer and quantizer write.
 DOMAINS = ("", "ai.onnx", "com.microsoft")

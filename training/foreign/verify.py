@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from classifier.manifest import Task
 from training.foreign.facts import Facts
-from training.graph import GraphError, open_session, run
+from training.graphs.graph import GraphError, open_session, run
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 from classifier.manifest import Task
 from training.foreign.batch import free_batch
 from training.foreign.facts import Facts
-from training.graph import (
+from training.graphs.graph import (
     INPUT,
     OUTPUT,
     GraphError,

@@ -16,7 +16,7 @@ from training.foreign.answers import Answers, parse_answers
 from training.foreign.bundle import Origin, import_graph
 from training.foreign.questions import MissingFactsError
 from training.foreign.source import read_graph
-from training.graph import GraphError
+from training.graphs.graph import GraphError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 SAID = {

@@ -131,7 +131,7 @@ def test_a_real_export_of_pytorch_is_imported(folder):
     """With the exporter's defaults: a fixed batch, and weights in a second file."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
-    from training.export import quiet_exporter  # noqa: PLC0415  needs torch
+    from training.graphs.export import quiet_exporter  # noqa: PLC0415  needs torch
 
     torch.manual_seed(0)
     network = torch.nn.Sequential(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.training.foreign.strangers import stranger
 from training.foreign.findings import examine
 from training.foreign.source import read_graph
-from training.graph import GraphError
+from training.graphs.graph import GraphError
 
 
 def save(model, folder):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.checkpoint import load_network, read_checkpoint, write_checkpoint
 from training.errors import CheckpointError
+from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.training.loop.runs import CONFIG, write_config, write_digits
-from training.checkpoint import read_checkpoint
-from training.config import read_config
-from training.distributed import Ranks
+from training.configs.config import read_config
 from training.errors import CheckpointError, ConfigError, DivergedError
-from training.log import read_log
-from training.rate_finder import find_rate
-from training.runs import prepare, train
+from training.loop.checkpoint import read_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.log import read_log
+from training.loop.rate_finder import find_rate
+from training.loop.runs import prepare, train
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from classifier.manifest import Task
-from training import schedule
-from training.budget import Work, steps_within
-from training.cifar10_rows import ROWS, share_out
-from training.losses import binary_cross_entropy, cross_entropy
-from training.objective import average_precision, build_objective
-from training.tta import average_logits, views
+from training.cifar10_table.rows import ROWS, share_out
+from training.evaluation.views import average_logits, views
+from training.loop.budget import Work, steps_within
+from training.objectives.losses import binary_cross_entropy, cross_entropy
+from training.objectives.objective import average_precision, build_objective
+from training.optimizers import schedule
 
 
 @given(

@@ -13,7 +13,7 @@ from tests.training.loop.runs import (
     write_config,
     write_digits,
 )
-from training.checkpoint import read_checkpoint
+from training.loop.checkpoint import read_checkpoint
 
 STEPS_PER_EPOCH = 15  # 300 images in batches of 20
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.export import export_graph, parity
-from training.graph import run
+from training.graphs.export import export_graph, parity
+from training.graphs.graph import run
 from training.networks import CheckpointMismatchError, Network, build, card
 from training.networks.efficientnet_lite import rename_published
 from training.networks.weights import read_checkpoint

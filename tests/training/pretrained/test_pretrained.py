@@ -9,8 +9,13 @@ import pytest
 from classifier import Classifier
 from classifier.bundle import load_bundle
 from training.errors import DataError, TrainingError
-from training.photos import load_photos
-from training.pretrained import PUBLISHED, Published, find_checkpoint, load_labels
+from training.pretrained.photos import load_photos
+from training.pretrained.pretrained import (
+    PUBLISHED,
+    Published,
+    find_checkpoint,
+    load_labels,
+)
 
 
 @pytest.fixture(scope="module")

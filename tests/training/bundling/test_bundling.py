@@ -1,0 +1,200 @@
+"""From images in folders to a bundle that answers, by the commands that users type."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from classifier import Classifier, Precision, Task
+from classifier.bundle import load_bundle
+from cli import app
+
+WriteConfig = Callable[..., Path]
+
+
+def linnaeus(*arguments: object) -> Result:
+    """Run the command in this process; it must succeed."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def trained(config: Path, data: Path, folder: Path) -> Path:
+    """The bundle of a config, by `train` and `export`."""
+    run = folder / "runs" / config.stem
+    linnaeus("train", config, "--data", data, "--out", run)
+    linnaeus("export", run, "--data", data, "--models", folder / "models")
+    return folder / "models" / config.stem
+
+
+@pytest.fixture(scope="module")
+def colors_bundle(color_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A multi-class bundle of three colors."""
+    from tests.training.conftest import CONFIG  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("colors")
+    config = folder / "colors.toml"
+    fields = {"data": "", "bundle": "risk = 0.3", "epochs": "8"}
+    config.write_text(
+        CONFIG.format(name="colors", task="multiclass", path="colors", **fields)
+    )
+    return trained(config, color_folder, folder)
+
+
+def test_a_folder_of_images_becomes_a_bundle_that_answers(
+    colors_bundle: Path, color_folder: Path
+):
+    """Six steps: data, network, training, evaluation, optimization, bundle."""
+    classifier = Classifier.load(colors_bundle)
+
+    photo = color_folder / "colors" / "test" / "blue" / "0.png"
+    assert classifier.classify(photo).predictions[0].label == "blue"
+    assert classifier.manifest.task is Task.MULTICLASS
+
+
+def test_the_manifest_holds_what_was_measured_on_test(colors_bundle: Path):
+    """Every graph has its own figures, and the smaller one the gate that it passed."""
+    manifest = load_bundle(colors_bundle).manifest
+
+    assert {g.precision for g in manifest.graphs} == {Precision.FP32, Precision.INT8}
+    for graph in manifest.graphs:
+        (measured,) = graph.metrics
+        assert (measured.split, measured.n) == ("test", 18)
+        assert measured.values["accuracy"] == 1.0
+    int8 = manifest.graph(Precision.INT8)
+    assert int8 is not None
+    assert int8.gate is not None
+    assert int8.gate.passed
+
+
+def test_the_card_names_every_class_and_shows_every_picture(colors_bundle: Path):
+    """A reader finds each label's figures, and no link to a missing file."""
+    folder = load_bundle(colors_bundle).folder
+    card = (folder / "card.md").read_text()
+
+    for label in ("red", "green", "blue"):
+        assert f"| {label} | 6 |" in card
+    for line in card.splitlines():
+        if line.startswith("!["):
+            assert (folder / line.split("](")[1].rstrip(")")).is_file()
+
+
+def test_evaluation_of_the_bundle_repeats_the_manifest(
+    colors_bundle: Path, color_folder: Path, tmp_path: Path
+):
+    """The command and the export measure the same thing in the same way."""
+    linnaeus(
+        "evaluate", colors_bundle, color_folder / "colors", "--precision", "fp32",
+        "--out", tmp_path,
+    )  # fmt: skip
+
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    graph = load_bundle(colors_bundle).manifest.graph(Precision.FP32)
+    assert graph is not None
+    expected = graph.metrics[0].values
+    assert found["metrics"] == pytest.approx(expected, abs=1e-5)
+    assert found["n"] == 18
+    assert {"commit", "machine", "versions", "command"} <= set(found)
+
+
+def test_labels_of_other_data_are_refused_by_name(colors_bundle: Path, tmp_path: Path):
+    """A data set with a label that the bundle does not know cannot be measured."""
+    for label in ("red", "mauve"):
+        (tmp_path / "other" / label).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "other" / label / "0.png")
+
+    result = CliRunner().invoke(
+        app, ["evaluate", str(colors_bundle), str(tmp_path / "other")]
+    )
+
+    assert result.exit_code == 1
+    assert "mauve" in result.output
+
+
+def test_optimize_writes_the_next_version_and_keeps_the_rules(
+    colors_bundle: Path, color_folder: Path
+):
+    """Labels, temperature and thresholds stay; an fp16 graph comes in."""
+    linnaeus("optimize", colors_bundle / "1", color_folder / "colors", "--fp16")
+
+    old = load_bundle(colors_bundle, version=1).manifest
+    new = load_bundle(colors_bundle, version=2).manifest
+    assert new.postprocess == old.postprocess
+    assert new.labels == old.labels
+    assert new.graph(Precision.FP16) is not None
+    assert Classifier.load(colors_bundle, version=2, precision="fp16")
+
+
+def test_the_report_is_one_page_without_links(colors_bundle: Path, tmp_path: Path):
+    """It can be mailed: every picture is inside, and nothing is fetched."""
+    page = tmp_path / "report.html"
+
+    linnaeus("report", colors_bundle / "1", "--out", page)
+
+    text = page.read_text()
+    assert 'src="data:image/png;base64,' in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "accuracy" in text
+
+
+def test_two_labels_become_a_detector_with_the_recall_asked_for(
+    color_folder: Path, write_config: WriteConfig, tmp_path: Path
+):
+    """Blue against the rest: one logit, a threshold that finds all of validation."""
+    config = write_config(
+        "blue", "binary", "colors", data='positive = ["blue"]', bundle="recall = 1.0"
+    )
+
+    bundle = trained(config, color_folder, tmp_path)
+
+    classifier = Classifier.load(bundle)
+    assert classifier.manifest.logits == 1
+    answer = classifier.classify(color_folder / "colors/test/blue/1.png")
+    assert answer.decision == "blue"
+    assert classifier.classify(color_folder / "colors/test/red/1.png").decision == (
+        "not blue"
+    )
+
+
+def test_a_multi_class_run_gives_a_detector_of_one_label(
+    colors_bundle: Path, color_folder: Path, tmp_path: Path
+):
+    """Log-odds of one class under softmax: the same probability, as a yes or no."""
+    run = colors_bundle.parent.parent / "runs" / "colors"
+    linnaeus(
+        "export", run, "--data", color_folder, "--models", tmp_path, "--name", "red",
+        "--positive", "red",
+    )  # fmt: skip
+
+    detector = Classifier.load(tmp_path / "red", precision="fp32")
+    whole = Classifier.load(colors_bundle, version=1, precision="fp32")
+    pixels = whole.preprocess(color_folder / "colors/test/red/2.png").pixels[None]
+    logits = whole.session.run(pixels)[0]
+    index = [label.id for label in whole.manifest.labels].index("red")
+    odds = detector.session.run(pixels)[0, 0]
+    rest = [v for k, v in enumerate(logits.tolist()) if k != index]
+    import math  # noqa: PLC0415
+
+    expected = logits[index] - math.log(sum(math.exp(v) for v in rest))
+    assert odds == pytest.approx(expected, rel=1e-3)
+
+
+def test_several_labels_on_an_image_are_learned_and_thresholded(
+    halves_table: Path, write_config: WriteConfig, tmp_path: Path
+):
+    """A CSV with `a|b` labels becomes a multi-label bundle with a threshold a label."""
+    config = write_config(
+        "halves", "multilabel", "halves", epochs="25", bundle="int8 = false"
+    )
+
+    bundle = trained(config, halves_table, tmp_path)
+
+    manifest = load_bundle(bundle).manifest
+    assert manifest.postprocess.thresholds is not None
+    assert len(manifest.postprocess.thresholds) == 3
+    graph = manifest.graph(Precision.FP32)
+    assert graph is not None
+    assert graph.metrics[0].values["map"] > 0.8

@@ -1,0 +1,73 @@
+"""The CIFAR-10 table holds only what was measured, and goes on where it stopped."""
+
+import json
+import sys
+
+import pytest
+
+from tests.training.loop.runs import run
+from training.cifar10_table.rows import ROWS, config_of
+from training.cifar10_table.sheet import NOT_RUN, load_sheet, markdown, write_sheet
+from training.errors import TrainingError
+from training.networks import card
+
+
+def test_each_row_is_a_network_with_the_published_goal():
+    """Nine of them; a config for each is valid for any length."""
+    assert len(ROWS) == 9
+    for row in ROWS:
+        assert card(row.network).dataset == "CIFAR-10"
+        for epochs in (1, 80):
+            config_of(row, epochs=epochs, batch_size=512, precision="bf16")
+
+
+def test_a_sheet_without_measurements_has_no_number_but_the_goals(tmp_path):
+    """`not yet run` in every line."""
+    sheet = load_sheet(tmp_path / "none.json")
+
+    assert {cell["status"] for cell in sheet.values()} == {NOT_RUN}
+    assert markdown(sheet).count(NOT_RUN) == len(ROWS)
+
+
+def test_a_sheet_of_fewer_images_is_not_mixed_with_the_full_one(tmp_path):
+    """A proof on 200 images must never pass for the table."""
+    sheet = load_sheet(tmp_path / "a.json")
+    sheet["VGG16"] |= {"status": "begun", "train_images": 200}
+    write_sheet(tmp_path / "a.json", sheet)
+
+    with pytest.raises(TrainingError, match="200 training images"):
+        load_sheet(tmp_path / "a.json")
+
+
+def test_a_bare_gpu_machine_suffices(repository):
+    """No command line, progress bar, exporter, plots or scikit-learn."""
+    absent = ["onnx", "onnxscript", "typer", "rich", "sklearn", "matplotlib"]
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({absent}); "
+        "import training.cifar10_table.__main__"
+    )
+
+    assert run([sys.executable, "-c", code], repository).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_does_not_measure_again(
+    data_dir, repository, tmp_path
+):
+    """On a few images of the real data, one network of the nine."""
+    results = tmp_path / "table.json"
+    command = [sys.executable, "-m", "training.cifar10_table", "--epochs", "1"]
+    command += ["--images", "40", "--only", "ResNet18", "--device", "cpu"]
+    command += ["--data", str(data_dir / "cifar-10"), "--out", str(tmp_path / "runs")]
+    command += ["--results", str(results)]
+
+    first = run(command, repository)
+    assert first.returncode == 0, first.stderr
+    cell = json.loads(results.read_text())["networks"]["ResNet18"]
+    assert cell["status"] == "measured"
+    assert cell["train_images"] == 40
+    assert "(40 images only)" in results.with_suffix(".md").read_text()
+
+    second = run(command, repository)
+    assert second.returncode == 0, second.stderr
+    assert json.loads(results.read_text())["networks"]["ResNet18"] == cell

@@ -1,0 +1,110 @@
+"""Metrics against numbers that can be checked by hand."""
+
+import numpy as np
+import pytest
+
+from training.evaluation import metrics
+
+
+def test_a_perfect_ranking_has_average_precision_one():
+    """All positives score above all negatives, wherever the threshold lies."""
+    scores, truth = np.array([0.1, 0.2, 0.6, 0.7]), np.array([0, 0, 1, 1], bool)
+
+    found = metrics.binary_metrics(scores, truth, threshold=0.65)
+
+    assert found["pr_auc"] == found["roc_auc"] == 1
+    assert found["recall"] == 0.5
+    assert found["accuracy"] == 0.75
+
+
+def test_average_precision_counts_the_precision_at_each_positive():
+    """Ranked yes, no, yes: (1/1 + 2/3) / 2."""
+    scores, truth = np.array([0.9, 0.8, 0.7]), np.array([1, 0, 1], bool)
+
+    found = metrics.binary_metrics(scores, truth, threshold=0.5)
+
+    assert found["pr_auc"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_rare_label_cannot_hide_behind_accuracy():
+    """Always saying no is 90 % accurate, and worthless by every other figure."""
+    truth = np.arange(100) < 10
+
+    found = metrics.binary_metrics(np.zeros(100), truth, threshold=0.5)
+
+    assert found["accuracy"] == 0.9
+    assert found["balanced_accuracy"] == 0.5
+    assert found["mcc"] == found["f1"] == found["recall"] == 0
+
+
+def test_what_is_undefined_is_left_out():
+    """Without positives there is no recall and no area; nothing is made up."""
+    found = metrics.binary_metrics(np.zeros(4), np.zeros(4, bool), threshold=0.5)
+
+    assert not {"pr_auc", "roc_auc", "mcc", "recall"} & set(found)
+
+
+def test_top_k_breaks_ties_by_index():
+    """Two labels with the same score: the service lists the lower index first."""
+    scores, truth = np.array([[0.5, 0.5, 0.0]]), np.array([1])
+
+    assert metrics.top_k_accuracy(scores, truth, k=1) == 0
+    assert metrics.top_k_accuracy(scores, truth, k=2) == 1
+
+
+def test_top_5_appears_only_where_it_says_something():
+    """With five classes every answer is among the best five."""
+    truth = np.arange(5)
+
+    assert "top_5" not in metrics.multiclass_metrics(np.eye(5), truth)
+    assert metrics.multiclass_metrics(np.eye(6)[:5], truth)["top_5"] == 1
+
+
+def test_map_is_the_mean_over_labels_that_occur():
+    """A label without a positive has no average precision to take part with."""
+    truth = np.array([[1, 0, 0], [0, 1, 0]], bool)
+    scores = np.array([[0.9, 0.8, 0.1], [0.1, 0.2, 0.1]])
+
+    assert metrics.average_precisions(scores, truth) == [1.0, 0.5, None]
+    found = metrics.multilabel_metrics(scores, truth, thresholds=(0.5, 0.5, 0.5))
+    assert found["map"] == 0.75
+
+
+def test_micro_f1_counts_decisions_and_macro_f1_labels():
+    """One frequent label done well weighs more in micro than in macro."""
+    truth = np.array([[1, 0], [1, 0], [1, 1]], bool)
+    scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+
+    found = metrics.multilabel_metrics(scores, truth, thresholds=(0.5, 0.5))
+
+    assert found["micro_f1"] == pytest.approx(6 / 7)
+    assert found["macro_f1"] == 0.5
+    assert found["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_a_group_wins_by_the_sum_of_its_labels():
+    """Two apples at 0.3 each beat a pear at 0.4: that it is an apple is known."""
+    scores, truth = np.array([[0.3, 0.3, 0.4]]), np.array([1])
+
+    found = metrics.group_accuracy(scores, truth, ["apple", "apple", "pear"])
+
+    assert found == 1
+
+
+def test_confusable_pairs_join_both_directions():
+    """0 taken for 1 twice and 1 for 0 once are one pair of three mistakes."""
+    predicted, truth = np.array([1, 1, 0, 0, 2, 1]), np.array([0, 0, 0, 1, 2, 2])
+
+    pairs = metrics.confusable_pairs(np.eye(3)[predicted], truth)
+
+    worst = pairs[0]
+    assert (worst.a, worst.b, worst.a_as_b, worst.b_as_a) == (0, 1, 2, 1)
+    assert worst.share == pytest.approx(3 / 4)
+    assert [(p.a, p.b) for p in pairs] == [(0, 1), (1, 2)]
+
+
+def test_rows_of_the_confusion_matrix_are_the_truth():
+    """A class that never occurs keeps its empty row."""
+    found = metrics.confusion_matrix(np.array([1, 1]), np.array([0, 1]), classes=3)
+
+    assert found.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 0]]

@@ -1,0 +1,236 @@
+"""`export_graph`: the same numbers as torch, in a graph without debris."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from training.graphs.export import PixelsToLogits, export_graph, parity
+from training.graphs.graph import GraphError
+from training.networks import (
+    Network,
+    build,
+    table,
+)
+from training.networks.densenet import DenseNet
+from training.networks.dpn import DPN, DPN92, CifarDPN
+
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+SHALLOW = tuple(stage._replace(repeats=2) for stage in DPN92)
+
+# Every kind of layer and of connection; deep networks with fewer repeats of the same.
+KINDS = {
+    "lenet5": lambda: build("lenet5", classes=5),
+    "alexnet_cifar": lambda: build("alexnet_cifar", classes=5),
+    "vgg11_lrn_cifar": lambda: build("vgg11_lrn_cifar", classes=5),
+    "vgg16_1_bn_cifar": lambda: build("vgg16_1_bn_cifar", classes=5),
+    "resnet18": lambda: build("resnet18", classes=5),
+    "preact_resnet18_cifar": lambda: build("preact_resnet18_cifar", classes=5),
+    "resnext29_32x4d_cifar": lambda: build("resnext29_32x4d_cifar", classes=5),
+    "densenet": lambda: DenseNet((2, 2, 2, 2), classes=5),
+    "densenet_cifar": lambda: DenseNet((2, 2, 2, 2), classes=5, cifar=True),
+    "dpn": lambda: DPN(SHALLOW, classes=5),
+    "dpn_cifar": lambda: CifarDPN(SHALLOW, classes=5),
+    "fastcifar_94": lambda: build("fastcifar_94", classes=5),
+}
+
+
+def random_pixels(n: int, side: int = 32) -> np.ndarray:
+    """uint8 [N, side, side, 3]."""
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def settle(network: Network, pixels: np.ndarray) -> Network:
+    """Give each batch norm the averages of these pixels, as training would.
+
+    Without them the activations of a deep network of random weights grow until
+    float32 has no digits left to compare.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        PixelsToLogits(network, MEAN, STD).train()(torch.from_numpy(pixels))
+    return network.eval()
+
+
+# A hundred layers of random weights amplify float32's rounding beyond 1e-4 on both
+# sides; whether trained weights stay below it is not shown yet.
+DEEP = {"resnet101_cifar": 1e-3, "resnet152_cifar": 1e-3, "dpn92_cifar": 5e-4}
+
+
+def assert_exports(
+    network: Network, side: int = 32, *, bound: float = 1e-4
+) -> onnx.ModelProto:
+    """Parity at batches of 1 and 5, a valid graph, and one file."""
+    settle(network, random_pixels(32, side))
+    graph = export_graph(network, shape=(side, side, 3), mean=MEAN, std=STD, classes=5)
+    for n in (1, 5):
+        difference = parity(network, graph, random_pixels(n, side), mean=MEAN, std=STD)
+        assert difference <= bound
+    model = onnx.load_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """Operator → how many nodes of it."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_gives_torchs_logits_for_any_batch(kind):
+    """Every family, with averages in its norms, at batches never seen when tracing."""
+    torch.manual_seed(0)
+
+    model = assert_exports(KINDS[kind]())
+
+    assert not {"Gather", "GatherND", "Shape", "Pad", "Range"} & set(operators(model))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name", [row.name for row in table() if row.dataset == "CIFAR-10"]
+)
+def test_every_network_for_small_images_exports_whole(name):
+    """The full depth of each; `bench/networks.py` does the ImageNet forms."""
+    torch.manual_seed(0)
+    assert_exports(build(name, classes=5), bound=DEEP.get(name, 1e-4))
+
+
+@pytest.fixture(scope="module")
+def small() -> Network:
+    """A LeNet for color images."""
+    torch.manual_seed(0)
+    return build("lenet5", classes=5).train()
+
+
+@pytest.fixture(scope="module")
+def small_graph(small) -> bytes:
+    """Its graph."""
+    return export_graph(small, shape=(32, 32, 3), mean=MEAN, std=STD, classes=5)
+
+
+def test_the_graph_keeps_the_contract_of_a_bundle(small_graph):
+    """uint8 [N, H, W, C] in, float32 [N, K] out, N open, operator set 20, one file."""
+    model = onnx.load_from_string(small_graph)
+    (pixels,), (logits,) = model.graph.input, model.graph.output
+
+    def describe(port):
+        kind = port.type.tensor_type
+        dims = [d.dim_param or d.dim_value for d in kind.shape.dim]
+        return port.name, kind.elem_type, dims
+
+    assert describe(pixels) == (
+        "pixels",
+        onnx.TensorProto.UINT8,
+        ["batch", 32, 32, 3],
+    )
+    assert describe(logits) == ("logits", onnx.TensorProto.FLOAT, ["batch", 5])
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+    assert not any(t.external_data for t in model.graph.initializer)
+
+
+def test_layout_and_normalization_come_first(small_graph):
+    """Mean and std travel in the graph, on the scale of the pixels."""
+    model = onnx.load_from_string(small_graph)
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+
+    first = [node.op_type for node in model.graph.node][:4]
+
+    assert first == ["Transpose", "Cast", "Sub", "Div"]
+    np.testing.assert_allclose(constants["mean"].ravel(), np.multiply(MEAN, 255))
+    np.testing.assert_allclose(constants["std"].ravel(), np.multiply(STD, 255))
+
+
+def test_nothing_of_the_machine_is_left_in_the_file(small_graph):
+    """The exporter writes a stack trace with source paths on every node."""
+    repository = str(Path(__file__).resolve().parents[3]).encode()
+
+    assert repository not in small_graph
+    assert b"stack_trace" not in small_graph
+    assert str(Path(torch.__file__).parent).encode() not in small_graph
+
+
+def test_the_same_network_gives_the_same_bytes(small, small_graph):
+    """A bundle's SHA-256 stands for its content, not for the moment of export."""
+    again = export_graph(small, shape=(32, 32, 3), mean=MEAN, std=STD, classes=5)
+
+    assert again == small_graph
+
+
+def test_export_leaves_the_network_alone(small, small_graph):
+    """A network in the middle of training goes on training."""
+    assert small.training
+    assert all(p.requires_grad for p in small.parameters())
+
+
+def test_channels_last_weights_export_like_any_other(small, small_graph):
+    """The loop trains in that layout; it must not leak into the graph."""
+    torch.manual_seed(0)
+    network = build("lenet5", classes=5).to(memory_format=torch.channels_last)
+
+    graph = export_graph(network, shape=(32, 32, 3), mean=MEAN, std=STD, classes=5)
+
+    assert graph == small_graph
+
+
+def test_norms_are_folded_and_the_end_is_recognizable():
+    """Class-activation maps look for GlobalAveragePool → Flatten → Gemm."""
+    torch.manual_seed(0)
+    network = settle(build("resnet18_cifar", classes=5), random_pixels(8))
+
+    graph = export_graph(network, shape=(32, 32, 3), mean=MEAN, std=STD, classes=5)
+
+    nodes = onnx.load_from_string(graph).graph.node
+    assert not any(node.op_type == "BatchNormalization" for node in nodes)
+    assert [n.op_type for n in nodes[-3:]] == ["GlobalAveragePool", "Flatten", "Gemm"]
+
+
+def test_local_response_norm_is_one_node():
+    """Torch's own becomes dozens."""
+    torch.manual_seed(0)
+
+    found = operators(assert_exports(build("vgg11_lrn_cifar", classes=5)))
+
+    assert (found["LRN"], sum(found.values())) == (1, 29)
+
+
+def test_pooling_to_a_grid_that_does_not_divide_is_two_nodes():
+    """AlexNet pools 7x6 to 6x6 here: two products with constant matrices."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 2, 3), build("alexnet", classes=5).avgpool)
+    network = nn.Sequential(body, nn.Flatten(), nn.Linear(72, 5))
+
+    graph = export_graph(network, shape=(9, 8, 3), mean=MEAN, std=STD, classes=5)
+
+    found = operators(onnx.load_from_string(graph))
+    assert (found["MatMul"], found["Gather"] + found["GatherND"]) == (2, 0)
+    pixels = random_pixels(3, 9)[:, :, :8]
+    assert parity(network, graph, pixels, mean=MEAN, std=STD) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"mean": (0.5,)}, "mean has 1 numbers and std 3; the pixels have 3 channels"),
+        ({"std": (58.4, 57.1, 57.4)}, "must be of pixels / 255"),
+        ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
+        ({"mean": (float("nan"), 0.5, 0.5)}, "must be of pixels / 255"),
+        ({"classes": 6}, "returns 5 logits; 6 were expected"),
+        ({"shape": (32, 32, 4), "mean": (0.5,) * 4, "std": (0.2,) * 4}, "4 channels"),
+        ({"shape": (4, 4, 3)}, "cannot export for pixels"),
+    ],
+)
+def test_what_does_not_fit_is_refused(small, change, complaint):
+    """Before a graph exists that would be wrong, and in words."""
+    asked = {"shape": (32, 32, 3), "mean": MEAN, "std": STD, "classes": 5} | change
+
+    with pytest.raises(GraphError, match=complaint):
+        export_graph(small, **asked)

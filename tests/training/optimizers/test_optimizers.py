@@ -1,0 +1,144 @@
+"""Muon makes updates orthogonal; every parameter has exactly one optimizer."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.configs.config import OptimizerConfig, ScheduleConfig
+from training.errors import ConfigError
+from training.optimizers.ema import Lookahead, MovingAverage
+from training.optimizers.muon import Muon, orthogonalize
+from training.optimizers.optimizers import Optimizers, clip_norm
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16), (5, 8, 24)])
+def test_orthogonal_updates_have_singular_values_near_one(shape):
+    """Of tall, wide and batched matrices alike, whatever they were before."""
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices, steps=5))
+
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+
+
+def test_the_directions_stay():
+    """G = U S V^T becomes nearly U V^T: its product with G's own is nearly 1."""
+    matrix = torch.randn(12, 30, generator=torch.Generator().manual_seed(1))
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    update = orthogonalize(matrix, steps=5)
+
+    cosine = (update * (u @ vt)).sum() / update.norm() / (u @ vt).norm()
+    assert cosine > 0.95
+
+
+def test_a_grouped_convolution_is_a_batch_of_small_ones():
+    """The update of the whole is that of each group by itself."""
+    whole = nn.Conv2d(8, 12, 3, groups=4, bias=False)
+    parts = [nn.Parameter(p.detach().clone()) for p in whole.weight.chunk(4)]
+    gradient = torch.randn_like(whole.weight)
+    whole.weight.grad = gradient
+    for part, own in zip(parts, gradient.chunk(4), strict=True):
+        part.grad = own.clone()
+    options = {"lr": 0.1, "momentum": 0.9, "renormalize": False}
+    Muon([{"params": [whole.weight], "groups": 4}], **options).step()
+    for part in parts:
+        Muon([part], **options).step()
+
+    assert torch.allclose(whole.weight, torch.cat(parts), atol=5e-3)
+
+
+def network():
+    """A convolution, a norm and a head."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)
+    )
+
+
+def sgd(parameters, **options):
+    """An optimizer's config."""
+    return OptimizerConfig(
+        kind="sgd", learning_rate=0.1, parameters=parameters, **options
+    )
+
+
+def test_the_first_that_fits_takes_a_parameter():
+    """By shape, or by a regular expression on the name."""
+    configs = (
+        OptimizerConfig(kind="muon", learning_rate=0.1, parameters="filters"),
+        sgd(r"3\.weight"),
+        OptimizerConfig(kind="frozen", parameters=r"1\..*"),
+        OptimizerConfig(kind="adamw", learning_rate=0.1),
+    )
+    net = network()
+    optimizers = Optimizers(net, configs, ScheduleConfig())
+
+    assert len(optimizers.parameters()) == 4
+    assert [p.requires_grad for p in net.parameters()] == [True] * 2 + [False] * 2 + [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ((sgd("filters"),), r"no \[\[optimizer\]\] takes the parameter 0\.bias"),
+        ((sgd("all"), sgd("vectors")), "takes none"),
+        ((sgd("(unclosed"),), "as a regular expression"),
+        ((OptimizerConfig(kind="muon", learning_rate=0.1),), "give vectors to sgd"),
+    ],
+)
+def test_what_cannot_be_assigned_is_refused(configs, message):
+    """A parameter without an optimizer would silently never learn."""
+    with pytest.raises(ConfigError, match=message):
+        Optimizers(network(), configs, ScheduleConfig())
+
+
+def test_what_freezes_early_stops_and_needs_no_gradient():
+    """After its part of the training."""
+    net = network()
+    optimizers = Optimizers(
+        net, (sgd("vectors", until=0.5), sgd("all")), ScheduleConfig()
+    )
+    optimizers.schedule(0.25)
+    assert net[0].bias.requires_grad
+    optimizers.schedule(0.5)
+
+    assert not net[0].bias.requires_grad
+    assert net[0].weight.requires_grad
+
+
+def test_clipping_keeps_the_direction():
+    """The norm becomes the limit; smaller gradients are left alone."""
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    clip_norm([parameter], limit=1.0)
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
+    clip_norm([parameter], limit=None)
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_a_moving_average_is_lent_to_the_network_and_taken_back():
+    """Inside the block the average is in place; after it, the network's own weights."""
+    net = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(net, decay=0.75)
+    for value in (0.0, 4.0):
+        net.weight.data.fill_(value)
+        average.update()
+
+    with average.in_place():
+        assert net.weight.item() == pytest.approx(1.0)
+    assert net.weight.item() == 4.0
+
+
+def test_lookahead_jumps_back_every_so_many_steps():
+    """Towards where the weights were, the more the later."""
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0.0)
+    lookahead = Lookahead(net, every=2, decay=1.0)
+    net.weight.data.fill_(8.0)
+
+    lookahead.update(0, progress=0.5)
+    assert net.weight.item() == 8.0
+    lookahead.update(1, progress=0.5)
+    assert net.weight.item() == pytest.approx(7.0)

@@ -1,0 +1,66 @@
+"""fp16: half the bytes, and how much that costs is known."""
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from tests.training.quantization.nets import images, net
+from training.graphs.graph import GraphError, parse, run
+from training.quantization import float16
+from training.quantization.float16 import store_weights_as_float16, to_float16
+
+
+@pytest.fixture(scope="module")
+def wide() -> bytes:
+    """A net whose head is big enough to be stored."""
+    return net(classes=100).SerializeToString()
+
+
+def test_stored_weights_are_half_as_large_and_cost_what_is_reported(wide):
+    """The graph still computes in fp32: only the Cast is new."""
+    stored = store_weights_as_float16(wide, images())
+
+    error = np.abs(run(stored.graph, images()) - run(wide, images())).max()
+    kinds = {t.name: t.data_type for t in parse(stored.graph).graph.initializer}
+    assert kinds["w5_fp16"] == 10  # float16
+    assert kinds["b5"] == 1  # small ones are not worth a node
+    assert stored.max_logit_error == pytest.approx(float(error))
+    assert 0 < stored.max_logit_error < 0.01
+    assert len(wide) - len(stored.graph) > 100 * 48 * 2 - 200
+
+
+def test_weights_beyond_fp16_stay_as_they_are(wide):
+    """65504 is the end of fp16; infinity is no weight."""
+    model = parse(wide)
+    tensor = next(t for t in model.graph.initializer if t.name == "w5")
+    huge = numpy_helper.to_array(tensor) * 1e6
+    tensor.CopyFrom(numpy_helper.from_array(huge, "w5"))
+
+    stored = store_weights_as_float16(model.SerializeToString(), images())
+
+    assert "w5_fp16" not in {t.name for t in parse(stored.graph).graph.initializer}
+
+
+def test_a_loss_that_could_change_an_answer_is_refused(wide):
+    """Weights of 1e-9 vanish in fp16; features as large as they are small show it."""
+    model = parse(wide)
+    for name, factor in (("w5", 1e-8), ("b5", 0.0)):
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        values = numpy_helper.to_array(tensor) * np.float32(factor)
+        tensor.CopyFrom(numpy_helper.from_array(values, name))
+
+    with pytest.raises(GraphError, match="moves a logit"):
+        store_weights_as_float16(model.SerializeToString(), images())
+
+
+def test_half_precision_arithmetic_keeps_the_contract(wide):
+    """uint8 in, float32 out, fp16 between; the same bytes each time."""
+    half = to_float16(wide)
+
+    logits = run(half, images())
+    assert logits.dtype == np.float32
+    assert np.abs(logits - run(wide, images())).max() < 0.05
+    kinds = {t.data_type for t in parse(half).graph.initializer}
+    assert 10 in kinds
+    assert half == to_float16(wide)
+    assert float16.MIN_STORED_VALUES > 1

@@ -1,0 +1,135 @@
+"""An int8 graph is served only if it was shown to answer like fp32."""
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from tests.training.quantization.nets import images, net
+from training.graphs.graph import parse, run
+from training.quantization.gate import (
+    Labelled,
+    best_label,
+    change_by_class,
+    gated_int8,
+    harm_by_layer,
+    judge,
+    over,
+)
+from training.quantization.quantize import measure
+
+
+def labelled(graph: bytes) -> Labelled:
+    """Images with the fp32 graph's own answers as the truth."""
+    batches = images(256, seed=5)  # so that one of them is less than a point
+    return Labelled("made up", batches, best_label(run(graph, batches)))
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(1, True), (2, False)])
+def test_one_point_may_be_lost_and_no_more(wrong, passes):
+    """1 of 100 is one point."""
+    truth = np.zeros(100, np.int64)
+    fp32, int8 = truth.copy(), truth.copy()
+    int8[:wrong] = 1
+
+    gate = judge(fp32, int8, Labelled("x", [], truth), exclude=())
+
+    assert gate.passed is passes
+    assert gate.accuracy_drop == pytest.approx(wrong / 100)
+
+
+@pytest.mark.parametrize(("differing", "passes"), [(3, True), (4, False)])
+def test_ninety_seven_decisions_of_a_hundred_must_agree(differing, passes):
+    """Counted over the unlabelled images, where nobody knows which one is right."""
+    fp32 = np.zeros(101, np.int64)  # one labelled image before them
+    int8 = fp32.copy()
+    int8[-differing:] = 1
+
+    gate = judge(fp32, int8, Labelled("x", [], np.zeros(1, np.int64)), exclude=())
+
+    assert gate.passed is passes
+    assert gate.agreement == pytest.approx(1 - differing / 100)
+
+
+def test_a_good_int8_graph_passes_and_says_what_was_measured():
+    """The reason is for a person and for the card."""
+    graph = net().SerializeToString()
+
+    int8, gate = gated_int8(graph, images(), labelled=labelled(graph))
+
+    assert int8 is not None
+    assert gate.passed
+    assert gate.n == 256
+    assert "all layers in int8" in gate.reason
+
+
+def test_a_layer_that_int8_breaks_stays_in_fp32():
+    """Weights from 1e-4 to 100 in one channel leave nothing of the small ones."""
+    model = net()
+    tensor = next(t for t in model.graph.initializer if t.name == "w4")
+    weight = numpy_helper.to_array(tensor).copy()
+    weight[:, 1] = 300.0  # times an input that is always zero
+    tensor.CopyFrom(numpy_helper.from_array(weight, "w4"))
+    for name in ("w2", "b2", "w3", "b3"):
+        silent = next(t for t in model.graph.initializer if t.name == name)
+        values = numpy_helper.to_array(silent).copy()
+        values[1] = 0
+        silent.CopyFrom(numpy_helper.from_array(values, name))
+    graph = model.SerializeToString()
+
+    int8, gate = gated_int8(graph, images(), labelled=labelled(graph))
+
+    assert int8 is not None
+    assert gate.reason.startswith("in fp32: ")
+    weights = {t.name for t in parse(int8).graph.initializer}
+    assert "w4_quantized" not in weights
+
+
+def test_where_nothing_helps_the_bundle_keeps_to_fp32():
+    """Decisions that hang on the fourth decimal of a logit cannot survive 8 bits."""
+    graph = net().SerializeToString()
+
+    def decide(logits):
+        return np.floor(logits[:, 0] * 1e4) % 2 == 0
+
+    batches = images(seed=5)
+    truth = Labelled("made up", batches, decide(run(graph, batches)))
+
+    int8, gate = gated_int8(graph, images(), labelled=truth, decide=decide)
+
+    assert int8 is None
+    assert not gate.passed
+    assert "kept to fp32 after 4 attempts" in gate.reason
+
+
+def test_harm_is_measured_for_each_layer():
+    """The ranking decides which layers are rescued first."""
+    graph = measure(net().SerializeToString(), images())
+
+    harm = harm_by_layer(graph, images(16, seed=3))
+
+    assert list(harm) == list(graph.layers)
+    assert all(value > 0 for value in harm.values())
+
+
+def test_a_threshold_decides_as_the_sigmoid_would():
+    """Thresholds are compared with logits, without computing a probability."""
+    logits = np.array([[-3.0, 0.1], [0.5, -0.1]], np.float32)
+
+    decided = over([0.6, 0.5])(logits)
+
+    probabilities = 1 / (1 + np.exp(-logits))
+    assert np.array_equal(decided, probabilities >= [0.6, 0.5])
+    assert over([1.0])(np.array([[99.0]], np.float32)).tolist() == [False]
+    assert over([0.0])(np.array([[-99.0]], np.float32)).tolist() == [True]
+
+
+def test_classes_that_int8_hurts_are_named():
+    """A mean of zero can hide a class that is lost and one that is won."""
+    truth = np.array([0, 0, 1, 1])
+
+    change = change_by_class(
+        np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), truth, classes=3
+    )
+
+    assert change[:2].tolist() == [-0.5, 0.5]
+    assert np.isnan(change[2])

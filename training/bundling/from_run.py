@@ -1,0 +1,201 @@
+"""run folder → **bundle**: the last of the six steps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from classifier.manifest import Label, Provenance, Task
+from training.bundling.bundling import Recipe, build_bundle
+from training.configs.config import Config, parse_config
+from training.configs.task_sections import BundleConfig
+from training.data import Splits
+from training.data.dataset import Dataset
+from training.errors import ConfigError
+from training.graphs.export import export_graph
+from training.loop.checkpoint import load_network, read_checkpoint
+from training.loop.runs import FINAL, open_splits
+from training.networks import Network, build
+from training.provenance import circumstances
+from training.transfer.transfer import RECORD
+
+
+def export_run(
+    run: Path,
+    *,
+    data: Path,
+    models: Path,
+    name: str | None = None,
+    rules: BundleConfig | None = None,
+    positive: str | None = None,
+) -> Path:
+    """Write a bundle of what `linnaeus train` left in `run`; returns its folder.
+
+    Args:
+        run: holds `final.pt`.
+        data: the folder of data sets that the config's paths are below.
+        models: where the bundle goes.
+        name: of the bundle; None takes the config's.
+        rules: in place of the config's [bundle].
+        positive: make a detector of this one label of a multi-class network.
+
+    Raises:
+        CheckpointError: the run is not finished or its file is damaged.
+        ConfigError: `positive` is none of the labels, or the task is not multi-class.
+    """
+    saved = read_checkpoint(run / FINAL)
+    config = parse_config(saved["config"], str(run / FINAL))
+    splits = open_splits(config, data)
+    network: nn.Module = load_run(config, saved, splits)
+    rules = rules or config.bundle
+    if rules.mirror:
+        network = Mirrored(network)
+    if positive is not None:
+        network, config, splits = ask_one(network, config, splits, data, positive)
+    classes = 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
+    graph = export_graph(
+        network,
+        shape=config.data.spec.shape,
+        mean=config.data.mean,
+        std=config.data.std,
+        classes=classes,
+    )
+    recipe = Recipe(
+        name=name or config.name,
+        task=config.task,
+        labels=bundle_labels(splits.dataset),
+        preprocess=config.data.spec,
+        config=rules,
+        provenance=provenance(run, saved, splits, rules),
+        remarks=remarks(run),
+    )
+    return build_bundle(graph, recipe, splits, models)
+
+
+def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
+    """The trained network of a run, on the CPU."""
+    labels = len(splits.dataset.label_names)
+    network = build(
+        config.network.name,
+        classes=1 if config.task is Task.BINARY else labels,
+        in_channels=config.data.spec.channels,
+        image_size=(config.data.height, config.data.width),
+        **config.network.options,
+    )
+    load_network(network, saved["network"], FINAL)
+    return network.eval()
+
+
+class Mirrored(nn.Module):
+    """The mean of the logits of an image and of its mirror image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images [N, C, H, W] → [N, K]."""
+        logits: Tensor = self.network(images) + self.network(images.flip(3))
+        return logits / 2
+
+
+class OneAgainstRest(nn.Module):
+    """K logits → the log-odds of one of them: log p / (1 - p) under softmax, [N, 1].
+
+    The same answer as the softmax gives to "is it this one?", so a network that has
+    learned all classes is a detector of each without further training.
+    """
+
+    def __init__(self, network: nn.Module, index: int, labels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.index = index
+        rest = [k for k in range(labels) if k != index]
+        self.register_buffer("rest", torch.tensor(rest))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images [N, C, H, W] → [N, 1]."""
+        logits: Tensor = self.network(images)  # [N, K]
+        others = logits.index_select(1, self.get_buffer("rest"))  # [N, K - 1]
+        own = logits[:, self.index : self.index + 1]
+        return own - torch.logsumexp(others, dim=1, keepdim=True)
+
+
+def ask_one(
+    network: nn.Module, config: Config, splits: Splits, data: Path, positive: str
+) -> tuple[nn.Module, Config, Splits]:
+    """Network, config and splits of "is it `positive`?".
+
+    Raises:
+        ConfigError: no such label, or not a multi-class run.
+    """
+    names = splits.dataset.label_names
+    if config.task not in (Task.MULTICLASS, Task.FINE_GRAINED) or positive not in names:
+        raise ConfigError(
+            f"cannot ask for {positive!r} of a {config.task} run with the labels "
+            f"{', '.join(names)}"
+        )
+    asked = config.model_copy(
+        update={
+            "task": Task.BINARY,
+            "data": config.data.model_copy(update={"positive": (positive,)}),
+        }
+    )
+    detector = OneAgainstRest(network, names.index(positive), len(names))
+    return detector, asked, open_splits(asked, data)
+
+
+def bundle_labels(dataset: Dataset) -> tuple[Label, ...]:
+    """Ids as in the data; names for people, without the group that stands beside."""
+    groups = dataset.groups or (None,) * len(dataset.label_names)
+    return tuple(
+        Label(id=label, name=readable(label, group), group=group)
+        for label, group in zip(dataset.label_names, groups, strict=True)
+    )
+
+
+def readable(label: str, group: str | None) -> str:
+    """`apple-granny-smith` in the group `apple` → `granny smith`."""
+    short = label.removeprefix(f"{group}-") if group else label
+    return short.replace("-", " ").replace("_", " ")
+
+
+def provenance(
+    run: Path, saved: dict[str, Any], splits: Splits, rules: BundleConfig
+) -> Provenance:
+    """Enough to make the bundle again."""
+    now = circumstances("")
+    return Provenance(
+        command=f"linnaeus train {run.name}.toml; linnaeus export {run.name}",
+        config=f"{run.name}.toml",
+        commit=now["commit"],
+        data_sha256={
+            "train": splits.train.sha256(),
+            "validation": splits.validation.sha256(),
+        },
+        versions={name: v for name, v in now["versions"].items() if v is not None},
+        hardware=now["machine"],
+        seconds=float(saved["seconds"]),
+        created=now["measured"],
+        license=rules.license,
+        source=rules.source,
+    )
+
+
+def remarks(run: Path) -> tuple[str, ...]:
+    """Lines for the card: probe against fine-tuning, where there was a transfer."""
+    path = run / RECORD
+    if not path.is_file():
+        return ()
+    record = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"Linear probe on validation: {written(record['probe'])}"]
+    if record["finetuned"] is not None:
+        lines.append(f"Fine-tuned on validation: {written(record['finetuned'])}")
+    return (*lines, f"Kept: {record['kept']}")
+
+
+def written(scores: dict[str, float]) -> str:
+    """`accuracy 0.9857, loss 0.0804`."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

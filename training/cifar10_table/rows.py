@@ -1,0 +1,94 @@
+"""the table's networks → **configs**: what each is trained with, and how long.
+
+The goals are the figures of kuangliu/pytorch-cifar, which keeps the best epoch on the
+test split; ours are of the last epoch. Recipe for all: SGD with Nesterov momentum,
+triangular rate, label smoothing, reflected crops, alternating flip, cutout; the rates
+are for the mean loss of 512 images (Goyal et al., arXiv:1706.02677, for their scale).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from training.configs.config import Config, parse_config
+
+BATCH_SIZE = 512
+LONG = 60  # epochs from which more cutout pays
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the table."""
+
+    label: str
+    network: str
+    goal: float  # percent, to be exceeded
+    epochs: int  # wanted; shared out by the minutes there are
+    rate: float  # peak
+    warmup: float = 0.2  # part of the training
+    clip_norm: float | None = None
+
+
+ROWS = (
+    Row("VGG16", "vgg16_3_bn_cifar", 92.64, 30, 0.15, clip_norm=5.0),
+    Row("ResNet18", "resnet18_cifar", 93.02, 30, 0.2),
+    Row("PreActResNet18", "preact_resnet18_cifar", 95.11, 80, 0.2),
+    Row("ResNet50", "resnet50_cifar", 93.62, 24, 0.2),
+    Row("ResNet101", "resnet101_cifar", 93.75, 20, 0.15, warmup=0.25, clip_norm=5.0),
+    Row("ResNeXt29 32x4d", "resnext29_32x4d_cifar", 94.73, 30, 0.2),
+    Row("ResNeXt29 2x64d", "resnext29_2x64d_cifar", 94.82, 30, 0.2),
+    Row("DenseNet121", "densenet121_cifar", 95.04, 30, 0.2),
+    Row("DPN92", "dpn92_cifar", 95.16, 26, 0.15, clip_norm=5.0),
+)
+
+
+def config_of(row: Row, *, epochs: int, batch_size: int, precision: str) -> Config:
+    """The whole run of one network, as a config file would say it."""
+    table: dict[str, Any] = {
+        "name": row.network.replace("_", "-"),
+        "task": "multiclass",
+        "data": {
+            "path": "cifar-10",
+            "height": 32,
+            "width": 32,
+            "mean": (0.4914, 0.4822, 0.4465),
+            "std": (0.2470, 0.2435, 0.2616),  # over all pixels of the train split
+            "validation": 0,  # nothing is chosen by it
+        },
+        "network": {"name": row.network},
+        "optimizer": (
+            {
+                "kind": "sgd",
+                "learning_rate": row.rate * batch_size / BATCH_SIZE,
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+            },
+        ),
+        "schedule": {"shape": "linear", "warmup": row.warmup, "start": 0.2},
+        "augment": {
+            "flip": "alternating",
+            "crop": 4,
+            "cutout": 12 if epochs >= LONG else 8,
+        },
+        "train": {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "label_smoothing": 0.1,
+            "clip_norm": row.clip_norm,
+            "precision": precision,
+        },
+    }
+    return parse_config(table, f"row {row.label}")
+
+
+def share_out(
+    seconds: float, costs: dict[str, float], rows: tuple[Row, ...] = ROWS
+) -> dict[str, int]:
+    """Epochs for the networks in `costs` (seconds an epoch) so that `seconds` suffice.
+
+    All get the same part of the epochs wanted for them, at most twice as many, at least
+    one. Rounded down, so that the sum stays within the time unless it is hopeless.
+    """
+    due = [row for row in rows if row.label in costs]
+    wanted = sum(row.epochs * costs[row.label] for row in due)
+    part = min(seconds / wanted, 2.0) if wanted else 0.0
+    return {row.label: max(int(row.epochs * part), 1) for row in due}

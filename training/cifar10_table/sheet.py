@@ -1,0 +1,74 @@
+"""cells ↔ **sheet**: the CIFAR-10 table as JSON, and as Markdown for people.
+
+A cell that was not measured says so; nothing else can fill it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training.cifar10_table.rows import ROWS
+from training.errors import TrainingError
+from training.provenance import write_results
+
+NOT_RUN = "not yet run"
+FULL = 50_000  # images of the train split
+
+Sheet = dict[str, dict[str, Any]]  # label → cell
+
+
+def load_sheet(path: Path, *, images: int = FULL) -> Sheet:
+    """The sheet so far, or one without a measurement.
+
+    Raises:
+        TrainingError: the file is damaged, or was made with another number of images.
+    """
+    sheet: Sheet = {
+        row.label: {"network": row.network, "goal": row.goal, "status": NOT_RUN}
+        for row in ROWS
+    }
+    if not path.is_file():
+        return sheet
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["networks"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{path} is no table of this command: {error}") from error
+    for label, cell in found.items():
+        if cell.get("train_images", images) != images:
+            raise TrainingError(
+                f"{path} was measured with {cell['train_images']} training images, and "
+                f"this run has {images}: give another --results and --out"
+            )
+        if label in sheet:
+            sheet[label] |= cell
+    return sheet
+
+
+def write_sheet(path: Path, sheet: Sheet) -> None:
+    """Write the JSON file and, beside it, the same as Markdown."""
+    write_results(path, {"networks": sheet})
+    partial = path.with_suffix(".md.partial")
+    partial.write_text(markdown(sheet), encoding="utf-8")
+    partial.replace(path.with_suffix(".md"))
+
+
+def markdown(sheet: Sheet) -> str:
+    """One line a network; percent on the test split."""
+    lines = [
+        "| network | goal | single view | two views | epochs | seconds | machine |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for label, cell in sheet.items():
+        if cell["status"] != "measured":
+            lines.append(f"| {label} | > {cell['goal']} | {NOT_RUN} | | | | |")
+            continue
+        seen = cell["circumstances"]
+        machine = seen["gpu"] or seen["machine"]
+        partly = cell["train_images"] != FULL
+        note = f" ({cell['train_images']} images only)" if partly else ""
+        lines.append(
+            f"| {label} | > {cell['goal']} | {cell['accuracy']}{note} | "
+            f"{cell['accuracy_two_views']} | {cell['epochs']} | {cell['seconds']} | "
+            f"{machine} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,10 @@
+"""predictions + truth → **figures**: how good a model is, and how sure.
+
+metrics      accuracy, average precision, F1, groups, confusable labels
+reliability  does 0.8 mean right in 8 cases of 10?
+selective    when to abstain: fewer answers, fewer wrong ones
+evaluate     bundle + split → every figure, measured as it is served
+labelled     path + bundle → a split as that bundle's task sees it
+measure      a run → its test split, once, on the graph that would be served
+views        the same images mirrored and shifted, for a steadier answer
+"""

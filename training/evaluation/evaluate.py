@@ -1,0 +1,239 @@
+"""bundle + split → **evaluation**: every figure of a model, measured as it is served.
+
+Images go through `classifier/` from their bytes to their logits, so what is measured is
+what a request would get. Torch has no part in it. Axes: N images, K labels.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier import Classifier
+from classifier.errors import ImageError
+from classifier.hardware import available_cores
+from classifier.manifest import Label, Manifest, Task
+from training.data.dataset import Dataset, Split
+from training.errors import DataError
+from training.evaluation import metrics, reliability
+from training.evaluation.metrics import Booleans, ClassRow, Floats, Metrics
+from training.evaluation.selective import RiskCoverage, risk_coverage
+
+Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bundle did on a split; `metrics` are plain numbers by name."""
+
+    dataset: str
+    split: str
+    labels: tuple[str, ...]  # of the columns below
+    metrics: Metrics
+    intervals: dict[str, tuple[float, float]]  # 95 %, by bootstrap
+    rows: list[ClassRow]
+    truth: Truth
+    scores: Floats  # [N, K]
+    thresholds: tuple[float, ...] | None
+    names: list[str] = field(repr=False)  # of the images
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return len(self.truth)
+
+    @property
+    def predicted(self) -> Truth:
+        """The decisions: class index [N], or bool [N] or [N, K]."""
+        if self.thresholds is None:
+            best: Truth = self.scores.argmax(axis=1)
+            return best
+        decided = self.scores >= np.asarray(self.thresholds)
+        return decided if self.truth.ndim > 1 else decided[:, 0]
+
+    @property
+    def answer_scores(self) -> tuple[Floats, Booleans]:
+        """(score, right) of each answer: per image, or per label for sigmoids."""
+        if self.thresholds is None:
+            return self.scores.max(axis=1), self.predicted == self.truth
+        return self.scores.ravel(), self.truth.ravel().astype(bool)
+
+    @property
+    def curve(self) -> RiskCoverage | None:
+        """Risk against coverage, where abstaining makes sense."""
+        if self.thresholds is not None:
+            return None
+        return risk_coverage(*self.answer_scores)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, without the images' own."""
+        named = [{"label": self.labels[row.index], **_plain(row)} for row in self.rows]
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "n": self.n,
+            "metrics": self.metrics,
+            "intervals_95": {k: list(v) for k, v in sorted(self.intervals.items())},
+            "per_class": named,
+        }
+
+
+def _plain(row: ClassRow) -> dict[str, float]:
+    return {
+        "n": row.n,
+        "predicted": row.predicted,
+        "precision": row.precision,
+        "recall": row.recall,
+        "f1": row.f1,
+    }
+
+
+def evaluate(classifier: Classifier, dataset: Dataset, split: Split) -> Evaluation:
+    """Run a split through a bundle and measure everything that its task knows.
+
+    Raises:
+        DataError: the data's labels are not the bundle's, or an image is damaged.
+    """
+    manifest = classifier.manifest
+    truth = align(split.labels, dataset, manifest)
+    logits = run(classifier, split)
+    scores = classifier.postprocessor.scores(logits)  # float32 [N, K]
+    values, intervals, rows = measure(manifest, scores, truth)
+    return Evaluation(
+        dataset=dataset.name,
+        split=split.name,
+        labels=column_names(manifest),
+        metrics=values,
+        intervals=intervals,
+        rows=rows,
+        truth=truth,
+        scores=scores,
+        thresholds=manifest.postprocess.thresholds,
+        names=[split.samples.name(i) for i in range(len(split))],
+    )
+
+
+def run(classifier: Classifier, split: Split) -> NDArray[np.float32]:
+    """Logits float32 [N, K] of every image; a core an image, as under load."""
+    worker = classifier.with_threads(1)
+
+    def logits(index: int) -> NDArray[np.float32]:
+        try:
+            ready = worker.preprocess(split.samples.read(index))
+        except ImageError as error:
+            raise DataError(f"{split.samples.name(index)}: {error}") from error
+        found: NDArray[np.float32] = worker.session.run(ready.pixels[None])[0]
+        return found
+
+    if not len(split):
+        raise DataError(f"the {split.name} split is empty")
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return np.stack(list(pool.map(logits, range(len(split)))))
+
+
+def column_names(manifest: Manifest) -> tuple[str, ...]:
+    """What the K logits stand for: a label each; for binary the positive one."""
+    names = tuple(label.name for label in manifest.labels)
+    return names[1:] if manifest.task is Task.BINARY else names
+
+
+def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
+    """The data's labels as the bundle counts them.
+
+    A data set may have fewer labels than the bundle, and in another order; they are
+    matched by id, then by name.
+
+    Raises:
+        DataError: a label that the bundle does not know, or another kind of data.
+    """
+    positions = [position(name, manifest.labels) for name in dataset.label_names]
+    unknown = [
+        name
+        for name, found in zip(dataset.label_names, positions, strict=True)
+        if found is None
+    ]
+    if unknown:
+        raise DataError(
+            f"{dataset.name} has the label {unknown[0]!r}; {manifest.name} knows "
+            f"{', '.join(label.name for label in manifest.labels[:20])}"
+        )
+    columns = np.array(positions, np.int64)
+    if dataset.multi_label != (manifest.task is Task.MULTILABEL):
+        kind = (
+            "several labels an image" if dataset.multi_label else "one label an image"
+        )
+        raise DataError(
+            f"{manifest.name} is {manifest.task}; {dataset.name} has {kind}"
+        )
+    if manifest.task is Task.MULTILABEL:
+        truth = np.zeros((len(labels), len(manifest.labels)), np.bool_)
+        truth[:, columns] = labels.astype(bool)
+        return truth
+    index = columns[labels.astype(np.int64)]
+    return index == 1 if manifest.task is Task.BINARY else index
+
+
+def position(name: str, labels: Sequence[Label]) -> int | None:
+    """Where a label stands, by id or by name."""
+    for key in ("id", "name"):
+        for index, label in enumerate(labels):
+            if getattr(label, key) == name:
+                return index
+    return None
+
+
+def measure(
+    manifest: Manifest, scores: Floats, truth: Truth
+) -> tuple[Metrics, dict[str, tuple[float, float]], list[ClassRow]]:
+    """Metrics, their intervals, and a row a class."""
+    spec = manifest.postprocess
+    match manifest.task:
+        case Task.BINARY:
+            threshold = (spec.thresholds or (0.5,))[0]
+
+            def binary(s: Floats, t: Truth) -> Metrics:
+                values = metrics.binary_metrics(s[:, 0], t, threshold=threshold)
+                return values | reliability.sigmoid_reliability(s, t)
+
+            rows = metrics.per_label(scores, truth[:, None], (threshold,))
+            found, statistic = binary(scores, truth), binary
+        case Task.MULTILABEL:
+            thresholds = spec.thresholds or (0.5,) * len(manifest.labels)
+
+            def multilabel(s: Floats, t: Truth) -> Metrics:
+                values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
+                return values | reliability.sigmoid_reliability(s, t)
+
+            rows = metrics.per_label(scores, truth, thresholds)
+            found, statistic = multilabel(scores, truth), multilabel
+        case _:
+
+            def multiclass(s: Floats, t: Truth) -> Metrics:
+                values = metrics.multiclass_metrics(s, t)
+                return values | reliability.softmax_reliability(s, t)
+
+            rows = metrics.per_class(scores, truth)
+            found, statistic = multiclass(scores, truth), multiclass
+            found = found | _softmax_extras(manifest, scores, truth)
+    return found, reliability.bootstrap(statistic, scores, truth), rows
+
+
+def _softmax_extras(manifest: Manifest, scores: Floats, truth: Truth) -> Metrics:
+    """Groups, and what abstaining would bring and brings."""
+    correct = scores.argmax(axis=1) == truth
+    best = scores.max(axis=1)
+    extras = {"aurc": risk_coverage(best, correct).aurc}
+    groups = [label.group for label in manifest.labels]
+    if manifest.task is Task.FINE_GRAINED:
+        named = [group or "" for group in groups]
+        extras["group_accuracy"] = metrics.group_accuracy(scores, truth, named)
+    limit = manifest.postprocess.abstain_threshold
+    if limit is not None:
+        answered = best >= limit
+        extras["coverage"] = float(answered.mean())
+        if answered.any():
+            extras["risk"] = float(1 - correct[answered].mean())
+    return extras

@@ -1,0 +1,58 @@
+"""path + bundle → **one split** of labelled images, as that bundle's task sees it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from classifier.manifest import Manifest, Task
+from training.data import Dataset, load_dataset
+from training.data.dataset import Split
+from training.data.negatives import join
+from training.data.relabel import as_binary
+from training.errors import DataError
+from training.evaluation.evaluate import position
+
+WHOLE = "all"
+
+
+def open_labelled(
+    path: Path, manifest: Manifest, *, split: str, positive: tuple[str, ...] = ()
+) -> tuple[Dataset, Split]:
+    """The data set as the bundle's task sees it, and the split asked for.
+
+    "all" joins what there is. A folder without splits is all "train" to a trainer; to
+    an evaluation that asks for "test" it is what there is to test on.
+
+    Raises:
+        DataError: no such data, split, or labels that fit.
+    """
+    wanted = True if manifest.task is Task.MULTILABEL else None
+    dataset = load_dataset(path, multi_label=wanted)
+    if manifest.task is Task.BINARY:
+        dataset = as_question(dataset, manifest, positive)
+    if split == WHOLE or (split == "test" and list(dataset.parts) == ["train"]):
+        parts = list(dataset.parts.values())
+        return dataset, parts[0] if len(parts) == 1 else join(WHOLE, parts)
+    if split not in dataset.parts:
+        raise DataError(
+            f"{path} has no {split} split; it has {', '.join(dataset.parts)}, or "
+            f"{WHOLE} for everything"
+        )
+    return dataset, dataset.parts[split]
+
+
+def as_question(
+    dataset: Dataset, manifest: Manifest, positive: tuple[str, ...]
+) -> Dataset:
+    """A data set of any labels as yes and no under the bundle's own two names.
+
+    Raises:
+        DataError: it cannot be known which labels mean yes.
+    """
+    no, yes = (label.id for label in manifest.labels)
+    if not positive:
+        known = [position(n, manifest.labels) is not None for n in dataset.label_names]
+        if all(known):
+            return dataset
+        positive = (yes,)
+    asked = as_binary(dataset, positive)
+    return replace(asked, label_names=(no, yes))

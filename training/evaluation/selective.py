@@ -1,0 +1,86 @@
+"""scores + correctness → **when to abstain**: fewer answers, fewer wrong ones.
+
+Selective classification (Geifman & El-Yaniv 2017, arXiv:1705.08500): answer only when
+the best score reaches a threshold. Coverage is the share of images answered, risk the
+share of those answers that are wrong. Label smoothing spoils the ranking
+(arXiv:2403.14715), so a network that may abstain is better trained without.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta  # type: ignore[import-untyped]
+
+from training.evaluation.metrics import Booleans, Floats
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """One point an attainable threshold, from the strictest to none at all."""
+
+    thresholds: Floats  # [P], descending
+    coverage: Floats  # [P], ascending, the last is 1
+    risk: Floats  # [P]
+
+    @property
+    def aurc(self) -> float:
+        """Area under the curve; 0 is perfect, the error rate is what chance reaches."""
+        widths = np.diff(self.coverage, prepend=0.0)
+        return float(np.sum(widths * self.risk))
+
+
+def risk_coverage(score: Floats, correct: Booleans) -> RiskCoverage:
+    """The whole curve; images with the same score are answered together."""
+    order = np.argsort(-score, kind="stable")
+    ranked, wrong = score[order], np.cumsum(~correct[order])
+    last = np.flatnonzero(np.diff(ranked, append=-np.inf))  # last image of each score
+    answered = last + 1
+    return RiskCoverage(ranked[last], answered / len(score), wrong[last] / answered)
+
+
+def clopper_pearson_upper(wrong: int, n: int, *, confidence: float = 0.95) -> float:
+    """One-sided upper bound of a rate seen as `wrong` in `n` (exact, 1934)."""
+    return 1.0 if wrong >= n else float(beta.ppf(confidence, wrong + 1, n - wrong))
+
+
+@dataclass(frozen=True)
+class AbstainRule:
+    """Answer from `threshold` on; `risk_bound` holds with the confidence asked for."""
+
+    threshold: float
+    coverage: float
+    risk: float
+    risk_bound: float
+
+
+def abstain_rule(
+    score: Floats, correct: Booleans, *, risk: float, confidence: float = 0.95
+) -> AbstainRule | None:
+    """The threshold of most coverage whose bounded risk is at most `risk`; or None.
+
+    The bound is the Clopper-Pearson bound at each attainable threshold. It is exact for
+    a threshold fixed beforehand; having picked the best of many, it is a little
+    optimistic, which is why the risk is measured again on test and reported beside it.
+    None when even the surest answers are too few or too wrong to promise that.
+    """
+    curve = risk_coverage(score, correct)
+    answered = np.rint(curve.coverage * len(score)).astype(int)
+    wrong = np.rint(curve.risk * answered).astype(int)
+    for at in reversed(range(len(answered))):
+        bound = clopper_pearson_upper(
+            int(wrong[at]), int(answered[at]), confidence=confidence
+        )
+        if bound <= risk:
+            return _rule(curve, at, bound)
+    return None
+
+
+def _rule(curve: RiskCoverage, at: int, bound: float) -> AbstainRule:
+    refused = curve.thresholds[at + 1] if at + 1 < len(curve.thresholds) else 0.0
+    return AbstainRule(
+        # Halfway to the first refused score: rounding must not turn an answer away.
+        threshold=float((curve.thresholds[at] + refused) / 2),
+        coverage=float(curve.coverage[at]),
+        risk=float(curve.risk[at]),
+        risk_bound=bound,
+    )

@@ -1,0 +1,6 @@
+"""network → **graph**: ONNX files, written, read and looked into.
+
+graph       bytes ↔ graph, and what is asked of it
+export      torch → one ONNX file that eats pixels
+class_maps  graph → graph that can say where it looked
+"""

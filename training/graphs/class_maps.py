@@ -1,0 +1,146 @@
+"""graph → **graph that can say where it looked**: class-activation maps.
+
+Zhou et al., arXiv:1512.04150: with global average pooling and a linear head, logit k
+is the mean over the image of Σ_c W[k, c] · features[c, h, w], plus a bias. What is
+averaged is the map of class k. The output `class_maps`, float32 [N, K, h, w], shares
+the weights of the head, so the file does not grow. ONNX Runtime computes it only when
+it is asked for, given the run option `only_execute_path_to_fetches`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from training.graphs.graph import (
+    OUTPUT,
+    attribute,
+    constant,
+    fresh_name,
+    parse,
+    producers,
+    serialize,
+)
+
+CLASS_MAPS = "class_maps"
+
+# What may stand between pooling and head without changing a value's meaning.
+TRANSPARENT = frozenset(
+    {
+        "Cast",
+        "DequantizeLinear",
+        "Dropout",
+        "Flatten",
+        "Identity",
+        "QuantizeLinear",
+        "Reshape",
+        "Squeeze",
+    }
+)
+SPATIAL_AXES = ({2, 3}, {-2, -1})
+
+
+class Head(NamedTuple):
+    """The linear layer after global average pooling."""
+
+    weight: str  # tensor [K, C], or [C, K] where `transposed`
+    transposed: bool
+    features: str  # tensor [N, C, h, w] before the pooling
+    shape: tuple[int, int]  # h, w
+
+
+def add_class_maps(graph: bytes) -> bytes:
+    """The graph with the output `class_maps`; unchanged where there is no such head.
+
+    For an fp16 graph, call this before the conversion.
+    """
+    model = parse(graph)
+    head = find_head(onnx.shape_inference.infer_shapes(model))
+    if head is None:
+        return graph
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    weight = head.weight
+    if head.transposed:
+        weight = _add(model, "Transpose", [weight], "head_weight", perm=[1, 0])
+    flat = _constant(model, "flat_shape", [0, 0, -1])
+    columns = _add(model, "Reshape", [head.features, flat], "features_flat")
+    rows = _add(model, "MatMul", [weight, columns], "class_maps_flat")  # [N, K, h * w]
+    grid = _constant(model, "grid_shape", [0, 0, *head.shape])
+    reshape = helper.make_node("Reshape", [rows, grid], [CLASS_MAPS], name=CLASS_MAPS)
+    model.graph.node.append(reshape)
+    shape = ["N", classes, *head.shape]
+    output = helper.make_tensor_value_info(CLASS_MAPS, TensorProto.FLOAT, shape)
+    model.graph.output.append(output)
+    return serialize(model)
+
+
+def find_head(model: ModelProto) -> Head | None:
+    """Walk back from the logits; None unless it is pooling → flatten → linear.
+
+    Needs inferred shapes.
+    """
+    made_by = producers(model)
+    node = made_by.get(OUTPUT)
+    while node is not None and node.op_type in TRANSPARENT:
+        node = made_by.get(node.input[0])
+    if node is not None and node.op_type == "Add":  # the bias of a MatMul
+        node = next((made_by[name] for name in node.input if name in made_by), None)
+    if node is None or not _is_linear(node):
+        return None
+    pool = made_by.get(node.input[0])
+    while pool is not None and pool.op_type in TRANSPARENT:
+        pool = made_by.get(pool.input[0])
+    if pool is None or not _is_global_average(model, pool):
+        return None
+    shape = _spatial_shape(model, pool.input[0])
+    if shape is None:
+        return None
+    transposed = not attribute(node, "transB", 0)
+    return Head(node.input[1], transposed, pool.input[0], shape)
+
+
+def _is_linear(node: NodeProto) -> bool:
+    if node.op_type == "MatMul":
+        return True
+    plain = attribute(node, "alpha", 1.0) == 1.0 and not attribute(node, "transA", 0)
+    return node.op_type == "Gemm" and plain
+
+
+def _is_global_average(model: ModelProto, node: NodeProto) -> bool:
+    if node.op_type == "GlobalAveragePool":
+        return True
+    if node.op_type != "ReduceMean":
+        return False
+    axes = attribute(node, "axes")  # an attribute until opset 17, an input since 18
+    if axes is None and len(node.input) > 1:
+        axes = constant(model, node.input[1])
+    return axes is not None and set(np.asarray(axes).tolist()) in SPATIAL_AXES
+
+
+def _spatial_shape(model: ModelProto, name: str) -> tuple[int, int] | None:
+    """(h, w) of a float32 tensor [N, C, h, w]; None where they are not fixed."""
+    for info in model.graph.value_info:
+        kind, dims = info.type.tensor_type.elem_type, info.type.tensor_type.shape.dim
+        fits = kind == TensorProto.FLOAT and len(dims) == 4  # noqa: PLR2004
+        if info.name == name and fits:
+            h, w = dims[2].dim_value, dims[3].dim_value
+            return (h, w) if h and w else None
+    return None
+
+
+def _constant(model: ModelProto, wish: str, values: list[int]) -> str:
+    name = fresh_name(model, wish)
+    array = np.array(values, dtype=np.int64)
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return name
+
+
+def _add(
+    model: ModelProto, op: str, inputs: list[str], wish: str, **attributes: list[int]
+) -> str:
+    name = fresh_name(model, wish)
+    model.graph.node.append(
+        helper.make_node(op, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
+    )
+    return name

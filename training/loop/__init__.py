@@ -1,0 +1,14 @@
+"""config + data → **trained network**: the training itself.
+
+runs         a config file and a folder: everything around one training
+loop         epochs, on one screen
+start        what stands before the first step: fresh, or from a checkpoint
+step         a batch: augment, forward, loss, backward, update
+validation   forward passes without augmentation
+state        all that a checkpoint holds, and `checkpoint` the file
+budget       a few timed steps → arithmetic and number of epochs
+arithmetic   precision, normalization, memory, seeds
+distributed  several processes that train one network
+log, curves  what is written down on the way
+rate_finder  where the loss falls fastest
+"""

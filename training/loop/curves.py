@@ -1,0 +1,34 @@
+"""`log.csv` → **curves.png**: loss and scores over the epochs."""
+
+from pathlib import Path
+
+from training.loop.log import read_log
+
+
+def draw_curves(log: Path, picture: Path) -> None:
+    """Draw losses on the left and validation scores on the right."""
+    import matplotlib  # noqa: PLC0415 - slow to load, and only needed here
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    rows = read_log(log)
+    figure, (losses, scores) = pyplot.subplots(1, 2, figsize=(10, 4))
+    columns = dict.fromkeys(key for row in rows for key in row)
+    for key in columns:
+        if key.endswith("loss"):
+            axes = losses
+        elif key.startswith("validation_"):
+            axes = scores
+        else:
+            continue
+        points = [(row["epoch"], row[key]) for row in rows if key in row]
+        axes.plot(*zip(*points, strict=True), label=key.replace("_", " "))
+    for axes in (losses, scores):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)
+    pyplot.close(figure)

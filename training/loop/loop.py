@@ -1,0 +1,251 @@
+"""network + batches → **trained network**: the whole training, readable on one screen.
+
+    outcome = fit(network, config, train=…, validation=…, objective=…, room=…)
+
+Kill it at any moment and call it again with the same folder: it goes on from the last
+checkpoint and, on the same device, ends with the same weights to the bit.
+"""
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from torch import nn
+
+from training.configs.config import Config
+from training.data.batches import Batch, Batches
+from training.errors import DivergedError
+from training.loop.arithmetic import keep_memory, place
+from training.loop.budget import Plan, Work
+from training.loop.distributed import Ranks
+from training.loop.log import Log
+from training.loop.start import CHECKPOINT, begin
+from training.loop.state import State
+from training.loop.step import Steps
+from training.loop.validation import Validation
+from training.objectives.objective import Objective, Scores
+
+SHOW_EVERY = 10  # steps; looking at the loss makes a GPU wait
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a run lives: its folder, its processes, its terminal."""
+
+    folder: Path
+    ranks: Ranks
+    live: TextIO | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training leaves; the network holds the weights to keep."""
+
+    plan: Plan
+    steps: int
+    seconds: float  # of training and validation, over all starts
+    scores: Scores  # of the kept weights on validation; empty without one
+
+
+def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
+    network: nn.Module,
+    config: Config,
+    *,
+    train: Batches,
+    validation: Validation | None,
+    objective: Objective,
+    room: Room,
+    final_images: int = 0,
+) -> Outcome:
+    """Train `network` in place as `config` says.
+
+    Args:
+        final_images: forward passes that a time budget must leave room for.
+
+    Raises:
+        DivergedError: the loss is not finite; checkpoints before it are untouched.
+        CheckpointError: the folder holds the checkpoint of another run, or is full.
+    """
+    keep_memory()
+    ranks = room.ranks
+    place(network, ranks.device)
+    network.train()
+    steps = Steps(config, objective, samples=train.samples, rank=ranks.rank)
+    watched = len(validation) if validation is not None else 0
+    work = Work(train.steps(), config.train.batch_size, watched, final_images)
+    state = begin(
+        network,
+        config,
+        steps=steps,
+        train=train,
+        work=work,
+        folder=room.folder,
+        ranks=ranks,
+    )
+    return _Run(state, steps, train, validation, room).to_the_end()
+
+
+class _Run:
+    """One training, from its state to its end."""
+
+    def __init__(
+        self,
+        state: State,
+        steps: Steps,
+        train: Batches,
+        validation: Validation | None,
+        room: Room,
+    ) -> None:
+        self._state, self._steps, self._room = state, steps, room
+        self._train, self._validation = train, validation
+        self._log = Log(
+            room.folder if room.ranks.first else None,
+            total_steps=state.plan.steps,
+            first_step=state.step,
+            live=room.live if room.ranks.first else None,
+        )
+        network = state.network
+        if state.config.train.compile and room.ranks.device.type == "cuda":
+            network = torch.compile(network)  # type: ignore[assignment]
+        self._trained = room.ranks.wrap(network)
+        self._before_s = state.seconds
+        self._started_s = self._written_s = time.perf_counter()
+
+    def to_the_end(self) -> Outcome:
+        """All epochs that are left, then the weights to keep."""
+        state, plan = self._state, self._state.plan
+        self._log.say(
+            f"{plan.epochs:.2f} epochs of {plan.steps_per_epoch} steps in "
+            f"{plan.precision}, from step {state.step}; measured {plan.measured}"
+        )
+        try:
+            while state.step < plan.steps and not self._patience_is_over():
+                self._epoch()
+            scores = self._keep()
+        finally:
+            self._log.close()
+        return Outcome(plan, state.step, self._seconds(), scores)
+
+    def _epoch(self) -> None:
+        """The rest of the current epoch, a row in the log, a checkpoint."""
+        state, plan = self._state, self._state.plan
+        epoch, first = divmod(state.step, plan.steps_per_epoch)
+        begun_s, begun_step = time.perf_counter(), state.step
+        losses = torch.zeros((), device=self._room.ranks.device)
+        self._mode()
+        for batch in self._train.epoch(epoch, first_step=first):
+            losses += self._take(batch)
+            done = state.step - begun_step
+            if done % SHOW_EVERY == 0 or state.step == plan.steps:
+                spent_s = time.perf_counter() - begun_s
+                rate = done * state.config.train.batch_size / spent_s
+                self._log.step(
+                    state.step, loss=self._mean(losses, done), images_per_s=rate
+                )
+            if state.step == plan.steps:
+                break
+            self._checkpoint_if_due()
+        row = {"train_loss": self._mean(losses, state.step - begun_step)}
+        self._finish_epoch(epoch + 1, row, time.perf_counter() - begun_s)
+
+    def _take(self, batch: Batch) -> torch.Tensor:
+        """One step, and what averages the weights after it; the loss, detached."""
+        state, plan = self._state, self._state.plan
+        moment = self._steps.moment(
+            state.step, steps_per_epoch=plan.steps_per_epoch, steps=plan.steps
+        )
+        loss = self._steps.take(
+            self._trained, state.optimizers, batch, moment, precision=plan.precision
+        )
+        state.step += 1
+        if state.lookahead is not None:
+            state.lookahead.update(moment.step, state.progress)
+        if state.ema is not None and state.progress >= state.config.train.ema_from:
+            state.ema.update()
+        return loss
+
+    def _finish_epoch(self, epoch: int, row: dict[str, float], spent_s: float) -> None:
+        state, config = self._state, self._state.config
+        last = state.step == state.plan.steps
+        if self._validation is not None and (
+            last or epoch % config.train.validate_every == 0
+        ):
+            with self._averaged():
+                scores = self._validation.scores(state.network, state.plan.precision)
+                self._remember_best(scores)
+            row |= {f"validation_{name}": value for name, value in scores.items()}
+        self._log.epoch(
+            {"step": state.step, "epoch": epoch, "seconds": round(self._seconds(), 2)}
+            | {"epoch_seconds": round(spent_s, 2)}
+            | row
+        )
+        self._checkpoint()
+
+    def _remember_best(self, scores: Scores) -> None:
+        """Patience and `keep = "best"` go by the first score."""
+        state, score = self._state, next(iter(scores.values()))
+        if state.best is not None and score <= state.best:
+            state.epochs_without_gain += 1
+            return
+        state.best, state.epochs_without_gain = score, 0
+        if state.config.train.keep == "best":
+            state.best_weights = {
+                name: value.clone()
+                for name, value in state.network.state_dict().items()
+            }
+
+    def _patience_is_over(self) -> bool:
+        patience = self._state.config.train.patience
+        return patience is not None and self._state.epochs_without_gain >= patience
+
+    def _keep(self) -> Scores:
+        """Leave the weights to keep in the network, and say how good they are."""
+        state = self._state
+        if state.best_weights:
+            state.network.load_state_dict(state.best_weights)
+        elif state.ema is not None and state.ema.averages:
+            state.network.load_state_dict(state.ema.averages)
+        if self._validation is None:
+            return {}
+        return self._validation.scores(state.network, state.plan.precision)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        ema = self._state.ema
+        return ema.in_place() if ema is not None else nullcontext()
+
+    def _mode(self) -> None:
+        """Training mode, with the norms frozen where the config wants it."""
+        self._trained.train()
+        if self._state.config.train.frozen_norms:
+            for module in self._trained.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _mean(self, losses: torch.Tensor, count: int) -> float:
+        mean = losses.item() / count
+        if not math.isfinite(mean):
+            state = self._state
+            rates = [config.learning_rate for config in state.config.optimizer]
+            raise DivergedError(
+                f"the loss is {mean} by step {state.step} of {state.plan.steps}; lower "
+                f"learning_rate (now {rates}), add warmup, or set train.clip_norm"
+            )
+        return mean
+
+    def _checkpoint_if_due(self) -> None:
+        due_s = self._state.config.train.checkpoint_minutes * 60
+        if time.perf_counter() - self._written_s >= due_s:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._state.seconds = self._seconds()
+        if self._room.ranks.first:
+            self._state.write(self._room.folder / CHECKPOINT)
+        self._written_s = time.perf_counter()
+
+    def _seconds(self) -> float:
+        return self._before_s + time.perf_counter() - self._started_s

@@ -1,0 +1,194 @@
+"""config + data → **run**: everything from a file name to trained weights in a folder.
+
+The composition root of training: the only place that builds datasets, batches, network
+and objective together.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from classifier.manifest import Task
+from training.configs.config import Config
+from training.data import Dataset, Splits, cut, load_dataset
+from training.data.batches import Batches, Order, open_batches
+from training.data.negatives import add_negatives
+from training.data.relabel import as_binary
+from training.errors import ConfigError
+from training.loop.arithmetic import normalize, to_images
+from training.loop.checkpoint import write_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.loop import Outcome, Room, fit
+from training.loop.validation import Validation
+from training.networks import Network, build
+from training.networks.fastcifar import FastCifar
+from training.objectives.objective import Objective, build_objective
+from training.transfer.transfer import transfer
+
+FINAL = "final.pt"
+FEATURES = "features"  # beside the runs: cached, and shared by them
+WHITENING_IMAGES = 5000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: what `final.pt` holds, and the data it came from."""
+
+    config: Config
+    network: Network
+    splits: Splits
+    objective: Objective
+    outcome: Outcome
+
+
+def open_splits(config: Config, root: Path) -> Splits:
+    """The four splits that the config describes; `root` is the folder of data sets."""
+    wanted = True if config.task is Task.MULTILABEL else None
+    dataset = load_dataset(root / config.data.path, multi_label=wanted)
+    if config.data.positive:
+        dataset = as_binary(dataset, config.data.positive)
+    if config.negatives:
+        dataset = add_negatives(dataset, config.negatives, root)
+    _check_task(config.task, dataset)
+    return cut(
+        dataset,
+        validation=config.data.validation,
+        test=config.data.test,
+        seed=config.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a training starts from."""
+
+    splits: Splits
+    objective: Objective
+    batches: Batches
+    network: Network
+
+
+def prepare(config: Config, *, root: Path, ranks: Ranks) -> Prepared:
+    """Open the data and build a fresh network."""
+    splits = open_splits(config, root)
+    objective = plain_objective(config, splits)
+    order = Order(
+        len(splits.train),
+        config.train.batch_size,
+        config.seed,
+        ranks.rank,
+        ranks.world,
+    )
+    batches = open_batches(
+        splits.train,
+        config.data.spec,
+        order,
+        ranks.device,
+        resident_mib=config.data.resident_mib,
+    )
+    network = build_network(config, splits, objective)
+    return Prepared(splits, objective, batches, network)
+
+
+def train(
+    config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
+) -> Trained:
+    """Train from a config, or go on where the run in `folder` was interrupted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    room = Room(folder, ranks, live)
+    train_as = _train_anew if config.transfer is None else _train_by_transfer
+    trained = train_as(config, root, room)
+    if ranks.first:
+        write_final(trained, folder / FINAL)
+    return trained
+
+
+def _train_anew(config: Config, root: Path, room: Room) -> Trained:
+    ready = prepare(config, root=root, ranks=room.ranks)
+    split = ready.splits.validation
+    watched = Validation(split, config.data, ready.objective) if len(split) else None
+    outcome = fit(
+        ready.network,
+        config,
+        train=ready.batches,
+        validation=watched,
+        objective=ready.objective,
+        room=room,
+    )
+    return Trained(config, ready.network, ready.splits, ready.objective, outcome)
+
+
+def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
+    splits = open_splits(config, root)
+    objective = plain_objective(config, splits)
+    network, outcome = transfer(
+        config, splits, objective, room=room, cache=room.folder.parent / FEATURES
+    )
+    return Trained(config, network, splits, objective, outcome)
+
+
+def plain_objective(config: Config, splits: Splits) -> Objective:
+    """The objective of the config's task, for the labels of the data."""
+    return build_objective(
+        config.task,
+        labels=len(splits.dataset.label_names),
+        label_smoothing=config.train.label_smoothing,
+    )
+
+
+def build_network(config: Config, splits: Splits, objective: Objective) -> Network:
+    """A fresh network, seeded; its first layer whitened if it has one to whiten."""
+    torch.manual_seed(config.seed)
+    network = build(
+        config.network.name,
+        classes=objective.logits,
+        in_channels=config.data.spec.channels,
+        image_size=(config.data.height, config.data.width),
+        **config.network.options,
+    )
+    if isinstance(network, FastCifar):
+        count = min(WHITENING_IMAGES, len(splits.train))
+        some = splits.train.select(np.arange(count)).pixels(config.data.spec)
+        images = normalize(
+            to_images(torch.tensor(some)), config.data.mean, config.data.std
+        )
+        network.whiten(images)
+    return network
+
+
+def write_final(trained: Trained, path: Path) -> None:
+    """Weights, config and labels: what evaluation and export start from."""
+    dataset = trained.splits.dataset
+    write_checkpoint(
+        path,
+        {
+            "config": trained.config.model_dump(mode="json"),
+            "network": trained.network.state_dict(),
+            "labels": list(dataset.label_names),
+            "groups": list(dataset.groups),
+            "seconds": trained.outcome.seconds,
+            "epochs": trained.outcome.plan.epochs,
+            "precision": trained.outcome.plan.precision,
+            "scores": trained.outcome.scores,
+        },
+    )
+
+
+def _check_task(task: Task, dataset: Dataset) -> None:
+    labels = len(dataset.label_names)
+    if dataset.multi_label != (task is Task.MULTILABEL):
+        kind = "several labels" if dataset.multi_label else "one label"
+        raise ConfigError(f"task is {task}; images of {dataset.name} have {kind}")
+    if task is Task.BINARY and labels != 2:  # noqa: PLR2004
+        raise ConfigError(
+            f"task is binary and {dataset.name} has {labels} labels; name the positive "
+            "ones with data.positive"
+        )
+    if task is Task.FINE_GRAINED and None in dataset.groups:
+        raise ConfigError(
+            f"task is fine-grained and {dataset.name} has no groups: name its labels "
+            "GROUP-NAME, such as apple-fuji"
+        )

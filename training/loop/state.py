@@ -1,0 +1,93 @@
+"""network, optimizers, averages, position ↔ **state**: all that a checkpoint holds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.configs.config import Config
+from training.errors import CheckpointError
+from training.loop.budget import Plan
+from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
+from training.optimizers.ema import Lookahead, MovingAverage
+from training.optimizers.optimizers import Optimizers
+
+
+@dataclass
+class State:
+    """A run at one moment. `step` counts updates; the rest of its position follows."""
+
+    config: Config
+    network: nn.Module
+    optimizers: Optimizers
+    plan: Plan
+    step: int = 0
+    seconds: float = 0.0  # of training so far, over all starts
+    best: float | None = None  # validation score
+    epochs_without_gain: int = 0
+    ema: MovingAverage | None = None
+    lookahead: Lookahead | None = None
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> float:
+        """Part of the planned steps that is done, 0 to 1."""
+        return self.step / self.plan.steps
+
+    def write(self, path: Path) -> None:
+        """Write a checkpoint; see `checkpoint.write_checkpoint`."""
+        write_checkpoint(
+            path,
+            {
+                "config": self.config.model_dump(mode="json"),
+                "plan": self.plan.state(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "best": self.best,
+                "epochs_without_gain": self.epochs_without_gain,
+                "network": self.network.state_dict(),
+                "optimizers": self.optimizers.state_dict(),
+                "ema": self.ema.averages if self.ema else {},
+                "lookahead": self.lookahead.slow if self.lookahead else {},
+                "best_weights": self.best_weights,
+            },
+        )
+
+    def restore(self, saved: dict[str, Any], where: Path) -> None:
+        """Go on from what `saved_run` has read."""
+        load_network(self.network, saved["network"], str(where))
+        self.optimizers.load_state_dict(saved["optimizers"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self.best = saved["best"]
+        self.epochs_without_gain = saved["epochs_without_gain"]
+        self.best_weights = saved["best_weights"]
+        if self.ema is not None:
+            self.ema.averages = saved["ema"]
+        if self.lookahead is not None:
+            self.lookahead.slow = saved["lookahead"]
+
+
+def saved_run(path: Path, config: Config, *, device: str) -> dict[str, Any] | None:
+    """The checkpoint of the same run to go on from, if there is one.
+
+    Raises:
+        CheckpointError: it belongs to another config, or cannot be read.
+    """
+    if not path.is_file():
+        return None
+    saved = read_checkpoint(path, device=device)
+    ours = config.model_dump(mode="json")
+    differing = sorted(k for k in ours if saved.get("config", {}).get(k) != ours[k])
+    if differing:
+        raise CheckpointError(
+            f"{path} was made with another config: {', '.join(differing)} differ; go "
+            "on with the old config, or begin anew in another folder"
+        )
+    return saved
+
+
+def saved_plan(saved: dict[str, Any]) -> Plan:
+    """The plan that the run was started with."""
+    return Plan(**saved["plan"])

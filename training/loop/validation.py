@@ -1,0 +1,64 @@
+"""network + split → **logits**: forward passes without augmentation, in pieces.
+
+For watching a run. The figures that are reported come from the exported graph, through
+`classifier/`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.configs.config import DataConfig
+from training.data.dataset import Split, read_pixels
+from training.loop.arithmetic import Precision, autocast, normalize, to_images
+from training.objectives.objective import Objective, Scores
+
+CHUNK = 500  # images
+
+
+class Validation:
+    """A split that is looked at again and again; its pixels stay if they fit."""
+
+    def __init__(self, split: Split, config: DataConfig, objective: Objective) -> None:
+        self._split, self._config, self._objective = split, config, objective
+        mib = len(split) * int(np.prod(config.spec.shape)) / (1 << 20)
+        resident = mib <= config.resident_mib
+        self._pixels = split.pixels(config.spec) if resident else None
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def scores(self, network: nn.Module, precision: Precision) -> Scores:
+        """Loss and scores of the network as it is."""
+        logits = self.logits(network, precision)
+        labels = torch.tensor(self._split.labels)
+        loss = self._objective.loss(logits, self._objective.truth(labels)).item()
+        return self._objective.score(logits, labels) | {"loss": loss}
+
+    def logits(
+        self, network: nn.Module, precision: Precision, *, mirrored: bool = False
+    ) -> Tensor:
+        """float32 [N, K], on the CPU. The network is left in the mode it was in."""
+        device = next(network.parameters()).device
+        was_training = network.training
+        network.eval()
+        found = []
+        with torch.no_grad(), autocast(device, precision):
+            for chunk in self._chunks():
+                images = to_images(torch.tensor(chunk, device=device))
+                images = images.flip(-1) if mirrored else images
+                images = normalize(images, self._config.mean, self._config.std)
+                found.append(network(images).float().cpu())
+        network.train(was_training)
+        return torch.cat(found)
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self._split), CHUNK):
+            stop = min(start + CHUNK, len(self._split))
+            if self._pixels is not None:
+                yield self._pixels[start:stop]
+            else:
+                piece = self._split.samples.select(np.arange(start, stop))
+                yield read_pixels(piece, self._config.spec)

@@ -1,0 +1,1 @@
+"""task → **objective**: what a batch's labels mean, its loss and its score."""

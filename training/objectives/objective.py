@@ -1,0 +1,84 @@
+"""task → **objective**: what a batch's labels mean, its loss and its score.
+
+Labels come as class indices, int64 [N], or 0/1, uint8 [N, K]; the loss wants the truth
+in its own form, and mixing two images needs shares instead of indices.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from classifier.manifest import Task
+from training.objectives.losses import Loss, binary_cross_entropy, cross_entropy
+
+Scores = dict[str, float]  # the first one decides, and more is better
+Score = Callable[[Tensor, Tensor], Scores]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How one task is learned and watched."""
+
+    task: Task
+    labels: int  # how many there are
+    loss: Loss
+    score: Score
+
+    @property
+    def logits(self) -> int:
+        """K of the network: 1 for binary, else one a label."""
+        return 1 if self.task is Task.BINARY else self.labels
+
+    def truth(self, labels: Tensor, *, mixing: bool = False) -> Tensor:
+        """Labels in the form of the loss: indices, or float [N, K]."""
+        if self.task is Task.MULTILABEL:
+            return labels.float()
+        if self.task is Task.BINARY:
+            return labels.float().view(-1, 1)
+        return functional.one_hot(labels, self.labels).float() if mixing else labels
+
+
+def build_objective(
+    task: Task, *, labels: int, label_smoothing: float = 0.0
+) -> Objective:
+    """The plain objective of a task."""
+    if task is Task.MULTILABEL:
+        loss = binary_cross_entropy(label_smoothing=label_smoothing)
+        return Objective(task, labels, loss, mean_average_precision)
+    if task is Task.BINARY:
+        loss = binary_cross_entropy(label_smoothing=label_smoothing)
+        return Objective(task, labels, loss, decisions_right)
+    loss = cross_entropy(label_smoothing=label_smoothing)
+    return Objective(task, labels, loss, accuracy)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Scores:
+    """Share of images whose highest logit [N, K] is that of their label [N]."""
+    return {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
+
+
+def decisions_right(logits: Tensor, labels: Tensor) -> Scores:
+    """Average precision and, at a score of one half, accuracy; logits [N, 1]."""
+    precision = average_precision(logits[:, 0], labels)
+    right = ((logits[:, 0] > 0) == labels.bool()).float().mean().item()
+    return {"average_precision": precision, "accuracy": right}
+
+
+def mean_average_precision(logits: Tensor, labels: Tensor) -> Scores:
+    """mAP over the labels that occur; logits and labels [N, K]."""
+    occurring = labels.bool().any(0).nonzero().flatten().tolist()
+    values = [average_precision(logits[:, k], labels[:, k]) for k in occurring]
+    return {"mAP": sum(values) / max(len(values), 1)}
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> float:
+    """Mean, over the positives, of the precision at their rank; [N] and [N]."""
+    order = scores.argsort(descending=True, stable=True)
+    hits = positive[order].double()
+    if not hits.any():
+        return 0.0
+    ranks = torch.arange(1, len(hits) + 1, device=hits.device)
+    return ((hits.cumsum(0) / ranks) * hits).sum().item() / hits.sum().item()

@@ -1,0 +1,101 @@
+"""data folder → **photos**: for int8 ranges, for the gate, and for golden examples.
+
+Three sets of ordinary photos that no ImageNet network was trained on, and 60 labelled
+ImageNet photos for accuracy. All go through `classifier.preprocess`.
+"""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.errors import ImageError
+from classifier.manifest import PreprocessSpec
+from classifier.preprocess import preprocess
+from training.data import load_dataset
+from training.errors import DataError
+from training.quantization.gate import Labelled, Pixels
+
+SETS = ("cats-dogs.tar", "fruits-fine-grained.tar", "voc2007-multilabel.tar")
+IMAGENET = "imagenet-samples"
+RANGE_PHOTOS = 100  # of each set, from train
+BATCH = 8  # images; more is slower on a CPU
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Batches of pixels, uint8 [N, H, W, C]."""
+
+    ranges: Sequence[Pixels]  # from the train splits
+    unlabelled: Sequence[Pixels]  # from the other splits, for agreement
+    labelled: Labelled  # ImageNet photos; truth is the class index
+    sha256: dict[str, str]  # file → hash
+
+    @property
+    def unlabelled_count(self) -> int:
+        """How many photos agreement is measured on, beside the labelled ones."""
+        return sum(map(len, self.unlabelled))
+
+    @property
+    def golden(self) -> Pixels:
+        """A cat or dog, a piece of fruit and a street scene: [3, H, W, C]."""
+        photos = np.concatenate(list(self.unlabelled))
+        return photos[:: len(photos) // 3][:3]
+
+
+def load_photos(root: Path, spec: PreprocessSpec) -> Photos:
+    """Read and preprocess the photos of a data folder.
+
+    Raises:
+        DataError: a set is missing or damaged; the message names it.
+    """
+    missing = [name for name in (*SETS, IMAGENET) if not (root / name).exists()]
+    if missing:
+        raise DataError(f"{root} lacks {', '.join(missing)}")
+    ranges, unlabelled = [], []
+    for name in SETS:
+        parts = load_dataset(root / name).parts
+        train = parts["train"].samples
+        chosen = np.linspace(0, len(train) - 1, RANGE_PHOTOS).astype(np.int64)
+        ranges.append(parts["train"].select(chosen).pixels(spec))
+        unlabelled += [p.pixels(spec) for k, p in parts.items() if k != "train"]
+    hashes = {name: file_sha256(root / name) for name in SETS}
+    hashes[f"{IMAGENET}/labels.csv"] = file_sha256(root / IMAGENET / "labels.csv")
+    return Photos(
+        ranges=batches(np.concatenate(ranges)),
+        unlabelled=batches(np.concatenate(unlabelled)),
+        labelled=load_imagenet(root / IMAGENET, spec),
+        sha256=hashes,
+    )
+
+
+def load_imagenet(folder: Path, spec: PreprocessSpec) -> Labelled:
+    """The labelled ImageNet photos that `labels.csv` lists.
+
+    Raises:
+        DataError: a photo is missing or damaged.
+    """
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        files = [(folder / row["filename"]).read_bytes() for row in rows]
+        pixels = np.stack([preprocess(data, spec).pixels for data in files])
+    except (OSError, ImageError, KeyError) as error:
+        raise DataError(f"{folder}: {error}") from error
+    truth = np.array([int(row["class_index"]) for row in rows])
+    return Labelled(folder.name, batches(pixels), truth)
+
+
+def batches(pixels: NDArray[np.uint8]) -> list[Pixels]:
+    """[N, H, W, C] cut into batches."""
+    return [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's contents, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

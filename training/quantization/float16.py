@@ -1,0 +1,114 @@
+"""fp32 graph → **half the bytes**: fp16 arithmetic for a GPU, or fp16 storage alone.
+
+Micikevicius et al., arXiv:1710.03740: weights and activations of a trained network fit
+into fp16, and so do pixels, which are whole numbers up to 255. On a CPU fp16 arithmetic
+is slower than fp32, so there the weights are only *stored* in fp16: ONNX Runtime folds
+the Cast nodes when it loads the graph and computes in fp32.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from training.graphs.graph import (  # first: it turns ONNX Runtime's telemetry off
+    GraphError,
+    fresh_name,
+    parse,
+    run,
+    serialize,
+    sort_nodes,
+)
+from training.quantization.quantize import simplify
+
+# isort: split
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+# Below this many values a tensor is not worth a node.
+MIN_STORED_VALUES = 1024
+
+# Storage in fp16 is refused where it moves a logit by more than this share of the
+# largest logit: well under what changes an answer, well over fp16's rounding (2^-11).
+MAX_RELATIVE_ERROR = 0.01
+
+
+class StoredGraph(NamedTuple):
+    """A graph and what its smaller form costs: the largest |logit error| seen."""
+
+    graph: bytes
+    max_logit_error: float
+
+
+def to_float16(fp32: bytes) -> bytes:
+    """The graph in fp16 arithmetic; pixels stay uint8 and outputs float32.
+
+    Raises:
+        GraphError: an operator that has no fp16 form.
+    """
+    model = simplify(fp32)
+    try:
+        half = convert_float_to_float16(
+            model,
+            keep_io_types=True,
+            disable_shape_infer=True,  # `simplify` has inferred them
+        )
+    except Exception as error:  # a border: the library raises what it meets
+        raise GraphError(f"the graph has no fp16 form: {error}") from error
+    sort_nodes(half)
+    return serialize(half)
+
+
+def store_weights_as_float16(
+    fp32: bytes, sample: Sequence[NDArray[np.uint8]]
+) -> StoredGraph:
+    """The same fp32 graph with its big weights stored in fp16, half the file.
+
+    `sample` are batches of real pixels, uint8 [N, H, W, C], on which the logits of both
+    are compared. Weights that fp16 cannot hold stay as they are.
+
+    Raises:
+        GraphError: the logits move by more than `MAX_RELATIVE_ERROR`.
+    """
+    graph = halve_weights(fp32)
+    before, after = run(fp32, sample), run(graph, sample)
+    error = float(np.abs(before - after).max())
+    if not error <= MAX_RELATIVE_ERROR * float(np.abs(before).max()):
+        raise GraphError(
+            f"fp16 storage of the weights moves a logit by {error:.3g}; "
+            f"at most {MAX_RELATIVE_ERROR:.0%} of the largest logit is accepted"
+        )
+    return StoredGraph(graph, error)
+
+
+def halve_weights(graph: bytes) -> bytes:
+    """Store big fp32 weights in fp16; whoever calls this measures what it costs."""
+    model = parse(graph)
+    for tensor in [t for t in model.graph.initializer if _fits(t)]:
+        _store(model, tensor)
+    return serialize(model)
+
+
+def _fits(tensor: TensorProto) -> bool:
+    """Whether a tensor is a float32 matrix, big, and inside fp16's range of ±65504.
+
+    Vectors are biases and the scales of int8, which must keep their precision.
+    """
+    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:  # noqa: PLR2004
+        return False
+    values = numpy_helper.to_array(tensor)
+    limit = float(np.finfo(np.float16).max)
+    return values.size >= MIN_STORED_VALUES and bool(np.abs(values).max() <= limit)
+
+
+def _store(model: ModelProto, tensor: TensorProto) -> None:
+    """Replace an initializer by its fp16 form and a Cast back, under the old name."""
+    half = numpy_helper.to_array(tensor).astype(np.float16)
+    name = tensor.name
+    stored = fresh_name(model, f"{name}_fp16")
+    tensor.CopyFrom(numpy_helper.from_array(half, stored))
+    cast = helper.make_node(
+        "Cast", [stored], [name], name=f"{stored}_cast", to=TensorProto.FLOAT
+    )
+    model.graph.node.insert(0, cast)

@@ -1,0 +1,160 @@
+"""int8 graph + images → **served or not**: the accuracy gate.
+
+An int8 graph is shipped only where it loses at most one point of accuracy on labelled
+images and makes the same decision as fp32 on 97 of 100. Where all layers in int8 fail,
+the layers that hurt most stay in fp32, more at each attempt; where that fails too, the
+bundle keeps to fp32 and the gate says why.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.manifest import Gate
+from training.graphs.graph import run
+from training.quantization.float16 import halve_weights
+from training.quantization.quantize import Measured, measure, quantize_measured
+
+MAX_ACCURACY_DROP = 0.01  # one point
+MIN_AGREEMENT = 0.97
+
+# How many of the most harmful layers stay in fp32, attempt after attempt. More than
+# eight, and little of the speed is left.
+RESCUES = (1, 2, 4, 8)
+RESCUE_IMAGES = 32  # enough to rank layers; each of them costs a run of these
+
+Pixels = NDArray[np.uint8]  # [N, H, W, C]
+Logits = NDArray[np.float32]  # [N, K]
+Decisions = NDArray[np.generic]  # class index int [N], or bool [N] or [N, K]
+Decide = Callable[[Logits], Decisions]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images whose truth is known: class index int [ΣN], or bool [ΣN] or [ΣN, K]."""
+
+    dataset: str
+    batches: Sequence[Pixels]
+    truth: Decisions
+
+
+def best_label(logits: Logits) -> Decisions:
+    """The decision of a softmax head: class index [N]."""
+    best: Decisions = np.argmax(logits, axis=1)
+    return best
+
+
+def over(thresholds: Sequence[float]) -> Decide:
+    """The decision of a sigmoid head: bool [N, K], or [N] where K is 1."""
+    # sigmoid(x) ≥ t where x ≥ log(t / (1 - t)); ±inf at the ends is meant
+    t = np.asarray(thresholds, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        least = np.log(t) - np.log1p(-t)
+
+    def decide(logits: Logits) -> Decisions:
+        decided = logits >= least
+        return decided[:, 0] if decided.shape[1] == 1 else decided
+
+    return decide
+
+
+def gated_int8(
+    fp32: bytes,
+    ranges: Iterable[Pixels],
+    *,
+    labelled: Labelled,
+    unlabelled: Sequence[Pixels] = (),
+    decide: Decide = best_label,
+) -> tuple[bytes | None, Gate]:
+    """The int8 graph with the fewest layers in fp32 that passes, or None.
+
+    Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
+    For multi-label both are shares of single decisions, image times label.
+
+    Raises:
+        GraphError: the graph does not run or has nothing to quantize.
+    """
+    measured = measure(fp32, ranges)
+    images = [*labelled.batches, *unlabelled]
+    reference = decide(run(fp32, images))
+    tried: list[tuple[float, Gate]] = []
+    for exclude in _attempts(measured, unlabelled or labelled.batches):
+        # layers that stay in fp32 would make the file large; what it costs is judged
+        int8 = halve_weights(quantize_measured(measured, exclude=exclude))
+        gate = judge(reference, decide(run(int8, images)), labelled, exclude=exclude)
+        if gate.passed:
+            return int8, gate
+        tried.append((gate.agreement - gate.accuracy_drop, gate))
+    _, best = max(tried, key=lambda attempt: attempt[0])
+    reason = f"kept to fp32 after {len(tried)} attempts; the best: {best.reason}"
+    return None, best.model_copy(update={"reason": reason})
+
+
+def judge(
+    fp32: Decisions, int8: Decisions, labelled: Labelled, *, exclude: Sequence[str]
+) -> Gate:
+    """Compare two sets of decisions, of which the first belong to `labelled`."""
+    n = len(labelled.truth)
+    drop = float(np.mean(fp32[:n] == labelled.truth))
+    drop -= float(np.mean(int8[:n] == labelled.truth))
+    # Without unlabelled images, the labelled ones must do for agreement too.
+    others = slice(n, None) if len(fp32) > n else slice(None)
+    agreement = float(np.mean(fp32[others] == int8[others]))
+    # a hair of tolerance: 0.85 - 0.84 is more than 0.01 in binary fractions
+    passed = drop <= MAX_ACCURACY_DROP + 1e-9 and agreement >= MIN_AGREEMENT - 1e-9
+    kept = f"in fp32: {', '.join(exclude)}" if exclude else "all layers in int8"
+    return Gate(
+        passed=passed,
+        dataset=labelled.dataset,
+        n=n,
+        accuracy_drop=drop,
+        agreement=agreement,
+        reason=f"{kept}; accuracy over {n} labelled images lost {100 * drop:.2f} "
+        f"points (at most 1), agreement over {len(fp32[others])} images "
+        f"{100 * agreement:.2f} % (at least {100 * MIN_AGREEMENT:.0f})",
+    )
+
+
+def change_by_class(
+    fp32: Decisions, int8: Decisions, truth: Decisions, *, classes: int
+) -> NDArray[np.float64]:
+    """int8 minus fp32 accuracy of each class [K]; NaN where no image is of it."""
+    change = np.full(classes, np.nan)
+    for k in range(classes):
+        if truth.ndim == 1:
+            chosen = truth == k
+            right = [np.mean(d[chosen] == k) for d in (fp32, int8) if chosen.any()]
+        else:
+            right = [np.mean(d[:, k] == truth[:, k]) for d in (fp32, int8)]
+        if right:
+            change[k] = right[1] - right[0]
+    return change
+
+
+def harm_by_layer(graph: Measured, images: Sequence[Pixels]) -> dict[str, float]:
+    """Layer → RMS error of the logits when that layer alone is quantized."""
+    reference = run(graph.model.SerializeToString(), images)
+    harm = {}
+    for layer in graph.layers:
+        logits = run(quantize_measured(graph, only=[layer]), images)
+        harm[layer] = float(np.sqrt(np.mean((logits - reference) ** 2)))
+    return harm
+
+
+def _attempts(graph: Measured, images: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
+    """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
+    yield ()
+    harm = harm_by_layer(graph, _some(images, RESCUE_IMAGES))
+    worst = sorted(graph.layers, key=lambda layer: -harm[layer])
+    for count in RESCUES:
+        if count < len(worst):
+            yield tuple(worst[:count])
+
+
+def _some(batches: Sequence[Pixels], images: int) -> list[Pixels]:
+    """About so many images, evenly spread over all batches."""
+    size = max(1, len(batches[0]))
+    step = max(1, len(batches) * size // images)
+    return list(batches[::step])

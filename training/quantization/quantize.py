@@ -1,0 +1,244 @@
+"""fp32 graph → **int8 graph**: static quantization with ranges from real images.
+
+QuantizeLinear/DequantizeLinear pairs (QDQ) with U8 activations and S8 weights, one
+weight scale per output channel: depthwise networks lose eight points with one scale per
+tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
+arXiv:2106.08295. The stages, each in its module:
+
+    simplify → find_ranges → insert Q/DQ → round_optimally → center_logits
+
+Whether an int8 graph is good enough to be served is decided in `gate.py` beside this.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from classifier.runtime import onnxruntime  # first: it turns the telemetry off
+
+# isort: split
+from onnxruntime.quantization import (
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+    TensorsData,
+)
+
+from training.graphs.graph import (
+    GraphError,
+    consumers,
+    name_nodes,
+    open_session,
+    parse,
+    producers,
+    run,
+    serialize,
+    sort_nodes,
+)
+from training.quantization.ranges import Ranges, find_ranges
+from training.quantization.rounding import (
+    center_logits,
+    find_layers,
+    measure_grams,
+    round_optimally,
+)
+
+# Layers that hold the arithmetic. What lies before the first of them is normalization.
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+# An explicit list, in a fixed order: the library's default is a set, whose order, and
+# with it the bytes of the graph, changes from process to process.
+QUANTIZABLE = (
+    *sorted(WEIGHTED),
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Flatten",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Sigmoid",
+    "Squeeze",
+    "Transpose",
+)
+ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
+
+# What rounding and centering look at; ranges are taken from all images.
+SOME_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An fp32 graph with all that quantizing it again and again needs to know."""
+
+    model: onnx.ModelProto
+    ranges: Ranges
+    grams: Mapping[str, NDArray[np.float64]]
+    layers: tuple[str, ...]  # names of the WEIGHTED nodes, in order of computation
+    images: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
+    mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
+
+
+def quantize_int8(
+    fp32: bytes, ranges: Iterable[NDArray[np.uint8]], *, exclude: Iterable[str] = ()
+) -> bytes:
+    """The int8 graph; `ranges` are batches of pixels, uint8 [N, H, W, C].
+
+    Nodes named in `exclude` stay in fp32. Input and outputs keep their types.
+
+    Raises:
+        GraphError: no batch, no layer to quantize, or a graph that does not run.
+    """
+    return quantize_measured(measure(fp32, ranges), exclude=exclude)
+
+
+def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
+    """Prepare a graph and run images through it, once for all attempts at quantizing.
+
+    Raises:
+        GraphError: no batch, no layer to quantize, or a graph that does not run.
+    """
+    images = list(batches)
+    some = images[:: max(1, sum(map(len, images)) // SOME_IMAGES)]
+    model = simplify(fp32)
+    layers = tuple(n.name for n in model.graph.node if n.op_type in WEIGHTED)
+    if not layers:
+        raise GraphError("the graph has no convolution or linear layer to quantize")
+    ranges = find_ranges(model, quantizable_tensors(model), images)
+    return Measured(
+        model,
+        ranges,
+        grams=measure_grams(model, find_layers(model), some),
+        layers=layers,
+        images=some,
+        mean_logits=run(fp32, some).mean(axis=0),
+    )
+
+
+def quantize_measured(
+    graph: Measured, *, exclude: Iterable[str] = (), only: Iterable[str] = ()
+) -> bytes:
+    """Quantize what was measured: all layers but `exclude`, or none but `only`."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    ranges = {
+        name: (np.array([low], np.float32), np.array([high], np.float32))
+        for name, (low, high) in graph.ranges.items()
+    }
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=with_activations(model, only),
+        nodes_to_exclude=[*exclude, *normalization_nodes(model)],
+        op_types_to_quantize=QUANTIZABLE,
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    keep_logits_exact(quantizer.model.model)
+    del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
+    sort_nodes(quantizer.model.model)
+    int8 = serialize(quantizer.model.model)
+    int8 = round_optimally(graph.model, int8, graph.grams)
+    return center_logits(int8, run(int8, graph.images).mean(axis=0) - graph.mean_logits)
+
+
+def simplify(fp32: bytes) -> onnx.ModelProto:
+    """Fold constants and batch norms, infer shapes, name each node.
+
+    ONNX Runtime's basic optimizations are portable: plain ONNX in, plain ONNX out.
+    """
+    with tempfile.TemporaryDirectory(prefix="linnaeus-simplify-") as folder:
+        path = Path(folder) / "simplified.onnx"
+        basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        open_session(fp32, level=basic, save_to=path)
+        model = parse(path.read_bytes())
+    used = {node.domain for node in model.graph.node} | {""}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    name_nodes(model)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def keep_logits_exact(model: onnx.ModelProto) -> None:
+    """Take the last Q/DQ pair off: logits of 256 levels would tie, and save nothing.
+
+    The layer before then accumulates its 8-bit products straight into float32.
+    """
+    made_by = producers(model)
+    dequantize = made_by[model.graph.output[0].name]
+    if dequantize.op_type != "DequantizeLinear":
+        return
+    quantize = made_by[dequantize.input[0]]
+    layer = made_by[quantize.input[0]]
+    layer.output[0] = dequantize.output[0]
+    model.graph.node.remove(dequantize)
+    model.graph.node.remove(quantize)
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [t for t in model.graph.initializer if t.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def normalization_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that no weighted layer feeds: layout, mean and std.
+
+    Rounding them to 8 bits would lose what the pixels say before anything is learned
+    from them, and saves nothing.
+    """
+    made_by = producers(model)
+    learned: set[str] = set()  # tensors downstream of a weighted layer
+    names = []
+    for node in model.graph.node:  # in order of computation, as ONNX demands
+        inputs = [name for name in node.input if name in made_by]
+        if node.op_type in WEIGHTED or any(name in learned for name in inputs):
+            learned.update(node.output)
+        else:
+            names.append(node.name)
+    return names
+
+
+def with_activations(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
+    """Layers and the activation functions behind them, which become one in int8."""
+    wanted = set(names)
+    read_by = consumers(model)
+    behind = [
+        reader.name
+        for node in model.graph.node
+        if node.name in wanted
+        for reader in read_by.get(node.output[0], ())
+        if reader.op_type in ACTIVATIONS
+    ]
+    return [*sorted(wanted), *behind]
+
+
+def quantizable_tensors(model: onnx.ModelProto) -> Sequence[str]:
+    """The float tensors [N, …] that quantization may touch."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    infos = [*model.graph.value_info, *model.graph.output]
+    floats = {
+        info.name
+        for info in infos
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    touched = (
+        name
+        for node in model.graph.node
+        if node.op_type in QUANTIZABLE
+        for name in [*node.input, *node.output]
+    )
+    return [n for n in dict.fromkeys(touched) if n in floats and n not in constants]

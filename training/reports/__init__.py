@@ -1,0 +1,8 @@
+"""figures → **what people read**: cards, pages, plots and sheets of mistakes.
+
+evaluation_files  evaluation → JSON with its circumstances, plots, a table
+plots             evaluation → pictures
+mistakes          evaluation → the worst mistakes on one sheet
+card              manifest + evaluations → card.md
+report            run or bundle → one HTML page
+"""

@@ -1,0 +1,140 @@
+"""manifest + evaluations → **card.md**: what a person should know before using it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from classifier.manifest import Manifest, Precision, Task
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.metrics import average_precisions, confusable_pairs
+
+CAPTIONS = {
+    "confusion.png": "Confusion matrix: rows are the truth, columns the answer.",
+    "mistakes.jpg": "The worst mistakes: wrong answers with the highest scores.",
+    "precision-recall.png": "Precision and recall; dots are the thresholds in use.",
+    "reliability.png": "Reliability: share of right answers against score.",
+    "risk-coverage.png": "Risk and coverage when the least sure answers are withheld.",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is written from."""
+
+    manifest: Manifest
+    evaluations: Mapping[Precision, Evaluation]
+    remarks: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+
+def write_card(facts: CardFacts) -> str:
+    """The whole card, Markdown."""
+    manifest = facts.manifest
+    sections = [
+        [f"# {manifest.name}, version {manifest.version}", "", manifest.description],
+        list(_task(manifest)),
+        list(_figures(facts)),
+        list(_classes(facts)),
+        list(_confusions(facts)),
+        list(_pictures(facts)),
+        list(_origin(facts)),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _task(manifest: Manifest) -> Iterator[str]:
+    spec, rules = manifest.preprocess, manifest.postprocess
+    yield "## What it answers"
+    yield ""
+    names = ", ".join(label.name for label in manifest.labels[:50])
+    yield f"Task: {manifest.task}. Labels: {names}."
+    yield (
+        f"Reads {spec.width}x{spec.height} {spec.color} pixels ({spec.resize}). "
+        f"Temperature {rules.temperature:.3f}, fitted on validation."
+    )
+    if rules.thresholds is not None:
+        decided = manifest.labels[-len(rules.thresholds) :]
+        pairs = zip([label.name for label in decided], rules.thresholds, strict=True)
+        yield "Thresholds: " + ", ".join(f"{n} {t:.3f}" for n, t in pairs) + "."
+    if rules.abstain_threshold is not None:
+        yield f"Gives no answer under a score of {rules.abstain_threshold:.3f}."
+
+
+def _figures(facts: CardFacts) -> Iterator[str]:
+    first = next(iter(facts.evaluations.values()))
+    yield f"## Measured on {first.n} images ({first.dataset}, {first.split})"
+    yield ""
+    yield "| figure | " + " | ".join(facts.evaluations) + " | 95 % interval (fp32) |"
+    yield "| --- |" + " ---: |" * (len(facts.evaluations) + 1)
+    reference = facts.evaluations.get(Precision.FP32, first)
+    for name in sorted(first.metrics):
+        cells = [f"{e.metrics.get(name, 0):.4f}" for e in facts.evaluations.values()]
+        low, high = reference.intervals.get(name, (None, None))
+        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        yield f"| {name} | {' | '.join(cells)} | {interval} |"
+    for variant in facts.manifest.graphs:
+        if variant.gate is not None:
+            yield ""
+            yield f"Gate of {variant.precision}: {variant.gate.reason}."
+
+
+def _classes(facts: CardFacts) -> Iterator[str]:
+    """A row a class; what int8 changes for each stands in the last column."""
+    reference = facts.evaluations[Precision.FP32]
+    small = facts.evaluations.get(Precision.INT8)
+    multi = facts.manifest.task is Task.MULTILABEL
+    precisions = average_precisions(reference.scores, reference.truth) if multi else []
+    yield "## By class"
+    yield ""
+    head = ["label", "images", "precision", "recall", "F1"]
+    head += ["average precision"] * multi + ["int8 recall, change"] * (
+        small is not None
+    )
+    yield "| " + " | ".join(head) + " |"
+    yield "| --- |" + " ---: |" * (len(head) - 1)
+    for k, row in enumerate(reference.rows):
+        numbers = (row.precision, row.recall, row.f1)
+        cells = [reference.labels[k], str(row.n), *(f"{v:.3f}" for v in numbers)]
+        if multi:
+            value = precisions[k]
+            cells.append("" if value is None else f"{value:.3f}")
+        if small is not None:
+            cells.append(f"{small.rows[k].recall - row.recall:+.3f}")
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _confusions(facts: CardFacts) -> Iterator[str]:
+    reference = facts.evaluations[Precision.FP32]
+    if reference.thresholds is not None:
+        return
+    pairs = confusable_pairs(reference.scores, reference.truth)
+    if not pairs:
+        return
+    labels = facts.manifest.labels
+    yield "## Most often mixed up"
+    yield ""
+    for pair in pairs:
+        a, b = labels[pair.a], labels[pair.b]
+        within = " (same group)" if a.group and a.group == b.group else ""
+        yield (
+            f"- {a.name} and {b.name}{within}: {pair.a_as_b} called {b.name}, "
+            f"{pair.b_as_a} called {a.name}; {100 * pair.share:.1f} % of both"
+        )
+
+
+def _pictures(facts: CardFacts) -> Iterator[str]:
+    for name in facts.pictures:
+        yield f"![{CAPTIONS[name]}]({name})"
+        yield ""
+
+
+def _origin(facts: CardFacts) -> Iterator[str]:
+    origin = facts.manifest.provenance
+    yield "## Where it comes from"
+    yield ""
+    yield f"- Made by: `{origin.command}`"
+    yield f"- Data: {origin.source}"
+    yield f"- Licence: {origin.license}"
+    yield f"- Hardware: {origin.hardware}; {origin.seconds:.0f} s of training"
+    yield f"- Commit: {origin.commit or 'none'}; created {origin.created}"
+    for remark in facts.remarks:
+        yield f"- {remark}"

@@ -1,0 +1,70 @@
+"""evaluation → **files and a table**: JSON with its circumstances, plots, a sheet."""
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from classifier import Classifier
+from training.data.dataset import Split
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.metrics import confusable_pairs
+from training.provenance import circumstances, write_results
+from training.reports.mistakes import draw_sheet, worst_mistakes
+from training.reports.plots import draw_all
+
+EVALUATION = "evaluation.json"
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    classifier: Classifier,
+    split: Split,
+    folder: Path | None,
+    *,
+    command: list[str],
+    results: Path | None = None,
+) -> None:
+    """`evaluation.json`, the plots and the worst mistakes into `folder`; or the
+    figures alone into the file `results`.
+    """
+    manifest = classifier.manifest
+    facts = evaluation.as_json() | {
+        "bundle": f"{manifest.name}/{manifest.version}",
+        "precision": str(classifier.variant.precision),
+        "graph_sha256": classifier.variant.sha256,
+        "data_sha256": split.sha256(),
+        **circumstances(shlex.join(["linnaeus", *command])),
+    }
+    if evaluation.thresholds is None:
+        names = evaluation.labels
+        facts["confusable_pairs"] = [
+            {"labels": [names[p.a], names[p.b]], "counts": [p.a_as_b, p.b_as_a]}
+            for p in confusable_pairs(evaluation.scores, evaluation.truth)
+        ]
+    if results is not None:
+        write_results(results, facts)
+    if folder is None:
+        return
+    write_results(folder / EVALUATION, facts)
+    for name, picture in draw_all(evaluation).items():
+        (folder / name).write_bytes(picture)
+    spec = manifest.preprocess
+    sheet = draw_sheet(worst_mistakes(evaluation), split, spec)
+    if sheet is not None:
+        (folder / "mistakes.jpg").write_bytes(sheet)
+
+
+def print_table(evaluation: Evaluation) -> None:
+    """The figures, with their intervals, to the terminal."""
+    table = Table(
+        title=f"{evaluation.dataset}, {evaluation.split}: {evaluation.n} images"
+    )
+    for column in ("figure", "value", "95 % interval"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, value in sorted(evaluation.metrics.items()):
+        low, high = evaluation.intervals.get(name, (None, None))
+        interval = "" if low is None else f"{low:.4f} to {high:.4f}"
+        table.add_row(name, f"{value:.4f}", interval)
+    Console().print(table)

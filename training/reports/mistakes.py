@@ -1,0 +1,85 @@
+"""evaluation → **picture sheet** of the worst mistakes: what no number tells.
+
+Wrong answers given with the highest scores come first. Half of what is found there is
+usually a wrong label in the data.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from classifier.manifest import PreprocessSpec
+from training.data.dataset import Split, decode_sample
+from training.evaluation.evaluate import Evaluation
+
+TILE, CAPTION, COLUMNS = 160, 28, 6  # pixels, pixels, tiles a row
+MOST = 24
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer; `score` is how sure it was."""
+
+    index: int
+    truth: str
+    answer: str
+    score: float
+
+
+def worst_mistakes(evaluation: Evaluation, limit: int = MOST) -> list[Mistake]:
+    """Wrong answers, the surest first; for multi-label a wrong yes or no each."""
+    labels = evaluation.labels
+    if evaluation.thresholds is None:
+        wrong = np.flatnonzero(evaluation.predicted != evaluation.truth)
+        found = [
+            Mistake(
+                int(i),
+                labels[evaluation.truth[i]],
+                labels[evaluation.predicted[i]],
+                float(evaluation.scores[i].max()),
+            )
+            for i in wrong
+        ]
+    else:
+        found = _wrong_decisions(evaluation)
+    return sorted(found, key=lambda mistake: -mistake.score)[:limit]
+
+
+def _wrong_decisions(evaluation: Evaluation) -> list[Mistake]:
+    truth = evaluation.truth.reshape(evaluation.n, -1)
+    decided = evaluation.predicted.reshape(evaluation.n, -1)
+    found = []
+    for i, k in np.argwhere(truth != decided):
+        name, score = evaluation.labels[k], float(evaluation.scores[i, k])
+        yes, no = name, f"not {name}"
+        answer, correct = (no, yes) if truth[i, k] else (yes, no)
+        sureness = 1 - score if truth[i, k] else score
+        found.append(Mistake(int(i), correct, answer, sureness))
+    return found
+
+
+def draw_sheet(
+    mistakes: list[Mistake], split: Split, spec: PreprocessSpec
+) -> bytes | None:
+    """A JPEG of the images as the network sees them; None without a mistake."""
+    if not mistakes:
+        return None
+    columns = min(COLUMNS, len(mistakes))
+    rows = -(-len(mistakes) // columns)
+    sheet = Image.new("RGB", (columns * TILE, rows * (TILE + CAPTION)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, mistake in enumerate(mistakes):
+        left, top = place % columns * TILE, place // columns * (TILE + CAPTION)
+        pixels = decode_sample(split.samples, mistake.index, spec)
+        image = Image.fromarray(pixels.squeeze()).convert("RGB")
+        image.thumbnail((TILE - 4, TILE - 4))
+        sheet.paste(image, (left + 2, top + 2))
+        draw.text((left + 4, top + TILE), mistake.answer[:26], fill="#c8553d")
+        truth = f"is {mistake.truth} ({mistake.score:.2f})"
+        draw.text((left + 4, top + TILE + 12), truth[:26], fill="#1f3b57")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,130 @@
+"""evaluation → **pictures**: PNG bytes for cards and reports, no display needed."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import (  # type: ignore[import-untyped]
+    average_precision_score,
+    precision_recall_curve,
+)
+
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.metrics import confusion_matrix
+from training.evaluation.reliability import equal_width_bins
+
+DOTS_PER_INCH = 100
+INK, ACCENT, GRAY = "#1f3b57", "#c8553d", "#9aa5b1"
+MOST_CLASSES = 40  # a larger confusion matrix cannot be read
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG without a date in it, so that equal figures are equal bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"savefig.bbox": "tight"}):
+        figure.savefig(
+            buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}
+        )
+    return buffer.getvalue()
+
+
+def draw_all(evaluation: Evaluation) -> dict[str, bytes]:
+    """Every plot that makes sense for the task, by file name."""
+    plots = {"reliability.png": reliability_diagram(evaluation)}
+    if evaluation.thresholds is None:
+        plots["risk-coverage.png"] = risk_coverage_plot(evaluation)
+        if len(evaluation.labels) <= MOST_CLASSES:
+            plots["confusion.png"] = confusion_plot(evaluation)
+    else:
+        plots["precision-recall.png"] = precision_recall_plot(evaluation)
+        if evaluation.truth.ndim == 1:
+            plots["confusion.png"] = confusion_plot(evaluation)
+    return plots
+
+
+def confusion_plot(evaluation: Evaluation) -> bytes:
+    """Rows are the truth, columns the answer; a color is a share of its row."""
+    names = evaluation.labels
+    if len(names) == 1:
+        names = (f"not {names[0]}", names[0])
+    counts = confusion_matrix(
+        evaluation.predicted.astype(int),
+        evaluation.truth.astype(int),
+        classes=len(names),
+    )
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = 2.2 + 0.42 * len(names)
+    figure = Figure(figsize=(side, side))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90)
+    axes.set_yticks(ticks, names)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    for row, column in np.argwhere(counts):
+        dark = shares[row, column] > 0.5  # noqa: PLR2004 - half of the color scale
+        axes.text(
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else INK,
+        )
+    return png(figure)
+
+
+def reliability_diagram(evaluation: Evaluation) -> bytes:
+    """Share of right answers against score; on the diagonal it means what it says."""
+    bins = equal_width_bins(*evaluation.answer_scores)
+    figure = Figure(figsize=(4, 4))
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    widths = [b.high - b.low for b in bins]
+    lows = [b.low for b in bins]
+    top.bar(lows, [b.share_correct for b in bins], widths, align="edge", color=INK)
+    top.plot([0, 1], [0, 1], color=ACCENT, linewidth=1)
+    top.set_ylabel("share right")
+    bottom.bar(lows, [b.n for b in bins], widths, align="edge", color=GRAY)
+    bottom.set_yscale("log")
+    bottom.set_ylabel("answers")
+    bottom.set_xlabel("score")
+    return png(figure)
+
+
+def precision_recall_plot(evaluation: Evaluation) -> bytes:
+    """A curve a label, its average precision, and the point of the threshold."""
+    truth = evaluation.truth.reshape(evaluation.n, -1)
+    figure = Figure(figsize=(5, 4))
+    axes = figure.subplots()
+    for k, name in enumerate(evaluation.labels):
+        if not truth[:, k].any():
+            continue
+        scores = evaluation.scores[:, k]
+        precision, recall, _ = precision_recall_curve(truth[:, k], scores)
+        area = average_precision_score(truth[:, k], scores)
+        (line,) = axes.step(recall, precision, where="post", label=f"{name} {area:.3f}")
+        row = evaluation.rows[k]
+        axes.plot(row.recall, row.precision, "o", color=line.get_color())
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_ylim(0, 1.02)
+    axes.legend(title="average precision", fontsize=8)
+    return png(figure)
+
+
+def risk_coverage_plot(evaluation: Evaluation) -> bytes:
+    """Error rate of the answers that remain when the least sure are withheld."""
+    curve = evaluation.curve
+    figure = Figure(figsize=(5, 3.5))
+    axes = figure.subplots()
+    if curve is not None:
+        axes.plot(curve.coverage, curve.risk, color=INK)
+        axes.fill_between(curve.coverage, curve.risk, color=INK, alpha=0.15)
+        axes.set_title(f"area under the curve {curve.aurc:.4f}", fontsize=9)
+    axes.set_xlabel("coverage: share of images answered")
+    axes.set_ylabel("risk: share of answers wrong")
+    axes.set_ylim(bottom=0)
+    return png(figure)

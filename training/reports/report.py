@@ -1,0 +1,209 @@
+"""run or bundle → **one HTML page** that needs no other file and no network."""
+
+import base64
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from classifier.bundle import MANIFEST, list_versions, load_bundle
+from classifier.manifest import Manifest
+from training.errors import DataError
+from training.reports.card import CAPTIONS
+
+TEMPLATE = "report.html"
+KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+LOG, EVALUATION, TRANSFER = "log.csv", "evaluation.json", "transfer.json"
+FIGURES = {"curves.png": "Loss and validation score over the training.", **CAPTIONS}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page."""
+
+    caption: str
+    url: str  # data:…
+
+
+def write_report(path: Path, target: Path) -> None:
+    """Write the page about `path`, a run's, an evaluation's or a bundle's folder.
+
+    Raises:
+        DataError: there is nothing to report on.
+    """
+    page = render(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(target)
+
+
+def render(path: Path) -> str:
+    """The page as text. All that comes from files is escaped."""
+    is_bundle = (path / MANIFEST).is_file() or bool(list_versions(path))
+    facts = bundle_facts(path) if is_bundle else run_facts(path)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(**facts)
+
+
+def bundle_facts(path: Path) -> dict[str, Any]:
+    """What the page says of a bundle."""
+    bundle = load_bundle(path)
+    manifest = bundle.manifest
+    return {
+        "title": f"{manifest.name}, version {manifest.version}",
+        "lead": manifest.description,
+        "tables": [labels_table(manifest), *graph_tables(manifest)],
+        "pictures": pictures(bundle.folder),
+        "details": json.loads(manifest.provenance.model_dump_json()),
+    }
+
+
+def labels_table(manifest: Manifest) -> dict[str, Any]:
+    """Labels with their groups and thresholds."""
+    rules = manifest.postprocess
+    shown = manifest.labels[-len(rules.thresholds) :] if rules.thresholds else ()
+    threshold = dict(
+        zip((label.id for label in shown), rules.thresholds or (), strict=True)
+    )
+    rows = [
+        [label.name, label.group or "", f"{threshold[label.id]:.3f}"]
+        if label.id in threshold
+        else [label.name, label.group or "", ""]
+        for label in manifest.labels
+    ]
+    return {
+        "title": f"Labels ({manifest.task})",
+        "head": ["label", "group", "threshold"],
+        "rows": rows,
+    }
+
+
+def graph_tables(manifest: Manifest) -> list[dict[str, Any]]:
+    """A table of figures for each data set that the graphs were measured on."""
+    measured = {
+        (m.dataset, m.split, m.n) for graph in manifest.graphs for m in graph.metrics
+    }
+    tables = []
+    for dataset, split, n in sorted(measured):
+        columns = {
+            str(graph.precision): m.values
+            for graph in manifest.graphs
+            for m in graph.metrics
+            if (m.dataset, m.split, m.n) == (dataset, split, n)
+        }
+        names = sorted({name for values in columns.values() for name in values})
+        rows = [
+            [name, *(f"{v[name]:.4f}" if name in v else "" for v in columns.values())]
+            for name in names
+        ]
+        title = f"Measured on {n} images ({dataset}, {split})"
+        tables.append({"title": title, "head": ["figure", *columns], "rows": rows})
+    gates = [
+        [
+            str(graph.precision),
+            "passed" if graph.gate.passed else "failed",
+            graph.gate.reason,
+        ]
+        for graph in manifest.graphs
+        if graph.gate is not None
+    ]
+    if gates:
+        head = ["graph", "gate", "why"]
+        tables.append({"title": "Gates of smaller graphs", "head": head, "rows": gates})
+    return tables
+
+
+def run_facts(path: Path) -> dict[str, Any]:
+    """What the page says of a run or of an evaluation.
+
+    Raises:
+        DataError: the folder holds neither.
+    """
+    tables, details = [], {}
+    if (path / TRANSFER).is_file():
+        tables.append(transfer_table(read_json(path / TRANSFER)))
+    if (path / EVALUATION).is_file():
+        found = read_json(path / EVALUATION)
+        tables.append(evaluation_table(found))
+        kept = ("bundle", "precision", "command", "commit", "machine", "measured")
+        details = {key: found.get(key) for key in kept}
+    if (path / LOG).is_file():
+        tables.append(log_table(path / LOG))
+    if not tables:
+        raise DataError(
+            f"{path} is neither a run ({LOG}), an evaluation ({EVALUATION}) nor a "
+            f"bundle ({MANIFEST})"
+        )
+    return {
+        "title": path.resolve().name,
+        "lead": "",
+        "tables": tables,
+        "pictures": pictures(path),
+        "details": details,
+    }
+
+
+def transfer_table(record: dict[str, Any]) -> dict[str, Any]:
+    """Probe and fine-tuning side by side; the one that was kept is named."""
+    names = list(record["probe"])
+    stages = [("probe", record["probe"]), ("fine-tuned", record["finetuned"])]
+    rows = [
+        [stage, *(f"{scores[name]:.4f}" for name in names)]
+        for stage, scores in stages
+        if scores is not None
+    ]
+    title = f"Transfer, on validation (kept: {record['kept']})"
+    return {"title": title, "head": ["stage", *names], "rows": rows}
+
+
+def evaluation_table(found: dict[str, Any]) -> dict[str, Any]:
+    """Figures with their intervals."""
+    rows = []
+    for name, value in sorted(found["metrics"].items()):
+        ends = found["intervals_95"].get(name)
+        interval = "" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
+        rows.append([name, f"{value:.4f}", interval])
+    title = f"Measured on {found['n']} images ({found['dataset']}, {found['split']})"
+    return {"title": title, "head": ["figure", "value", "95 % interval"], "rows": rows}
+
+
+def log_table(path: Path) -> dict[str, Any]:
+    """The epochs."""
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return {"title": "Epochs", "head": head, "rows": rows}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object. Raises DataError naming the file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is not a JSON object")
+    return found
+
+
+def pictures(folder: Path) -> list[Picture]:
+    """The known plots of a folder, as data URLs."""
+    return [
+        Picture(caption, data_url(folder / name))
+        for name, caption in FIGURES.items()
+        if (folder / name).is_file()
+    ]
+
+
+def data_url(path: Path) -> str:
+    """The file inside a URL."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f"data:{KINDS[path.suffix]};base64,{content}"

@@ -1,0 +1,56 @@
+"""validation logits → **temperature**: the one number that makes scores honest.
+
+Guo et al. 2017 (arXiv:1706.04599): divide all logits by T, chosen to minimize the
+negative log-likelihood on validation images. The order of the labels, and so accuracy,
+is unchanged. Fitted on validation only: on train it would learn the network's
+overconfidence by heart.
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import (  # type: ignore[import-untyped]
+    log_expit,
+    log_softmax,
+)
+
+from training.evaluation.metrics import Booleans, Floats, Integers
+
+# Outside these a fit has run away: 0.05 would make any answer certain, 20 none.
+COLDEST, HOTTEST = 0.05, 20.0
+
+
+def softmax_nll(logits: Floats, truth: Integers, temperature: float) -> float:
+    """Mean negative log-likelihood in nats; logits [N, K], truth int [N]."""
+    scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return float(-scaled[np.arange(len(truth)), truth].mean())
+
+
+def sigmoid_nll(logits: Floats, truth: Booleans, temperature: float) -> float:
+    """Mean negative log-likelihood in nats of yes/no answers; both [N, K]."""
+    scaled = logits.astype(np.float64) / temperature
+    return float(-np.where(truth, log_expit(scaled), log_expit(-scaled)).mean())
+
+
+def fit_temperature(logits: Floats, truth: Integers | Booleans) -> float:
+    """The temperature of least validation NLL, within 0.05 … 20.
+
+    Class indices [N] mean softmax, booleans [N, K] sigmoid. The NLL is convex in 1/T,
+    so a bounded search over log T finds the one minimum. A set without a single mistake
+    has none (colder is always better): there 1.0 is kept.
+    """
+
+    def nll(log_temperature: float) -> float:
+        temperature = float(np.exp(log_temperature))
+        if truth.dtype == np.bool_:
+            return sigmoid_nll(logits, truth.astype(bool), temperature)
+        return softmax_nll(logits, truth.astype(int), temperature)
+
+    found = minimize_scalar(
+        nll,
+        bounds=(np.log(COLDEST), np.log(HOTTEST)),
+        method="bounded",
+    )
+    temperature = float(np.exp(found.x))
+    # without mistakes the NLL only falls towards the cold end, where it underflows to 0
+    ran_away = nll(np.log(COLDEST)) <= found.fun
+    return 1.0 if ran_away else round(temperature, 6)

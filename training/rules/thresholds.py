@@ -1,0 +1,98 @@
+"""validation probabilities → **thresholds**: from which score a label counts.
+
+Chosen on validation images, never on test. A threshold always lies halfway between two
+neighbouring scores, so that rounding in another precision does not flip the images that
+it was chosen from.
+"""
+
+import numpy as np
+from sklearn.metrics import (  # type: ignore[import-untyped]
+    precision_recall_curve,
+)
+from sklearn.model_selection import KFold  # type: ignore[import-untyped]
+
+from training.evaluation.metrics import Booleans, Floats
+
+RARE = 20  # with fewer positives than this a label's own best threshold is mostly noise
+
+
+def _between(scores: Floats, threshold: float) -> float:
+    """Halfway from `threshold`, which is a score, to the next lower score (or to 0)."""
+    lower = scores[scores < threshold]
+    below = float(lower.max()) if len(lower) else 0.0
+    return (float(threshold) + below) / 2
+
+
+def by_cost(
+    positive: Floats, truth: Booleans, *, false_positive: float, false_negative: float
+) -> float:
+    """The threshold of least total cost; positive [N] are scores, truth bool [N]."""
+    candidates = np.unique(np.append(positive, np.nextafter(1.0, 2.0)))
+    ordered = np.sort(positive[truth]), np.sort(positive[~truth])
+    missed = np.searchsorted(ordered[0], candidates)  # positives under each candidate
+    alarms = len(ordered[1]) - np.searchsorted(ordered[1], candidates)
+    cost = false_negative * missed + false_positive * alarms
+    best = np.flatnonzero(cost == cost.min())
+    # Among equals the middle one is farthest from either mistake.
+    chosen = float(candidates[best[len(best) // 2]])
+    return min(1.0, _between(positive, chosen))
+
+
+def by_recall(positive: Floats, truth: Booleans, *, recall: float) -> float:
+    """The highest threshold that still finds this share of the positives.
+
+    Raises ValueError when there is no positive to find.
+    """
+    found = np.sort(positive[truth])[::-1]
+    if not len(found):
+        raise ValueError(
+            "a wanted recall needs validation images of the positive label"
+        )
+    needed = max(1, int(np.ceil(recall * len(found) - 1e-9)))
+    return _between(positive, float(found[needed - 1]))
+
+
+def by_f1(positive: Floats, truth: Booleans) -> float:
+    """The threshold of the best F1; 0.5 when the label never occurs."""
+    if not truth.any():
+        return 0.5
+    precision, recall, candidates = precision_recall_curve(truth, positive)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return _between(positive, float(candidates[f1[:-1].argmax()]))
+
+
+def per_label_f1(
+    probabilities: Floats, truth: Booleans, *, folds: int = 5, seed: int = 0
+) -> list[float]:
+    """One F1 threshold a label [K]: median over folds, rare labels shrunk.
+
+    Each fold's threshold comes from the other folds' images; their median is steadier
+    than one fit to all. A label with n positives keeps n / (n + 20) of its own
+    threshold; the rest comes from the threshold that is best for all labels at once.
+    """
+    shared = by_f1(probabilities.ravel(), truth.ravel())
+    folds = min(folds, len(truth))
+    if folds == 1:
+        return [shared] * truth.shape[1]
+    splits = list(KFold(folds, shuffle=True, random_state=seed).split(truth))
+    chosen = []
+    for k in range(truth.shape[1]):
+        own = [by_f1(probabilities[rest, k], truth[rest, k]) for rest, _ in splits]
+        n = int(truth[:, k].sum())
+        weight = n / (n + RARE)
+        chosen.append(weight * float(np.median(own)) + (1 - weight) * shared)
+    return chosen
+
+
+def out_of_fold_f1(
+    probabilities: Floats, truth: Booleans, *, folds: int = 5, seed: int = 0
+) -> float:
+    """Macro F1 with each fold decided by thresholds that never saw it."""
+    decided = np.zeros_like(truth)
+    splitter = KFold(min(folds, len(truth)), shuffle=True, random_state=seed)
+    for rest, held_out in splitter.split(truth):
+        chosen = per_label_f1(probabilities[rest], truth[rest], folds=folds, seed=seed)
+        decided[held_out] = probabilities[held_out] >= np.asarray(chosen)
+    hits = (decided & truth).sum(axis=0)
+    named = decided.sum(axis=0) + truth.sum(axis=0)
+    return float(np.mean(2 * hits / np.maximum(named, 1)))

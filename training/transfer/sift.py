@@ -1,0 +1,58 @@
+"""photos + ImageNet network → **photos with a dog** that nobody labelled.
+
+    python -m training.transfer.sift ../shared/data/voc2007-multilabel.tar
+
+Pascal VOC's dogs are not among the five labels of that data set, so a dog can stand
+beside a person or a cat without a word. As negatives of a dog detector such photos
+would teach it to overlook dogs. The list in `configs/dog.toml` was made by this command
+and looked through on a contact sheet. Leaving out a few photos too many costs little.
+"""
+
+import sys
+from pathlib import Path, PurePath
+
+import numpy as np
+
+from classifier.manifest import PreprocessSpec
+from classifier.session import Session
+from training.data import load_dataset
+from training.graphs.export import export_graph
+from training.pretrained.backbone import MEAN, STD, load_backbone
+
+SIDE = 288
+DOGS = slice(151, 269)  # the 118 breeds among ImageNet's 1000 classes
+BATCH = 16
+
+# Summed score of all breeds from which a photo is left out. The network takes many cats
+# for dogs (their postures are alike), so a photo with a labelled cat needs more.
+LEAST, LEAST_WITH_CAT = 0.10, 0.25
+
+
+def dog_photos(path: Path) -> list[str]:
+    """File names of the photos of a data set that probably show a dog."""
+    spec = PreprocessSpec(
+        height=SIDE, width=SIDE, color="rgb", resize="squash", short_side=None,
+        interpolation="bicubic", background=(255, 255, 255),
+    )  # fmt: skip
+    network = load_backbone("efficientnet_lite0")
+    graph = export_graph(network, shape=spec.shape, mean=MEAN, std=STD, classes=1000)
+    session = Session.load(graph)
+    dataset = load_dataset(path, multi_label=True)
+    found = []
+    for part in dataset.parts.values():
+        pixels = part.pixels(spec)  # uint8 [N, H, W, C]
+        pieces = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+        logits = np.concatenate([session.run(piece) for piece in pieces])
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores = scores[:, DOGS].sum(axis=1) / scores.sum(axis=1)  # float32 [N]
+        cat = part.labels[:, dataset.label_names.index("cat")].astype(bool)
+        doubtful = scores >= np.where(cat, LEAST_WITH_CAT, LEAST)
+        chosen = np.flatnonzero(doubtful).tolist()
+        names = [PurePath(part.samples.name(i)).name for i in chosen]
+        found += names
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    names = dog_photos(Path(sys.argv[1]))
+    sys.stdout.write("\n".join(names) + "\n")

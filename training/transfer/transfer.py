@@ -1,0 +1,201 @@
+"""pretrained network + few images → **your classifier**: probe, fine-tune, choose.
+
+First a linear probe on cached features, in seconds. Then fine-tuning from the probe's
+head with frozen batch-norm statistics and rates that fall towards the first layers
+(Kumar et al., arXiv:2202.10054; Kornblith et al., arXiv:1805.08974). The one that is
+better on validation is kept, and both are reported.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training.configs.config import Config, OptimizerConfig
+from training.configs.task_sections import TransferConfig
+from training.data import Splits
+from training.data.batches import Order, open_batches
+from training.errors import ConfigError
+from training.loop.arithmetic import normalize, to_images
+from training.loop.budget import Plan
+from training.loop.loop import Outcome, Room, fit
+from training.loop.validation import Validation
+from training.networks import Network
+from training.objectives.objective import Objective, Scores
+from training.pretrained.backbone import load_backbone
+from training.transfer.features import FeatureCache, embedding_graph
+from training.transfer.frozen_norm import folded_norms
+from training.transfer.probe import Probe, fit_probe
+
+RECORD = "transfer.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How the two stages compare; `kept` is "probe" or "finetuned"."""
+
+    probe: Scores  # on validation
+    probe_folds: Scores  # on train images held out in turn
+    probe_decay: float
+    finetuned: Scores | None  # on validation; None where it was not wanted
+    kept: str
+
+
+def transfer(
+    config: Config, splits: Splits, objective: Objective, *, room: Room, cache: Path
+) -> tuple[Network, Outcome]:
+    """Both stages; killed in between it goes on from cached features and checkpoint.
+
+    `cache` is a folder for features. Leaves `transfer.json` in the run's folder.
+
+    Raises:
+        ConfigError: there are no validation images to choose by.
+    """
+    if not len(splits.validation):
+        raise ConfigError("[transfer] chooses by validation; data.validation is 0")
+    wanted = config.transfer or TransferConfig()
+    torch.manual_seed(config.seed)
+    network = load_backbone(config.network.name)
+    probe, scores = run_probe(network, config, splits, objective, cache)
+    probe.into(network.replace_head(objective.logits))
+    record = Record(scores, probe.cross_validation, probe.decay, None, "probe")
+    outcome = Outcome(Plan(0, 1, "fp32", {}), 0, 0.0, scores)
+    if wanted.finetune:
+        write_record(record, room.folder)  # the probe alone, while the rest runs
+        probed = {name: value.clone() for name, value in network.state_dict().items()}
+        outcome = finetune(network, config, splits, objective, room)
+        kept = "finetuned" if better(outcome.scores, scores) else "probe"
+        record = replace(record, finetuned=outcome.scores, kept=kept)
+        if kept == "probe":
+            network.load_state_dict(probed)
+            outcome = replace(outcome, scores=scores)
+    write_record(record, room.folder)
+    return network, outcome
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """For the report and the card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n")
+
+
+def better(one: Scores, other: Scores) -> bool:
+    """By the first score; among equals by the lower loss."""
+    name = next(iter(one))
+    if one[name] != other[name]:
+        return one[name] > other[name]
+    return one.get("loss", 0.0) < other.get("loss", 0.0)
+
+
+def run_probe(
+    network: Network, config: Config, splits: Splits, objective: Objective, cache: Path
+) -> tuple[Probe, Scores]:
+    """The probe and its scores on validation."""
+    wanted = config.transfer or TransferConfig()
+    store = FeatureCache(embedding_graph(network, config.data), config.data, cache)
+    features = store.features(
+        splits.train,
+        crops=wanted.crops,
+        smallest=wanted.smallest_crop,
+        seed=config.seed,
+    )
+    probe = fit_probe(
+        features,
+        splits.train.labels,
+        objective,
+        decays=wanted.probe_decays,
+        seed=config.seed,
+    )
+    seen = store.features(
+        splits.validation, crops=-1, smallest=wanted.smallest_crop, seed=config.seed
+    )
+    logits, labels = probe.logits(seen[0]), torch.tensor(splits.validation.labels)
+    loss = objective.loss(logits, objective.truth(labels)).item()
+    return probe, objective.score(logits, labels) | {"loss": loss}
+
+
+def finetune(
+    network: Network, config: Config, splits: Splits, objective: Objective, room: Room
+) -> Outcome:
+    """Train all but the first groups, with batch norms folded into convolutions."""
+    order = Order(len(splits.train), config.train.batch_size, config.seed)
+    batches = open_batches(
+        splits.train,
+        config.data.spec,
+        order,
+        room.ranks.device,
+        resident_mib=config.data.resident_mib,
+    )
+    some = splits.validation.select(torch.arange(2).numpy() % len(splits.validation))
+    example = to_images(torch.tensor(some.pixels(config.data.spec)))
+    example = normalize(example, config.data.mean, config.data.std)
+    with folded_norms(network, example):
+        rates = layer_rates(network, config.transfer or TransferConfig())
+        tuned = config.model_copy(update={"optimizer": rates})
+        return fit(
+            network,
+            tuned,
+            train=batches,
+            validation=Validation(splits.validation, config.data, objective),
+            objective=objective,
+            room=room,
+        )
+
+
+def layer_groups(network: Network) -> list[str]:
+    """Names of the modules that learn at one rate, from the first to the head.
+
+    The children of the network, and in place of a Sequential its children.
+    """
+    names = []
+    for name, child in network.named_children():
+        if not any(True for _ in child.parameters()):
+            continue  # activations, dropout, norms that were folded away
+        parts = child if isinstance(child, nn.Sequential) else None
+        names += [f"{name}.{n}" for n, _ in parts.named_children()] if parts else [name]
+    return names
+
+
+def layer_rates(
+    network: Network, config: TransferConfig
+) -> tuple[OptimizerConfig, ...]:
+    """An AdamW a layer group: slower towards the first, the first not at all.
+
+    Raises:
+        ConfigError: nothing would learn.
+    """
+    groups = layer_groups(network)
+    body = [name for name in groups if name != network.head_name]
+    if config.frozen_groups > len(body):
+        raise ConfigError(
+            f"transfer.frozen_groups is {config.frozen_groups}; "
+            f"the network has {len(body)} groups before its head"
+        )
+    head = OptimizerConfig(
+        parameters=_below(network.head_name),
+        kind="adamw",
+        learning_rate=config.head_rate,
+        weight_decay=config.weight_decay,
+    )
+    frozen = body[: config.frozen_groups]
+    return (
+        head,
+        *(OptimizerConfig(parameters=_below(name), kind="frozen") for name in frozen),
+        *(
+            OptimizerConfig(
+                parameters=_below(name),
+                kind="adamw",
+                learning_rate=config.body_rate * config.layer_decay**depth,
+                weight_decay=config.weight_decay,
+            )
+            for depth, name in enumerate(reversed(body[config.frozen_groups :]))
+        ),
+    )
+
+
+def _below(name: str) -> str:
+    """A pattern for the parameters of a module."""
+    return re.escape(name) + r"\..*"
