@@ -5,6 +5,7 @@ bfloat16 pays on most convolutions and loses on depthwise ones, so it is measure
 """
 
 import ctypes
+import os
 import sys
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -49,13 +50,16 @@ def place(network: nn.Module, device: torch.device) -> None:
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep freed memory: every step wants the same again.
+    """Keep freed memory, in large pages: every step wants the same tensors again.
 
-    By default it returns each large tensor to the system and pays page faults for the
-    next one. Does nothing on other systems.
+    By default glibc returns each large tensor to the system and pays page faults for
+    the next one, and with pages of 4 KiB the processor looks up addresses all the time.
+    Torch asks for large pages if its variable is there before the first tensor, so call
+    this first. Does nothing on other systems.
     """
     if sys.platform != "linux":
         return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)

@@ -19,7 +19,7 @@ from torch import nn
 from training.configs.config import Config
 from training.data.batches import Batch, Batches
 from training.errors import DivergedError
-from training.loop.arithmetic import keep_memory, place
+from training.loop.arithmetic import place
 from training.loop.budget import Plan, Work
 from training.loop.distributed import Ranks
 from training.loop.log import Log
@@ -70,7 +70,6 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         DivergedError: the loss is not finite; checkpoints before it are untouched.
         CheckpointError: the folder holds the checkpoint of another run, or is full.
     """
-    keep_memory()
     ranks = room.ranks
     place(network, ranks.device)
     network.train()
