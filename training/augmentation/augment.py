@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from training.augmentation.random_augment import random_augment
-from training.configs.config import AugmentConfig
+from training.configs.sections import AugmentConfig
 
 
 def augment(

@@ -1,6 +1,8 @@
 """a network with its graphs → **bundle**: the last of the six steps.
 
-bundling      fp32 graph + splits → bundle: rules, smaller graphs, golden, figures, card
+bundling      fp32 graph + splits → bundle, on one screen
+draft         manifest and golden examples, still without figures
+figures       evaluated as it will be loaded, then written with its figures
 from_run      a finished run → bundle
 next_version  a bundle + data → the same model with smaller graphs
 """

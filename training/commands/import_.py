@@ -25,6 +25,7 @@ def option(text: str) -> typer.models.OptionInfo:
 
 
 def command(  # one parameter an option: the list is the interface
+    context: typer.Context,
     file: Annotated[Path, EXISTING],
     labels: Annotated[
         Text, option("In the order of the outputs: .txt, .csv, .json, or imagenet.")
@@ -69,26 +70,8 @@ def command(  # one parameter an option: the list is the interface
     The graph is wrapped so that it takes pixels and returns logits, and proven to agree
     with the original. What the file does not say is asked, never guessed.
     """
-    said = {
-        "labels": labels,
-        "task": task,
-        "preset": preset,
-        "scale": scale,
-        "mean": mean,
-        "std": std,
-        "color": color,
-        "layout": layout,
-        "size": size,
-        "resize": resize,
-        "short_side": short_side,
-        "interpolation": interpolation,
-        "background": background,
-        "output": output,
-        "output_name": output_name,
-        "threshold": threshold,
-        "top_k": top_k,
-    }
     from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
+    from training.foreign.answers import PARSERS  # noqa: PLC0415
     from training.foreign.bundle import Origin  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
@@ -99,6 +82,7 @@ def command(  # one parameter an option: the list is the interface
         license=license,
         source=source,
     )
+    said = {key: context.params[key] for key in ("preset", *PARSERS)}
     given = {key: text for key, text in said.items() if text is not None}
     photos = None if synthetic else list(find_images(samples or ()))
     try:

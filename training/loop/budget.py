@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from training.configs.config import TrainConfig
+from training.configs.sections import TrainConfig
 from training.errors import ConfigError
 from training.loop.arithmetic import Precision
 

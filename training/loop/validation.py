@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.configs.config import DataConfig
+from training.configs.sections import DataConfig
 from training.data.dataset import Split, read_pixels
 from training.loop.arithmetic import Precision, autocast, normalize, to_images
 from training.objectives.objective import Objective, Scores

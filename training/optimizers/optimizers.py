@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from training.configs.config import OptimizerConfig, ScheduleConfig
+from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers import schedule
 from training.optimizers.muon import Muon

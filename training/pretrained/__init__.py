@@ -1,7 +1,8 @@
 """published weights → **networks and a bundle** that know ImageNet.
 
-backbone    name → pretrained network, from an installed package
-pretrained  what was published, exported and shrunk
-imagenet    graphs + measurements → models/imagenet
-photos      images for ranges, gates and golden examples
+published      name → network with published weights, from an installed package
+photos         images for ranges, gates and golden examples
+shrunk         network + photos → graphs, shrunk and measured
+imagenet       graphs → models/imagenet
+imagenet_card  what its card says
 """

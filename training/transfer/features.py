@@ -17,7 +17,7 @@ from torch import nn
 
 from classifier.session import Session
 from training.augmentation.augment import resized_crop
-from training.configs.config import DataConfig
+from training.configs.sections import DataConfig
 from training.data.dataset import Split
 from training.graphs.export import export_graph
 from training.networks import Network

@@ -17,7 +17,7 @@ from classifier.manifest import PreprocessSpec
 from classifier.session import Session
 from training.data import load_dataset
 from training.graphs.export import export_graph
-from training.pretrained.backbone import MEAN, STD, load_backbone
+from training.pretrained.published import MEAN, STD, find_published, load_published
 
 SIDE = 288
 DOGS = slice(151, 269)  # the 118 breeds among ImageNet's 1000 classes
@@ -34,7 +34,7 @@ def dog_photos(path: Path) -> list[str]:
         height=SIDE, width=SIDE, color="rgb", resize="squash", short_side=None,
         interpolation="bicubic", background=(255, 255, 255),
     )  # fmt: skip
-    network = load_backbone("efficientnet_lite0")
+    network = load_published(find_published("efficientnet_lite0"))
     graph = export_graph(network, shape=spec.shape, mean=MEAN, std=STD, classes=1000)
     session = Session.load(graph)
     dataset = load_dataset(path, multi_label=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.configs.config import Config, OptimizerConfig
+from training.configs.config import Config
+from training.configs.sections import OptimizerConfig
 from training.configs.task_sections import TransferConfig
 from training.data import Splits
 from training.data.batches import Order, open_batches
@@ -25,7 +26,7 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.validation import Validation
 from training.networks import Network
 from training.objectives.objective import Objective, Scores
-from training.pretrained.backbone import load_backbone
+from training.pretrained.published import find_published, load_published
 from training.transfer.features import FeatureCache, embedding_graph
 from training.transfer.frozen_norm import folded_norms
 from training.transfer.probe import Probe, fit_probe
@@ -58,7 +59,7 @@ def transfer(
         raise ConfigError("[transfer] chooses by validation; data.validation is 0")
     wanted = config.transfer or TransferConfig()
     torch.manual_seed(config.seed)
-    network = load_backbone(config.network.name)
+    network = load_published(find_published(config.network.name))
     probe, scores = run_probe(network, config, splits, objective, cache)
     probe.into(network.replace_head(objective.logits))
     record = Record(scores, probe.cross_validation, probe.decay, None, "probe")

@@ -14,7 +14,7 @@ from training.augmentation.augment import (
     resized_crop,
 )
 from training.augmentation.random_augment import OPERATIONS, random_augment
-from training.configs.config import AugmentConfig
+from training.configs.sections import AugmentConfig
 
 EVERYTHING = AugmentConfig(
     flip="random",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.configs.config import OptimizerConfig, ScheduleConfig
+from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.muon import Muon, orthogonalize

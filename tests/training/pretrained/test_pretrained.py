@@ -10,7 +10,7 @@ from classifier import Classifier
 from classifier.bundle import load_bundle
 from training.errors import DataError, TrainingError
 from training.pretrained.photos import load_photos
-from training.pretrained.pretrained import (
+from training.pretrained.published import (
     PUBLISHED,
     Published,
     find_checkpoint,

@@ -1,0 +1,116 @@
+"""rules + graphs → **draft**: manifest and golden examples, still without figures."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.bundle import list_versions
+from classifier.golden import Golden
+from classifier.manifest import (
+    Gate,
+    GraphVariant,
+    Label,
+    Manifest,
+    MetricSet,
+    PostprocessSpec,
+    Precision,
+    PreprocessSpec,
+    Provenance,
+    Task,
+)
+from training.configs.task_sections import BundleConfig
+from training.graphs.graph import run
+
+# |logit error| allowed at load, as a part of the largest logit: rounding of another
+# processor's fp32, its fp16, and the few int8 steps that roundings upstream can flip.
+TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a bundle is, apart from what is fitted and measured here."""
+
+    name: str
+    task: Task
+    labels: tuple[Label, ...]
+    preprocess: PreprocessSpec
+    config: BundleConfig
+    provenance: Provenance
+    remarks: tuple[str, ...] = ()  # lines for the card, such as how it was trained
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph in one precision, and the gate it passed where it had to."""
+
+    graph: bytes
+    gate: Gate | None
+
+
+def make_golden(graphs: Mapping[Precision, Built], pixels: NDArray[np.uint8]) -> Golden:
+    """Some images and what each graph answers to them, one at a time."""
+    singles = [pixels[i : i + 1] for i in range(len(pixels))]
+    return Golden(pixels, {p: run(built.graph, singles) for p, built in graphs.items()})
+
+
+def write_manifest(
+    recipe: Recipe,
+    rules: PostprocessSpec,
+    graphs: Mapping[Precision, Built],
+    golden: Golden,
+    version: int,
+) -> Manifest:
+    """The manifest, without figures yet."""
+    variants = tuple(
+        variant_of(
+            precision,
+            built,
+            tolerance=TOLERANCE[precision]
+            * max(1.0, float(np.abs(golden.logits[precision]).max())),
+        )
+        for precision, built in graphs.items()
+    )
+    return Manifest(
+        schema_version=1,
+        name=recipe.name,
+        version=version,
+        description=recipe.config.description,
+        task=recipe.task,
+        labels=recipe.labels,
+        preprocess=recipe.preprocess,
+        postprocess=rules,
+        graphs=variants,
+        provenance=recipe.provenance,
+    )
+
+
+def variant_of(
+    precision: Precision,
+    built: Built,
+    *,
+    tolerance: float,
+    metrics: tuple[MetricSet, ...] = (),
+) -> GraphVariant:
+    """A graph's entry in the manifest; `tolerance` is that of its golden logits."""
+    return GraphVariant(
+        precision=precision,
+        file=file_name(precision),
+        sha256=hashlib.sha256(built.graph).hexdigest(),
+        golden_tolerance=tolerance,
+        gate=built.gate,
+        metrics=metrics,
+    )
+
+
+def next_version(root: Path, name: str) -> int:
+    """One more than the newest version of `root/NAME` that there is."""
+    return max(list_versions(root / name), default=0) + 1
+
+
+def file_name(precision: Precision) -> str:
+    """`model.int8.onnx` and the like."""
+    return f"model.{precision}.onnx"

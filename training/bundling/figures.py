@@ -1,0 +1,80 @@
+"""draft → **bundle**: evaluated as it will be loaded, then written with its figures."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from classifier import Classifier
+from classifier.bundle import write_bundle
+from classifier.golden import Golden
+from classifier.manifest import Manifest, MetricSet, Precision
+from training.bundling.draft import Built, file_name
+from training.data import Splits
+from training.evaluation.evaluate import Evaluation, evaluate
+from training.reports.card import CardFacts, write_card
+from training.reports.mistakes import draw_sheet, worst_mistakes
+from training.reports.plots import draw_all
+
+
+def measured_bundle(
+    manifest: Manifest,
+    graphs: Mapping[Precision, Built],
+    golden: Golden,
+    splits: Splits,
+    root: Path,
+    remarks: list[str],
+) -> Path:
+    """Evaluate the bundle as it will be loaded, then write it with its figures."""
+    files = {file_name(p): built.graph for p, built in graphs.items()}
+    split = splits.test if splits.has_test else splits.validation
+    with tempfile.TemporaryDirectory(prefix="linnaeus-bundle-") as folder:
+        draft = write_bundle(
+            Path(folder), manifest, graphs=files, golden=golden, card=""
+        )
+        evaluations = {
+            precision: evaluate(
+                Classifier.load(draft, precision=precision, device="cpu"),
+                splits.dataset,
+                split,
+            )
+            for precision in graphs
+        }
+    manifest = with_metrics(manifest, evaluations)
+    reference = evaluations[Precision.FP32]
+    pictures = draw_all(reference)
+    sheet = draw_sheet(worst_mistakes(reference), split, manifest.preprocess)
+    if sheet is not None:
+        pictures["mistakes.jpg"] = sheet
+    facts = CardFacts(manifest, evaluations, tuple(remarks), tuple(sorted(pictures)))
+    return write_bundle(
+        root,
+        manifest,
+        graphs=files,
+        golden=golden,
+        card=write_card(facts),
+        extras=pictures,
+    )
+
+
+def with_metrics(
+    manifest: Manifest, evaluations: Mapping[Precision, Evaluation]
+) -> Manifest:
+    """The manifest with what each graph reached."""
+    variants = tuple(
+        variant.model_copy(
+            update={"metrics": (metric_set(evaluations[variant.precision]),)}
+        )
+        for variant in manifest.graphs
+    )
+    return manifest.model_copy(update={"graphs": variants})
+
+
+def metric_set(evaluation: Evaluation) -> MetricSet:
+    """The figures of one evaluation, to six digits."""
+    values = {name: round(value, 6) for name, value in evaluation.metrics.items()}
+    return MetricSet(
+        dataset=evaluation.dataset,
+        split=evaluation.split,
+        n=evaluation.n,
+        values=values,
+    )
