@@ -1,26 +1,23 @@
-"""every network → **what its graph costs**: CPU seconds, nodes, parity and bytes.
+"""every network → **what its graph is like**: nodes, parity with torch, bytes, int8.
 
-Exports each network at its own size with random weights (batch norms settled on a few
-random images, as training would), runs it in ONNX Runtime at batches of 1 and 5, and
-compares with torch. Rows are kept by name in one JSON file, so that it can be run in
-pieces.
+Exports each network at its own size with random weights (see `bench.settled`), runs it
+in ONNX Runtime at batches of 1 and 5, and compares with torch. Rows are kept by name in
+one JSON file, and `--missing` goes on where an earlier run stopped.
 
-    python -m bench.networks --names resnet18 vgg11 --int8
+    python -m bench.networks --int8 --missing
 """
 
 import argparse
 import json
-import math
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from bench.circumstances import REPOSITORY, circumstances, versions, write_record
+from bench.settled import settle
 from training.graphs import graph as onnx_graph
 from training.graphs.export import PixelsToLogits, export_graph, parity
 from training.networks import Network, NetworkCard, build, card, table
@@ -28,6 +25,8 @@ from training.quantization.quantize import quantize_int8
 
 MEAN, STD = 0.45, 0.25
 SETTLE_IMAGES = 8
+LARGEST_DIFFERENCE = 1e-4  # of a logit, torch against ONNX Runtime
+LEAST_CORRELATION = 0.9  # of the logits, int8 against fp32; random weights are harsh
 MB = 1_000_000
 RESULTS = REPOSITORY / "docs" / "results" / "networks.json"
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -41,16 +40,12 @@ def random_pixels(row: NetworkCard, n: int) -> NDArray[np.uint8]:
 
 
 def settled(row: NetworkCard) -> Network:
-    """The network with averages in its batch norms that fit its random weights."""
+    """The network with random weights whose numbers can be compared."""
     torch.manual_seed(0)
     network = build(row.name, classes=row.classes, in_channels=row.in_channels)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        pixels = torch.from_numpy(random_pixels(row, SETTLE_IMAGES))
-        PixelsToLogits(network, *normalization(row)).train()(pixels)
-    return network.eval()
+    pixels = torch.from_numpy(random_pixels(row, SETTLE_IMAGES))
+    settle(network, PixelsToLogits(network, *normalization(row)), pixels)
+    return network
 
 
 def normalization(row: NetworkCard) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -63,17 +58,16 @@ def measure(row: NetworkCard, *, int8: bool) -> dict[str, Any]:
     network = settled(row)
     mean, std = normalization(row)
     shape = (row.image_size, row.image_size, row.in_channels)
-    started_s = time.process_time()
     graph = export_graph(network, shape=shape, mean=mean, std=std, classes=row.classes)
-    export_cpu_s = time.process_time() - started_s
     differences = [
         parity(network, graph, random_pixels(row, n), mean=mean, std=std)
         for n in (1, 5)
     ]
+    logits = onnx_graph.run(graph, [random_pixels(row, 5)])
     result = {
-        "export_cpu_s": round(export_cpu_s, 1),
         "nodes": len(onnx_graph.parse(graph).graph.node),
         "parity": float(f"{max(differences):.1e}"),
+        "logit_deviation": round(float(logits.std()), 3),
         "fp32_mb": round(len(graph) / MB, 2),
     }
     if int8:
@@ -102,21 +96,43 @@ def keep(name: str, result: dict[str, Any], path: Path) -> None:
     write_record(path, {"versions": versions(PACKAGES), "networks": ordered})
 
 
+def complaint(result: dict[str, Any]) -> str | None:
+    """What a row does not reach, or None."""
+    if not result["parity"] <= LARGEST_DIFFERENCE:  # not a number is none either
+        return f"parity {result['parity']}, wanted {LARGEST_DIFFERENCE}"
+    correlation = result.get("int8_correlation", 1.0)
+    if not correlation >= LEAST_CORRELATION:
+        return f"int8 correlation {correlation}, wanted {LEAST_CORRELATION}"
+    return None
+
+
+def rows_wanted(
+    names: list[str] | None, *, missing: bool, path: Path
+) -> list[NetworkCard]:
+    """The networks asked for, less those that the file has already."""
+    rows = [card(name) for name in names] if names else list(table())
+    there = json.loads(path.read_text())["networks"] if path.is_file() else {}
+    return [row for row in rows if not (missing and row.name in there)]
+
+
 def main() -> None:
     """Measure the networks asked for, print a line for each, keep them all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--names", nargs="+", help="default: every network")
+    parser.add_argument("--missing", action="store_true", help="not those in the file")
     parser.add_argument("--int8", action="store_true", help="quantize too")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    rows = [card(name) for name in arguments.names] if arguments.names else table()
-    for row in rows:
-        result = measure(row, int8=arguments.int8)
-        keep(row.name, result, arguments.results)
+    given = parser.parse_args()
+    complaints = []
+    for row in rows_wanted(given.names, missing=given.missing, path=given.results):
+        result = measure(row, int8=given.int8)
+        keep(row.name, result, given.results)
         listed = ", ".join(f"{key} {value}" for key, value in result.items())
         print(f"{row.name}: {listed}", flush=True)
-        if not math.isfinite(result["parity"]):
-            raise SystemExit(f"{row.name} gives no numbers")
+        if wrong := complaint(result):
+            complaints.append(f"{row.name}: {wrong}")
+    if complaints:
+        raise SystemExit("\n".join(complaints))
 
 
 if __name__ == "__main__":

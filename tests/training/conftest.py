@@ -80,6 +80,9 @@ epochs = {epochs}
 batch_size = 12
 precision = "fp32"
 
+[loss]
+{loss}
+
 [bundle]
 {bundle}
 """
@@ -90,7 +93,7 @@ def write_config(tmp_path: Path) -> Callable[..., Path]:
     """Write a config of a LeNet for one of the data sets above."""
 
     def write(name: str, task: str, path: str, **more: str) -> Path:
-        fields = {"data": "", "bundle": "", "epochs": "6"} | more
+        fields = {"data": "", "loss": "", "bundle": "", "epochs": "6"} | more
         target = tmp_path / f"{name}.toml"
         target.write_text(CONFIG.format(name=name, task=task, path=path, **fields))
         return target

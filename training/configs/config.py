@@ -16,6 +16,7 @@ from training.configs.sections import (
     AugmentConfig,
     DataConfig,
     EvaluateConfig,
+    LossConfig,
     NetworkConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -38,6 +39,7 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig
+    loss: LossConfig = LossConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     transfer: TransferConfig | None = None  # start from pretrained weights
     negatives: tuple[NegativesConfig, ...] = ()
@@ -51,6 +53,21 @@ class Config(Section):
             )
         if self.negatives and self.task is not Task.BINARY:
             raise ValueError(f"[[negatives]] are for binary tasks; this is {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        sigmoid = self.task in (Task.BINARY, Task.MULTILABEL)
+        if not sigmoid and self.loss.kind == "asymmetric":
+            raise ValueError(
+                "loss.kind 'asymmetric' is for binary and multilabel tasks; this is "
+                f"{self.task}"
+            )
+        if not sigmoid and self.loss.positive_weight != "none":
+            raise ValueError(
+                "loss.positive_weight is for binary and multilabel tasks; this is "
+                f"{self.task}: see loss.logit_adjustment"
+            )
         return self
 
 
@@ -116,5 +133,6 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "schedule": ScheduleConfig,
     "augment": AugmentConfig,
     "train": TrainConfig,
+    "loss": LossConfig,
     "evaluate": EvaluateConfig,
 }

@@ -162,6 +162,46 @@ class TrainConfig(Section):
         return self
 
 
+class LossConfig(Section):
+    """What a wrong answer costs; see `objectives.losses` and `objectives.imbalance`."""
+
+    kind: Literal["cross-entropy", "asymmetric"] = "cross-entropy"
+    # asymmetric, for several labels an image (Ridnik et al., arXiv:2009.14119)
+    gamma_positive: Rate = 0.0
+    gamma_negative: Rate = 4.0
+    clip: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    # rare positives of sigmoid tasks: negatives / positives, or its root, up to a cap
+    positive_weight: Literal["none", "ratio", "root"] = "none"
+    positive_weight_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 20.0
+    # times the log of each label's frequency (Menon et al., arXiv:2007.07314); 1 is
+    # the paper's, 0 is off
+    logit_adjustment: Rate = 0.0
+    # a fresh head of a sigmoid task begins with each label's frequency as its answer
+    prior_bias: bool = True
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        gammas = ("gamma_positive", "gamma_negative")
+        for name in gammas:
+            gamma = getattr(self, name)
+            if 0 < gamma < 1:
+                raise ValueError(
+                    f"{name} is {gamma}; it must be 0 or at least 1: below 1 the slope "
+                    "at an answer that is exactly right has no end"
+                )
+        own = {name: getattr(self, name) for name in (*gammas, "clip")}
+        plain = {name: type(self).model_fields[name].default for name in own}
+        if self.kind != "asymmetric" and own != plain:
+            raise ValueError(f"{', '.join(own)} belong to kind 'asymmetric'")
+        if self.kind == "asymmetric" and self.positive_weight != "none":
+            raise ValueError("kind 'asymmetric' has its gammas in place of a weight")
+        if self.positive_weight != "none" and self.logit_adjustment:
+            raise ValueError(
+                "positive_weight and logit_adjustment do the same; give one of them"
+            )
+        return self
+
+
 class EvaluateConfig(Section):
     """How the trained network is measured."""
 

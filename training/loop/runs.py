@@ -25,6 +25,7 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
+from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
 from training.transfer.transfer import transfer
 
@@ -74,7 +75,7 @@ class Prepared:
 def prepare(config: Config, *, root: Path, ranks: Ranks) -> Prepared:
     """Open the data and build a fresh network."""
     splits = open_splits(config, root)
-    objective = plain_objective(config, splits)
+    objective = open_objective(config, splits)
     order = Order(
         len(splits.train),
         config.train.batch_size,
@@ -124,19 +125,22 @@ def _train_anew(config: Config, root: Path, room: Room) -> Trained:
 
 def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
     splits = open_splits(config, root)
-    objective = plain_objective(config, splits)
+    objective = open_objective(config, splits)
     network, outcome = transfer(
         config, splits, objective, room=room, cache=room.folder.parent / FEATURES
     )
     return Trained(config, network, splits, objective, outcome)
 
 
-def plain_objective(config: Config, splits: Splits) -> Objective:
+def open_objective(config: Config, splits: Splits) -> Objective:
     """The objective of the config's task, for the labels of the data."""
+    labels = len(splits.dataset.label_names)
     return build_objective(
         config.task,
-        labels=len(splits.dataset.label_names),
+        labels=labels,
         label_smoothing=config.train.label_smoothing,
+        config=config.loss,
+        frequency=frequencies(splits.train.labels, config.task, count=labels),
     )
 
 
@@ -150,6 +154,9 @@ def build_network(config: Config, splits: Splits, objective: Objective) -> Netwo
         image_size=(config.data.height, config.data.width),
         **config.network.options,
     )
+    if objective.first_bias is not None and network.head.bias is not None:
+        with torch.no_grad():
+            network.head.bias.copy_(objective.first_bias)
     if isinstance(network, FastCifar):
         count = min(WHITENING_IMAGES, len(splits.train))
         some = splits.train.select(np.arange(count)).pixels(config.data.spec)

@@ -12,9 +12,7 @@ from torch.nn import functional
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def cross_entropy(
-    *, label_smoothing: float = 0.0, weight: Tensor | None = None
-) -> Loss:
+def cross_entropy(*, label_smoothing: float = 0.0) -> Loss:
     """Softmax cross-entropy; smoothing moves that share of the truth to all labels.
 
     Szegedy et al., arXiv:1512.00567.
@@ -22,25 +20,71 @@ def cross_entropy(
 
     def loss(logits: Tensor, truth: Tensor) -> Tensor:
         return functional.cross_entropy(
-            logits.float(), truth, weight=weight, label_smoothing=label_smoothing
+            logits.float(), truth, label_smoothing=label_smoothing
         )
 
     return loss
 
 
 def binary_cross_entropy(
-    *, label_smoothing: float = 0.0, pos_weight: Tensor | None = None
+    *, label_smoothing: float = 0.0, positive_weight: Tensor | None = None
 ) -> Loss:
     """Sigmoid cross-entropy for each label by itself.
 
-    `pos_weight` [K] multiplies the positives of rare labels.
+    `positive_weight` [K] multiplies the positives of rare labels.
     """
 
     def loss(logits: Tensor, truth: Tensor) -> Tensor:
-        wanted = truth.float().view_as(logits)
-        wanted = wanted * (1 - label_smoothing) + label_smoothing / 2
+        wanted = smoothed(truth.float().view_as(logits), label_smoothing)
+        weight = None if positive_weight is None else positive_weight.to(logits.device)
         return functional.binary_cross_entropy_with_logits(
-            logits.float(), wanted, pos_weight=pos_weight
+            logits.float(), wanted, pos_weight=weight
         )
 
     return loss
+
+
+def asymmetric(
+    *,
+    gamma_positive: float,
+    gamma_negative: float,
+    clip: float,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """ASL: the many easy negatives of a multi-label data set count for next to nothing.
+
+    With p = sigmoid(logit) and q = max(p - clip, 0), for each label
+        - truth · (1 - p)^gamma_positive · log p
+        - (1 - truth) · q^gamma_negative · log(1 - q)
+    Ridnik et al., arXiv:2009.14119; with gammas and clip 0 it is the cross-entropy.
+    """
+
+    def loss(logits: Tensor, truth: Tensor) -> Tensor:
+        wanted = smoothed(truth.float().view_as(logits), label_smoothing)
+        z = logits.float()
+        negative = (functional.sigmoid(-z) + clip).clamp(max=1)  # 1 - q, [N, K]
+        # without a clip 1 - q underflows where the logit is large; its log does not
+        log_negative = negative.log() if clip else functional.logsigmoid(-z)
+        found = functional.logsigmoid(z) * functional.sigmoid(-z) ** gamma_positive
+        passed = log_negative * (1 - negative) ** gamma_negative
+        return -(wanted * found + (1 - wanted) * passed).mean()
+
+    return loss
+
+
+def adjusted(loss: Loss, shift: Tensor) -> Loss:
+    """The same loss of logits + shift [K]: what is learned is the logit without it.
+
+    With the log of the labels' frequencies as the shift this is logit adjustment (Menon
+    et al., arXiv:2007.07314): answers as if all labels were equally frequent.
+    """
+
+    def shifted(logits: Tensor, truth: Tensor) -> Tensor:
+        return loss(logits.float() + shift.to(logits.device), truth)
+
+    return shifted
+
+
+def smoothed(truth: Tensor, smoothing: float) -> Tensor:
+    """Yes and no, 1 and 0, a part of the way to one half."""
+    return truth * (1 - smoothing) + smoothing / 2

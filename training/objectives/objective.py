@@ -12,7 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from classifier.manifest import Task
-from training.objectives.losses import Loss, binary_cross_entropy, cross_entropy
+from training.configs.sections import LossConfig
+from training.objectives.imbalance import positive_weight, prior_logits
+from training.objectives.losses import (
+    Loss,
+    adjusted,
+    asymmetric,
+    binary_cross_entropy,
+    cross_entropy,
+)
 
 Scores = dict[str, float]  # the first one decides, and more is better
 Score = Callable[[Tensor, Tensor], Scores]
@@ -26,6 +34,7 @@ class Objective:
     labels: int  # how many there are
     loss: Loss
     score: Score
+    first_bias: Tensor | None = None  # of a fresh head, [K]; None: as it comes
 
     @property
     def logits(self) -> int:
@@ -42,17 +51,58 @@ class Objective:
 
 
 def build_objective(
-    task: Task, *, labels: int, label_smoothing: float = 0.0
+    task: Task,
+    *,
+    labels: int,
+    label_smoothing: float = 0.0,
+    config: LossConfig | None = None,
+    frequency: Tensor | None = None,
 ) -> Objective:
-    """The plain objective of a task."""
-    if task is Task.MULTILABEL:
-        loss = binary_cross_entropy(label_smoothing=label_smoothing)
-        return Objective(task, labels, loss, mean_average_precision)
-    if task is Task.BINARY:
-        loss = binary_cross_entropy(label_smoothing=label_smoothing)
-        return Objective(task, labels, loss, decisions_right)
-    loss = cross_entropy(label_smoothing=label_smoothing)
-    return Objective(task, labels, loss, accuracy)
+    """The objective of a task.
+
+    `frequency` [K] is how often each label occurs in train; what `config` makes of it
+    is left out where it is not known.
+    """
+    wanted = config or LossConfig()
+    sigmoid = task in (Task.BINARY, Task.MULTILABEL)
+    loss = build_loss(wanted, frequency, sigmoid=sigmoid, smoothing=label_smoothing)
+    bias = None
+    if frequency is not None:
+        prior = prior_logits(frequency, task)
+        if wanted.logit_adjustment:
+            loss = adjusted(loss, wanted.logit_adjustment * prior)
+        elif wanted.prior_bias and sigmoid:
+            weight = positive_weight(frequency, wanted)
+            bias = prior if weight is None else prior + weight.log()
+    return Objective(task, labels, loss, score_of(task), bias)
+
+
+def build_loss(
+    config: LossConfig, frequency: Tensor | None, *, sigmoid: bool, smoothing: float
+) -> Loss:
+    """The loss that a config names, before any adjustment."""
+    if config.kind == "asymmetric":
+        return asymmetric(
+            gamma_positive=config.gamma_positive,
+            gamma_negative=config.gamma_negative,
+            clip=config.clip,
+            label_smoothing=smoothing,
+        )
+    if not sigmoid:
+        return cross_entropy(label_smoothing=smoothing)
+    weight = None if frequency is None else positive_weight(frequency, config)
+    return binary_cross_entropy(label_smoothing=smoothing, positive_weight=weight)
+
+
+def score_of(task: Task) -> Score:
+    """How a task is watched."""
+    match task:
+        case Task.MULTILABEL:
+            return mean_average_precision
+        case Task.BINARY:
+            return decisions_right
+        case _:
+            return accuracy
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Scores:

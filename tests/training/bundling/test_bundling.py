@@ -37,7 +37,7 @@ def colors_bundle(color_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     folder = tmp_path_factory.mktemp("colors")
     config = folder / "colors.toml"
-    fields = {"data": "", "bundle": "risk = 0.3", "epochs": "8"}
+    fields = {"data": "", "loss": "", "bundle": "risk = 0.3", "epochs": "8"}
     config.write_text(
         CONFIG.format(name="colors", task="multiclass", path="colors", **fields)
     )

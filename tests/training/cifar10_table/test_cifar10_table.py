@@ -4,9 +4,11 @@ import json
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.training.loop.runs import run
-from training.cifar10_table.rows import ROWS, config_of
+from training.cifar10_table.rows import ROWS, config_of, share_out
 from training.cifar10_table.sheet import NOT_RUN, load_sheet, markdown, write_sheet
 from training.errors import TrainingError
 from training.networks import card
@@ -19,6 +21,20 @@ def test_each_row_is_a_network_with_the_published_goal():
         assert card(row.network).dataset == "CIFAR-10"
         for epochs in (1, 80):
             config_of(row, epochs=epochs, batch_size=512, precision="bf16")
+
+
+@given(
+    seconds=st.floats(10, 10_000),
+    costs=st.lists(st.floats(0.1, 50), min_size=len(ROWS), max_size=len(ROWS)),
+)
+def test_the_table_never_plans_more_than_its_minutes(seconds, costs):
+    """Unless not even an epoch of each fits."""
+    by_label = {row.label: cost for row, cost in zip(ROWS, costs, strict=True)}
+    epochs = share_out(seconds, by_label)
+
+    planned = sum(epochs[label] * cost for label, cost in by_label.items())
+    assert planned <= max(seconds, sum(costs)) + max(costs) * len(ROWS)
+    assert all(1 <= epochs[row.label] <= 2 * row.epochs for row in ROWS)
 
 
 def test_a_sheet_without_measurements_has_no_number_but_the_goals(tmp_path):

@@ -59,6 +59,29 @@ def test_a_config_begins_with_its_command(path):
         ("cutout = 4", "sizes = [[0.5, 24]]", "must be in order and end at 1.0"),
         ('kind = "adamw"', 'kind = "adam"', "'sgd', 'adamw', 'muon'"),
         ("learning_rate = 0.02", "", "needs one above 0"),
+        ("[train]", '[loss]\nkind = "focal"\n[train]', "'cross-entropy' or 'asymm"),
+        ("[train]", "[loss]\nclip = 0.1\n[train]", "clip belong to kind 'asymmetric'"),
+        ("[train]", "[loss]\ngamma = 2\n[train]", "loss.gamma: unknown; allowed are k"),
+        (
+            "[train]",
+            '[loss]\nkind = "asymmetric"\n[train]',
+            "for binary and multilabel tasks; this is multiclass",
+        ),
+        (
+            "[train]",
+            '[loss]\npositive_weight = "ratio"\n[train]',
+            "this is multiclass: see loss.logit_adjustment",
+        ),
+        (
+            "[train]",
+            '[loss]\npositive_weight = "root"\nlogit_adjustment = 1.0\n[train]',
+            "do the same; give one of them",
+        ),
+        (
+            "[train]",
+            '[loss]\nkind = "asymmetric"\ngamma_negative = 0.5\n[train]',
+            "gamma_negative is 0.5; it must be 0 or at least 1",
+        ),
         ('name = "tiny"', 'name = "Tiny Net"', "name: String should match pattern"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.settled import settle
 from training.graphs.export import PixelsToLogits, export_graph, parity
 from training.graphs.graph import GraphError
 from training.networks import (
@@ -45,34 +46,14 @@ def random_pixels(n: int, side: int = 32) -> np.ndarray:
     return generator.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def settle(network: Network, pixels: np.ndarray) -> Network:
-    """Give each batch norm the averages of these pixels, as training would.
-
-    Without them the activations of a deep network of random weights grow until
-    float32 has no digits left to compare.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        PixelsToLogits(network, MEAN, STD).train()(torch.from_numpy(pixels))
-    return network.eval()
-
-
-# A hundred layers of random weights amplify float32's rounding beyond 1e-4 on both
-# sides; whether trained weights stay below it is not shown yet.
-DEEP = {"resnet101_cifar": 1e-3, "resnet152_cifar": 1e-3, "dpn92_cifar": 5e-4}
-
-
-def assert_exports(
-    network: Network, side: int = 32, *, bound: float = 1e-4
-) -> onnx.ModelProto:
+def assert_exports(network: Network, side: int = 32) -> onnx.ModelProto:
     """Parity at batches of 1 and 5, a valid graph, and one file."""
-    settle(network, random_pixels(32, side))
+    pixels = torch.from_numpy(random_pixels(32, side))
+    settle(network, PixelsToLogits(network, MEAN, STD), pixels)
     graph = export_graph(network, shape=(side, side, 3), mean=MEAN, std=STD, classes=5)
     for n in (1, 5):
         difference = parity(network, graph, random_pixels(n, side), mean=MEAN, std=STD)
-        assert difference <= bound
+        assert difference <= 1e-4
     model = onnx.load_from_string(graph)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -101,7 +82,7 @@ def test_the_graph_gives_torchs_logits_for_any_batch(kind):
 def test_every_network_for_small_images_exports_whole(name):
     """The full depth of each; `bench/networks.py` does the ImageNet forms."""
     torch.manual_seed(0)
-    assert_exports(build(name, classes=5), bound=DEEP.get(name, 1e-4))
+    assert_exports(build(name, classes=5))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +165,9 @@ def test_channels_last_weights_export_like_any_other(small, small_graph):
 def test_norms_are_folded_and_the_end_is_recognizable():
     """Class-activation maps look for GlobalAveragePool → Flatten → Gemm."""
     torch.manual_seed(0)
-    network = settle(build("resnet18_cifar", classes=5), random_pixels(8))
+    network = build("resnet18_cifar", classes=5)
+    pixels = torch.from_numpy(random_pixels(8))
+    settle(network, PixelsToLogits(network, MEAN, STD), pixels)
 
     graph = export_graph(network, shape=(32, 32, 3), mean=MEAN, std=STD, classes=5)
 
