@@ -2,6 +2,7 @@
 
 data ──DataError──► dataset      config ──ConfigError──► plan
 checkpoint ──CheckpointError──► network      step ──DivergedError──► weights
+result ──DiskError──► file
 
 Each message says what was found, where, and what is allowed.
 """
@@ -21,6 +22,10 @@ class ConfigError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint is damaged, of another network, or cannot be written."""
+
+
+class DiskError(TrainingError):
+    """A file cannot be written; what stood in its place is still there."""
 
 
 class DivergedError(TrainingError):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from classifier.hardware import describe
+from training.files import write_whole
 
 PACKAGES = ("torch", "numpy", "pillow", "onnx", "onnxruntime")
 
@@ -29,11 +30,8 @@ def circumstances(command: str) -> dict[str, Any]:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """One JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """One JSON file, whole or not at all. Raises DiskError."""
+    write_whole(path, json.dumps(results, indent=2) + "\n")
 
 
 def commit() -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.cifar10_table.rows import ROWS
 from training.errors import TrainingError
+from training.files import write_whole
 from training.provenance import write_results
 
 NOT_RUN = "not yet run"
@@ -47,9 +48,7 @@ def load_sheet(path: Path, *, images: int = FULL) -> Sheet:
 def write_sheet(path: Path, sheet: Sheet) -> None:
     """Write the JSON file and, beside it, the same as Markdown."""
     write_results(path, {"networks": sheet})
-    partial = path.with_suffix(".md.partial")
-    partial.write_text(markdown(sheet), encoding="utf-8")
-    partial.replace(path.with_suffix(".md"))
+    write_whole(path.with_suffix(".md"), markdown(sheet))
 
 
 def markdown(sheet: Sheet) -> str:

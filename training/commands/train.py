@@ -118,7 +118,6 @@ def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
 
     ready = prepare(config, root=data, ranks=ranks)
     curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)
-    folder.mkdir(parents=True, exist_ok=True)
     draw_rates(curve, folder / "rates.png")
     typer.echo(
         f"multiply the learning rates by about {curve.suggested:.3g}; the curve is in "

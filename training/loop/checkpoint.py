@@ -9,15 +9,15 @@ import os
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
 
-from training.errors import CheckpointError
+from training.errors import CheckpointError, DiskError
+from training.files import whole
 
 FORMAT = 1
-SUFFIX = ".partial"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -27,21 +27,23 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         CheckpointError: the disk is full or the folder cannot be written; what was at
             `path` before is still there.
     """
-    partial = path.with_name(path.name + SUFFIX)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+        with whole(path) as partial, partial.open("wb") as file:
+            _save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    # torch reports a short write as a RuntimeError of its zip writer.
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+    except DiskError as error:
         raise CheckpointError(
-            f"cannot write {path}: {error}; the checkpoint before it is untouched"
+            f"{error}; the checkpoint before it is untouched"
         ) from error
+    _sync_folder(path.parent)
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # how torch's zip writer reports a short write
+        raise OSError(f"torch could not write: {error}") from error
 
 
 def read_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from training.files import whole
 from training.loop.log import read_log
 
 
@@ -30,5 +31,6 @@ def draw_curves(log: Path, picture: Path) -> None:
         if axes.lines:
             axes.legend()
     figure.tight_layout()
-    figure.savefig(picture, dpi=120)
+    with whole(picture) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     pyplot.close(figure)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from training.files import whole
+
 Row = dict[str, float]
 
 
@@ -39,12 +41,13 @@ class Log:
             return
         self._rows.append(row)
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        partial = self._file.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole(self._file) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-        partial.replace(self._file)
         if self._events is not None:
             for key, value in row.items():
                 self._events.add_scalar(key, value, int(row["step"]))

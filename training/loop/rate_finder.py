@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.configs.config import Config
 from training.data.batches import Batches
+from training.files import whole
 from training.loop.arithmetic import keep_memory, place
 from training.loop.distributed import Ranks
 from training.loop.start import build_optimizers
@@ -93,5 +94,6 @@ def draw_rates(curve: RateCurve, picture: Path) -> None:
     axes.set(xscale="log", xlabel="factor on the learning rates", ylabel="loss")
     axes.legend()
     figure.tight_layout()
-    figure.savefig(picture, dpi=120)
+    with whole(picture) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     pyplot.close(figure)

@@ -18,6 +18,7 @@ from training.data.batches import Batches, Order, open_batches
 from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
 from training.errors import ConfigError
+from training.files import make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import write_checkpoint
 from training.loop.distributed import Ranks
@@ -99,7 +100,7 @@ def train(
 ) -> Trained:
     """Train from a config, or go on where the run in `folder` was interrupted."""
     keep_memory()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     room = Room(folder, ranks, live)
     train_as = _train_anew if config.transfer is None else _train_by_transfer
     trained = train_as(config, root, room)

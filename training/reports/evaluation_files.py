@@ -10,6 +10,7 @@ from classifier import Classifier
 from training.data.dataset import Split
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusable_pairs
+from training.files import write_whole
 from training.provenance import circumstances, write_results
 from training.reports.mistakes import draw_sheet, worst_mistakes
 from training.reports.plots import draw_all
@@ -49,11 +50,11 @@ def write_evaluation(
         return
     write_results(folder / EVALUATION, facts)
     for name, picture in draw_all(evaluation).items():
-        (folder / name).write_bytes(picture)
+        write_whole(folder / name, picture)
     spec = manifest.preprocess
     sheet = draw_sheet(worst_mistakes(evaluation), split, spec)
     if sheet is not None:
-        (folder / "mistakes.jpg").write_bytes(sheet)
+        write_whole(folder / "mistakes.jpg", sheet)
 
 
 def print_table(evaluation: Evaluation) -> None:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from classifier.bundle import MANIFEST, list_versions, load_bundle
 from classifier.manifest import Manifest
 from training.errors import DataError
+from training.files import write_whole
 from training.reports.card import CAPTIONS
 
 TEMPLATE = "report.html"
@@ -33,12 +34,9 @@ def write_report(path: Path, target: Path) -> None:
 
     Raises:
         DataError: there is nothing to report on.
+        DiskError: the page cannot be written.
     """
-    page = render(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(target)
+    write_whole(target, render(path))
 
 
 def render(path: Path) -> str:

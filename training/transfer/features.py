@@ -19,6 +19,7 @@ from classifier.session import Session
 from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
 from training.data.dataset import Split
+from training.files import whole
 from training.graphs.export import export_graph
 from training.networks import Network
 
@@ -60,10 +61,8 @@ class FeatureCache:
         found = np.stack(
             [self._run(view) for view in views(pixels, crops, smallest, seed)]
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, found, allow_pickle=False)
-        partial.replace(path)  # a kill leaves no half file under the real name
+        with whole(path) as partial, partial.open("wb") as file:
+            np.save(file, found, allow_pickle=False)
         return found
 
     def _run(self, pixels: Pixels) -> Features:

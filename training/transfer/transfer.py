@@ -20,6 +20,7 @@ from training.configs.task_sections import TransferConfig
 from training.data import Splits
 from training.data.batches import Order, open_batches
 from training.errors import ConfigError
+from training.files import write_whole
 from training.loop.arithmetic import normalize, to_images
 from training.loop.budget import Plan
 from training.loop.loop import Outcome, Room, fit
@@ -79,8 +80,7 @@ def transfer(
 
 def write_record(record: Record, folder: Path) -> None:
     """For the report and the card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n")
+    write_whole(folder / RECORD, json.dumps(asdict(record), indent=1) + "\n")
 
 
 def better(one: Scores, other: Scores) -> bool:

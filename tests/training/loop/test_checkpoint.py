@@ -1,13 +1,12 @@
 """A checkpoint is whole or not there, runs no code, and fits its network only."""
 
 import pickle
-import resource
-import signal
 
 import pytest
 import torch
 from torch import nn
 
+from tests.training.disks import full_above
 from training.errors import CheckpointError
 from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
 
@@ -27,17 +26,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):
     """Played by a limit on the size of files, which the system enforces."""
     path = tmp_path / "a.pt"
     write_checkpoint(path, {"step": 1})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        with pytest.raises(
-            CheckpointError, match="the checkpoint before it is untouch"
-        ):
-            write_checkpoint(path, {"step": 2, "large": torch.zeros(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        full_above(50_000),
+        pytest.raises(CheckpointError, match="the checkpoint before it is untouch"),
+    ):
+        write_checkpoint(path, {"step": 2, "large": torch.zeros(100_000)})
 
     assert read_checkpoint(path)["step"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]

@@ -1,0 +1,56 @@
+"""A file is there whole or not at all, and a refusing disk is named."""
+
+import pytest
+
+from tests.training.disks import full_above
+from training.errors import DiskError
+from training.files import make_folder, whole, write_whole
+
+
+def test_text_and_bytes_are_written_with_the_folders_above_them(tmp_path):
+    """And nothing else is left there."""
+    write_whole(tmp_path / "a" / "b.txt", "weiß")
+    write_whole(tmp_path / "a" / "c.bin", b"\x00\xff")
+
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "weiß"
+    assert (tmp_path / "a" / "c.bin").read_bytes() == b"\x00\xff"
+    assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+def test_a_full_disk_leaves_the_file_before_it(tmp_path):
+    """With its path, the reason and the room that is left in the message."""
+    path = tmp_path / "a.txt"
+    write_whole(path, "before")
+
+    with full_above(1000), pytest.raises(DiskError, match=r"a\.txt.*bytes are free"):
+        write_whole(path, "x" * 10_000)
+
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_interrupted_writer_leaves_the_file_before_it(tmp_path):
+    """Whatever ended it."""
+    path = tmp_path / "a.txt"
+    write_whole(path, "before")
+
+    def write_half() -> None:
+        with whole(path) as partial:
+            partial.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
+    """For the file below it and for the folder itself."""
+    (tmp_path / "a").write_text("")
+
+    with pytest.raises(DiskError, match=r"a/b\.txt"):
+        write_whole(tmp_path / "a" / "b.txt", "")
+    with pytest.raises(DiskError, match="cannot make the folder"):
+        make_folder(tmp_path / "a" / "b")

@@ -1,0 +1,62 @@
+"""content → **file**: whole or not at all, and a clear word where the disk refuses."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import DiskError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, which takes its name when the block is over.
+
+    A kill or a full disk leaves what was at `path` before; after an error nothing of
+    the temporary file stays.
+
+    Raises:
+        DiskError: the folder cannot be made, or the file not be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        discard(partial)
+        raise DiskError(f"cannot write {path}: {error}{room_left(path)}") from error
+    except BaseException:
+        discard(partial)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text (UTF-8) or bytes. Raises DiskError."""
+    with whole(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(path: Path) -> None:
+    """With its parents, if it is not there. Raises DiskError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"cannot make the folder {path}: {error}") from error
+
+
+def discard(partial: Path) -> None:
+    """Remove the file if it is there and the disk lets go of it."""
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError:  # a folder stands in its way, or there is none: nothing to remove
+        return
+
+
+def room_left(path: Path) -> str:
+    """` (N bytes are free there)`, as far as the system says so."""
+    try:
+        there = next(parent for parent in path.absolute().parents if parent.is_dir())
+        return f" ({shutil.disk_usage(there).free:,} bytes are free there)"
+    except OSError:
+        return ""
