@@ -2,185 +2,123 @@
 
     python -m bench.training
 
-The plain loop is what most CIFAR-10 code does: a DataLoader whose data set crops, flips
-and normalizes one image at a time with Pillow and NumPy, float32, channels first, SGD.
-Ours is the loop of `training/`: the data as one uint8 tensor, augmentation by batches,
-bfloat16 where it pays, channels last. Rounds of the two alternate, so that a slow
-minute of the machine hits both; reported are medians.
+Each loop (see `training_loops`) lives in a process of its own, since ours tells the
+allocator of its process to keep memory. They take turns, a round each, so that a slow
+minute of the machine hits both; who waits sleeps. Reported are medians, and the ratio
+of each pair of rounds.
 """
 
 import argparse
+import multiprocessing
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
+from bench.circumstances import REPOSITORY, versions, write_record
 from classifier.hardware import available_cores
-from training.configs.config import Config, parse_config
-from training.data import Split, load_dataset
-from training.data.batches import Order, ResidentBatches
-from training.loop.arithmetic import Precision, keep_memory, place
-from training.loop.budget import time_step
-from training.loop.distributed import Ranks
-from training.loop.start import build_optimizers, timed_step
-from training.loop.step import Steps
-from training.networks import build
-from training.objectives.objective import build_objective
-from training.provenance import circumstances, write_results
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-PAD = 4
-RESULTS = Path("docs/results/training_speed.json")
-
-Round = Callable[[], float]  # → images a second
+IMAGES = 10_000  # of train; more would change nothing but the start
+WANTED = 3.0  # times the plain loop
+PACKAGES = ("torch", "numpy", "pillow")
 
 
-class PlainCifar(Dataset[tuple[Tensor, int]]):
-    """One image at a time: zero-pad, crop, flip, to float, normalize."""
+@dataclass(frozen=True)
+class Work:
+    """What both loops are given."""
 
-    def __init__(self, split: Split) -> None:
-        pixels = split.pixels(config("resnet18_cifar", 128).data.spec)
-        self._images = [Image.fromarray(image) for image in pixels]
-        self._labels = split.labels.tolist()
-        self._mean = np.array(MEAN, np.float32).reshape(3, 1, 1)
-        self._std = np.array(STD, np.float32).reshape(3, 1, 1)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        padded = Image.new("RGB", (32 + 2 * PAD, 32 + 2 * PAD))
-        padded.paste(self._images[index], (PAD, PAD))
-        left, top = torch.randint(0, 2 * PAD + 1, (2,)).tolist()
-        image = padded.crop((left, top, left + 32, top + 32))
-        if torch.rand(()) < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        values = np.asarray(image, np.float32).transpose(2, 0, 1) / 255
-        return torch.from_numpy((values - self._mean) / self._std), self._labels[index]
+    data: Path
+    network: str
+    batch_size: int
+    steps: int  # a round
 
 
-def config(network: str, batch_size: int) -> Config:
-    """Our side: the same network, optimizer and kind of augmentation."""
-    return parse_config(
-        {
-            "name": "speed",
-            "task": "multiclass",
-            "data": {"path": "", "height": 32, "width": 32, "mean": MEAN, "std": STD},
-            "network": {"name": network},
-            "optimizer": ({"kind": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},),
-            "augment": {"flip": "random", "crop": PAD},
-            "train": {"epochs": 1, "batch_size": batch_size},
-        },
-        "bench/training.py",
-    )
+def answer_rounds(loop: str, work: Work, questions: Connection) -> None:
+    """In a process of its own: build the loop, then a round for each question."""
+    from bench.training_loops import ROUNDS  # noqa: PLC0415 - and all of torch
+    from training.data import load_dataset  # noqa: PLC0415
+
+    torch.set_num_threads(available_cores())
+    train = load_dataset(work.data).train
+    some = train.select(np.arange(min(IMAGES, len(train))))
+    take = ROUNDS[loop](work.network, some, work.batch_size, work.steps)
+    questions.send(None)
+    while questions.recv():
+        questions.send(take())
 
 
-def plain_round(network: str, data: PlainCifar, batch_size: int, steps: int) -> Round:
-    """The plain loop, warmed up; each call trains `steps` batches."""
-    model = build(network, classes=10, image_size=32).train()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
-    )
-    loader = DataLoader(
-        data, batch_size, shuffle=True, num_workers=available_cores(), drop_last=True
-    )
-    loss_of = nn.CrossEntropyLoss()
-
-    def train(count: int) -> float:
-        batches = iter(loader)  # the start of the workers is not counted
-        images, labels = next(batches)
-        started_s = time.perf_counter()
-        for step in range(count):
-            optimizer.zero_grad()
-            loss = loss_of(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            if step < count - 1:
-                images, labels = next(batches)
-        return count * batch_size / (time.perf_counter() - started_s)
-
-    train(2)
-    return lambda: train(steps)
+@contextmanager
+def loop_of(loop: str, work: Work) -> Iterator[Connection]:
+    """A running loop, warmed up: send True for the images a second of a round."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=answer_rounds, args=(loop, work, theirs))
+    process.start()
+    theirs.close()  # so that the end of the process ends a recv here
+    try:
+        ours.recv()
+        yield ours
+        ours.send(False)
+        process.join()
+    finally:
+        process.kill()
+        process.join()
 
 
-def our_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
-    """The loop of `training/`, warmed up, in the arithmetic that pays here."""
-    keep_memory()
-    settings = config(network, batch_size)
-    ranks = Ranks(0, 1, torch.device("cpu"))
-    objective = build_objective(settings.task, labels=10)
-    order = Order(len(split), batch_size, seed=0)
-    batches = ResidentBatches(
-        split.pixels(settings.data.spec), split.labels, order, ranks.device
-    )
-    taken = Steps(settings, objective, samples=len(split))
-    model = build(network, classes=10, image_size=32).train()
-    place(model, ranks.device)
-    prepare = timed_step(settings, taken, batches, ranks)
-    candidates: tuple[Precision, ...] = ("fp32", "bf16")
-    seconds = {
-        name: time_step(model, prepare, name, None, ranks.device) for name in candidates
+def compare(work: Work, *, rounds: int) -> dict[str, Any]:
+    """Rounds of both by turns."""
+    rates: dict[str, list[float]] = {"plain": [], "ours": []}
+    with ExitStack() as stack:
+        loops = {name: stack.enter_context(loop_of(name, work)) for name in rates}
+        for number in range(rounds):
+            for name, connection in loops.items():
+                connection.send(True)
+                rates[name].append(round(connection.recv(), 1))
+            latest = ", ".join(f"{name} {found[-1]}" for name, found in rates.items())
+            print(f"{work.network}, round {number + 1}: {latest} images/s", flush=True)
+    pairs = zip(rates["plain"], rates["ours"], strict=True)
+    ratios = [round(ours / plain, 2) for plain, ours in pairs]
+    return {
+        "batch_size": work.batch_size,
+        "steps_a_round": work.steps,
+        "images_per_s": rates,
+        "median_images_per_s": {k: statistics.median(v) for k, v in rates.items()},
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
     }
-    precision = min(seconds, key=seconds.__getitem__)
-    optimizers = build_optimizers(model, settings, ranks)
-
-    def train() -> float:
-        started_s = time.perf_counter()
-        for step, batch in zip(range(steps), batches.epoch(0), strict=False):
-            moment = taken.moment(step, steps_per_epoch=batches.steps(), steps=10**6)
-            taken.take(model, optimizers, batch, moment, precision=precision)
-        return steps * batch_size / (time.perf_counter() - started_s)
-
-    return train
 
 
 def main() -> None:
-    """Alternate rounds of both loops and write the medians."""
+    """Compare on each network, print the ratios and write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar-10"))
-    parser.add_argument("--network", default="fastcifar_94")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=8, help="batches a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(available_cores())
-    split = load_dataset(arguments.data).train.select(np.arange(10_000))
-    sizes = (arguments.batch_size, arguments.steps)
-    loops = {
-        "plain": plain_round(arguments.network, PlainCifar(split), *sizes),
-        "ours": our_round(arguments.network, split, *sizes),
+    option = parser.add_argument
+    option("--data", type=Path, default=REPOSITORY / "../shared/data/cifar-10")
+    option("--networks", nargs="+", default=["fastcifar_94", "resnet18_cifar"])
+    option("--batch-size", type=int, default=128)
+    option("--steps", type=int, default=8, help="batches a round")
+    option("--rounds", type=int, default=5)
+    option(
+        "--results",
+        type=Path,
+        default=REPOSITORY / "docs/results/training_speed.json",
+    )
+    given = parser.parse_args()
+    found = {
+        name: compare(
+            Work(given.data, name, given.batch_size, given.steps), rounds=given.rounds
+        )
+        for name in given.networks
     }
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for number in range(arguments.rounds):
-        for name, measure in loops.items():
-            rates[name].append(round(measure(), 1))
-        print(f"round {number + 1}: { ({n: r[-1] for n, r in rates.items()}) }")
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    ratio = round(medians["ours"] / medians["plain"], 2)
-    print(f"{arguments.network}: {medians} images/s, ratio {ratio}")
-    command = (
-        f"python -m bench.training --network {arguments.network} "
-        f"--batch-size {arguments.batch_size} --rounds {arguments.rounds} "
-        f"--steps {arguments.steps}"
-    )
-    write_results(
-        arguments.results,
-        {
-            "network": arguments.network,
-            "batch_size": arguments.batch_size,
-            "images_per_s": rates,
-            "median_images_per_s": medians,
-            "ratio": ratio,
-            **circumstances(command),
-        },
-    )
+    for name, result in found.items():
+        print(f"{name}: {result['ratio']} times the plain loop, wanted {WANTED}")
+    facts = {"versions": versions(PACKAGES), "wanted_ratio": WANTED}
+    write_record(given.results, facts | {"networks": found})
 
 
 if __name__ == "__main__":

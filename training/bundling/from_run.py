@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from classifier.manifest import Label, Provenance, Task
-from training.bundling.bundling import Recipe, build_bundle
+from training.bundling.bundling import build_bundle
+from training.bundling.draft import Recipe
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
 from training.data import Splits

@@ -10,7 +10,8 @@ import numpy as np
 
 from classifier.bundle import Bundle, load_bundle
 from classifier.manifest import Manifest, Precision, Task
-from training.bundling.bundling import Recipe, build_bundle
+from training.bundling.bundling import build_bundle
+from training.bundling.draft import Recipe
 from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.dataset import Labels

@@ -14,7 +14,8 @@ from training.configs.config import Config
 from training.data.batches import Batch
 from training.loop.arithmetic import Precision, autocast, normalize, seed_step
 from training.objectives.objective import Objective
-from training.optimizers.optimizers import Optimizers, clip_norm, schedule
+from training.optimizers import schedule
+from training.optimizers.optimizers import Optimizers, clip_norm
 
 
 @dataclass(frozen=True)

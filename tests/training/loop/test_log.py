@@ -1,0 +1,95 @@
+"""What happens in a run is written down: as a table, as events, as curves."""
+
+import io
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.training.disks import full_above
+from training.errors import DiskError
+from training.loop.curves import draw_curves
+from training.loop.log import Log, read_log
+
+
+def write_epochs(folder, count: int, *, first: int = 0, live=None) -> None:
+    """Rows for the epochs after `first`, five steps each."""
+    log = Log(folder, total_steps=20, first_step=5 * first, live=live)
+    for epoch in range(first + 1, first + count + 1):
+        row = {"step": 5 * epoch, "epoch": epoch, "train_loss": 1 / epoch}
+        log.epoch(row | {"validation_accuracy": epoch / 10})
+    log.close()
+
+
+def test_a_row_is_an_epoch(tmp_path):
+    """In numbers that are read back."""
+    write_epochs(tmp_path, 2)
+
+    assert read_log(tmp_path / "log.csv")[1] == {
+        "step": 10,
+        "epoch": 2,
+        "train_loss": 0.5,
+        "validation_accuracy": 0.2,
+    }
+
+
+def test_rows_that_a_continued_run_repeats_are_there_once(tmp_path):
+    """Killed after its third epoch, it goes on from the checkpoint of the second."""
+    write_epochs(tmp_path, 3)
+    write_epochs(tmp_path, 2, first=2)
+
+    assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [1, 2, 3, 4]
+
+
+def test_tensorboard_shows_what_the_table_has(tmp_path):
+    """The same figures at the same steps."""
+    write_epochs(tmp_path, 3)
+
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("train_loss")]
+
+    rows = read_log(tmp_path / "log.csv")
+    assert seen == [(row["step"], pytest.approx(row["train_loss"])) for row in rows]
+
+
+def test_people_get_a_line_an_epoch_where_there_is_no_terminal(tmp_path):
+    """No moving line in a file."""
+    said = io.StringIO()
+
+    write_epochs(tmp_path, 2, live=said)
+
+    assert said.getvalue().splitlines()[1] == (
+        "step 10  epoch 2  train_loss 0.5  validation_accuracy 0.2"
+    )
+
+
+def test_a_rank_without_a_folder_writes_nothing(tmp_path):
+    """Only the first of several processes does."""
+    log = Log(None, total_steps=20, first_step=0, live=None)
+    log.epoch({"step": 5, "epoch": 1})
+    log.close()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_are_a_picture(tmp_path):
+    """Of losses and scores, from the table alone."""
+    write_epochs(tmp_path, 3)
+
+    draw_curves(tmp_path / "log.csv", tmp_path / "curves.png")
+
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+
+
+def test_a_full_disk_leaves_the_rows_before(tmp_path):
+    """The run ends with one line, and the finished epochs are still told of."""
+    log = Log(tmp_path, total_steps=20, first_step=0, live=None)
+    log.epoch({"step": 5, "epoch": 1})
+
+    with full_above(10), pytest.raises(DiskError, match=r"log\.csv"):
+        log.epoch({"step": 10, "epoch": 2})
+    log.close()
+
+    assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [1]
