@@ -1,0 +1,95 @@
+"""AV1 data → **frame sizes**: the sequence headers among its units (OBUs).
+
+AV1 Bitstream & Decoding Process Specification, sections 5.3, 5.5 and 4.10.
+"""
+
+from collections.abc import Iterator
+
+SEQUENCE_HEADER = 1
+MAX_UNITS = 65_536
+
+
+class Bits:
+    """Bits from the left. Raises IndexError where the data ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits, self._left = int.from_bytes(data), 8 * len(data)
+
+    def read(self, count: int) -> int:
+        """An unsigned number, f(n) in the specification."""
+        self._left -= count
+        if self._left < 0:
+            raise IndexError
+        return self._bits >> self._left & (1 << count) - 1
+
+    def skip_uvlc(self) -> None:
+        """A number of variable length: n zeros, a one, n more bits."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+        self.read(zeros)
+
+
+def frame_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height of the largest frame that each sequence header allows.
+
+    Raises:
+        IndexError: the data ends inside a header, or has too many units.
+    """
+    at = 0
+    for _ in range(MAX_UNITS):
+        if at >= len(data):
+            return
+        head = data[at]
+        at += 2 if head & 0b100 else 1  # an extension
+        size = len(data) - at
+        if head & 0b10:
+            size, at = _leb128(data, at)
+        if head >> 3 & 0b1111 == SEQUENCE_HEADER:
+            yield _size_in(Bits(data[at : at + size]))
+        at += size
+    raise IndexError
+
+
+def _leb128(data: bytes, at: int) -> tuple[int, int]:
+    """A number in up to 8 bytes of 7 bits, and where it ends."""
+    value = 0
+    for i in range(8):
+        value |= (data[at + i] & 0x7F) << 7 * i
+        if not data[at + i] & 0x80:
+            break
+    return value, at + i + 1
+
+
+def _size_in(header: Bits) -> tuple[int, int]:
+    header.read(4)  # profile, still picture
+    reduced = header.read(1)
+    if reduced:
+        header.read(5)  # level
+    else:
+        _skip_operating_points(header)
+    width_bits, height_bits = header.read(4) + 1, header.read(4) + 1
+    if reduced:
+        return header.read(width_bits) + 1, header.read(height_bits) + 1
+    # each frame may give a size of its own, of as many bits
+    return 1 << width_bits, 1 << height_bits
+
+
+def _skip_operating_points(header: Bits) -> None:
+    delay_bits = 0
+    if header.read(1):  # timing
+        header.read(64)
+        if header.read(1):
+            header.skip_uvlc()
+        if header.read(1):  # decoder model
+            delay_bits = header.read(5) + 1
+            header.read(42)
+    has_delay = header.read(1)
+    for _ in range(header.read(5) + 1):
+        header.read(12)
+        if header.read(5) > 7:  # noqa: PLR2004  levels that have a tier
+            header.read(1)
+        if delay_bits and header.read(1):
+            header.read(2 * delay_bits + 1)
+        if has_delay and header.read(1):
+            header.read(4)

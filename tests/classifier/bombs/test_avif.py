@@ -1,0 +1,159 @@
+"""AVIF files whose frames are not what their boxes declare."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier.bombs.avif import check_avif_frames
+from classifier.bombs.boxes import MAX_BOXES
+from classifier.errors import ImageDecodeError, ImageTooLargeError
+from tests.classifier.bombs.test_memory import DECODE
+from tests.classifier.files import encode, picture
+from tests.classifier.processes import peak_mib
+from tests.classifier.test_decode import decoded, difference
+
+CAP = 10_000
+
+# An AV1 sequence header of a still picture, 5 bytes: 13 bits for each side.
+REDUCED = 0b000_1_1_00000_1100_1100
+
+
+def sequence_header(width: int, height: int) -> bytes:
+    """A unit of AV1 that allows frames of that size."""
+    bits = REDUCED << 26 | (width - 1) << 13 | (height - 1)
+    content = (bits << 4).to_bytes(6)
+    return bytes((0x0A, len(content))) + content
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    """One box of the file format."""
+    content = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def avif(*items: tuple[bytes, bytes], readings: int = 1) -> bytes:
+    """A file of items, their data in `idat`, each made of `readings` equal extents."""
+    kinds, places, contents = b"", b"", b""
+    for number, (kind, content) in enumerate(items, start=1):
+        kinds += box(b"infe", b"\2\0\0\0", struct.pack(">HH4s", number, 0, kind))
+        extent = struct.pack(">II", len(contents), len(content))
+        places += struct.pack(">HHHH", number, 1, 0, readings) + extent * readings
+        contents += content
+    return box(b"ftyp", b"avif", bytes(4), b"avifmif1") + box(
+        b"meta",
+        bytes(4),
+        box(b"iinf", bytes(4), struct.pack(">H", len(items)), kinds),
+        box(b"iloc", b"\1\0\0\0\x44\0", struct.pack(">H", len(items)), places),
+        box(b"idat", contents),
+    )
+
+
+def hidden(width: int, height: int) -> bytes:
+    """An AVIF of one flat color that declares 64x64."""
+    data = encode(Image.new("RGB", (width, height)), "AVIF", speed=10)
+    place = b"ispe" + bytes(4)
+    declared = place + struct.pack(">II", width, height)
+    assert declared in data
+    return data.replace(declared, place + struct.pack(">II", 64, 64))
+
+
+def test_a_frame_larger_than_declared_is_refused():
+    """Pillow believes the box, libavif the frame: 3 KB took a gigabyte."""
+    assert decoded(hidden(640, 480)).info.width == 64
+    with pytest.raises(ImageTooLargeError, match="frames of up to 8000x7000 pixels"):
+        decoded(hidden(8_000, 7_000))
+
+
+def test_refusing_it_allocates_nothing(tmp_path):
+    """The headers are read, not the frames."""
+    (tmp_path / "hidden.avif").write_bytes(hidden(8_000, 7_000))
+
+    used = peak_mib(DECODE, tmp_path / "hidden.avif") - peak_mib(DECODE)
+
+    assert used < 50
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+@pytest.mark.parametrize("side", [1, 16, 17, 100])
+def test_honest_files_are_read(mode, side):
+    """Of any size, with and without alpha, at exactly the cap."""
+    data = encode(Image.new(mode, (side, side)), "AVIF", speed=10)
+
+    check_avif_frames(data, max_pixels=side * side)
+    if side > 1:
+        with pytest.raises(ImageTooLargeError):
+            check_avif_frames(data, max_pixels=side * side - 1)
+
+
+def test_a_sequence_is_judged_by_its_first_image():
+    """Its frames may each have another size, up to a power of two."""
+    frames = [Image.fromarray(np.roll(picture(), 9 * i, axis=1)) for i in range(3)]
+    data = encode(frames[0], "AVIF", save_all=True, append_images=frames[1:], speed=10)
+
+    check_avif_frames(data, max_pixels=64 * 32)
+    assert difference(decoded(data).image, picture()) < 8
+    with pytest.raises(ImageTooLargeError, match="64x32 pixels"):
+        check_avif_frames(data, max_pixels=64 * 32 - 1)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [(b"av01", sequence_header(101, 100))],
+        [(b"av01", b"\x12\0" + sequence_header(100, 100) + sequence_header(101, 100))],
+        [(b"av01", sequence_header(100, 100))] * 4,
+        [(b"grid", b"\0\0\0\0" + struct.pack(">HH", 101, 100))],
+        [(b"grid", b"\0\1\0\0" + struct.pack(">II", 101, 100))],
+    ],
+    ids=["frame", "second header", "many frames", "grid", "large grid"],
+)
+def test_every_way_to_many_pixels_is_seen(items):
+    """Frames, headers that follow, many items, and grids of them."""
+    with pytest.raises(ImageTooLargeError, match=f"at most {CAP} pixels"):
+        check_avif_frames(avif(*items), max_pixels=CAP)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [(b"av01", sequence_header(100, 100))],
+        [(b"av01", sequence_header(100, 100))] * 3,
+        [(b"grid", b"\0\0\0\0" + struct.pack(">HH", 100, 100))],
+        [(b"Exif", sequence_header(8_000, 8_000))],
+    ],
+    ids=["frame", "with alpha and thumbnail", "grid", "no image"],
+)
+def test_no_more_pixels_than_allowed_are_fine(items):
+    """What is no image is not looked into."""
+    check_avif_frames(avif(*items), max_pixels=CAP)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        avif((b"av01", sequence_header(9, 9)))[:-2],
+        avif((b"av01", b"\x0a\x06")),
+        avif((b"av01", b"\x12\0" * 70_000)),
+        avif((b"av01", sequence_header(9, 9) * 100), readings=10_000),
+        box(b"free") * (MAX_BOXES + 1),
+        struct.pack(">I4s", 4, b"meta") + bytes(8),
+        box(b"meta", bytes(4), box(b"iloc", b"\1\0\0\0\x44\0\xff\xff")),
+        box(b"meta", bytes(4), box(b"iinf", bytes(6), box(b"infe"))),
+    ],
+    ids=[
+        "cut off",
+        "empty header",
+        "units",
+        "readings",
+        "boxes",
+        "size",
+        "places",
+        "kinds",
+    ],
+)
+def test_broken_boxes_are_damage(data):
+    """Too short, or more than any honest file has."""
+    with pytest.raises(ImageDecodeError, match="boxes are broken"):
+        check_avif_frames(data, max_pixels=CAP)

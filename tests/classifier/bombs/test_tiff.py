@@ -1,0 +1,91 @@
+"""TIFF directories of many entries and values, and tiles beyond the image."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from classifier.bombs.tiff import MAX_ENTRIES, MAX_VALUES
+from classifier.errors import ImageDecodeError, ImageTooLargeError
+from tests.classifier.files import tiff
+from tests.classifier.test_decode import decoded
+
+SHORT, RATIONAL = 3, 5
+
+
+def test_a_tiff_of_too_many_strips_is_refused():
+    """Each costs two bytes to send and a Python object to read: 25 s for 10 MB."""
+    count = MAX_VALUES + 1
+    data = tiff((273, 3, count, struct.pack("<H", 8) * count), (278, 4, 1, 1))
+
+    with pytest.raises(ImageDecodeError, match=f"{count} strips or tiles; at most"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_big_tiff_is_looked_into_as_well(order):
+    """64-bit offsets are another layout of the same directory."""
+    head = struct.pack(f"{order}2sHHHQ", b"II" if order == "<" else b"MM", 43, 8, 0, 16)
+    if order == ">":  # Pillow looks for 43 in the third byte, whatever the order
+        head = b"MM\x2b\x00" + head[4:]
+    entry = struct.pack(f"{order}HHQQ", 324, 4, 10**6, 0)
+    directory = struct.pack(f"{order}Q", 1) + entry + bytes(64)
+
+    with pytest.raises(ImageDecodeError, match="1000000 strips or tiles"):
+        decoded(head + directory)
+
+
+@pytest.mark.parametrize("start", [0, 4, 10**6, 2**32 - 1])
+def test_a_directory_that_is_not_there_is_damage(start):
+    """Offsets of a hostile file point anywhere."""
+    with pytest.raises(ImageDecodeError):
+        decoded(b"II*\x00" + struct.pack("<I", start) + bytes(16))
+
+
+def test_strips_of_one_row_are_fine():
+    """Many writers put each row into a strip of its own."""
+    side = 64
+    rows = np.arange(side, dtype=np.uint8).repeat(side).tobytes()
+    at = len(tiff((273, 4, side, bytes(4 * side)), (278, 4, 1, 1), pixels=b""))
+    offsets = struct.pack(f"<{side}I", *(at + side * row for row in range(side)))
+
+    result = decoded(
+        tiff((273, 4, side, offsets), (278, 4, 1, 1), pixels=rows), color="gray"
+    )
+
+    assert np.asarray(result.image)[:, 0].tolist() == list(range(side))
+
+
+def test_a_tile_larger_than_the_cap_is_refused():
+    """Its buffer is allocated whole, however small the image."""
+    data = tiff((322, 4, 1, 60_000), (323, 4, 1, 60_000))
+
+    with pytest.raises(ImageTooLargeError, match="tiles of 60000x60000 pixels"):
+        decoded(data)
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "size"), [(282, RATIONAL, 8), (258, SHORT, 2), (320, SHORT, 2)]
+)
+def test_a_tag_of_too_many_values_is_refused(tag, kind, size):
+    """Pillow makes a fraction of each: 20 MB of resolution took 5 s and 400 MB."""
+    count = MAX_VALUES + 1
+
+    with pytest.raises(ImageDecodeError, match=f"{count} values in its entry {tag}"):
+        decoded(tiff((tag, kind, count, b"\1" * size * count)))
+
+
+def test_bytes_and_text_may_be_long():
+    """Profiles and notes are kept as they are."""
+    note = b"a" * 1_000_000
+
+    assert decoded(tiff((270, 2, len(note), note))).info.format == "TIFF"
+
+
+def test_a_big_tiff_of_too_many_entries_is_refused():
+    """A directory of 64-bit offsets may declare any number of them."""
+    entries = struct.pack("<HHQQ", 700, 1, 2**40, 8) * (MAX_ENTRIES + 1)
+    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16)
+
+    with pytest.raises(ImageDecodeError, match="more than 65536 entries"):
+        decoded(head + struct.pack("<Q", MAX_ENTRIES + 1) + entries)
