@@ -139,7 +139,7 @@ async def refuse_route(request: Request, error: Exception) -> Response:
         if allow == "GET":
             allow = "GET, HEAD"
         raise MethodNotAllowedError(
-            f"{request.method} is not taken at {path}; {allow} is", allow=allow
+            f"{request.method} is not taken at {path}; taken: {allow}", allow=allow
         ) from error
     raise MalformedRequestError(str(error.detail)) from error
 

@@ -1,31 +1,59 @@
-"""socket → **request head**, bounded in bytes and in time.
+"""socket → **request**, bounded in bytes and in time, whatever surrounds its body.
 
-httptools keeps headers for as long as they come, and uvicorn's timers begin with the
-first answer: one client could hold a connection for ever, or fill the memory.
+httptools keeps headers and trailers for as long as they come, uvicorn's timers begin
+with the first answer, and a piece of data may hold ten thousand requests: one client
+could hold a connection for ever, or fill the memory.
 """
 
 import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # What nginx and h11 allow by default, together.
 MAX_HEAD_BYTES = 64 * 1024
+# Requests that a client sends ahead of their answers; each is kept until its turn.
+MAX_AHEAD = 256
 
 
-class BoundedHead(HttpToolsProtocol):
-    """Mix in before a protocol: refuses a head that is too large or too slow.
+class TooFarAheadError(Exception):
+    """Ends the parser's work on a connection that is refused."""
 
-    The usual head arrives whole in one piece and costs nothing here but two flags.
+
+class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # it has no types
+    """Tells where the parser stopped because a client offers another protocol."""
+
+    def __init__(self, connection: "BoundedConnection") -> None:
+        super().__init__(connection)
+        self._connection = connection
+        # as uvicorn's own: answer a request whatever follows `Connection: close`
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse; after an offer, go on as if there had been none."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._connection.decline_offer(data[offer.args[0] :])
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """Mix in before a protocol: refuses what is too large, too slow or too much.
+
+    The usual head arrives whole in one piece and costs nothing here but a few flags.
     """
 
     def __init__(self, *arguments: Any, head_timeout_s: float, **given: Any) -> None:
         super().__init__(*arguments, **given)
+        self.parser = Parser(self)
         self._head_timeout_s = head_timeout_s
-        self._in_head = True
-        self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._mixed = False  # this piece of data holds the end of a head or a request
+        self._around = 0  # bytes of the head, or around the chunks of the body
+        self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
@@ -38,26 +66,73 @@ class BoundedHead(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, then look whether the head is still not complete."""
+        """Parse, then look at what did not become a whole head or a body."""
+        self._mixed = False
+        known_bytes = self._body_bytes
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if not self._mixed:  # else nobody knows how much of it is of what follows
+            self._around += len(data) - (self._body_bytes - known_bytes)
+        # honest chunks are larger than the lines between them
+        allowed = MAX_HEAD_BYTES + self._body_bytes
+        if self._around > allowed:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._head_timer is None:
+        elif self._in_head and self._head_timer is None:
             self._time_head()
 
     def on_message_begin(self) -> None:
         """A new head begins."""
-        self._in_head, self._head_bytes = True, 0
+        if len(self.pipeline) >= MAX_AHEAD:
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
+            raise TooFarAheadError
+        self._in_head = True
+        self._around = self._body_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here on the body has bounds of its own."""
-        self._in_head = False
+        self._in_head, self._mixed = False, True
+        self._around = 0
         self._stop_timer()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count it."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete; or its head, with which an offer ends."""
+        self._mixed = True
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def decline_offer(self, rest: bytes) -> None:
+        """Read the request anew without its header `Upgrade`.
+
+        Java's HttpClient and `curl --http2` offer HTTP/2 with every plain request, and
+        a server may go on in HTTP/1.1 (RFC 9110, 7.8). The parser cannot: it takes what
+        follows the head, and be it an image, for the other protocol.
+        """
+        kept = [header for header in self.headers if header[0] != b"upgrade"]
+        if len(kept) == len(self.headers):  # CONNECT: this is no proxy
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        line = b"%b %b HTTP/%b" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        head = b"\r\n".join([line, *(b"%b: %b" % header for header in kept)])
+        self.parser = Parser(self)
+        self.parser.feed_data(head + b"\r\n\r\n" + rest)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets one; what was refused already does not."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def _time_head(self) -> None:
         self._head_timer = self.loop.call_later(

@@ -72,7 +72,7 @@ DETAILS = {
     "image_empty": "the image has no bytes",
     "route_not_found": "there is nothing at '/clasify'; see /docs",
     "model_not_found": "model 'dog' is not loaded; loaded are imagenet",
-    "method_not_allowed": "GET is not taken at '/classify'; POST is",
+    "method_not_allowed": "GET is not taken at '/classify'; taken: POST",
     "body_timeout": "the body did not arrive within 30 s",
     "body_too_large": "the body has 30000000 bytes or more; at most 20971520 are "
     "accepted here",

@@ -5,6 +5,7 @@ In a batch a broken item is an error in its own place and disturbs no other.
 
 import asyncio
 import binascii
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -37,6 +38,9 @@ FORM_IN_THREAD_BYTES = 512 * 1024
 MAX_PARTS_READ = 8
 
 MAX_SHOWN = 80
+
+# How a JSON text can begin (RFC 8259, section 3); no image begins so.
+JSON_START = re.compile(rb'[ \t\r\n]*["{\[tfn0-9-]')
 
 Document = TypeVar("Document", bound=BaseModel)
 Result = TypeVar("Result")
@@ -165,11 +169,15 @@ def _many_in_json(body: bytes, max_items: int) -> list[bytes | ServiceError]:
 
 
 def _document(body: bytes, shape: type[Document], *, max_items: int) -> Document:
+    if not JSON_START.match(body):
+        raise MalformedRequestError(
+            "the body is not JSON; send an image as it is under another Content-Type"
+        )
     # Base64 has no commas: many of them mean many small values, of which each would
     # cost far more memory than its two bytes in the body.
     if body.count(b",") > 2 * max_items + 8:
         raise TooManyImagesError(
-            f"the JSON has more than the {max_items} images accepted here"
+            f"the JSON has many more members than the {max_items} accepted here"
         )
     try:
         return shape.model_validate_json(body)

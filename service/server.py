@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from classifier.errors import ClassifierError
 from service.app import Application, create_app
-from service.connection import BoundedHead
+from service.connection import BoundedConnection
 from service.contract import Engine
 from service.crew import Leader
 from service.engine.engine import LaneEngine
@@ -31,8 +31,8 @@ from service.settings import Settings
 STOP_S = 1
 
 
-class Connection(BoundedHead, ExpressProtocol):
-    """uvicorn's protocol, with a bound on the head and a short way for tiny images."""
+class Connection(BoundedConnection, ExpressProtocol):
+    """uvicorn's protocol, with bounds on its bytes and a short way for tiny images."""
 
 
 class Server(uvicorn.Server):

@@ -1,0 +1,117 @@
+"""What surrounds a body is bounded, and an offer of another protocol is declined."""
+
+import re
+import socket
+from contextlib import suppress
+
+import pytest
+
+from service.connection import MAX_AHEAD, MAX_HEAD_BYTES
+from tests.service.conftest import RED, send
+
+CHUNKED = (
+    b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+GET = b"GET /livez HTTP/1.1\r\nHost: any\r\n\r\n"
+LAST = b"GET /livez HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n"
+# One piece of data may hold a quarter of a megabyte, which counts for the head before.
+MANY = 16 * MAX_HEAD_BYTES
+
+
+def post(headers: bytes = b"") -> bytes:
+    """A request for one image."""
+    return (
+        b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
+        b"Content-Length: %d\r\n%b\r\n%b" % (len(RED), headers, RED)
+    )
+
+
+def statuses(port: int, *pieces: bytes) -> list[int]:
+    """Send raw bytes, and read the status of each answer until the server closes."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with suppress(ConnectionError):  # the server may refuse before the end
+            for piece in pieces:
+                connection.sendall(piece)
+        with suppress(ConnectionError):
+            while chunk := connection.recv(65536):
+                received += chunk
+    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        b"0\r\n" + b"X-More: and more\r\n" * (MANY // 18),
+        b"0\r\nX-More: " + b"x" * MANY,
+        b"5;" + b"x" * MANY,
+        b"1\r\nx\r\n" * (MANY // 4),
+    ],
+    ids=["trailers", "one trailer", "chunk extension", "crumbs"],
+)
+def test_what_surrounds_a_body_is_bounded(server, around):
+    """The parser keeps trailers for as long as they come: a gigabyte in a second."""
+    pieces = [around[i : i + 8192] for i in range(0, len(around), 8192)]
+
+    assert statuses(server.port, CHUNKED, *pieces) == [431]
+    assert send(server.client, RED).status_code == 200
+
+
+def test_small_chunks_and_a_trailer_are_fine(server):
+    """As honest clients send them."""
+    body = b"".join(
+        b"%x\r\n%b\r\n" % (len(RED[i : i + 9]), RED[i : i + 9])
+        for i in range(0, len(RED), 9)
+    )
+
+    found = statuses(server.port, CHUNKED + body + b"0\r\nX-Sum: 1\r\n\r\n" + LAST)
+
+    assert found == [200, 200]
+
+
+def test_requests_sent_ahead_are_answered_in_order(server):
+    """Also where many stand in one piece of data, longer than one head may be."""
+    bad = post().replace(b"/classify", b"/classify?top_k=0")
+    ahead = post(b"X-Filler: " + b"y" * 1_000 + b"\r\n") * 100
+
+    found = statuses(server.port, ahead + bad + GET + LAST)
+
+    assert found == [200] * 100 + [422, 200, 200]
+
+
+def test_no_more_than_some_are_kept(server):
+    """Each takes a hundred times the memory of what was sent."""
+    assert statuses(server.port, GET * (MAX_AHEAD + 2)) == [429]
+    assert statuses(server.port, GET * (MAX_AHEAD - 1) + LAST) == [200] * MAX_AHEAD
+
+
+OFFER = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+)
+
+
+@pytest.mark.parametrize("cut", [1, 60, 150, 230, 260, 300])
+def test_an_offer_of_another_protocol_is_declined(server, cut):
+    """Java's HttpClient and `curl --http2` offer HTTP/2; the body is the image's."""
+    request = post(OFFER)
+
+    assert statuses(server.port, request[:cut], request[cut:] + LAST) == [200, 200]
+
+
+def test_a_websocket_is_declined(server):
+    """The ordinary answer, on a connection that goes on."""
+    offer = (
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    )
+
+    assert statuses(server.port, GET[:-2] + offer + b"\r\n" + LAST) == [200, 200]
+
+
+@pytest.mark.parametrize("target", [b"example.org:443", b"/"])
+def test_this_is_no_proxy(server, target):
+    """CONNECT asks for a tunnel."""
+    request = b"CONNECT " + target + b" HTTP/1.1\r\nHost: any\r\n\r\n"
+
+    assert statuses(server.port, request) == [400]
