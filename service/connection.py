@@ -22,7 +22,7 @@ class TooFarAheadError(Exception):
     """Ends the parser's work on a connection that is refused."""
 
 
-class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # it has no types
+class Parser(httptools.HttpRequestParser):
     """Tells where the parser stopped because a client offers another protocol."""
 
     def __init__(self, connection: "BoundedConnection") -> None:
@@ -31,12 +31,12 @@ class Parser(httptools.HttpRequestParser):  # type: ignore[misc]  # it has no ty
         # as uvicorn's own: answer a request whatever follows `Connection: close`
         self.set_dangerous_leniencies(lenient_data_after_close=True)
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: Any) -> None:
         """Parse; after an offer, go on as if there had been none."""
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._connection.decline_offer(data[offer.args[0] :])
+            self._connection.decline_offer(bytes(data[offer.args[0] :]))
 
 
 class BoundedConnection(HttpToolsProtocol):

@@ -193,12 +193,10 @@ def test_the_form_takes_only_the_image(client):
     assert "'top_k'; only 'file' is allowed" in response.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "body", [RED, b"[" + b"1," * 99 + b"1]", b"", b"\xef\xbb\xbf{}"]
-)
-def test_what_is_no_json_object_is_called_so(client, body):
+@pytest.mark.parametrize("body", [RED, b"", b"\xef\xbb\xbf{}", b"," * 99])
+def test_what_is_no_json_is_called_so(client, body):
     """An image under a wrong Content-Type is the usual reason."""
     response = client.post("/classify", content=body, headers=AS_JSON)
 
     assert response.status_code == 400
-    assert "begins with no '{'" in response.json()["detail"]
+    assert "the body is not JSON; send an image as it is" in response.json()["detail"]
