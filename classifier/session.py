@@ -30,6 +30,10 @@ ClassMaps = npt.NDArray[np.float32]  # [N, K, h, w]
 INPUT, OUTPUT, CLASS_MAPS = "pixels", "logits", "class_maps"
 FATAL_ONLY = 4  # of ONNX Runtime: lesser ones arrive as exceptions, translated here
 
+# It would round weights that the maker of an int8 graph has left in floats, with one
+# scale for a whole tensor. Of a depthwise layer that lost a quarter of the answers.
+DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
+
 CUDA_PROVIDER = (
     "CUDAExecutionProvider",
     {
@@ -173,7 +177,12 @@ def _create(graph: bytes, options: Any, device: Device) -> Any:
         onnxruntime.preload_dlls()
         providers.insert(0, CUDA_PROVIDER)
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=providers,
+            disabled_optimizers=list(DISABLED_OPTIMIZERS),
+        )
     except Exception as error:  # border, as above
         raise _translated(error) from error
     if device == "cuda" and session.get_providers()[0] != CUDA_PROVIDER[0]:

@@ -52,6 +52,49 @@ def model(
     return bytes(made.SerializeToString())
 
 
+def partly_quantized() -> bytes:
+    """A layer of floats between 8-bit tensors: each color times a weight of its own."""
+    constants = {
+        "weights": np.array([1, 0.0035, -1], np.float32).reshape(3, 1, 1, 1),
+        "bias": np.zeros(3, np.float32),
+        "one": np.float32(1),
+        "step": np.float32(0.8),
+        "zero": np.uint8(0),
+        "axes": np.array([2, 3], np.int64),
+    }
+    make = helper.make_node
+    nodes = [
+        make("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        make("DequantizeLinear", ["planes", "one", "zero"], ["values"]),
+        make("Conv", ["values", "weights", "bias"], ["weighted"], group=3),
+        make("QuantizeLinear", ["weighted", "step", "zero"], ["steps"]),
+        make("DequantizeLinear", ["steps", "step", "zero"], ["rounded"]),
+        make("ReduceMean", ["rounded", "axes"], ["logits"], keepdims=0),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "partly",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [
+            onnx.numpy_helper.from_array(np.asarray(value), name)
+            for name, value in constants.items()
+        ],
+    )
+    opset = helper.make_opsetid("", 20)
+    model = helper.make_model(made, opset_imports=[opset], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_a_layer_that_was_left_in_floats_is_computed_in_floats():
+    """ONNX Runtime would round its weights to one scale, the small ones to nothing."""
+    session = Session.load(partly_quantized(), threads=1)
+
+    logits = session.run(np.full((1, 8, 8, 3), 200, np.uint8))
+
+    assert logits[0].tolist() == pytest.approx([200, 0.8, 0])
+
+
 def test_a_graph_that_keeps_the_contract_is_loaded():
     """Its shapes are known before anything is run."""
     session = Session.load(graph(classes=5), threads=1)

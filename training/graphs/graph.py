@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from classifier.hardware import available_cores
 from classifier.runtime import onnxruntime
+from classifier.session import DISABLED_OPTIMIZERS
 
 INPUT = "pixels"  # uint8 [N, H, W, C]
 OUTPUT = "logits"  # float32 [N, K]
@@ -189,7 +190,10 @@ def open_session(
         options.optimized_model_filepath = str(save_to)
     try:
         return onnxruntime.InferenceSession(
-            graph, options, providers=["CPUExecutionProvider"]
+            graph,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(DISABLED_OPTIMIZERS),  # as it will be served
         )
     except Exception as error:  # a border: ONNX Runtime's classes share no base
         raise GraphError(f"ONNX Runtime refuses the graph: {error}") from error
