@@ -35,7 +35,10 @@ class BatchBody(Shape):
     # Any: an item that is no string is that item's own error, not the batch's.
     images: list[Any] = Field(
         description="Image files, base64 each.",
-        json_schema_extra={"items": {"type": "string", "format": "byte"}},
+        json_schema_extra={
+            "items": {"type": "string", "format": "byte"},
+            "minItems": 1,  # an empty batch is refused by name, not by its shape
+        },
     )
 
 
