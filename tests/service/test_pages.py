@@ -204,3 +204,14 @@ def test_the_documentation_is_drawn_from_the_document(page, server):
     text = page.inner_text("main")
     assert "/classify/batch" in text
     assert "AnswerShape" not in text
+
+
+@pytest.mark.parametrize("path", ["", "docs"])
+def test_no_page_is_wider_than_a_phone(browser, server, path):
+    """Nobody has to scroll sideways to read a line."""
+    phone = browser.new_page(viewport={"width": 360, "height": 800})
+    phone.goto(f"{server.url}/{path}", wait_until="networkidle")
+    phone.evaluate("document.querySelectorAll('details').forEach((d) => d.open = true)")
+
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 360
+    phone.close()
