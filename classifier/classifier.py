@@ -261,7 +261,8 @@ def read_image(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise ImageDecodeError(f"cannot read {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageDecodeError(f"cannot read {path}: {reason}") from error
 
 
 def array_image(array: npt.NDArray[np.uint8]) -> Image.Image:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -32,12 +33,17 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 )
 
+VISIBLE = 0.005  # a lower score would be shown as 0.00
+
+STDIN = Path("/dev/stdin")
+
 Result = tuple[Path, Classification | ImageError]
 
 
 def command(
     paths: Annotated[
-        list[str], typer.Argument(help="Image files, folders or globs ('**/*.jpg').")
+        list[str],
+        typer.Argument(help="Files, folders, globs ('**/*.jpg'); - reads one image."),
     ],
     model: Annotated[
         str, typer.Option(help="Name (NAME or NAME/2) in the models folder, or a path.")
@@ -87,9 +93,9 @@ def command(
 
 
 def find_images(paths: Iterable[str]) -> Iterator[Path]:
-    """Files as named; folders and globs searched, sorted."""
+    """Files as named; folders and globs searched, sorted; - is standard input."""
     for name in paths:
-        path = Path(name)
+        path = STDIN if name == "-" else Path(name)
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             yield from sorted(inside)
@@ -120,7 +126,7 @@ def progress(total: int) -> Iterator[Callable[[Iterable[Result]], Iterable[Resul
 
 def write_table(results: Iterable[Result], out: TextIO) -> int:
     """A row an image; returns how many failed."""
-    table, failed = Table(), 0
+    table, failed = Table(box=SIMPLE), 0
     for column in ("image", "answer", "score", "next"):
         table.add_column(column, overflow="fold")
     for path, result in results:
@@ -141,7 +147,9 @@ def _cells(result: Classification) -> list[str]:
     answer = result.decision or best.label
     if result.groups:
         answer = f"{answer} ({result.groups[0].group} {result.groups[0].score:.2f})"
-    following = ", ".join(f"{p.label} {p.score:.2f}" for p in others if p)
+    following = ", ".join(
+        f"{p.label} {p.score:.2f}" for p in others if p and p.score >= VISIBLE
+    )
     return [escape(answer), f"{best.score:.3f}", escape(following)]
 
 

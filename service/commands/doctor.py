@@ -1,7 +1,7 @@
 """machine, bundles → **findings**: what is really used, what to do about trouble."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -43,18 +43,28 @@ def command(
     ] = "auto",
 ) -> None:
     """Examine device, threads and bundles. Exit code 1 if there is a problem."""
-    problems = 0
-    table = Table(show_lines=False)
-    for column in ("", "what", "found", "what to do"):
-        table.add_column(column)
-    for finding in examine(models, device):
-        problems += finding.level == "problem"
-        mark = MARKS.get(finding.level, "[red]problem[/red]")
-        table.add_row(mark, *(escape(text) for text in finding[1:]))
-    Console().print(table)
+    findings = list(examine(models, device))
+    Console().print(as_table(findings))
+    problems = sum(finding.level == "problem" for finding in findings)
     if problems:
-        typer.secho(f"{problems} problem(s)", fg="red", err=True)
+        plural = "" if problems == 1 else "s"
+        typer.secho(f"{problems} problem{plural} found", fg="red", err=True)
         raise typer.Exit(1)
+
+
+def as_table(findings: Iterable[Finding]) -> Table:
+    """A line a finding, with what to do about it below; nothing is cut off."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        mark = MARKS.get(finding.level, "[red]problem[/red]")
+        found = escape(finding.text)
+        if finding.advice:
+            found += f"\n[bold]→ {escape(finding.advice)}[/bold]"
+        table.add_row(mark, escape(finding.subject), found)
+    return table
 
 
 def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Finding]:
@@ -81,7 +91,7 @@ def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Fi
         yield Finding(
             "problem",
             "bundles",
-            f"{models} holds none",
+            f"{models} holds none" if models.is_dir() else f"{models} is no folder",
             "set LINNAEUS_MODELS, or build one: linnaeus pretrained efficientnet-lite0",
         )
 
@@ -163,6 +173,7 @@ def _arrangement(subject: str, model: ServedModel) -> Finding:
     text = (
         f"serves {model.variant.precision} {where}: batches up to "
         f"{model.best_batch} at {1e3 * model.run_s:.3g} ms an image and lane; "
-        f"a lone image {1e3 * model.lone_s:.3g} ms on {model.wide_threads} threads"
+        f"a lone image {1e3 * model.lone_s:.3g} ms with {model.wide_threads} "
+        + ("thread" if model.wide_threads == 1 else "threads")
     )
     return Finding("ok", subject, text)

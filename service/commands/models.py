@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,31 +22,34 @@ def command(
     """List every bundle and version, with its task, labels, graphs and accuracy."""
     if not models.is_dir():
         raise BundleError(f"{models} is no folder; --models names the one with bundles")
-    table = Table(title=escape(str(models)))
-    for column in ("model", "version", "task", "labels", "input", "graphs", "measured"):
-        table.add_column(column)
+    table, broken = Table(box=SIMPLE), []
+    for column in ("model", "task", "labels", "input", "graphs and what they reach"):
+        table.add_column(column, overflow="fold")
     for folder in sorted(models.iterdir()):
         for version in list_versions(folder):
             try:
                 manifest = load_bundle(folder, version).manifest
             except BundleError as error:
-                problem = f"[red]{escape(str(error))}[/red]"
-                table.add_row(escape(folder.name), str(version), problem)
+                broken.append(str(error))
             else:
                 table.add_row(*map(escape, _row(manifest)))
-    Console().print(table)
+    console = Console()
+    if table.rows:
+        console.print(table)
+    for problem in broken:
+        console.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+    if not (table.rows or broken):
+        console.print(escape(f"{models} holds no bundle"))
 
 
 def _row(manifest: Manifest) -> list[str]:
     height, width, channels = manifest.preprocess.shape
     return [
-        manifest.name,
-        str(manifest.version),
+        f"{manifest.name}/{manifest.version}",
         manifest.task,
         str(len(manifest.labels)),
         f"{width}x{height}x{channels}",
-        "\n".join(graph.precision for graph in manifest.graphs),
-        "\n".join(_measured(graph) for graph in manifest.graphs),
+        "\n".join(f"{g.precision}: {_measured(g)}" for g in manifest.graphs),
     ]
 
 

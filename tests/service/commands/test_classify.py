@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from classifier import Classifier
 from classifier.errors import BundleError, RequestError
-from tests.classifier.processes import python
+from tests.classifier.processes import ROOT, python
 from tests.synthetic import png
 
 
@@ -198,3 +200,20 @@ def test_an_error_is_one_clear_line_and_exit_code_1(models, photos):
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert line.startswith("linnaeus: no is no bundle")
+
+
+def test_a_dash_is_standard_input(models):
+    """`curl … | linnaeus classify -`, as with other tools."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "cli.py", "classify", "-", "--format", "jsonl"),
+            *("--models", models, "--model", "colors"),
+        ],
+        cwd=ROOT,
+        input=png((10, 240, 10)),
+        capture_output=True,
+        check=True,
+    )
+
+    [line] = result.stdout.splitlines()
+    assert json.loads(line)["predictions"][0]["label"] == "green"

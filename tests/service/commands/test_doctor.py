@@ -1,5 +1,7 @@
 """`linnaeus doctor`: what is really used, what is wrong, what to do about it."""
 
+import re
+
 import pytest
 
 from classifier.session import cuda_problem
@@ -41,7 +43,7 @@ def test_a_broken_bundle_is_a_problem_with_advice(linnaeus, tmp_path, name, mess
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
 
     assert result.exit_code == 1
-    assert "problem(s)" in result.stderr
+    assert re.fullmatch(r"\d problems? found\n", result.stderr)
     assert message in result.stdout
     assert "rebuild" in result.stdout
     assert "whole/1 fp32" in result.stdout
@@ -63,3 +65,14 @@ def test_a_device_that_does_not_work_is_a_problem_with_advice(linnaeus, tmp_path
     assert result.exit_code == 1
     assert "CUDA was asked for, but" in result.stdout
     assert "LINNAEUS_DEVICE=auto" in result.stdout
+
+
+def test_nothing_is_cut_off_on_a_narrow_terminal(linnaeus, tmp_path, monkeypatch):
+    """The path of a damaged file is what one needs to know."""
+    (make_bundle(tmp_path) / "golden.npz").write_bytes(b"damaged")
+    monkeypatch.setenv("COLUMNS", "50")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert "…" not in result.stdout
+    assert str(tmp_path / "colors/1/golden.npz") in "".join(result.stdout.split())
