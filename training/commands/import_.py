@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from training.foreign.bundle import Origin
+    from training.foreign.questions import Question
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -109,10 +110,28 @@ def _import(
         except MissingFactsError as missing:
             if not (sys.stdin.isatty() and sys.stdout.isatty()):
                 raise
-            for question in missing.questions:
-                typer.echo(f"\n{question.option}: {question.why}")
-                key = question.option.removeprefix("--").replace("-", "_")
-                given[key] = typer.prompt(question.choices)
+            given |= {_key(asked): _ask(asked) for asked in missing.questions}
+
+
+def _key(question: "Question") -> str:
+    """Its option as a name."""
+    return question.option.removeprefix("--").replace("-", "_")
+
+
+def _ask(question: "Question") -> str:
+    """The answer of whoever sits at the terminal, asked until it can be read."""
+    from training.foreign.answers import parse_answers  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
+
+    typer.echo(f"\n{question.option}: {question.why}")
+    while True:
+        text: str = typer.prompt(question.choices)
+        try:
+            parse_answers({_key(question): text})
+        except GraphError as error:
+            typer.secho(str(error), fg="red")
+        else:
+            return text
 
 
 def find_images(paths: Iterable[Path]) -> Iterable[Path]:

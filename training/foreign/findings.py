@@ -25,8 +25,31 @@ INPUT_TYPES = {
 OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 # A value that comes straight out of one of these is a logit: nothing bounds it.
 # LogSoftmax too: it takes a constant off each image's logits, which softmax undoes.
-UNBOUNDED = frozenset({"Conv", "Gemm", "GlobalAveragePool", "LogSoftmax", "MatMul"})
-RESHAPING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze"})
+UNBOUNDED = frozenset(
+    {
+        "Conv",
+        "Gemm",
+        "GlobalAveragePool",
+        "LogSoftmax",
+        "MatMul",
+        "QGemm",
+        "QLinearConv",
+        "QLinearMatMul",
+    }
+)
+# What changes shape or type only: a value stays what it was.
+RESHAPING = frozenset(
+    {
+        "Cast",
+        "DequantizeLinear",
+        "Flatten",
+        "Identity",
+        "QuantizeLinear",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from classifier import Classifier
 from tests.training.foreign.strangers import SIDE, photo, scores_of, stranger
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.bundle import Origin, import_graph
+from training.foreign.findings import examine
 from training.foreign.questions import MissingFactsError
 from training.foreign.source import read_graph
 from training.graphs.graph import GraphError
@@ -360,3 +361,34 @@ def test_a_photo_that_is_none_is_refused(tmp_path, importer):
             samples=[Path(tmp_path / "labels.txt")],
             models=tmp_path,
         )
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [
+            ("QuantizeLinear", ["plain", "step", "zero"], ["steps"]),
+            ("DequantizeLinear", ["steps", "step", "zero"], ["scores"]),
+        ],
+        [("Unsqueeze", ["plain", "axes"], ["scores"])],
+    ],
+    ids=["quantized", "unsqueezed"],
+)
+def test_logits_are_seen_through_what_does_not_bound_them(nodes):
+    """A quantizer ends its graphs so, and nothing need be asked."""
+    model = stranger()
+    model.graph.node[-1].output[0] = "plain"
+    model.graph.node.extend(helper.make_node(*node) for node in nodes)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name)
+        for name, value in {
+            "step": np.float32(0.1),
+            "zero": np.int8(0),
+            "axes": np.array([2]),
+        }.items()
+    )
+    model.graph.output[0].name = "scores"
+
+    [output] = examine(model).outputs
+
+    assert output.logits

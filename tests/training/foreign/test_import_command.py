@@ -181,8 +181,8 @@ def test_each_fact_is_an_option_and_documented(option):
 
 
 def test_on_a_terminal_the_questions_are_asked(folder):
-    """Each open fact is prompted for, with its reason and choices."""
-    answers = ["rgb", "1", "0.5", "0.25", "squash", "bilinear", "multiclass"]
+    """Each open fact, with its reason and choices, until the answer can be read."""
+    answers = ["purple", "rgb", "1", "0.5", "0.25", "squash", "bilinear", "multiclass"]
     terminal, side = pty.openpty()
     arguments = ["--synthetic", "--models", str(folder / "models")]
     command = subprocess.Popen(
@@ -211,5 +211,6 @@ def test_on_a_terminal_the_questions_are_asked(folder):
 
     assert command.wait() == 0, shown.decode()
     assert b"what white is before mean and std" in shown
+    assert b"color is 'purple'; it must be one of: rgb, bgr, gray" in shown
     classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
     assert classifier.manifest.task == "multiclass"
