@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from classifier.bundle import Bundle, load_bundle
-from classifier.classifier import choose_variant
 from classifier.postprocess import Postprocessor
 from classifier.preprocess import Pixels, preprocess
 from classifier.runtime import onnxruntime
 from classifier.session import INPUT, OUTPUT, Batch, Logits, Session
+from classifier.variant import choose_variant
 
 PREDICTIONS = 5  # in every answer, as the service does by default
 

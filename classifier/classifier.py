@@ -14,14 +14,14 @@ from PIL import Image
 
 from classifier.bundle import Bundle, load_bundle
 from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo
-from classifier.errors import BundleError, ImageDecodeError, ImageError
+from classifier.errors import ImageDecodeError, ImageError
 from classifier.explanation import Explanation, explain
-from classifier.golden import replay
-from classifier.hardware import available_cores, has_fast_int8
+from classifier.hardware import available_cores
 from classifier.manifest import GraphVariant, Manifest, Precision
 from classifier.postprocess import Answer, Postprocessor
 from classifier.preprocess import Preprocessed, preprocess, preprocess_image
-from classifier.session import Device, DeviceChoice, Session, choose_device
+from classifier.session import DeviceChoice, Session, choose_device
+from classifier.variant import choose_variant, load_session
 
 ImageLike = bytes | str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -201,59 +201,6 @@ def classification(answer: Answer, ready: Preprocessed) -> Classification:
         image=ready.image,
         warnings=ready.warnings,
     )
-
-
-def choose_variant(
-    bundle: Bundle, precision: Precision | str, device: Device
-) -> GraphVariant:
-    """The graph to use: the one asked for, or the best that passed its gate.
-
-    Raises:
-        BundleError: the bundle has no such graph.
-    """
-    if precision != "auto":
-        try:
-            wanted = Precision(precision)
-        except ValueError:
-            allowed = ", ".join(["auto", *Precision])
-            raise BundleError(
-                f"precision is {precision!r}; allowed are {allowed}"
-            ) from None
-        return bundle.graph(wanted)
-    preferred = Precision.FP16 if device == "cuda" else Precision.INT8
-    worthwhile = device == "cuda" or has_fast_int8()
-    small = bundle.manifest.graph(preferred)
-    if worthwhile and small is not None:
-        # without a gate fp16 is only rounded, while int8 may be anything
-        passed = small.gate.passed if small.gate else preferred is Precision.FP16
-        if passed:
-            return small
-    return bundle.manifest.graph(Precision.FP32) or bundle.manifest.graphs[0]
-
-
-def load_session(
-    bundle: Bundle,
-    variant: GraphVariant,
-    *,
-    device: Device,
-    threads: int | None = None,
-) -> Session:
-    """Load one graph of a bundle and prove it by its golden examples.
-
-    Raises:
-        BundleError: altered, of other shapes than the manifest says, or off.
-        SessionError: ONNX Runtime refuses.
-    """
-    manifest = bundle.manifest
-    session = Session.load(bundle.read_graph(variant), device=device, threads=threads)
-    expected = (manifest.preprocess.shape, manifest.logits)
-    if (session.shape, session.logits) != expected:
-        raise BundleError(
-            f"{variant.file} maps pixels {session.shape} to {session.logits} logits; "
-            f"the manifest says {expected[0]} and {expected[1]}"
-        )
-    replay(bundle.read_golden(), session, variant)
-    return session
 
 
 def read_image(path: Path) -> bytes:

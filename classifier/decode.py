@@ -5,19 +5,13 @@ are not even tried: nearly every hole in image libraries was in a rare format, a
 of those formats are programs. Every failure is one of four typed errors.
 """
 
-import ctypes
 import importlib
-import logging
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
 
-import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classifier.bombs import check_bytes, check_opened
@@ -29,6 +23,7 @@ from classifier.errors import (
     ImageFormatError,
     ImageTooLargeError,
 )
+from classifier.silence import silence
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif")  # of Pillow
@@ -55,12 +50,12 @@ UPRIGHT = {  # EXIF 2.32, tag Orientation
 }
 SWAPS_SIDES = (5, 6, 7, 8)
 
+ANIMATED = "the image is animated; its first frame was used"
+COUNTS_FRAMES = frozenset(("PNG", "WEBP", "AVIF"))  # in their headers
+
 # Pillow parses EXIF whole, in Python, at 0.3 s a megabyte. 64 KiB are usual.
 MAX_EXIF_BYTES = 2**20
 EXIF_PLACES = ("exif", "Raw profile type exif")  # of an image's `info`
-
-PILLOW_WARNING = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
 
 # Twice PIL.Image.MAX_IMAGE_PIXELS: above it Pillow refuses on its own.
 PILLOW_CEILING = 178_956_970
@@ -130,7 +125,7 @@ def decode(
     """
     if not data:
         raise EmptyImageError("the image is empty (0 bytes)")
-    _silence_pillow()
+    silence()
     with _translated(data, limits):
         check_bytes(data)
         image = Image.open(BytesIO(data), formats=FORMATS)
@@ -139,7 +134,11 @@ def decode(
         size = image.size
         if image.format in {"JPEG", "MPO"}:
             image.draft("RGB", (2 * short_side, 2 * short_side))
-        return _flat_and_upright(image, size, Flattener(color, background), short_side)
+        flattener = Flattener(color, background)
+        decoded = _flat_and_upright(image, size, flattener, short_side)
+    if _is_animated(image):
+        decoded = replace(decoded, warnings=(*decoded.warnings, ANIMATED))
+    return decoded
 
 
 def decode_opened(
@@ -155,7 +154,7 @@ def decode_opened(
         ImageTooLargeError: it declares more pixels than the limits allow.
         ImageDecodeError: it has no pixels, or they cannot be read.
     """
-    _silence_pillow()
+    silence()
     with _translated(b"", limits):
         _check_size(image, limits)
         check_opened(image, b"", max_pixels=limits.max_pixels)
@@ -173,6 +172,13 @@ def _flat_and_upright(
     width, height = reversed(size) if orientation in SWAPS_SIDES else size
     file_format = "JPEG" if image.format == "MPO" else image.format or image.mode
     return DecodedImage(flat, ImageInfo(width, height, file_format), warned)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """As far as it can be told without walking through all frames."""
+    if image.format == "GIF":
+        return "loop" in image.info
+    return image.format in COUNTS_FRAMES and bool(getattr(image, "is_animated", False))
 
 
 def _check_size(image: Image.Image, limits: DecodeLimits) -> None:
@@ -201,29 +207,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # parsers of foreign metadata raise nearly anything
         return 1
-
-
-def _silence_pillow() -> None:
-    """Pillow warns of odd but readable files and logs broken ones, and libtiff writes
-    a line to stderr for each odd tag: hostile files must not flood a server's log.
-
-    `warnings.catch_warnings` is not safe in threads, so one filter is put in, once.
-    """
-    if PILLOW_WARNING not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-    _silence_logs()
-
-
-@cache
-def _silence_logs() -> None:
-    """Take libtiff's handlers off; Pillow offers no way to, its errors still arrive."""
-    # without any handler Python would print to stderr; an application's own still hear
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
-    bundled = Path(PIL.__file__).parents[1] / "pillow.libs"  # where wheels put it
-    for library in bundled.glob("libtiff*.so*"):
-        libtiff = ctypes.CDLL(str(library))  # the one that Pillow has loaded already
-        libtiff.TIFFSetErrorHandler(None)
-        libtiff.TIFFSetWarningHandler(None)
 
 
 @contextmanager
@@ -258,4 +241,4 @@ def warm_up() -> None:
     """Import every decoder now; the first image of each format would wait for it."""
     for plugin in PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
-    _silence_pillow()
+    silence()

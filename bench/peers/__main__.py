@@ -21,7 +21,7 @@ from bench.peers.comparison import Plan, compare
 from bench.pipelines import Pipeline
 from bench.workloads import Workload, load_workload
 from classifier.bundle import load_bundle, resolve
-from classifier.classifier import choose_variant
+from classifier.variant import choose_variant
 
 RESULTS = REPOSITORY / "docs/results"
 

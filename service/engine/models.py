@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 
 from classifier.bundle import Bundle, list_versions, load_bundle
-from classifier.classifier import choose_variant, load_session
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.hardware import available_cores
 from classifier.manifest import GraphVariant, Manifest
 from classifier.session import Batch, Device, Logits, Session, choose_device
+from classifier.variant import choose_variant, load_session
 from service.contract import Loaded, ModelKey
 from service.engine.buckets import SIZES, Buckets
 from service.settings import Settings

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from classifier import Classification, Classifier, DecodeLimits
-from classifier.bundle import write_bundle
-from classifier.classifier import choose_variant, load_bundle
+from classifier.bundle import load_bundle, write_bundle
 from classifier.errors import (
     BundleError,
     EmptyImageError,
@@ -27,6 +26,7 @@ from classifier.golden import Golden
 from classifier.hardware import available_cores, has_fast_int8
 from classifier.manifest import Manifest, Precision, Task
 from classifier.session import Session
+from classifier.variant import choose_variant
 from tests.classifier.processes import python
 from tests.synthetic import golden_pixels, graph, make_bundle, manifest_fields, png
 

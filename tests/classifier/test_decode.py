@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.decode import DecodedImage, DecodeLimits, decode
+from classifier.decode import ANIMATED, DecodedImage, DecodeLimits, decode
 from classifier.errors import (
     EmptyImageError,
     ImageDecodeError,
@@ -71,6 +71,17 @@ def test_only_the_first_frame_counts(fmt):
 
     red, _, blue = np.asarray(result.image).reshape(-1, 3).mean(axis=0)
     assert (red > 245, blue < 10) == (True, True)
+
+
+@pytest.mark.parametrize("fmt", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_the_sender_of_an_animation_is_told(fmt):
+    """What counts may be in a later frame. A still image says nothing."""
+    first = Image.fromarray(picture())
+    second = Image.fromarray(255 - picture())
+    moving = encode(first, fmt, save_all=True, append_images=[second], loop=0)
+
+    assert decoded(moving).warnings == (ANIMATED,)
+    assert decoded(encode(first, fmt)).warnings == ()
 
 
 def test_a_multi_picture_jpeg_is_its_first_picture():
