@@ -61,12 +61,13 @@ EXIF_PLACES = ("exif", "Raw profile type exif")  # of an image's `info`
 PILLOW_CEILING = 178_956_970
 
 
+# Memory at worst, beside the file: 9 for most formats, AVIF 12, WebP 17.
+MAX_BYTES_A_PIXEL = 17
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Bounds on what a file may declare.
-
-    Memory at worst, beside the file: 9 bytes a pixel; AVIF 12, WebP 17.
-    """
+    """Bounds on what a file may declare; `MAX_BYTES_A_PIXEL` says what that costs."""
 
     max_pixels: int = 50_000_000  # the 48 and 50 megapixel phones fit
     max_side: int = 65_535  # Pillow's resampling tables grow with the side

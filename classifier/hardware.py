@@ -69,6 +69,23 @@ def available_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
+def memory_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int | None:
+    """Memory this process may use; None where nobody says."""
+    groups = _own_groups(proc)
+    limits = []
+    for line in (_read(proc / "meminfo") or "").splitlines():
+        if line.startswith("MemTotal:"):
+            limits.append(1024 * int(line.split()[1]))
+    for folder in _up(cgroup, groups.get("", "/")):
+        limit = _read(folder / "memory.max") or "max"
+        if limit != "max":
+            limits.append(int(limit))
+    for folder in _up(cgroup / "memory", groups.get("memory", "/")):
+        # where there is no limit, v1 has a number beyond any memory
+        limits.append(int(_read(folder / "memory.limit_in_bytes") or 2**63))
+    return min((limit for limit in limits if limit < 2**60), default=None)
+
+
 @cache
 def cpu_flags() -> frozenset[str]:
     """Vector instructions, as Linux names them; empty where it does not say."""

@@ -13,12 +13,14 @@ from rich.table import Table
 
 from classifier import hardware
 from classifier.bundle import list_versions, load_bundle
-from classifier.decode import FORMATS
+from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
 from classifier.errors import ClassifierError
 from classifier.golden import replay
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session, choose_device
 from service.engine.models import ServedModel, load_model
+from service.errors import SettingsError
+from service.settings import load_settings
 
 Level = Literal["ok", "note", "problem"]
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
@@ -70,6 +72,7 @@ def as_table(findings: Iterable[Finding]) -> Table:
 def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Finding]:
     """Every finding, the machine first."""
     yield from _machine()
+    yield from _memory()
     yield from _packages()
     try:
         chosen, reason = choose_device(device)
@@ -117,6 +120,35 @@ def _machine() -> Iterator[Finding]:
             "no 8-bit dot products (VNNI) in hardware",
             "'auto' serves fp32 here, which is faster on this processor",
         )
+
+
+def _memory() -> Iterator[Finding]:
+    """Whether the worst images, one in each lane, fit beside the largest bodies."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        yield Finding("problem", "settings", str(error), "see docs/settings.md")
+        return
+    limit, lanes = hardware.memory_bytes(), hardware.available_cores()
+    images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
+    needed = images + settings.max_buffered_bytes
+    text = (
+        f"at worst {needed / 1e9:.1f} GB for images and bodies in {lanes} lanes; "
+        f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
+    )
+    if limit is None or needed <= limit:
+        yield Finding("ok", "memory", text)
+        return
+    left = max(0, limit - settings.max_buffered_bytes)
+    fitting = left // (lanes * MAX_BYTES_A_PIXEL)
+    yield Finding(
+        "note",
+        "memory",
+        text,
+        f"give more, or set LINNAEUS_MAX_PIXELS to {fitting} or less"
+        if fitting
+        else "give more, or set LINNAEUS_MAX_BUFFERED_BYTES to less",
+    )
 
 
 def _packages() -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from classifier import hardware
-from classifier.hardware import quota_cores
+from classifier.hardware import memory_bytes, quota_cores
 
 
 def tree(root: Path, files: dict[str, str]) -> tuple[Path, Path]:
@@ -80,3 +80,27 @@ def test_the_machine_is_described_in_one_line():
 
     assert text.startswith(f"{hardware.available_cores()} x {hardware.cpu_name()} (")
     assert "\n" not in text
+
+
+MEMINFO = {"proc/meminfo": "MemTotal:  2048 kB\nMemFree:  1 kB"}
+V1_MEMORY = {"proc/self/cgroup": "5:memory:/docker/box"}
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, None),
+        (MEMINFO, 2**21),
+        (V2 | MEMINFO | {"cgroup/memory.max": "max"}, 2**21),
+        (V2 | MEMINFO | {"cgroup/pods/pod7/memory.max": "1048576"}, 2**20),
+        (V2 | MEMINFO | {"cgroup/pods/pod8/memory.max": "4096"}, 2**21),
+        (V2 | {"cgroup/memory.max": "4194304"}, 2**22),
+        (V1_MEMORY | {"cgroup/memory/docker/memory.limit_in_bytes": "4096"}, 4096),
+        (V1_MEMORY | {"cgroup/memory/memory.limit_in_bytes": str(2**63 - 4096)}, None),
+    ],
+)
+def test_memory_is_what_the_tightest_of_machine_and_groups_leaves(
+    tmp_path, files, found
+):
+    """A container sees the host's memory and is killed at its own."""
+    assert memory_bytes(*tree(tmp_path, files)) == found

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from classifier.decode import MAX_BYTES_A_PIXEL
+from service.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+MODELS_AND_PYTHON = 256 * 2**20
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
@@ -47,6 +51,13 @@ def test_the_health_check_asks_for_readiness():
     assert check.count('"') >= 6  # exec form: the image may have no shell one day
 
 
+def memory_needed(cores: int) -> int:
+    """Bytes at worst, with default settings."""
+    default = {name: field.default for name, field in Settings.model_fields.items()}
+    images = cores * default["max_pixels"] * MAX_BYTES_A_PIXEL
+    return images + default["max_buffered_bytes"] + MODELS_AND_PYTHON
+
+
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_each_target_has_its_profile_and_its_extra(target):
     """`docker compose --profile gpu up` builds the target gpu with the extra gpu."""
@@ -71,10 +82,18 @@ def test_compose_gives_the_service_no_more_than_it_needs(service):
     assert [v for v in service["volumes"] if not v.endswith(":ro")] == []
 
 
+@pytest.mark.parametrize(
+    "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
+)
+def test_the_worst_images_fit_into_the_memory_of_compose(service):
+    """One in each lane, beside all bodies, the models and Python."""
+    given = int(service["mem_limit"].removesuffix("g")) * 2**30
+
+    assert given > memory_needed(service["cpus"])
+
+
 def test_the_grace_period_is_longer_than_the_longest_drain():
     """Otherwise accepted requests are killed half-way."""
-    from service.settings import Settings  # noqa: PLC0415  # only this test needs it
-
     grace_s = int(COMPOSE["services"]["cpu"]["stop_grace_period"].removesuffix("s"))
     defaults = {n: f.default for n, f in Settings.model_fields.items()}
 

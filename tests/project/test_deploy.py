@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from tests.project.test_containers import memory_needed
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -64,3 +65,13 @@ def test_kubernetes_makes_no_variables_that_stop_the_service():
     pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
 
     assert pod["enableServiceLinks"] is False
+
+
+def test_the_worst_images_fit_into_the_memory_of_the_pod():
+    """Else a few kilobytes from a stranger get it killed."""
+    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
+    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+    limits = pod["containers"][0]["resources"]["limits"]
+
+    given = int(limits["memory"].removesuffix("Gi")) * 2**30
+    assert given > memory_needed(int(limits["cpu"]))

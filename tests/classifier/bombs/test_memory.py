@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from classifier.decode import DecodeLimits
+from classifier.decode import MAX_BYTES_A_PIXEL, DecodeLimits
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 from tests.classifier.files import (
     png_that_declares,
@@ -83,7 +83,7 @@ def test_a_file_that_declares_much_and_ends_there_is_damaged():
         decoded(png_that_declares(100, 100), limits=limits)
 
 
-# Bytes a pixel that `DecodeLimits` names, on the mode that needs most of them.
+# Bytes a pixel that `classifier.decode` names, on the mode that needs most of them.
 WORST = {
     "PNG": ("RGBA", 9, {"compress_level": 1}),
     "JPEG": ("CMYK", 9, {"progressive": True}),
@@ -100,6 +100,7 @@ def test_a_large_image_takes_the_memory_that_the_limits_promise(
 ):
     """Conversions work in strips and large ones on less than all pixels."""
     mode, promised, how = WORST[fmt]
+    assert promised <= MAX_BYTES_A_PIXEL
     Image.new(mode, (SIDE, SIDE)).save(tmp_path / "large", fmt, **how)
 
     used = peak_mib(DECODE, tmp_path / "large") - idle_mib

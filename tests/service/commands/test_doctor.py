@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from classifier import hardware
 from classifier.session import cuda_problem
 from tests.synthetic import make_bundle
 
@@ -76,3 +77,33 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(linnaeus, tmp_path, monkeypatch
 
     assert "…" not in result.stdout
     assert str(tmp_path / "colors/1/golden.npz") in "".join(result.stdout.split())
+
+
+def test_memory_for_the_worst_images_is_compared_with_what_there_is(
+    linnaeus, tmp_path, monkeypatch
+):
+    """Advice names a number of pixels that fits."""
+    there = hardware.memory_bytes()
+    if there is None:
+        pytest.skip("this machine does not say how much memory it has")
+    make_bundle(tmp_path)
+    monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(there - 10**8))
+
+    tight = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+    [fitting] = re.findall(r"LINNAEUS_MAX_PIXELS to (\d+)", tight.stdout)
+    monkeypatch.setenv("LINNAEUS_MAX_PIXELS", fitting)
+    fits = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert f"there are {there / 1e9:.1f} GB" in tight.stdout
+    assert "MAX_PIXELS" not in fits.stdout
+
+
+def test_a_mistyped_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
+    """The service would refuse to start."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("LINNAEUS_MAX_PIXEL", "1")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert "did you mean LINNAEUS_MAX_PIXELS?" in result.stdout
