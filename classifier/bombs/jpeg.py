@@ -36,7 +36,8 @@ def check_jpeg_header(data: bytes) -> None:
     byte by byte must be counted so.
     """
     position, segments, fill, parsed = 2, 0, 0, 0
-    while found := ANY_MARKER.search(data, position):
+    # two bytes more than the bound, because a marker has two
+    while found := ANY_MARKER.search(data, position, position + MAX_FILL_BYTES + 2):
         fill += found.start() - position
         marker, position = found[1][0], found.end()
         segments += 1
