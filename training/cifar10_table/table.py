@@ -89,8 +89,9 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
     for row in due:
         left_s = deadline_s - time.monotonic()
         if arguments.epochs is None and left_s < costs[row.label]:
-            sys.stderr.write(f"{row.label}: no time left, not run\n")
-            break
+            sys.stderr.write(f"{row.label}: no time left for an epoch, not run\n")
+            del costs[row.label]
+            continue  # a cheaper one may still fit
         cell = sheet[row.label]
         if cell["status"] == "begun":  # a checkpoint keeps the length it began with
             epochs = int(cell["epochs"])
