@@ -5,6 +5,7 @@ judged by those rules, and the test split is opened last, through `classifier/`,
 graphs at once. The bundle appears whole or not at all.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ from training.evaluation.evaluate import Truth
 from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import run
 from training.quantization.float16 import store_weights_as_float16, to_float16
-from training.quantization.gate import Labelled, gated_int8
-from training.rules.rules import decisions, fit_rules
+from training.quantization.gate import Gated, Labelled, gated_int8
+from training.rules.rules import decisions, fit_rules, honest_f1
 
 BATCH = 16
 GOLDEN_IMAGES = 4
 AGREEMENT_IMAGES = 300  # of train, without their labels, besides all of validation
+
+NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
 
 Batches = list[NDArray[np.uint8]]
 
@@ -60,12 +63,13 @@ def build_bundle(
     truth = truth_of(validation, recipe.task)
     batches = batched(validation.pixels(recipe.preprocess))
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches), None)}
+    remarks = list(recipe.remarks)
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
         rules = fit_rules(
             logits, truth, recipe.task, recipe.config, labels=len(recipe.labels)
         )
-    remarks = list(recipe.remarks)
+        remarks += honest_f1(logits, truth, rules)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
     some = validation.select(spread(len(validation), GOLDEN_IMAGES))
@@ -96,20 +100,33 @@ def smaller(
     if recipe.config.int8:
         some = splits.train.select(spread(len(splits.train), AGREEMENT_IMAGES))
         truth = truth_of(splits.validation, recipe.task)
-        graph, gate = gated_int8(
+        int8 = gated_int8(
             fp32,
             batched(splits.calibration.pixels(recipe.preprocess)),
             labelled=Labelled(f"{splits.dataset.name} validation", batches, truth),
             unlabelled=batched(some.pixels(recipe.preprocess)),
             decide=lambda logits: decisions(logits, rules),
         )
-        if graph is None:
-            remarks.append(f"No int8 graph: {gate.reason}.")
+        if int8.graph is None:
+            remarks.append(refusal(int8, [label.name for label in recipe.labels]))
         else:
-            found[Precision.INT8] = Built(graph, gate)
+            found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
         found[Precision.FP16] = Built(to_float16(fp32), None)
     return found
+
+
+def refusal(int8: Gated, labels: Sequence[str]) -> str:
+    """Why there is no int8 graph, and which classes would have paid for one."""
+    losses = {
+        label: change
+        for label, change in zip(labels, int8.change.tolist(), strict=True)
+        if change < 0
+    }
+    worst = sorted(losses, key=losses.__getitem__)[:NAMED_CLASSES]
+    listed = ", ".join(f"{label} {100 * losses[label]:+.1f} points" for label in worst)
+    paid = f" By class, accuracy would change: {listed}." if worst else ""
+    return f"No int8 graph: {int8.gate.reason}.{paid}"
 
 
 def truth_of(split: Split, task: Task) -> Truth:

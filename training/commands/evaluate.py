@@ -2,11 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
-
-SplitName = Literal["train", "validation", "calibration", "test"]
 
 
 def command(
@@ -46,11 +44,9 @@ def command(
             data, classifier.manifest, split=split, positive=tuple(positive or ())
         )
         found = evaluate(classifier, dataset, part)
-        write_evaluation(found, classifier, part, out, command=sys.argv[1:])
-        if results is not None:
-            write_evaluation(
-                found, classifier, part, None, command=sys.argv[1:], results=results
-            )
+        write_evaluation(
+            found, classifier, part, out, command=sys.argv[1:], results=results
+        )
     except (TrainingError, ClassifierError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

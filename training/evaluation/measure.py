@@ -1,8 +1,7 @@
 """checkpoint → **measured truth**: the test split, once, on the graph that is served.
 
 The network is exported and run by `classifier.session`, never by torch, so that what is
-measured is what answers requests. The figures keep their circumstances: commit,
-machine, versions, command.
+measured is what answers requests.
 """
 
 import time
@@ -17,7 +16,6 @@ from training.data import Split
 from training.evaluation.views import Pixels, average_logits
 from training.graphs.export import export_graph
 from training.networks import Network
-from training.provenance import circumstances, write_results  # noqa: F401
 
 CHUNK = 500  # images
 

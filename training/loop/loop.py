@@ -177,11 +177,9 @@ class _Run:
                 scores = self._validation.scores(state.network, state.plan.precision)
                 self._remember_best(scores)
             row |= {f"validation_{name}": value for name, value in scores.items()}
-        self._log.epoch(
-            {"step": state.step, "epoch": epoch, "seconds": round(self._seconds(), 2)}
-            | {"epoch_seconds": round(spent_s, 2)}
-            | row
-        )
+        spent = {"seconds": self._seconds(), "epoch_seconds": spent_s}
+        row = {name: round(value, 2) for name, value in spent.items()} | row
+        self._log.epoch({"step": state.step, "epoch": epoch} | row)
         self._checkpoint()
 
     def _remember_best(self, scores: Scores) -> None:

@@ -48,12 +48,12 @@ def shrink(network: EfficientNetLite, published: Published, photos: Photos) -> S
         classes=CLASSES,
     )
     stored, stored_error = store_weights_as_float16(fp32, photos.labelled.batches)
-    int8, gate = gated_int8(
+    int8 = gated_int8(
         fp32, photos.ranges, labelled=photos.labelled, unlabelled=photos.unlabelled
     )
     made = {Precision.FP32: Built(add_class_maps(stored), None)}
-    if int8 is not None:
-        made[Precision.INT8] = Built(add_class_maps(int8), gate)
+    if int8.graph is not None:
+        made[Precision.INT8] = Built(add_class_maps(int8.graph), int8.gate)
     graphs, variants, logits = {}, [], {}
     for precision, built in made.items():
         session = Session.load(built.graph)
@@ -68,7 +68,7 @@ def shrink(network: EfficientNetLite, published: Published, photos: Photos) -> S
             )
         )
     golden = Golden(photos.golden, logits)
-    return Shrunk(graphs, tuple(variants), golden, stored_error, gate)
+    return Shrunk(graphs, tuple(variants), golden, stored_error, int8.gate)
 
 
 def measure_accuracy(session: Session, photos: Photos) -> tuple[MetricSet, ...]:

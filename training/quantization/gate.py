@@ -7,7 +7,7 @@ bundle keeps to fp32 and the gate says why.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,15 @@ class Labelled:
     truth: Decisions
 
 
+@dataclass(frozen=True)
+class Gated:
+    """What came through the gate, or why nothing did."""
+
+    graph: bytes | None  # None: the bundle keeps to fp32
+    gate: Gate  # of this graph, or of the best attempt
+    change: NDArray[np.float64]  # of each class, int8 minus fp32 accuracy, [K]
+
+
 def best_label(logits: Logits) -> Decisions:
     """The decision of a softmax head: class index [N]."""
     best: Decisions = np.argmax(logits, axis=1)
@@ -67,8 +76,8 @@ def gated_int8(
     labelled: Labelled,
     unlabelled: Sequence[Pixels] = (),
     decide: Decide = best_label,
-) -> tuple[bytes | None, Gate]:
-    """The int8 graph with the fewest layers in fp32 that passes, or None.
+) -> Gated:
+    """The int8 graph with the fewest layers in fp32 that passes, if any does.
 
     Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
     For multi-label both are shares of single decisions, image times label.
@@ -78,18 +87,23 @@ def gated_int8(
     """
     measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
-    reference = decide(run(fp32, images))
-    tried: list[tuple[float, Gate]] = []
+    logits = run(fp32, images)
+    reference, truth = decide(logits), labelled.truth
+    yes_or_no = truth.ndim == 1 and truth.dtype == np.bool_
+    tried: list[Gated] = []
     for exclude in _attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
         int8 = halve_weights(quantize_measured(measured, exclude=exclude))
-        gate = judge(reference, decide(run(int8, images)), labelled, exclude=exclude)
+        decided = decide(run(int8, images))
+        gate = judge(reference, decided, labelled, exclude=exclude)
+        n, classes = len(truth), 2 if yes_or_no else logits.shape[1]
+        change = change_by_class(reference[:n], decided[:n], truth, classes=classes)
         if gate.passed:
-            return int8, gate
-        tried.append((gate.agreement - gate.accuracy_drop, gate))
-    _, best = max(tried, key=lambda attempt: attempt[0])
-    reason = f"kept to fp32 after {len(tried)} attempts; the best: {best.reason}"
-    return None, best.model_copy(update={"reason": reason})
+            return Gated(int8, gate, change)
+        tried.append(Gated(None, gate, change))
+    best = max(tried, key=lambda g: g.gate.agreement - g.gate.accuracy_drop)
+    reason = f"kept to fp32 after {len(tried)} attempts; the best: {best.gate.reason}"
+    return replace(best, gate=best.gate.model_copy(update={"reason": reason}))
 
 
 def judge(

@@ -22,13 +22,13 @@ def write_evaluation(
     evaluation: Evaluation,
     classifier: Classifier,
     split: Split,
-    folder: Path | None,
+    folder: Path,
     *,
     command: list[str],
     results: Path | None = None,
 ) -> None:
-    """`evaluation.json`, the plots and the worst mistakes into `folder`; or the
-    figures alone into the file `results`.
+    """`evaluation.json`, the plots and the worst mistakes into `folder`; the figures
+    alone into the file `results` too, where one is named.
     """
     manifest = classifier.manifest
     facts = evaluation.as_json() | {
@@ -46,8 +46,6 @@ def write_evaluation(
         ]
     if results is not None:
         write_results(results, facts)
-    if folder is None:
-        return
     write_results(folder / EVALUATION, facts)
     for name, picture in draw_all(evaluation).items():
         write_whole(folder / name, picture)

@@ -13,7 +13,7 @@ from training.configs.task_sections import BundleConfig
 from training.evaluation.evaluate import Truth
 from training.evaluation.selective import abstain_rule
 from training.rules.temperature import fit_temperature
-from training.rules.thresholds import by_cost, by_recall, per_label_f1
+from training.rules.thresholds import by_cost, by_recall, out_of_fold_f1, per_label_f1
 
 Logits = NDArray[np.float32]  # [N, K]
 
@@ -81,3 +81,14 @@ def decisions(logits: Logits, spec: PostprocessSpec) -> Truth:
         return best
     decided = scores >= np.asarray(spec.thresholds)
     return decided[:, 0] if decided.shape[1] == 1 else decided
+
+
+def honest_f1(logits: Logits, truth: Truth, spec: PostprocessSpec) -> list[str]:
+    """A line on what per-label thresholds promise; none for other tasks."""
+    if spec.thresholds is None or len(spec.thresholds) == 1:
+        return []
+    value = out_of_fold_f1(probabilities(logits, spec), truth)
+    return [
+        f"Macro F1 on validation, each image decided by thresholds that have not seen "
+        f"it: {value:.4f}"
+    ]

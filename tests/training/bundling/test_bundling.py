@@ -198,3 +198,5 @@ def test_several_labels_on_an_image_are_learned_and_thresholded(
     graph = manifest.graph(Precision.FP32)
     assert graph is not None
     assert graph.metrics[0].values["map"] > 0.8
+    card = load_bundle(bundle).folder / "card.md"
+    assert "thresholds that have not seen it" in card.read_text()

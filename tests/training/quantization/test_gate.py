@@ -54,9 +54,10 @@ def test_a_good_int8_graph_passes_and_says_what_was_measured():
     """The reason is for a person and for the card."""
     graph = net().SerializeToString()
 
-    int8, gate = gated_int8(graph, images(), labelled=labelled(graph))
+    gated = gated_int8(graph, images(), labelled=labelled(graph))
 
-    assert int8 is not None
+    gate = gated.gate
+    assert gated.graph is not None
     assert gate.passed
     assert gate.n == 256
     assert "all layers in int8" in gate.reason
@@ -76,11 +77,11 @@ def test_a_layer_that_int8_breaks_stays_in_fp32():
         silent.CopyFrom(numpy_helper.from_array(values, name))
     graph = model.SerializeToString()
 
-    int8, gate = gated_int8(graph, images(), labelled=labelled(graph))
+    gated = gated_int8(graph, images(), labelled=labelled(graph))
 
-    assert int8 is not None
-    assert gate.reason.startswith("in fp32: ")
-    weights = {t.name for t in parse(int8).graph.initializer}
+    assert gated.graph is not None
+    assert gated.gate.reason.startswith("in fp32: ")
+    weights = {t.name for t in parse(gated.graph).graph.initializer}
     assert "w4_quantized" not in weights
 
 
@@ -94,11 +95,13 @@ def test_where_nothing_helps_the_bundle_keeps_to_fp32():
     batches = images(seed=5)
     truth = Labelled("made up", batches, decide(run(graph, batches)))
 
-    int8, gate = gated_int8(graph, images(), labelled=truth, decide=decide)
+    gated = gated_int8(graph, images(), labelled=truth, decide=decide)
 
-    assert int8 is None
-    assert not gate.passed
-    assert "kept to fp32 after 4 attempts" in gate.reason
+    assert gated.graph is None
+    assert not gated.gate.passed
+    assert "kept to fp32 after 4 attempts" in gated.gate.reason
+    assert len(gated.change) == 2
+    assert gated.change.min() < 0
 
 
 def test_harm_is_measured_for_each_layer():
