@@ -36,11 +36,6 @@ class Photos:
     sha256: dict[str, str]  # file → hash
 
     @property
-    def unlabelled_count(self) -> int:
-        """How many photos agreement is measured on, beside the labelled ones."""
-        return sum(map(len, self.unlabelled))
-
-    @property
     def golden(self) -> Pixels:
         """A cat or dog, a piece of fruit and a street scene: [3, H, W, C]."""
         photos = np.concatenate(list(self.unlabelled))

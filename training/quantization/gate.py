@@ -55,20 +55,6 @@ def best_label(logits: Logits) -> Decisions:
     return best
 
 
-def over(thresholds: Sequence[float]) -> Decide:
-    """The decision of a sigmoid head: bool [N, K], or [N] where K is 1."""
-    # sigmoid(x) ≥ t where x ≥ log(t / (1 - t)); ±inf at the ends is meant
-    t = np.asarray(thresholds, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        least = np.log(t) - np.log1p(-t)
-
-    def decide(logits: Logits) -> Decisions:
-        decided = logits >= least
-        return decided[:, 0] if decided.shape[1] == 1 else decided
-
-    return decide
-
-
 def gated_int8(
     fp32: bytes,
     ranges: Iterable[Pixels],
@@ -89,14 +75,14 @@ def gated_int8(
     images = [*labelled.batches, *unlabelled]
     logits = run(fp32, images)
     reference, truth = decide(logits), labelled.truth
-    yes_or_no = truth.ndim == 1 and truth.dtype == np.bool_
+    n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
+    classes = 2 if yes_or_no else logits.shape[1]
     tried: list[Gated] = []
     for exclude in _attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
         int8 = halve_weights(quantize_measured(measured, exclude=exclude))
         decided = decide(run(int8, images))
         gate = judge(reference, decided, labelled, exclude=exclude)
-        n, classes = len(truth), 2 if yes_or_no else logits.shape[1]
         change = change_by_class(reference[:n], decided[:n], truth, classes=classes)
         if gate.passed:
             return Gated(int8, gate, change)

@@ -13,7 +13,6 @@ from training.quantization.gate import (
     gated_int8,
     harm_by_layer,
     judge,
-    over,
 )
 from training.quantization.quantize import measure
 
@@ -112,18 +111,6 @@ def test_harm_is_measured_for_each_layer():
 
     assert list(harm) == list(graph.layers)
     assert all(value > 0 for value in harm.values())
-
-
-def test_a_threshold_decides_as_the_sigmoid_would():
-    """Thresholds are compared with logits, without computing a probability."""
-    logits = np.array([[-3.0, 0.1], [0.5, -0.1]], np.float32)
-
-    decided = over([0.6, 0.5])(logits)
-
-    probabilities = 1 / (1 + np.exp(-logits))
-    assert np.array_equal(decided, probabilities >= [0.6, 0.5])
-    assert over([1.0])(np.array([[99.0]], np.float32)).tolist() == [False]
-    assert over([0.0])(np.array([[-99.0]], np.float32)).tolist() == [True]
 
 
 def test_classes_that_int8_hurts_are_named():
