@@ -22,6 +22,7 @@ from training.bundling.draft import (
 from training.bundling.figures import measured_bundle
 from training.data import Splits
 from training.data.dataset import Split
+from training.data.pieces import in_pieces
 from training.evaluation.evaluate import Truth
 from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import run
@@ -61,7 +62,7 @@ def build_bundle(
     """
     validation = splits.validation
     truth = truth_of(validation, recipe.task)
-    batches = batched(validation.pixels(recipe.preprocess))
+    batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches), None)}
     remarks = list(recipe.remarks)
     if rules is None:
@@ -102,9 +103,9 @@ def smaller(
         truth = truth_of(splits.validation, recipe.task)
         int8 = gated_int8(
             fp32,
-            batched(splits.calibration.pixels(recipe.preprocess)),
+            in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
             labelled=Labelled(f"{splits.dataset.name} validation", batches, truth),
-            unlabelled=batched(some.pixels(recipe.preprocess)),
+            unlabelled=in_pieces(some.pixels(recipe.preprocess), size=BATCH),
             decide=lambda logits: decisions(logits, rules),
         )
         if int8.graph is None:
@@ -133,11 +134,6 @@ def truth_of(split: Split, task: Task) -> Truth:
     """A split's labels as decisions: class index [N], or bool [N] or [N, K]."""
     sigmoid = task in (Task.BINARY, Task.MULTILABEL)
     return split.labels.astype(np.bool_ if sigmoid else np.int64)
-
-
-def batched(pixels: NDArray[np.uint8]) -> Batches:
-    """uint8 [N, H, W, C] in pieces of 16."""
-    return [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
 
 
 def spread(total: int, wanted: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from classifier.manifest import (
     Task,
 )
 from training.configs.task_sections import BundleConfig
+from training.data.pieces import in_pieces
 from training.graphs.graph import run
 
 # |logit error| allowed at load, as a part of the largest logit: rounding of another
@@ -53,7 +54,7 @@ class Built:
 
 def make_golden(graphs: Mapping[Precision, Built], pixels: NDArray[np.uint8]) -> Golden:
     """Some images and what each graph answers to them, one at a time."""
-    singles = [pixels[i : i + 1] for i in range(len(pixels))]
+    singles = in_pieces(pixels, size=1)
     return Golden(pixels, {p: run(built.graph, singles) for p, built in graphs.items()})
 
 

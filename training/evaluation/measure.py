@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from classifier.session import Session
 from training.configs.config import Config
 from training.data import Split
+from training.data.pieces import in_pieces
 from training.evaluation.views import Pixels, average_logits
 from training.graphs.export import export_graph
 from training.networks import Network
@@ -55,8 +56,8 @@ def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float
 
 def _run(session: Session, pixels: Pixels, *, views: int) -> NDArray[np.float32]:
     pieces = [
-        average_logits(session.run, pixels[start : start + CHUNK], count=views)
-        for start in range(0, len(pixels), CHUNK)
+        average_logits(session.run, piece, count=views)
+        for piece in in_pieces(pixels, size=CHUNK)
     ]
     return np.concatenate(pieces)
 

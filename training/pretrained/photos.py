@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from classifier.errors import ImageError
 from classifier.manifest import PreprocessSpec
 from classifier.preprocess import preprocess
 from training.data import load_dataset
+from training.data.pieces import in_pieces
 from training.errors import DataError
 from training.quantization.gate import Labelled, Pixels
 
@@ -61,8 +61,8 @@ def load_photos(root: Path, spec: PreprocessSpec) -> Photos:
     hashes = {name: file_sha256(root / name) for name in SETS}
     hashes[f"{IMAGENET}/labels.csv"] = file_sha256(root / IMAGENET / "labels.csv")
     return Photos(
-        ranges=batches(np.concatenate(ranges)),
-        unlabelled=batches(np.concatenate(unlabelled)),
+        ranges=in_pieces(np.concatenate(ranges), size=BATCH),
+        unlabelled=in_pieces(np.concatenate(unlabelled), size=BATCH),
         labelled=load_imagenet(root / IMAGENET, spec),
         sha256=hashes,
     )
@@ -82,12 +82,7 @@ def load_imagenet(folder: Path, spec: PreprocessSpec) -> Labelled:
     except (OSError, ImageError, KeyError) as error:
         raise DataError(f"{folder}: {error}") from error
     truth = np.array([int(row["class_index"]) for row in rows])
-    return Labelled(folder.name, batches(pixels), truth)
-
-
-def batches(pixels: NDArray[np.uint8]) -> list[Pixels]:
-    """[N, H, W, C] cut into batches."""
-    return [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+    return Labelled(folder.name, in_pieces(pixels, size=BATCH), truth)
 
 
 def file_sha256(path: Path) -> str:

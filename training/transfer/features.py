@@ -19,6 +19,7 @@ from classifier.session import Session
 from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
 from training.data.dataset import Split
+from training.data.pieces import in_pieces
 from training.files import whole
 from training.graphs.export import export_graph
 from training.networks import Network
@@ -68,8 +69,8 @@ class FeatureCache:
     def _run(self, pixels: Pixels) -> Features:
         self._session = self._session or Session.load(self._graph)
         session = self._session
-        pieces = range(0, len(pixels), BATCH)
-        return np.concatenate([session.run(pixels[i : i + BATCH]) for i in pieces])
+        pieces = in_pieces(pixels, size=BATCH)
+        return np.concatenate([session.run(piece) for piece in pieces])
 
     def _key(self, split: Split, crops: int, smallest: float, seed: int) -> str:
         parts = (
@@ -91,8 +92,8 @@ def views(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pi
     for _ in range(crops):
         yield np.concatenate(
             [
-                _cropped(pixels[i : i + BATCH], smallest, generator)
-                for i in range(0, len(pixels), BATCH)
+                _cropped(piece, smallest, generator)
+                for piece in in_pieces(pixels, size=BATCH)
             ]
         )
 

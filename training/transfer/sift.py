@@ -16,6 +16,7 @@ import numpy as np
 from classifier.manifest import PreprocessSpec
 from classifier.session import Session
 from training.data import load_dataset
+from training.data.pieces import in_pieces
 from training.graphs.export import export_graph
 from training.pretrained.published import MEAN, STD, find_published, load_published
 
@@ -41,7 +42,7 @@ def dog_photos(path: Path) -> list[str]:
     found = []
     for part in dataset.parts.values():
         pixels = part.pixels(spec)  # uint8 [N, H, W, C]
-        pieces = [pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH)]
+        pieces = in_pieces(pixels, size=BATCH)
         logits = np.concatenate([session.run(piece) for piece in pieces])
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = scores[:, DOGS].sum(axis=1) / scores.sum(axis=1)  # float32 [N]
