@@ -4,7 +4,7 @@ Order and randomness are functions of (seed, epoch, step) alone, so a run that g
 after a kill meets the same batches without having stored anything but the step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,7 +124,11 @@ class StreamedBatches:
         return self._order.steps
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """Decodes each batch in a worker and moves it to the device."""
+        """Decodes each batch in a worker and moves it to the device.
+
+        Raises:
+            DataError: an image cannot be decoded, or a worker was killed.
+        """
         order = [b.tolist() for b in self._order.batches(number, first_step)]
         loader = DataLoader(
             self._decoding,
@@ -133,7 +137,7 @@ class StreamedBatches:
             collate_fn=_stack,
             pin_memory=self._device.type == "cuda",
         )
-        for pixels, indices in loader:
+        for pixels, indices in _sound(loader):
             yield Batch(
                 pixels.to(self._device, non_blocking=True),
                 self._labels[indices].to(self._device),
@@ -141,20 +145,49 @@ class StreamedBatches:
             )
 
 
-class _Decoding(TorchDataset[tuple[np.ndarray, int]]):
+# What a worker sends: torch would wrap an exception's text into its traceback, so an
+# error travels as a value.
+_Sample = tuple[np.ndarray | DataError, int]
+_Loaded = tuple[Tensor, Tensor] | DataError
+
+
+class _Decoding(TorchDataset[_Sample]):
     def __init__(self, split: Split, spec: PreprocessSpec) -> None:
         self._split, self._spec = split, spec
 
     def __len__(self) -> int:
         return len(self._split)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return decode_sample(self._split.samples, index, self._spec), index
+    def __getitem__(self, index: int) -> _Sample:
+        try:
+            return decode_sample(self._split.samples, index, self._spec), index
+        except DataError as error:
+            return error, index
 
 
-def _stack(samples: list[tuple[np.ndarray, int]]) -> tuple[Tensor, Tensor]:
-    pixels = np.stack([pixels for pixels, _ in samples])
-    return torch.from_numpy(pixels), torch.tensor([index for _, index in samples])
+def _stack(samples: list[_Sample]) -> _Loaded:
+    pixels = []
+    for sample, _ in samples:
+        if isinstance(sample, DataError):
+            return sample
+        pixels.append(sample)
+    indices = torch.tensor([index for _, index in samples])
+    return torch.from_numpy(np.stack(pixels)), indices
+
+
+def _sound(loader: Iterable[_Loaded]) -> Iterator[tuple[Tensor, Tensor]]:
+    """What was loaded, up to the first error."""
+    batches = iter(loader)
+    while True:
+        try:
+            loaded = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:  # a worker is gone: out of memory, or of /dev/shm
+            raise DataError(f"a process that decodes images ended: {error}") from error
+        if isinstance(loaded, DataError):
+            raise loaded
+        yield loaded
 
 
 def open_batches(

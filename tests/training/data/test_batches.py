@@ -1,5 +1,9 @@
 """Order follows from seed and epoch alone; streamed batches equal resident ones."""
 
+import os
+import signal
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,3 +85,46 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
 
     with pytest.raises(DataError, match=r"red/cut\.png"):
         load_dataset(folder).train.pixels(SPEC)
+
+
+def test_a_worker_that_cannot_decode_an_image_names_it_in_a_line(tmp_path):
+    """Its error comes through the process boundary without torch's traceback."""
+    folder = write_tree(tmp_path, {"red": 2, "blue": 2})
+    (folder / "red" / "cut.png").write_bytes(encoded("red", 9)[:50])
+    order = Order(samples=5, batch_size=5, seed=0)
+    streamed = StreamedBatches(load_dataset(folder).train, SPEC, order, CPU, workers=1)
+
+    with pytest.raises(DataError) as caught:
+        next(streamed.epoch(0))
+
+    assert "red/cut.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Killer:
+    """Samples of which the second ends the process that reads it."""
+
+    def __len__(self):
+        return 4
+
+    def name(self, index):
+        """For messages."""
+        return str(index)
+
+    def read(self, index):
+        """Bytes of an image, or the end."""
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encoded("red", index)
+
+
+def test_a_worker_that_is_killed_is_an_error_of_ours(tmp_path):
+    """As the system does when memory is out."""
+    whole = load_dataset(write_tree(tmp_path, {"red": 2, "blue": 2})).train
+    order = Order(samples=4, batch_size=4, seed=0)
+    streamed = StreamedBatches(
+        replace(whole, samples=Killer()), SPEC, order, CPU, workers=1
+    )
+
+    with pytest.raises(DataError, match="a process that decodes images ended"):
+        next(streamed.epoch(0))
