@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from training.cifar10_table.rows import ROWS
-from training.cifar10_table.table import fill, open_bench
+from training.cifar10_table.table import COMMAND, fill, open_bench
 from training.errors import TrainingError
 from training.loop.arithmetic import keep_memory
 from training.loop.distributed import start_ranks
@@ -37,7 +37,9 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """The options, described by --help."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=COMMAND, description=(__doc__ or "").split("\n\n")[0]
+    )
     option = parser.add_argument
     option("--minutes", type=float, default=25.0, help="for all networks together")
     option("--epochs", type=int, help="of each network, instead of the minutes")

@@ -8,6 +8,7 @@ would teach it to overlook dogs. The list in `configs/dog.toml` was made by this
 and looked through on a contact sheet. Leaving out a few photos too many costs little.
 """
 
+import argparse
 import sys
 from pathlib import Path, PurePath
 
@@ -17,6 +18,7 @@ from classifier.manifest import PreprocessSpec
 from classifier.session import Session
 from training.data import load_dataset
 from training.data.pieces import in_pieces
+from training.errors import TrainingError
 from training.graphs.export import export_graph
 from training.pretrained.published import MEAN, STD, find_published, load_published
 
@@ -54,6 +56,16 @@ def dog_photos(path: Path) -> list[str]:
     return sorted(found)
 
 
-if __name__ == "__main__":
-    names = dog_photos(Path(sys.argv[1]))
+def main() -> None:
+    """Print the names, one a line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("data", type=Path, help="the data set, folder or archive")
+    try:
+        names = dog_photos(parser.parse_args().data)
+    except TrainingError as error:
+        sys.exit(f"error: {error}")
     sys.stdout.write("\n".join(names) + "\n")
+
+
+if __name__ == "__main__":
+    main()
