@@ -83,9 +83,11 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
         if (not arguments.only or row.label in arguments.only)
         and sheet[row.label]["status"] != "measured"
     ]
-    costs = {row.label: seconds_an_epoch(row, bench) for row in due}
-    for label, seconds in costs.items():
-        sys.stderr.write(f"{label}: {seconds:.2f} s an epoch\n")
+    write_sheet(arguments.results, sheet)
+    costs = {}
+    for row in due:
+        costs[row.label] = seconds_an_epoch(row, bench)
+        sys.stderr.write(f"{row.label}: {costs[row.label]:.2f} s an epoch\n")
     for row in due:
         left_s = deadline_s - time.monotonic()
         if arguments.epochs is None and left_s < costs[row.label]:
