@@ -84,8 +84,11 @@ $(EVERYTHING): $(SERVICE)
 	$(PIP) --editable '.[$(DEVICE),import,train,pretrained,dev]'
 	@touch $@
 
-# Their own environment: they choose versions that are not ours.
+# Their own environment: what decides speed (numpy, Pillow, ONNX Runtime, uvicorn …) has our
+# versions there too, but BentoML needs another telemetry interface than FastAPI.
 $(PEERS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,peers]'
+	grep -v '^opentelemetry' constraints.txt > .venv-peers/constraints.txt
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-peers/constraints.txt --editable '.[cpu,peers]'
 	@touch $@

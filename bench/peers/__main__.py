@@ -1,7 +1,6 @@
 """Compare Linnaeus with its peers in one interleaved run: table, plot and JSON.
 
-    python3.11 -m venv .venv-peers
-    .venv-peers/bin/pip install -c constraints.txt '.[cpu,peers]'
+    make .venv-peers/.installed
     python -m bench.peers --rounds 3 --seconds 8
 
 Takes some 8 s more than `--seconds` for each of a dozen contestants, round, workload.
