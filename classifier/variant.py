@@ -42,15 +42,19 @@ def load_session(
     *,
     device: Device,
     threads: int | None = None,
+    graph: bytes | None = None,
 ) -> Session:
     """Load one graph of a bundle and prove it by its golden examples.
+
+    `graph` is what `read_graph` gave, for a caller that needs the bytes as well.
 
     Raises:
         BundleError: altered, of other shapes than the manifest says, or off.
         SessionError: ONNX Runtime refuses.
     """
     manifest = bundle.manifest
-    session = Session.load(bundle.read_graph(variant), device=device, threads=threads)
+    graph = graph or bundle.read_graph(variant)
+    session = Session.load(graph, device=device, threads=threads)
     expected = (manifest.preprocess.shape, manifest.logits)
     if (session.shape, session.logits) != expected:
         raise BundleError(

@@ -17,7 +17,7 @@ from service.errors import (
     MethodNotAllowedError,
     RouteNotFoundError,
 )
-from service.exchange import Envelope
+from service.exchange import Envelope, Ledger
 from service.logs import build_log
 from service.metrics import Metrics
 from service.openapi import RawRoute, build_document, classify_routes
@@ -50,6 +50,7 @@ class Application(FastAPI):
     """
 
     serving: Serving
+    ledger: Ledger
     short_ways: Mapping[str, RawRoute]
     envelope: ASGIApp
 
@@ -84,6 +85,7 @@ def create_app(
     """The application around an engine, which it starts and closes by its lifespan."""
     log = log or build_log(settings)
     metrics = Metrics()
+    ledger = Ledger(log, metrics)
     serving = Serving(settings, engine, metrics)
 
     @asynccontextmanager
@@ -105,17 +107,17 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.serving = serving
+    app.serving, app.ledger = serving, ledger
     raw_routes = classify_routes(ClassifyOne(serving), ClassifyMany(serving))
     app.short_ways = {route.path: route for route in raw_routes}
-    app.envelope = Envelope(to_route, log=log, metrics=metrics)
+    app.envelope = Envelope(to_route, ledger=ledger)
     app.router.routes.extend(raw_routes)
     app.include_router(build_models_router(serving))
     app.include_router(build_health_router(serving))
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_exception_handler(RequestValidationError, refuse_parameter)
-    app.add_middleware(Envelope, log=log, metrics=metrics)
+    app.add_middleware(Envelope, ledger=ledger)
     return app
 
 

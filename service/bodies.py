@@ -28,7 +28,7 @@ class Bodies:
         for name, value in scope["headers"]:
             # Checked before a byte is read, so `Expect: 100-continue` saves the upload.
             if name == b"content-length":
-                _check_size(int(value), limit)  # digits, or the server had refused it
+                check_size(int(value), limit)  # digits, or the server had refused it
         exchange = exchange_of(scope)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -45,9 +45,22 @@ class Bodies:
                 f"the body did not arrive within {self._timeout_s:g} s"
             ) from error
 
-    def release(self, scope: Scope) -> None:
+    def hold(self, size: int, exchange: Exchange, *, limit: int) -> None:
+        """Count bytes that have arrived for a request.
+
+        Raises:
+            BodyTooLargeError, OverloadedError: as `read`.
+        """
+        exchange.held_bytes += size
+        self.buffered_bytes += size
+        check_size(exchange.held_bytes, limit)
+        if self.buffered_bytes > self._max_buffered_bytes:
+            raise OverloadedError(
+                f"all request bodies together are over {self._max_buffered_bytes} bytes"
+            )
+
+    def release(self, exchange: Exchange) -> None:
         """Give back what this request held."""
-        exchange = exchange_of(scope)
         self.buffered_bytes -= exchange.held_bytes
         exchange.held_bytes = 0
 
@@ -59,17 +72,12 @@ class Bodies:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk: bytes = message.get("body", b"")
-        exchange.held_bytes += len(chunk)
-        self.buffered_bytes += len(chunk)
-        _check_size(exchange.held_bytes, limit)
-        if self.buffered_bytes > self._max_buffered_bytes:
-            raise OverloadedError(
-                f"all request bodies together are over {self._max_buffered_bytes} bytes"
-            )
+        self.hold(len(chunk), exchange, limit=limit)
         return chunk, message.get("more_body", False)
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Raises BodyTooLargeError."""
     if size > limit:
         raise BodyTooLargeError(
             f"the body has {size} bytes or more; at most {limit} are accepted here"

@@ -1,6 +1,6 @@
 """image → **outcome**: what HTTP asks of an engine, and what an engine hands back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,8 +47,17 @@ class Loaded:
     explains: bool  # the graph has the output `class_maps`
 
 
+Settled = Outcome | ClassifierError | ServiceError
+# Called on the event loop with an image's position in its request and its fate.
+Settle = Callable[[int, Settled], None]
+Withdraw = Callable[[], None]
+
+
 class Engine(Protocol):
-    """Decodes, batches and runs. Deadlines are instants of the event loop's clock."""
+    """Decodes, batches and runs. Everything is called on one event loop.
+
+    Deadlines are instants of that loop's clock.
+    """
 
     @property
     def loaded(self) -> Sequence[Loaded]:
@@ -63,31 +72,25 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load, replay the goldens, warm up."""
 
-    async def classify(
-        self,
-        key: ModelKey,
-        data: bytes,
-        *,
-        deadline: float | None,
-        explain: bool = False,
-    ) -> Outcome:
-        """Run one image, or raise a ClassifierError or ServiceError.
-
-        `explain` asks for class maps, of a model that is loaded with `explains`.
-        """
-
-    async def classify_many(
+    def submit(
         self,
         key: ModelKey,
         images: Sequence[bytes],
         *,
         deadline: float | None,
+        settle: Settle,
         explain: bool = False,
-    ) -> Sequence[Outcome | ClassifierError | ServiceError]:
-        """Run many, in order; a failure stands in the place of its image."""
+    ) -> Withdraw:
+        """Take the images of one request, all or none.
 
-    async def drain(self) -> None:
-        """Finish what was accepted; refuse what comes later."""
+        `settle` is called once for each, later, never from within this call. Calling
+        what is returned withdraws the request: what has not begun is not run, though
+        what has begun may still be settled. `explain` asks for class maps, of a model
+        that is loaded with `explains`.
+
+        Raises:
+            ServiceError: the request is refused as a whole; nothing will be settled.
+        """
 
     async def close(self) -> None:
-        """Stop every lane. Nothing is answered after this."""
+        """Stop every lane. What still waits is settled with an error."""

@@ -73,7 +73,8 @@ class Leader:
         processes = processes_wanted(self._settings, light=light)
         if processes == 1:
             return
-        lanes = max(1, available_cores() // processes)
+        wanted, share = self._settings.lanes, max(1, available_cores() // processes)
+        lanes = share if wanted == "auto" else wanted
         self._engine.limit_lanes(lanes)
         folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
         self._neighbors = Neighbors(folder, self.name, serving.metrics.page)
@@ -111,9 +112,8 @@ class Crew:
             twin = reusable(self._listener)
             twin.set_inheritable(True)
             order = {
-                "settings": self._settings.model_dump(mode="json"),
+                "settings": self._settings.model_dump(mode="json") | {"lanes": lanes},
                 "listener": twin.fileno(),
-                "lanes": lanes,
                 "number": number,
                 "folder": str(folder),
             }

@@ -1,9 +1,10 @@
 """request ⇄ response: the **exchange**, as one log event, one id, one set of counters.
 
-The ring around every route, pure ASGI: the border at which each error becomes its
-problem, and the only place that logs a request.
+The ledger is the only place that logs a request, and the border at which each error
+becomes its problem. The envelope is the ring of it around every ASGI route.
 """
 
+import itertools
 import re
 import secrets
 import time
@@ -14,7 +15,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.contract import Timing
 from service.metrics import Metrics
-from service.problems import problem_of, response_of
+from service.problems import Problem, problem_of, response_of
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -24,6 +25,8 @@ SERVER_ERROR = 500
 UNSENT = 0
 
 MAX_LOGGED_PATH = 200
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class ClientGoneError(Exception):
@@ -35,6 +38,8 @@ class Exchange:
     """What is known of one request while it is served."""
 
     request_id: str
+    method: str
+    path: str
     started_s: float
     code: str = "ok"
     status: int = UNSENT
@@ -48,6 +53,68 @@ class Exchange:
         self.facts["batch_size"] = timing.batch_size
 
 
+class Ledger:
+    """Opens and closes every exchange of a process."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+        # random for this process, then counted: no system call for each request
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    def open(self, method: str, path: str, headers: Headers) -> Exchange:
+        """Begin to account for a request."""
+        self._metrics.in_flight += 1
+        return Exchange(self._request_id(headers), method, path, time.perf_counter())
+
+    def forget(self, exchange: Exchange) -> None:
+        """It was opened for nothing: the request is accounted for elsewhere."""
+        self._metrics.in_flight -= 1
+
+    def blame(self, exchange: Exchange, error: Exception) -> Problem:
+        """The problem that this error is to the client; its cause is for the log."""
+        problem = problem_of(error)
+        exchange.code = problem.code
+        if problem.code == "internal_error":
+            self._log.error("fault", request_id=exchange.request_id, exc_info=error)
+        elif problem.status >= SERVER_ERROR:
+            exchange.facts["error"] = f"{type(error).__name__}: {error}"
+        return problem
+
+    def close(self, exchange: Exchange, route: str) -> None:
+        """Count and log what became of it."""
+        elapsed_s = time.perf_counter() - exchange.started_s
+        self._metrics.in_flight -= 1
+        self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
+        write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
+        write(
+            "request",
+            request_id=exchange.request_id,
+            method=exchange.method,
+            path=exchange.path[:MAX_LOGGED_PATH],
+            status=exchange.status,
+            code=exchange.code,
+            elapsed_ms=round(elapsed_s * 1e3, 2),
+            **exchange.facts,
+        )
+
+    def _request_id(self, headers: Headers) -> str:
+        """The client's own `X-Request-ID` when it is harmless, else a new one."""
+        for name, value in headers:
+            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+                return str(value, "ascii")
+        return f"{self._prefix}{next(self._numbers):08x}"
+
+
+def signature(exchange: Exchange) -> Headers:
+    """What every response has."""
+    return [
+        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
 def exchange_of(scope: Scope) -> Exchange:
     """The exchange that the envelope opened for this request."""
     exchange: Exchange = scope["linnaeus"]
@@ -57,30 +124,25 @@ def exchange_of(scope: Scope) -> Exchange:
 class Envelope:
     """Wraps the application: request id, security headers, log event, metrics."""
 
-    def __init__(
-        self, app: ASGIApp, *, log: FilteringBoundLogger, metrics: Metrics
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, ledger: Ledger) -> None:
         self._app = app
-        self._log = log
-        self._metrics = metrics
+        self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and account for it, however it ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(_request_id(scope), time.perf_counter())
+        exchange = self._ledger.open(scope["method"], scope["path"], scope["headers"])
         inner = {**scope, "linnaeus": exchange}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
-        self._metrics.in_flight += 1
         try:
             await self._serve(inner, receive, _signed(send, exchange))
         finally:
-            self._metrics.in_flight -= 1
             # the router left its find there; a stranger's path is no label
             route = getattr(inner.get("route"), "path", "other")
-            self._account(scope, exchange, route)
+            self._ledger.close(exchange, route)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application inside; whatever it raises becomes a problem."""
@@ -90,31 +152,13 @@ class Envelope:
         except ClientGoneError:
             exchange.code, exchange.status = "client_gone", CLIENT_GONE
         except Exception as error:  # the border: a 500 never repeats its cause
-            problem = problem_of(error)
-            if problem.code == "internal_error":
-                self._log.exception("fault", request_id=exchange.request_id)
-            elif problem.status >= SERVER_ERROR:
-                exchange.facts["error"] = f"{type(error).__name__}: {error}"
+            sent = exchange.code
+            problem = self._ledger.blame(exchange, error)
             if exchange.status != UNSENT:
+                exchange.code = sent
                 raise  # half an answer went out; the server must cut the connection
-            exchange.code = problem.code
             response = response_of(problem, request_id=exchange.request_id)
             await response(scope, receive, send)
-
-    def _account(self, scope: Scope, exchange: Exchange, route: str) -> None:
-        elapsed_s = time.perf_counter() - exchange.started_s
-        self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
-        write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
-        write(
-            "request",
-            request_id=exchange.request_id,
-            method=scope["method"],
-            path=scope["path"][:MAX_LOGGED_PATH],
-            status=exchange.status,
-            code=exchange.code,
-            elapsed_ms=round(elapsed_s * 1e3, 2),
-            **exchange.facts,
-        )
 
 
 def _signed(send: Send, exchange: Exchange) -> Send:
@@ -123,18 +167,7 @@ def _signed(send: Send, exchange: Exchange) -> Send:
     async def send_signed(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            message["headers"] += (
-                (b"x-request-id", exchange.request_id.encode()),
-                (b"x-content-type-options", b"nosniff"),
-            )
+            message["headers"] += signature(exchange)
         await send(message)
 
     return send_signed
-
-
-def _request_id(scope: Scope) -> str:
-    """The client's own `X-Request-ID` when it is harmless, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return str(value, "ascii")
-    return secrets.token_hex(8)

@@ -52,7 +52,7 @@ def main() -> int:
     with open(0, "rb", buffering=0, closefd=False) as pipe:
         order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
-    engine = LaneEngine(settings, lanes=order["lanes"])
+    engine = LaneEngine(settings)
     place = Member(order["number"], Path(order["folder"]))
     with socket.socket(fileno=order["listener"]) as listener:
         serve_on(listener, settings, engine, place)

@@ -22,8 +22,9 @@ from service.contract import Engine
 from service.crew import Leader
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
-from service.express import Express, ExpressProtocol
+from service.express import Express
 from service.logs import build_log, forwarded
+from service.protocol import ExpressProtocol
 from service.serving import Serving
 from service.settings import Settings
 
@@ -32,7 +33,7 @@ STOP_S = 1
 
 
 class Connection(BoundedConnection, ExpressProtocol):
-    """uvicorn's protocol, with bounds on its bytes and a short way for tiny images."""
+    """uvicorn's protocol, with bounds on its bytes and a short way for images."""
 
 
 class Server(uvicorn.Server):
@@ -42,9 +43,7 @@ class Server(uvicorn.Server):
         self, app: Application, log: FilteringBoundLogger, *, place: "Place"
     ) -> None:
         settings = app.serving.settings
-        engine = app.serving.engine
-        # an engine without an inline lane has no short way
-        express = Express(app.serving, lambda: getattr(engine, "inline", None), log)
+        express = Express(app.serving, app.ledger)
 
         def connect(**given: Any) -> Connection:
             head_timeout_s = settings.body_timeout_ms / 1e3

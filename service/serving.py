@@ -59,7 +59,7 @@ class Serving:
         timeout_s = self.settings.request_timeout_ms / 1e3
         return asyncio.get_running_loop().time() + timeout_s
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
         """Count a request that brings work in; refuse it while draining.
 
         Raises:
@@ -72,6 +72,16 @@ class Serving:
         if reason is not None:
             raise NotReadyError(reason)
         self._active += 1
+
+    def leave(self) -> None:
+        """Count it off; it is answered, or nobody waits for it."""
+        self._active -= 1
+        if self._refusing and self._active == 0:
+            self._idle.set()
+
+    def __enter__(self) -> Self:
+        """`enter`, for the length of a block."""
+        self.enter()
         return self
 
     def __exit__(
@@ -80,9 +90,7 @@ class Serving:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._active -= 1
-        if self._refusing and self._active == 0:
-            self._idle.set()
+        self.leave()
 
     async def drain(self, *, notice_s: float, timeout_s: float) -> bool:
         """Finish what was accepted; False when `timeout_s` was not enough.

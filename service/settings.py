@@ -117,6 +117,21 @@ class Settings(BaseSettings):
         description="Processes that share the port. `auto`: one a core if a model is "
         "so cheap that HTTP is the limit, else one.",
     )
+    lanes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="Threads of a process that decode and run images. `auto`: what was "
+        "measured to be fastest at the start, usually one a core.",
+    )
+    batch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="Most images in one run of a model; `auto`: as measured.",
+    )
+    decode: Literal["auto", "lane", "ahead"] = Field(
+        "auto",
+        description="Where images are decoded: in the `lane` that runs them, or "
+        "`ahead` of it in threads of their own. `auto`: ahead on a GPU, else in the "
+        "lane, and tiny images for tiny models where they arrive.",
+    )
     hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "

@@ -20,7 +20,7 @@ from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session, choose_device
 from service.engine.models import ServedModel, load_model
 from service.errors import SettingsError
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 
 Level = Literal["ok", "note", "problem"]
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
@@ -85,11 +85,16 @@ def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Fi
         )
         return
     yield Finding("ok", "device", f"{chosen}: {reason}")
+    try:
+        settings = load_settings(models=models, device=device)
+    except SettingsError as error:
+        yield Finding("problem", "settings", str(error), "see docs/settings.md")
+        return
     found = False
     for folder in sorted(models.iterdir()) if models.is_dir() else ():
         for number in list_versions(folder):
             found = True
-            yield from _bundle(folder, number, chosen)
+            yield from _bundle(folder, number, chosen, settings)
     if not found:
         yield Finding(
             "problem",
@@ -103,7 +108,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding("ok", "machine", f"{platform.platform()}, {hardware.cpu_name()}")
     affinity, quota = hardware.affinity_cores(), hardware.quota_cores()
     limit = "no quota" if quota is None else f"a cgroup quota of {quota:g} cores"
-    text = f"{hardware.available_cores()} lanes: affinity {affinity} cores, {limit}"
+    text = f"{hardware.available_cores()} cores: affinity {affinity} cores, {limit}"
     fraction = quota is not None and quota != int(quota)
     yield Finding(
         "note" if fraction else "ok",
@@ -169,7 +174,9 @@ def _versions() -> Iterator[str]:
             yield f"{name} absent"
 
 
-def _bundle(folder: Path, number: int, device: Device) -> Iterator[Finding]:
+def _bundle(
+    folder: Path, number: int, device: Device, settings: Settings
+) -> Iterator[Finding]:
     """Golden replay of every graph, and how the chosen one would be served."""
     subject = f"{folder.name}/{number}"
     try:
@@ -195,17 +202,19 @@ def _bundle(folder: Path, number: int, device: Device) -> Iterator[Finding]:
         )
         yield Finding("ok", f"{subject} {variant.precision}", text)
     try:
-        yield _arrangement(subject, load_model(bundle, device=device, precision="auto"))
+        yield _arrangement(subject, load_model(bundle, settings, device=device))
     except ClassifierError as error:
         yield Finding("problem", subject, str(error), "see its graphs above")
 
 
 def _arrangement(subject: str, model: ServedModel) -> Finding:
-    where = "on the event loop when tiny, else in lanes" if model.inline else "in lanes"
+    arranged = model.arrangement
+    crowd, lone = arranged.crowd, arranged.lone
+    where = " (tiny images: on the event loop)" if model.inline else ""
     text = (
-        f"serves {model.variant.precision} {where}: batches up to "
-        f"{model.best_batch} at {1e3 * model.run_s:.3g} ms an image and lane; "
-        f"a lone image {1e3 * model.lone_s:.3g} ms with {model.wide_threads} "
-        + ("thread" if model.wide_threads == 1 else "threads")
+        f"{model.variant.precision} in {arranged.lanes} lanes{where}, each a run of "
+        f"{crowd.threads} threads with up to {crowd.batch} images, "
+        f"{1e3 * crowd.cost_s:.3g} ms an image; a lone image on {lone.threads} "
+        f"threads, {1e3 * lone.cost_s:.3g} ms"
     )
     return Finding("ok", subject, text)

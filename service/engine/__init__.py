@@ -2,5 +2,5 @@
 
 `backlog` decides (pure, no clock) · `lane` works (a thread) · `inline` is the short way
 for tiny images · `isolation` bisects a failing batch · `models` loads and measures ·
-`engine` builds all of it and replaces what breaks.
+`lanes` replaces what breaks · `engine` builds all of it.
 """

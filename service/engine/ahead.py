@@ -12,9 +12,9 @@ from classifier.decode import DecodeLimits
 from classifier.errors import ImageError
 from classifier.hardware import available_cores
 from classifier.preprocess import preprocess
-from service.contract import ModelKey
+from service.contract import ModelKey, Settled
 from service.engine.models import ServedModel
-from service.engine.ticket import Settled, Ticket
+from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
 

@@ -153,6 +153,13 @@ class Backlog:
                 return Cut(batch, expired)
         return Cut([], expired) if expired else None
 
+    def clear(self) -> list[Ticket]:
+        """Take out everything that waits."""
+        waiting = []
+        for line in self._lines.values():
+            waiting += [line.pop() for _ in range(len(line))]
+        return waiting
+
     def finish(self, key: ModelKey, images: int, lane_s: float) -> None:
         """A lane is free again; learn what its batch of `images` has cost."""
         self.busy -= 1

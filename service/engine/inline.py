@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ImageTooLargeError
+from classifier.errors import ImageError, ImageTooLargeError
 from classifier.preprocess import preprocess
-from service.contract import ModelKey
+from service.contract import ModelKey, Settled
 from service.engine.isolation import run_isolated
 from service.engine.lane import outcome
 from service.engine.models import ServedModel
-from service.engine.ticket import Settled, Ticket
+from service.engine.ticket import Ticket
 
 # What may be decoded on the event loop: about 100 µs at worst.
 MAX_BYTES = 8 * 1024
@@ -60,10 +60,7 @@ class InlineLane:
     def submit(self, key: ModelKey, data: bytes, settle: Settle) -> bool:
         """Take an image if model and image are small; False sends it to a lane.
 
-        `settle` is called in the next turn of the loop, or by `flush`.
-
-        Raises:
-            ImageError: the image cannot be used.
+        `settle` is called in the next turn of the loop.
         """
         model = self._models.get(key)
         if model is None or len(data) > MAX_BYTES:
@@ -73,6 +70,9 @@ class InlineLane:
             ready = preprocess(data, model.manifest.preprocess, limits=LIMITS)
         except ImageTooLargeError:
             return False  # a lane decides by the real limits
+        except ImageError as error:
+            self._loop.call_soon(settle, error)
+            return True
         ticket = Ticket(key, data, arrived, None, ready=ready)
         ticket.taken, ticket.decoded = arrived, time.monotonic()
         waiting = self._waiting.setdefault(key, [])
@@ -80,11 +80,6 @@ class InlineLane:
         if len(waiting) == 1:
             self._loop.call_soon(self._run, key)
         return True
-
-    def flush(self) -> None:
-        """Run what waits now, for a caller that cannot wait for the next turn."""
-        for key in list(self._waiting):
-            self._run(key)
 
     def _run(self, key: ModelKey) -> None:
         waiting = self._waiting.pop(key, [])
@@ -95,7 +90,7 @@ class InlineLane:
 def _run_batch(model: ServedModel, waiting: list[Waiting]) -> None:
     pixels = [w.ticket.ready.pixels for w in waiting if w.ticket.ready]
     began = time.monotonic()
-    rows = run_isolated(model.narrow.run, np.stack(pixels))  # each float32 [K]
+    rows = run_isolated(model.session.run, np.stack(pixels))  # each float32 [K]
     run = began, time.monotonic(), len(rows)
     for each, row in zip(waiting, rows, strict=True):
         each.settle(outcome(each.ticket, row, run))

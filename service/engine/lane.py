@@ -13,14 +13,12 @@ import numpy as np
 from classifier.decode import DecodeLimits
 from classifier.errors import ClassifierError, ImageError, SessionError
 from classifier.preprocess import preprocess
-from service.contract import ModelKey, Outcome, Timing
+from service.contract import ModelKey, Outcome, Settled, Timing
 from service.engine.backlog import Backlog, Cut
 from service.engine.isolation import run_isolated
 from service.engine.models import ServedModel
-from service.engine.ticket import Settled, Ticket
+from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
-
-Results = list[tuple[Ticket, Settled]]
 
 
 class Lane:
@@ -64,9 +62,12 @@ class Lane:
             self._changed.notify_all()
 
     def abandon(self) -> list[Ticket]:
-        """Give up a lane that hangs: what it held is the caller's to settle."""
-        self._closing = True
-        held, self._in_hand = self._in_hand, []
+        """Give up a lane that hangs or died: what it held is the caller's to settle."""
+        with self._changed:
+            self._closing = True
+            held, self._in_hand = self._in_hand, []
+            if held:
+                self._backlog.finish(held[0].model, 0, 0.0)
         return held
 
     def _live(self) -> None:
@@ -138,9 +139,9 @@ class Lane:
         # uint8 [N, H, W, C]
         batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
         lone = len(tickets) == 1 and self._backlog.busy == 1 and not self._backlog
-        session = model.wide if lone else model.narrow
+        way = model.arrangement.lone if lone else model.arrangement.crowd
         began = time.monotonic()
-        rows = run_isolated(session.run, batch)
+        rows = run_isolated(way.session.run, batch)
         ended = time.monotonic()
         for ticket, row in zip(tickets, rows, strict=True):
             results.append((ticket, outcome(ticket, row, (began, ended, len(rows)))))

@@ -1,14 +1,10 @@
 """One waiting image: what a lane needs to serve it and to tell its sender."""
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from classifier.errors import ClassifierError
 from classifier.preprocess import Preprocessed
-from service.contract import ModelKey, Outcome
-from service.errors import ServiceError
-
-Settled = Outcome | ClassifierError | ServiceError
+from service.contract import ModelKey, Settled
 
 
 @dataclass(slots=True, eq=False)
@@ -21,13 +17,24 @@ class Ticket:
     deadline: float | None
     # the batch request that it belongs to; None for a request of one image
     request: object | None = None
-    future: "asyncio.Future[Settled] | None" = None  # None in simulations
+    settle: Callable[[Settled], None] | None = None  # None in simulations
     ready: Preprocessed | None = None  # decoded ahead of the lane
     explain: bool = False  # its sender wants class maps as well
-    abandoned: bool = False  # its sender has left
+    abandoned: bool = False  # its sender has left, or has been told
     taken: float = 0.0
-    decoded: float = field(default=0.0)
+    decoded: float = 0.0
 
     def late(self, now: float) -> bool:
         """Whether an answer at `now` would miss the deadline."""
         return self.deadline is not None and now > self.deadline
+
+
+Results = list[tuple[Ticket, Settled]]
+
+
+def settle_all(results: Results) -> None:
+    """Tell the senders, each once, on the event loop."""
+    for ticket, fate in results:
+        if not ticket.abandoned and ticket.settle is not None:
+            ticket.abandoned = True
+            ticket.settle(fate)

@@ -6,8 +6,9 @@ from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
 from service.answers import to_json
+from service.asking import classify_many
 from service.catalog import Served
-from service.contract import Outcome, Timing
+from service.contract import Outcome, Settled, Timing
 from service.errors import (
     BodyTooLargeError,
     DeadlineExceededError,
@@ -16,13 +17,12 @@ from service.errors import (
 )
 from service.exchange import exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
-from service.parameters import Parameters, read_parameters
+from service.parameters import Parameters
 from service.patience import Patience
 from service.problems import problem_of
 from service.routes.classify import send_json
+from service.routes.question import read_question
 from service.serving import Serving
-
-Failure = ClassifierError | ServiceError
 
 
 class ClassifyMany:
@@ -36,10 +36,8 @@ class ClassifyMany:
         serving, exchange = self._serving, exchange_of(scope)
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_MANY)
-            parameters = read_parameters(scope["query_string"])
-            served = serving.catalog.find(parameters.model, parameters.version)
-            served.check(parameters)
-            exchange.facts["model"], exchange.facts["version"] = served.key
+            question = read_question(scope["query_string"], serving, exchange)
+            served, parameters = question.served, question.parameters
             try:
                 images = await self._read(scope, receive, content_type)
                 deadline = serving.deadline()
@@ -48,7 +46,7 @@ class ClassifyMany:
                         served, images, deadline=deadline, explain=parameters.explain
                     )
             finally:
-                serving.bodies.release(scope)
+                serving.bodies.release(exchange)
             results = write_results(
                 served, outcomes, parameters, request_id=exchange.request_id
             )
@@ -78,7 +76,7 @@ class ClassifyMany:
         *,
         deadline: float,
         explain: bool,
-    ) -> list[Outcome | Failure]:
+    ) -> list[Settled]:
         """Run those that could be read; put each outcome back into its place.
 
         Raises:
@@ -86,8 +84,12 @@ class ClassifyMany:
                 balancer or a client's retry sees it in the status.
         """
         readable = [image for image in images if isinstance(image, bytes)]
-        ran = await self._serving.engine.classify_many(
-            served.key, readable, deadline=deadline, explain=explain
+        ran = await classify_many(
+            self._serving.engine,
+            served.key,
+            readable,
+            deadline=deadline,
+            explain=explain,
         )
         for outcome in ran[:1]:
             if isinstance(outcome, UnavailableError | DeadlineExceededError) and all(
@@ -102,7 +104,7 @@ class ClassifyMany:
 
 def write_results(
     served: Served,
-    outcomes: Sequence[Outcome | Failure],
+    outcomes: Sequence[Settled],
     parameters: Parameters,
     *,
     request_id: str,

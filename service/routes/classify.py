@@ -1,18 +1,20 @@
-"""`POST /classify`: one image in, its **answer** out. The fast path of the service.
+"""`POST /classify`: one image in, its **answer** out.
 
-Plain ASGI: an image as the body passes through neither pydantic nor a form parser.
+Plain ASGI: an image as the body passes through neither pydantic nor a form parser. What
+is simple enough never comes here: see `service/express.py`.
 """
 
 from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
+from service.asking import classify
 from service.contract import Timing
 from service.errors import ServiceError
-from service.exchange import exchange_of
+from service.exchange import Headers, exchange_of
 from service.images import ACCEPT_ONE, content_type_of, read_image
-from service.parameters import read_parameters
 from service.patience import Patience
 from service.problems import problem_of
+from service.routes.question import read_question
 from service.serving import Serving
 
 
@@ -27,17 +29,16 @@ class ClassifyOne:
         serving, exchange = self._serving, exchange_of(scope)
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_ONE)
-            parameters = read_parameters(scope["query_string"])
-            served = serving.catalog.find(parameters.model, parameters.version)
-            served.check(parameters)
-            exchange.facts["model"], exchange.facts["version"] = served.key
+            question = read_question(scope["query_string"], serving, exchange)
+            served, parameters = question.served, question.parameters
             limit = serving.settings.max_body_bytes
             try:
                 body = await serving.bodies.read(scope, receive, limit=limit)
                 image = await read_image(body, content_type)
                 deadline = serving.deadline()
                 async with Patience(receive, deadline=deadline):
-                    outcome = await serving.engine.classify(
+                    outcome = await classify(
+                        serving.engine,
                         served.key,
                         image,
                         deadline=deadline,
@@ -50,21 +51,27 @@ class ClassifyOne:
                 served.metrics.failed(problem_of(error).code)
                 raise
             finally:
-                serving.bodies.release(scope)
+                serving.bodies.release(exchange)
             exchange.timed(outcome.timing)
             await send_json(send, answer, timing=outcome.timing)
 
 
 async def send_json(send: Send, body: bytes, *, timing: Timing | None) -> None:
     """Write a 200 with JSON that is already serialized."""
+    headers = json_headers(body, timing)
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def json_headers(body: bytes, timing: Timing | None) -> Headers:
+    """The headers of an answer that are its own."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
     ]
     if timing is not None:
         headers.append((b"server-timing", server_timing(timing)))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers
 
 
 def server_timing(timing: Timing) -> bytes:

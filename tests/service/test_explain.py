@@ -10,6 +10,7 @@ from PIL import Image
 
 from classifier import Classifier, Task
 from service import shapes
+from service.asking import classify
 from service.engine.engine import LaneEngine
 from service.settings import Settings
 from tests.service.conftest import BLUE, RED, running, send
@@ -161,13 +162,15 @@ def test_an_image_that_breaks_its_run_disturbs_no_other(client):
 
 async def test_lanes_serve_those_who_ask_beside_those_who_do_not(models):
     """Both kinds in one batch: each gets its own logits, and maps only who asked."""
-    engine = LaneEngine(Settings(models=models, load=("colors",)), lanes=1)
+    engine = LaneEngine(Settings(models=models, load=("colors",), lanes=1))
     await engine.start()
     images = [png((n, 90, 20), LARGE) for n in range(0, 240, 10)]
     try:
         outcomes = await asyncio.gather(
             *(
-                engine.classify(("colors", 1), image, deadline=None, explain=n % 3 == 0)
+                classify(
+                    engine, ("colors", 1), image, deadline=None, explain=n % 3 == 0
+                )
                 for n, image in enumerate(images)
             )
         )

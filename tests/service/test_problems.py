@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from classifier import errors as classifier_errors
 from service import errors as service_errors
-from service.exchange import Envelope
+from service.exchange import Envelope, Ledger
 from service.logs import build_log
 from service.metrics import Metrics
 from service.problems import KINDS, problem_of
@@ -167,9 +167,8 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
     async def send(message):
         sent.append(message)
 
-    app = Envelope(
-        broken, log=build_log(Settings(log_format="json")), metrics=Metrics()
-    )
+    log = build_log(Settings(log_format="json"))
+    app = Envelope(broken, ledger=Ledger(log, Metrics()))
     await app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, send)
 
     start, body = sent

@@ -6,6 +6,7 @@ import pytest
 
 from classifier.decode import DecodeLimits
 from classifier.errors import ImageError
+from service.asking import classify_many
 from service.contract import Outcome
 from service.engine.ahead import DecodeAhead
 from service.engine.engine import LaneEngine
@@ -21,10 +22,8 @@ COLORS = ("colors", 1)
 async def engine(tmp_path):
     """An engine on the CPU that is told to decode ahead."""
     make_bundle(tmp_path, "colors")
-    started = LaneEngine(Settings(models=tmp_path))
+    started = LaneEngine(Settings(models=tmp_path, decode="ahead"))
     await started.start()
-    started.inline = None
-    started._ahead = DecodeAhead(started._models, limits=DecodeLimits(), capacity=64)
     yield started
     await started.close()
 
@@ -33,7 +32,7 @@ async def test_images_decoded_ahead_are_answered_in_their_places(engine):
     """A broken one among them is an error in its own place."""
     images = [png((200, 0, 0)), b"garbage", png((0, 200, 0))]
 
-    settled = await engine.classify_many(COLORS, images, deadline=None)
+    settled = await classify_many(engine, COLORS, images, deadline=None)
 
     assert isinstance(settled[0], Outcome)
     assert isinstance(settled[1], ImageError)
@@ -42,7 +41,7 @@ async def test_images_decoded_ahead_are_answered_in_their_places(engine):
 
 async def test_a_request_of_broken_images_alone_never_reaches_a_lane(engine):
     """There is nothing to offer."""
-    settled = await engine.classify_many(COLORS, [b"a", b"b"], deadline=None)
+    settled = await classify_many(engine, COLORS, [b"a", b"b"], deadline=None)
 
     assert all(isinstance(each, ImageError) for each in settled)
 

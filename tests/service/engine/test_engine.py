@@ -11,6 +11,7 @@ import pytest
 
 from classifier import Classifier
 from classifier.errors import BundleError, ImageError
+from service.asking import classify, classify_many
 from service.contract import Outcome
 from service.engine.engine import LaneEngine
 from service.errors import (
@@ -60,7 +61,7 @@ async def test_the_engine_gives_the_logits_of_the_library(running, models, size)
     expected = library.session.run(library.preprocess(image).pixels[None])[0]
 
     async with running() as engine:
-        outcome = await engine.classify(COLORS, image, deadline=None)
+        outcome = await classify(engine, COLORS, image, deadline=None)
 
     np.testing.assert_array_equal(outcome.logits, expected)
 
@@ -72,7 +73,8 @@ async def test_a_hundred_images_at_once_each_get_their_own_answer(running):
     async with running() as engine:
         outcomes = await asyncio.gather(
             *(
-                engine.classify(
+                classify(
+                    engine,
                     COLORS,
                     png((red, 0, 0), LARGE if red % 4 else (8, 8)),
                     deadline=None,
@@ -92,7 +94,7 @@ async def test_one_bad_image_does_not_disturb_its_neighbors(running, size):
     images.append(png((20, 0, 0), size))
 
     async with running() as engine:
-        settled = await engine.classify_many(ODD, images, deadline=None)
+        settled = await classify_many(engine, ODD, images, deadline=None)
 
     kinds = [type(each) for each in settled]
     assert kinds[0] is kinds[3] is Outcome
@@ -104,7 +106,7 @@ async def test_a_failure_inside_the_runtime_is_not_told_to_the_client(running):
     """Its cause is for the log."""
     async with running() as engine:
         with pytest.raises(EngineFailedError) as failed:
-            await engine.classify(ODD, png((255, 0, 0)), deadline=None)
+            await classify(engine, ODD, png((255, 0, 0)), deadline=None)
 
     assert "Gather" not in str(failed.value)
     assert "Gather" in str(failed.value.__cause__)
@@ -116,7 +118,7 @@ async def test_a_full_queue_refuses_at_once(running):
 
     async with running(queue_capacity=2) as engine:
         asked = [
-            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            asyncio.create_task(classify(engine, ODD, slow, deadline=None))
             for _ in range(12)
         ]
         settled = await asyncio.gather(*asked, return_exceptions=True)
@@ -134,13 +136,13 @@ async def test_an_image_that_waits_past_its_deadline_is_dropped(running):
 
     async with running() as engine:
         busy = [
-            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            asyncio.create_task(classify(engine, ODD, slow, deadline=None))
             for _ in range(40)  # both lanes, and a line behind them
         ]
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceededError):
-            await engine.classify(
-                ODD, png((1, 0, 0), LARGE), deadline=time.monotonic() + 0.05
+            await classify(
+                engine, ODD, png((1, 0, 0), LARGE), deadline=time.monotonic() + 0.05
             )
         await asyncio.gather(*busy)
 
@@ -151,14 +153,14 @@ async def test_a_sender_that_leaves_frees_its_place_and_disturbs_nobody(running)
 
     async with running() as engine:
         asked = [
-            asyncio.create_task(engine.classify(ODD, slow, deadline=None))
+            asyncio.create_task(classify(engine, ODD, slow, deadline=None))
             for _ in range(20)
         ]
         await asyncio.sleep(0)
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+        outcome = await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
         left = engine.queued(ODD)
 
     assert isinstance(outcome, Outcome)
@@ -169,8 +171,8 @@ async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
     """Others are served by the new lane while the old one is left behind."""
     async with running(hang_timeout_s=0.05) as engine:
         with pytest.raises(EngineFailedError, match="in time"):
-            await engine.classify(ODD, png((SLOW, 0, 0), LARGE), deadline=None)
-        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+            await classify(engine, ODD, png((SLOW, 0, 0), LARGE), deadline=None)
+        outcome = await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
         await asyncio.to_thread(time.sleep, 1.0)  # the lost run ends before the test
 
     assert isinstance(outcome, Outcome)
@@ -179,46 +181,45 @@ async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
 async def test_a_lane_that_dies_is_replaced_and_its_images_fail(running, monkeypatch):
     """A fault of ours in one lane costs the images it held, and no more."""
     async with running() as engine:
-        broken = engine._lanes[0]
-        for lane in engine._lanes:
+        broken = engine._lanes._lanes[0]
+        for lane in engine._lanes._lanes:
             monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
         with pytest.raises(EngineFailedError, match="died"):
-            await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+            await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
         monkeypatch.undo()
-        outcome = await engine.classify(COLORS, png((9, 9, 9), LARGE), deadline=None)
+        outcome = await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
 
     assert isinstance(outcome, Outcome)
     assert broken.thread.name.startswith("lane")
 
 
-async def test_draining_finishes_what_was_accepted_and_refuses_what_comes(running):
-    """The promise behind SIGTERM."""
+async def test_closing_finishes_what_runs_and_tells_everybody_else(running):
+    """Nobody is left without an answer, and who comes later is refused."""
     async with running() as engine:
-        accepted = asyncio.create_task(
-            engine.classify(ODD, png((SLOW, 0, 0), LARGE), deadline=None)
-        )
+        asked = [
+            asyncio.create_task(
+                classify(engine, ODD, png((SLOW, 0, 0), LARGE), deadline=None)
+            )
+            for _ in range(20)
+        ]
         await asyncio.sleep(0)
-        draining = asyncio.create_task(engine.drain())
-        await asyncio.sleep(0)
+        await engine.close()
+        settled = await asyncio.gather(*asked, return_exceptions=True)
         with pytest.raises(DrainingError):
-            await engine.classify(COLORS, png((1, 2, 3)), deadline=None)
-        await draining
-        done = accepted.done()
-        outcome = await accepted
+            await classify(engine, COLORS, png((1, 2, 3)), deadline=None)
 
-    assert done
-    assert isinstance(outcome, Outcome)
+    assert len(settled) == 20
+    assert {DrainingError} <= {type(e) for e in settled} <= {Outcome, DrainingError}
 
 
 async def test_readiness_waits_for_the_models(models):
-    """Not ready before start, nor after the drain began."""
+    """Not ready before start, nor after the end."""
     engine = LaneEngine(Settings(models=models))
     before = engine.unready()
     await engine.start()
     while_up = engine.unready()
-    await engine.drain()
-    after = engine.unready()
     await engine.close()
+    after = engine.unready()
 
     assert (before is None, while_up is None, after is None) == (False, True, False)
 
@@ -227,7 +228,7 @@ async def test_no_thread_is_left_after_close(models):
     """Lanes end with their engine."""
     engine = LaneEngine(Settings(models=models))
     await engine.start()
-    threads = [lane.thread for lane in engine._lanes]
+    threads = engine._lanes.threads
 
     await engine.close()
 

@@ -1,0 +1,112 @@
+"""lanes → **lanes that live**: opened, watched, replaced when they die or hang."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from service.engine.lane import Lane
+from service.engine.ticket import Results
+from service.errors import EngineFailedError
+
+# A lane that hangs cannot be killed, only left behind with its memory and its core.
+MAX_LOST_LANES = 3
+CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
+
+log = structlog.get_logger(__name__)
+
+OpenLane = Callable[[str, Callable[[Lane, BaseException], None]], Lane]
+
+
+class Lanes:
+    """The lanes of one engine. Everything but `_died` is called on its event loop."""
+
+    def __init__(
+        self,
+        open_lane: OpenLane,
+        *,
+        hang_timeout_s: float,
+        settle: Callable[[Results], None],
+    ) -> None:
+        """`open_lane` makes one from its name and from whom to tell of its death."""
+        self._open_lane = open_lane
+        self._hang_timeout_s = hang_timeout_s
+        self._settle = settle
+        self._lanes: list[Lane] = []
+        self._opened = 0
+        self._lost = 0
+        self._loop = asyncio.get_running_loop()
+        self._watchdog = self._loop.create_task(self._watch())
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those of the lanes that serve."""
+        return [lane.thread for lane in self._lanes]
+
+    def trouble(self) -> str | None:
+        """Why no image should come just now; None when all is well."""
+        if not any(lane.alive for lane in self._lanes):
+            return "no lane is alive"
+        if self._lost >= MAX_LOST_LANES:
+            return f"{self._lost} lanes hang; the process should be restarted"
+        return None
+
+    def open(self, lanes: int) -> None:
+        """Have so many lanes: open what is missing, close what is over."""
+        surplus, self._lanes = self._lanes[lanes:], self._lanes[:lanes]
+        for lane in surplus:
+            lane.close()
+        while len(self._lanes) < lanes:
+            lane = self._open_lane(f"lane-{self._opened}", self._died)
+            self._opened += 1
+            self._lanes.append(lane)
+            lane.start()
+
+    async def close(self) -> None:
+        """End every lane after the batch at work, or leave it when that hangs."""
+        self._watchdog.cancel()
+        for lane in self._lanes:
+            lane.close()
+        await asyncio.to_thread(self._join)
+        for lane in self._lanes:
+            if lane.thread.is_alive():
+                self._fail(lane, "the model did not finish in time")
+
+    def _join(self) -> None:
+        ends = time.monotonic() + self._hang_timeout_s
+        for lane in self._lanes:
+            lane.thread.join(max(0.0, ends - time.monotonic()))
+
+    def _died(self, lane: Lane, error: BaseException) -> None:
+        log.error("lane died", lane=lane.thread.name, exc_info=error)
+        self._loop.call_soon_threadsafe(self._replace, lane, "a lane died")
+
+    def _replace(self, lane: Lane, reason: str) -> None:
+        """Fail what a broken lane held and open another in its place."""
+        if lane not in self._lanes:
+            return
+        wanted = len(self._lanes)
+        self._lanes.remove(lane)
+        self._fail(lane, reason)
+        if self._lost < MAX_LOST_LANES:
+            self.open(wanted)
+
+    def _fail(self, lane: Lane, reason: str) -> None:
+        self._settle([(ticket, EngineFailedError(reason)) for ticket in lane.abandon()])
+
+    async def _watch(self) -> None:
+        """Find lanes that hang. Nothing else can: a hung lane reports nothing."""
+        while True:
+            await asyncio.sleep(self._hang_timeout_s / CHECKS_A_LIMIT)
+            now = time.monotonic()
+            for lane in list(self._lanes):
+                if lane.began is None or now - lane.began <= self._hang_timeout_s:
+                    continue
+                log.error("lane hangs", lane=lane.thread.name)
+                self._lost += 1
+                self._replace(lane, "the model did not finish in time")
