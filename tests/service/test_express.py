@@ -1,17 +1,30 @@
 """The short way gives the answers of the ordinary way, and gives up for all else."""
 
+import io
 import json
+import random
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from PIL import Image
 
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
 
 SMALL = png((200, 30, 90))
-LARGE = png((200, 30, 90), (300, 300))
+LARGE = png((200, 30, 90), (300, 300))  # too large for the event loop: goes to a lane
+ORDINARY = "X-Other: 1"  # a header that the short way does not know
+
+
+def noise(side: int) -> bytes:
+    """An image file that no encoder makes small."""
+    pixels = random.Random(0).randbytes(side * side * 3)  # noqa: S311
+    stream = io.BytesIO()
+    Image.frombytes("RGB", (side, side), pixels).save(stream, "PNG")
+    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -53,34 +66,66 @@ def exchange(service: Service, *pieces: bytes, answers: int = 1) -> list[dict]:
 
 def without_id(body: dict) -> dict:
     """An answer but for what differs between any two requests."""
-    return {key: value for key, value in body.items() if key != "id"}
+    return {key: body[key] for key in body if key not in ("id", "request_id")}
 
 
-def test_the_short_way_and_the_ordinary_way_answer_alike(service):
-    """A header that the short way does not know sends the same image the other way."""
-    (short,) = exchange(service, request(SMALL, "Content-Type: image/png"))
-    (ordinary,) = exchange(
-        service, request(SMALL, "Content-Type: image/png", "X-Other: 1")
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (SMALL, "colors"),
+        (LARGE, "colors"),
+        (noise(300), "colors"),  # comes in many pieces
+        (b"garbage" * 10_000, "colors"),
+        (LARGE[:100], "colors"),
+        (png((255, 0, 0), (300, 300)), "odd"),  # fails inside ONNX Runtime
+    ],
+)
+def test_the_short_way_and_the_ordinary_way_answer_alike(service, body, model):
+    """Status, headers and members, of answers and of problems."""
+    target = f"/classify?model={model}"
+    heads, bodies = [], []
+    for headers in (
+        ("Content-Type: image/png",),
+        ("Content-Type: image/png", ORDINARY),
+    ):
+        (answer,) = exchange(service, request(body, *headers, target=target))
+        status, *lines = answer["head"].split(b"\r\n")
+        heads.append((status, sorted(line.partition(b":")[0] for line in lines)))
+        bodies.append(without_id(answer["body"]))
+
+    assert heads[0] == heads[1]
+    assert bodies[0] == bodies[1]
+
+
+def test_a_problem_does_not_end_the_connection(service):
+    """The next request on it is answered."""
+    first, second = exchange(
+        service, request(b"garbage" * 10_000), request(LARGE), answers=2
     )
 
-    assert without_id(short["body"]) == without_id(ordinary["body"])
-    names = [
-        sorted(line.split(b":")[0] for line in each["head"].split(b"\r\n")[1:])
-        for each in (short, ordinary)
-    ]
-    assert names[0] == names[1]
+    assert b" 415 " in first["head"]
+    assert b" 200 " in second["head"]
 
 
 def test_pipelined_requests_are_answered_in_order(service):
-    """Three at once on one connection: a tiny one, a large one, a tiny one."""
+    """Many at once on one connection, in lanes and on the loop, on both ways."""
     sent = [
-        request(image, f"X-Request-ID: {name}", "Content-Type: image/png")
-        for name, image in (("first", SMALL), ("second", LARGE), ("third", SMALL))
+        request(image, f"X-Request-ID: {number}", *headers)
+        for number, (image, *headers) in enumerate(
+            [
+                (SMALL,),
+                (LARGE,),
+                (SMALL, ORDINARY),
+                (LARGE,),
+                (SMALL,),
+                (LARGE, ORDINARY),
+            ]
+        )
     ]
 
-    answers = exchange(service, b"".join(sent), answers=3)
+    answers = exchange(service, b"".join(sent), answers=6)
 
-    assert [a["body"]["id"] for a in answers] == ["first", "second", "third"]
+    assert [a["body"]["id"] for a in answers] == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_a_body_that_comes_in_pieces_is_put_together(service):
@@ -145,12 +190,30 @@ def test_a_client_that_closes_is_answered_and_closed(service):
     assert b"connection: close" in answer["head"].lower()
 
 
-def test_requests_on_the_short_way_are_counted_and_logged(service):
-    """The same metrics and the same log line."""
-    before = service.metric("linnaeus_requests_total", route="/classify", status="200")
+@pytest.mark.parametrize("image", [SMALL, LARGE])
+def test_requests_on_the_short_way_are_counted_and_logged(service, image):
+    """The same metrics and the same log line, and nothing is held any more."""
+    requests = partial(service.metric, "linnaeus_requests_total", route="/classify")
+    before = requests(status="200")
 
-    exchange(service, request(SMALL, "X-Request-ID: counted"))
+    (answer,) = exchange(service, request(image))
 
-    after = service.metric("linnaeus_requests_total", route="/classify", status="200")
-    assert after == before + 1
-    assert service.logged("request", request_id="counted")["model"] == "colors"
+    assert requests(status="200") == before + 1
+    assert service.logged("request", request_id=answer["body"]["id"])["model"] == (
+        "colors"
+    )
+    assert service.metric("linnaeus_buffered_bytes") == 0
+    assert service.metric("linnaeus_requests_in_flight") == 1  # the scrape itself
+
+
+def test_a_request_that_breaks_off_is_counted_and_held_no_more(service):
+    """Half a body, then nothing."""
+    gone = partial(service.metric, "linnaeus_requests_total", code="client_gone")
+    before = gone()
+
+    with socket.create_connection((service.host, service.port), timeout=20) as peer:
+        peer.sendall(request(noise(300))[:5000])
+    service.logged("request", code="client_gone")
+
+    assert gone() == before + 1
+    assert service.metric("linnaeus_buffered_bytes") == 0

@@ -50,6 +50,29 @@ def test_a_broken_bundle_is_a_problem_with_advice(linnaeus, tmp_path, name, mess
     assert "whole/1 fp32" in result.stdout
 
 
+def test_the_arrangement_is_shown_as_the_settings_want_it(
+    linnaeus, tmp_path, monkeypatch
+):
+    """What would really be served, by the variables that the service reads."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("LINNAEUS_LANES", "3")
+    monkeypatch.setenv("COLUMNS", "300")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert "fp32 in 3 lanes" in result.stdout
+
+
+def test_a_wrong_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
+    """The service would refuse to start with it."""
+    monkeypatch.setenv("LINNAEUS_LANES", "many")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert "LINNAEUS_LANES" in result.stdout
+
+
 def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path):
     """A service would not start."""
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
