@@ -41,7 +41,8 @@ async def classify_many(
     try:
         await done
     finally:
-        withdraw()
+        if withdraw is not None:
+            withdraw()
     return [fate for fate in settled if fate is not None]
 
 

@@ -47,9 +47,8 @@ class Served:
         self, outcome: Outcome, parameters: Parameters, *, request_id: str
     ) -> bytes:
         """The outcome of one image as the JSON of its answer."""
-        scores = self.postprocessor.scores(outcome.logits[None])[0]  # float32 [K]
         answer = self.postprocessor.answer(
-            scores, top_k=parameters.top_k, threshold=parameters.threshold
+            outcome.scores, top_k=parameters.top_k, threshold=parameters.threshold
         )
         self.metrics.answered(outcome.timing)
         explanation = None

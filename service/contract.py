@@ -31,6 +31,7 @@ class Outcome:
     """One image, run."""
 
     logits: npt.NDArray[np.float32]  # [K]
+    scores: npt.NDArray[np.float32]  # [K], their probabilities
     image: ImageInfo
     warnings: tuple[str, ...]
     timing: Timing
@@ -80,13 +81,13 @@ class Engine(Protocol):
         deadline: float | None,
         settle: Settle,
         explain: bool = False,
-    ) -> Withdraw:
+    ) -> Withdraw | None:
         """Take the images of one request, all or none.
 
         `settle` is called once for each, later, never from within this call. Calling
         what is returned withdraws the request: what has not begun is not run, though
-        what has begun may still be settled. `explain` asks for class maps, of a model
-        that is loaded with `explains`.
+        what has begun may still be settled. None: it is done in the next turn of the
+        loop. `explain` asks for class maps, of a model that is loaded with `explains`.
 
         Raises:
             ServiceError: the request is refused as a whole; nothing will be settled.

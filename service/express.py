@@ -10,11 +10,10 @@ the answer, the problem of an error and the ledger are those of the ordinary way
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 
 from classifier.errors import ClassifierError
-from service.contract import Outcome, Settled, Withdraw
+from service.contract import Outcome, Settle, Settled, Withdraw
 from service.errors import DeadlineExceededError, ServiceError
 from service.exchange import CLIENT_GONE, Exchange, Headers, Ledger, signature
 from service.problems import response_of
@@ -46,6 +45,9 @@ class _Nobody:
         """Wake nobody."""
 
 
+NOBODY = _Nobody()
+
+
 @dataclass(slots=True, eq=False)
 class Parcel:
     """One request on the short way. Stands where uvicorn keeps its own cycle."""
@@ -59,7 +61,7 @@ class Parcel:
     # what uvicorn's protocol looks at, so that pipelined requests wait for this one
     response_complete: bool = False
     disconnected: bool = False
-    message_event: _Nobody = field(default_factory=_Nobody)
+    message_event: _Nobody = NOBODY
 
     def stop_timer(self) -> None:
         """Nothing is waited for any more, or something else."""
@@ -119,17 +121,15 @@ class Express:
             if not parcel.response_complete:
                 self._close(parcel, self._reply(parcel, settled), answered)
 
-        late = DeadlineExceededError(
-            "the answer did not come before the deadline of this request"
-        )
-        loop = asyncio.get_running_loop()
-        parcel.timer = loop.call_at(deadline, partial(settle, 0, late))
         try:
             parcel.withdraw = engine.submit(
                 parcel.question.served.key, (body,), deadline=deadline, settle=settle
             )
         except (ClassifierError, ServiceError) as error:
             settle(0, error)
+        if parcel.withdraw is not None:
+            loop = asyncio.get_running_loop()
+            parcel.timer = loop.call_at(deadline, _expire, settle)
 
     def lose(self, parcel: Parcel) -> None:
         """The client has left: run nothing for nobody."""
@@ -174,3 +174,12 @@ class Express:
         parcel.stop_timer()
         self._serving.bodies.release(parcel.exchange)
         self._serving.leave()
+
+
+def _expire(settle: Settle) -> None:
+    settle(
+        0,
+        DeadlineExceededError(
+            "the answer did not come before the deadline of this request"
+        ),
+    )

@@ -43,7 +43,7 @@ class LaneEngine:
             return "the engine is closed"
         if self._lanes is None:
             return "the models are being loaded"
-        return self._lanes.trouble()
+        return self._lanes.trouble
 
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
@@ -96,14 +96,13 @@ class LaneEngine:
         deadline: float | None,
         settle: Settle,
         explain: bool = False,
-    ) -> Withdraw:
+    ) -> Withdraw | None:
         """Take the images of one request; see `contract.Engine.submit`."""
         self._check_open()
         alone = len(images) == 1
-        if alone and not explain and self.inline is not None:
-            tell = partial(settle, 0)
-            if self.inline.submit(key, images[0], tell):
-                return _keep  # it is run before anybody could withdraw it
+        inline = self.inline if alone and not explain else None
+        if inline is not None and inline.submit(key, images[0], settle):
+            return None
         arrived, request = time.monotonic(), None if alone else object()
         tickets = [
             Ticket(
@@ -182,10 +181,6 @@ class LaneEngine:
             settle=self._settle_soon,
             died=died,
         )
-
-
-def _keep() -> None:
-    """Withdraw nothing."""
 
 
 def _withdraw(tickets: Sequence[Ticket]) -> None:

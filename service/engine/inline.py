@@ -7,7 +7,7 @@ as one batch in the next, so batches grow with the load by themselves.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy as np
 from classifier.decode import DecodeLimits
 from classifier.errors import ImageError, ImageTooLargeError
 from classifier.preprocess import preprocess
-from service.contract import ModelKey, Settled
+from service.contract import ModelKey, Settle
 from service.engine.isolation import run_isolated
-from service.engine.lane import outcome
+from service.engine.lane import outcome, scored
 from service.engine.models import ServedModel
 from service.engine.ticket import Ticket
 
@@ -25,9 +25,6 @@ from service.engine.ticket import Ticket
 MAX_BYTES = 8 * 1024
 LIMITS = DecodeLimits(max_pixels=128 * 128)
 MAX_BATCH = 32
-
-
-Settle = Callable[[Settled], None]
 
 
 @dataclass(slots=True)
@@ -71,7 +68,7 @@ class InlineLane:
         except ImageTooLargeError:
             return False  # a lane decides by the real limits
         except ImageError as error:
-            self._loop.call_soon(settle, error)
+            self._loop.call_soon(settle, 0, error)
             return True
         ticket = Ticket(key, data, arrived, None, ready=ready)
         ticket.taken, ticket.decoded = arrived, time.monotonic()
@@ -90,7 +87,7 @@ class InlineLane:
 def _run_batch(model: ServedModel, waiting: list[Waiting]) -> None:
     pixels = [w.ticket.ready.pixels for w in waiting if w.ticket.ready]
     began = time.monotonic()
-    rows = run_isolated(model.session.run, np.stack(pixels))  # each float32 [K]
+    rows = run_isolated(model.session.run, np.stack(pixels))
     run = began, time.monotonic(), len(rows)
-    for each, row in zip(waiting, rows, strict=True):
-        each.settle(outcome(each.ticket, row, run))
+    for each, row in zip(waiting, scored(rows, model), strict=True):
+        each.settle(0, outcome(each.ticket, row, run))

@@ -6,12 +6,14 @@ its core's cache, runs it, and settles every ticket. A lane outlives any image.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ClassifierError, ImageError, SessionError
+from classifier.errors import ImageError, SessionError
+from classifier.postprocess import probabilities
 from classifier.preprocess import preprocess
 from service.contract import ModelKey, Outcome, Settled, Timing
 from service.engine.backlog import Backlog, Cut
@@ -19,6 +21,9 @@ from service.engine.isolation import run_isolated
 from service.engine.models import ServedModel
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
+
+Row = npt.NDArray[np.float32]  # [K]
+Scored = tuple[Row, Row] | SessionError  # logits and their probabilities
 
 
 class Lane:
@@ -143,8 +148,9 @@ class Lane:
         began = time.monotonic()
         rows = run_isolated(way.session.run, batch)
         ended = time.monotonic()
-        for ticket, row in zip(tickets, rows, strict=True):
-            results.append((ticket, outcome(ticket, row, (began, ended, len(rows)))))
+        run = began, ended, len(rows)
+        for ticket, row in zip(tickets, scored(rows, model), strict=True):
+            results.append((ticket, outcome(ticket, row, run)))
 
 
 def explained(ticket: Ticket, model: ServedModel) -> Settled:
@@ -158,18 +164,31 @@ def explained(ticket: Ticket, model: ServedModel) -> Settled:
     except SessionError as error:
         return outcome(ticket, error, (began, began, 1))
     run = began, time.monotonic(), 1
-    return outcome(ticket, logits[0], run, class_maps=maps[0])
+    (row,) = scored([logits[0]], model)
+    return outcome(ticket, row, run, class_maps=maps[0])
+
+
+def scored(rows: Sequence[Row | SessionError], model: ServedModel) -> list[Scored]:
+    """Logits, float32 [K], or an error each; with the probabilities of the logits."""
+    sound = [row for row in rows if not isinstance(row, SessionError)]
+    if not sound:
+        return [row for row in rows if isinstance(row, SessionError)]
+    spec = model.manifest.postprocess
+    scores = iter(probabilities(np.stack(sound), spec))  # each float32 [K]
+    return [
+        row if isinstance(row, SessionError) else (row, next(scores)) for row in rows
+    ]
 
 
 def outcome(
     ticket: Ticket,
-    row: "np.ndarray[tuple[int], np.dtype[np.float32]] | ClassifierError",
+    row: Scored,
     run: tuple[float, float, int],
     *,
-    class_maps: "np.ndarray[tuple[int, int, int], np.dtype[np.float32]] | None" = None,
+    class_maps: npt.NDArray[np.float32] | None = None,  # [K, h, w]
 ) -> Settled:
     """One row of a run (begin, end, batch size) → what its ticket's sender gets."""
-    if isinstance(row, ClassifierError):
+    if isinstance(row, SessionError):
         failed = EngineFailedError("the model failed on this image")
         failed.__cause__ = row
         return failed
@@ -177,7 +196,8 @@ def outcome(
         raise AssertionError("a ticket was run before it was decoded")
     began, ended, batch_size = run
     return Outcome(
-        logits=row,
+        logits=row[0],
+        scores=row[1],
         image=ticket.ready.image,
         warnings=ticket.ready.warnings,
         timing=Timing(

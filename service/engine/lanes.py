@@ -37,6 +37,9 @@ class Lanes:
         self._lanes: list[Lane] = []
         self._opened = 0
         self._lost = 0
+        # Why no image should come just now; None when all is well. Asked for at each
+        # request, so it is kept and not worked out anew.
+        self.trouble: str | None = "no lane is alive"
         self._loop = asyncio.get_running_loop()
         self._watchdog = self._loop.create_task(self._watch())
 
@@ -48,14 +51,6 @@ class Lanes:
         """Those of the lanes that serve."""
         return [lane.thread for lane in self._lanes]
 
-    def trouble(self) -> str | None:
-        """Why no image should come just now; None when all is well."""
-        if not any(lane.alive for lane in self._lanes):
-            return "no lane is alive"
-        if self._lost >= MAX_LOST_LANES:
-            return f"{self._lost} lanes hang; the process should be restarted"
-        return None
-
     def open(self, lanes: int) -> None:
         """Have so many lanes: open what is missing, close what is over."""
         surplus, self._lanes = self._lanes[lanes:], self._lanes[:lanes]
@@ -66,6 +61,7 @@ class Lanes:
             self._opened += 1
             self._lanes.append(lane)
             lane.start()
+        self.trouble = None if self._lanes else "no lane is alive"
 
     async def close(self) -> None:
         """End every lane after the batch at work, or leave it when that hangs."""
@@ -95,6 +91,8 @@ class Lanes:
         self._fail(lane, reason)
         if self._lost < MAX_LOST_LANES:
             self.open(wanted)
+        else:
+            self.trouble = f"{self._lost} lanes hang; the process should be restarted"
 
     def _fail(self, lane: Lane, reason: str) -> None:
         self._settle([(ticket, EngineFailedError(reason)) for ticket in lane.abandon()])
