@@ -22,8 +22,10 @@ from service.settings import Settings
 
 CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cache
 WIDE_BATCHES = (1, 4)
-# What costs waiting or sharing (a larger batch, fewer lanes) has to gain this share.
-WORTHWHILE = 0.03
+# Batches are as good as the best when an image costs no more than this share more.
+NEARLY = 0.03
+# Fewer lanes than cores must gain more than what a measurement can be wrong by.
+FEWER_LANES_GAIN = 0.15
 MEASURE_S = 0.03  # for each point of a curve
 # Two batches in flight: one is copied and cut while the other runs.
 CUDA_LANES = 2
@@ -43,6 +45,7 @@ class Way:
     session: Runs
     threads: int
     batch: int  # most images in one run
+    gentle_batch: int  # the smallest that is nearly as good
     cost_s: float  # seconds an image
 
 
@@ -55,21 +58,27 @@ class Arrangement:
     lone: Way  # of an image that has the machine for itself
 
 
-def arrange_on_cpu(graph: bytes, narrow: Session, settings: Settings) -> Arrangement:
-    """Measure a one-thread run in each lane against all cores on one run."""
+def arrange_on_cpu(
+    graph: bytes, narrow: Session, settings: Settings, *, decode_s: float
+) -> Arrangement:
+    """Measure a one-thread run in each lane against all cores on one run.
+
+    A lane decodes as well, which takes `decode_s` of one core whatever the session.
+    """
     cores = available_cores()
     lanes = cores if settings.lanes == "auto" else settings.lanes
     crowd = fastest(narrow, CPU_BATCHES, settings, lanes=lanes)
-    lone = Way(narrow, 1, 1, seconds(narrow, narrow.shape, 1))
+    lone = Way(narrow, 1, 1, 1, seconds(narrow, narrow.shape, 1))
     if cores == 1:
         return Arrangement(lanes, crowd, lone)
     wide = Session.load(graph, threads=cores)
-    alone = Way(wide, cores, 1, seconds(wide, wide.shape, 1))
+    alone = Way(wide, cores, 1, 1, seconds(wide, wide.shape, 1))
     if alone.cost_s < lone.cost_s:
         lone = alone
     if settings.lanes == "auto":
         one_lane = fastest(wide, WIDE_BATCHES, settings, lanes=1)
-        if one_lane.cost_s < crowd.cost_s / lanes * (1 - WORTHWHILE):
+        many_s = (crowd.cost_s + decode_s) / lanes
+        if one_lane.cost_s + decode_s < many_s * (1 - FEWER_LANES_GAIN):
             return Arrangement(1, one_lane, lone)
     return Arrangement(lanes, crowd, lone)
 
@@ -79,7 +88,7 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
     others = {size: Session.load(graph, device="cuda") for size in SIZES[1:]}
     buckets = Buckets({SIZES[0]: proven} | others)
     lanes = CUDA_LANES if settings.lanes == "auto" else settings.lanes
-    lone = Way(buckets, 1, 1, seconds(buckets, proven.shape, 1))
+    lone = Way(buckets, 1, 1, 1, seconds(buckets, proven.shape, 1))
     sizes = SIZES if settings.batch == "auto" else (settings.batch,)
     curve = {n: seconds(buckets, proven.shape, n, lanes=lanes) for n in sizes}
     return Arrangement(lanes, Way(buckets, 1, *best(curve)), lone)
@@ -94,11 +103,14 @@ def fastest(
     return Way(session, session.threads, *best(curve))
 
 
-def best(curve: dict[int, float]) -> tuple[int, float]:
-    """The smallest batch that is worth it, and its seconds an image."""
+def best(curve: dict[int, float]) -> tuple[int, int, float]:
+    """The largest and the smallest batch that are good, and seconds an image.
+
+    The largest has its answers written in one go; the smallest is over sooner.
+    """
     least = min(curve.values())
-    batch = min(n for n, cost_s in curve.items() if cost_s <= least * (1 + WORTHWHILE))
-    return batch, curve[batch]
+    good = [n for n, cost_s in curve.items() if cost_s <= least * (1 + NEARLY)]
+    return max(good), min(good), curve[max(good)]
 
 
 def seconds(

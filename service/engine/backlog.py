@@ -5,8 +5,9 @@ Four promises, each a test on a virtual clock:
 - Models share the lanes by time: whoever has used them least goes next.
 - Requests of one image go before the items of batch requests, but every fourth place
   is a batch item's, and batch requests take turns: nobody starves.
-- An image that cannot be answered before its deadline is refused when it arrives, or
-  dropped when its turn comes, before any work is spent on it.
+- An image that cannot be answered before its deadline is refused when it arrives, by
+  a prediction that learns from how wrong it was; should one be too late all the same,
+  it is dropped when its turn comes, before any work is spent on it.
 - A decision costs the same however many wait.
 
 Not safe in threads: the engine holds a lock around each call.
@@ -23,8 +24,13 @@ from service.errors import OverloadedError
 SINGLES_PER_BATCH_ITEM = 3
 # Weight of the newest batch in the running mean of the cost of an image.
 COST_WEIGHT = 0.1
-# Predictions err both ways; an answer just before the deadline is worth nothing.
-SAFETY = 1.1
+# A batch request that comes later takes every fourth place of those who wait already.
+SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
+# Waits that were longer than predicted are believed at once and forgotten slowly: what
+# slowed the machine down, or took places, may come again.
+LONGER_WEIGHT, FORGOTTEN_S, MAX_STRETCH = 0.5, 30.0, 3.0
+# A wait of fewer images than this says more of chance than of the prediction.
+TELLING_WAIT = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +38,10 @@ class Line:
     """The tickets of one model, and what serving them costs."""
 
     best_batch: int
+    gentle_batch: int  # most images in a run while batch requests wait
     cost_s: float  # seconds of one lane an image, decode and run
+    longer: float = 0.0  # by what share waits were longer than predicted, ...
+    longer_at: float = 0.0  # ... at that instant
     used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
     singles: deque[Ticket] = field(default_factory=deque)
     requests: deque[deque[Ticket]] = field(default_factory=deque)
@@ -51,6 +60,29 @@ class Line:
         """Images that go before the last of a batch request that arrives now."""
         turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
         return self.batch_items + min(len(self.singles), turns)
+
+    @property
+    def limit(self) -> int:
+        """Most images in the next run.
+
+        The items of a batch request do not mind to go in small runs, and a single that
+        comes meanwhile has to wait for the whole of one.
+        """
+        return self.gentle_batch if self.requests else self.best_batch
+
+    def stretch(self, now: float) -> float:
+        """What predicted waits must be multiplied by, to be kept."""
+        return 1.0 + self.longer * 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
+
+    def learn_wait(self, ticket: Ticket, now: float) -> None:
+        """Compare how long a ticket has waited with what was predicted."""
+        if ticket.promised_s < TELLING_WAIT * self.cost_s:
+            return
+        found = min(MAX_STRETCH, (now - ticket.arrived) / ticket.promised_s)
+        known = self.stretch(now)
+        if found > known:
+            self.longer = known - 1.0 + LONGER_WEIGHT * (found - known)
+            self.longer_at = now
 
     def pop(self) -> Ticket:
         """The next ticket; the line must not be empty."""
@@ -82,12 +114,20 @@ class Backlog:
         self.capacity = capacity
         self.lanes = lanes
         self.busy = 0  # lanes at work
+        self._in_hand = 0  # images that they run
         self._lines: dict[ModelKey, Line] = {}
         self._used_s = 0.0  # the virtual clock: lane time of the line served last
 
-    def add_model(self, key: ModelKey, *, best_batch: int, cost_s: float) -> None:
+    def add_model(
+        self,
+        key: ModelKey,
+        *,
+        best_batch: int,
+        cost_s: float,
+        gentle_batch: int | None = None,
+    ) -> None:
         """Open a line for a model whose image costs `cost_s` of a lane."""
-        self._lines[key] = Line(best_batch, cost_s)
+        self._lines[key] = Line(best_batch, gentle_batch or best_batch, cost_s)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -117,14 +157,16 @@ class Backlog:
                 f"at most {self.capacity} may",
                 retry_after_s=self.predicted_wait_s(first.model),
             )
-        needed_s = self._needed_s(tickets)
-        if first.deadline is not None and now + SAFETY * needed_s > first.deadline:
+        wait_s, own_s = self._predicted_s(tickets)
+        needed_s = SAFETY * line.stretch(now) * wait_s + own_s
+        if first.deadline is not None and now + needed_s > first.deadline:
             left_s = max(0.0, first.deadline - now)
             raise OverloadedError(
-                f"the answer would take about {needed_s:.2f} s; "
+                f"the answer could take {needed_s:.2f} s; "
                 f"the deadline is in {left_s:.2f} s",
                 retry_after_s=self.predicted_wait_s(first.model),
             )
+        tickets[-1].promised_s = wait_s
         if not line:  # an idle model must not save up its share
             line.used_s = max(line.used_s, self._used_s)
         if first.request is None:
@@ -138,11 +180,14 @@ class Backlog:
         expired: list[Ticket] = []
         while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
             batch: list[Ticket] = []
-            while line and len(batch) < line.best_batch:
+            limit = line.limit
+            done = now + line.cost_s * min(limit, len(line))
+            while line and len(batch) < limit:
                 ticket = line.pop()
                 if ticket.abandoned:
                     continue
-                if ticket.late(now + line.cost_s):
+                line.learn_wait(ticket, now)
+                if ticket.late(done):
                     expired.append(ticket)
                     continue
                 batch.append(ticket)
@@ -150,6 +195,7 @@ class Backlog:
                 self._used_s = line.used_s
                 line.used_s += len(batch) * line.cost_s
                 self.busy += 1
+                self._in_hand += len(batch)
                 return Cut(batch, expired)
         return Cut([], expired) if expired else None
 
@@ -160,25 +206,29 @@ class Backlog:
             waiting += [line.pop() for _ in range(len(line))]
         return waiting
 
-    def finish(self, key: ModelKey, images: int, lane_s: float) -> None:
-        """A lane is free again; learn what its batch of `images` has cost."""
+    def finish(self, key: ModelKey, images: int, lane_s: float | None) -> None:
+        """A lane is free again; learn what its batch of `images` has cost.
+
+        None, if it was left behind.
+        """
         self.busy -= 1
+        self._in_hand -= images
         line = self._lines[key]
-        if images:
+        if lane_s is not None:
             line.cost_s += COST_WEIGHT * (lane_s / images - line.cost_s)
 
     def predicted_wait_s(self, key: ModelKey) -> float:
         """How long until all that waits in this line now is served."""
         return self._wait_s(key, len(self._lines[key]))
 
-    def _needed_s(self, tickets: Sequence[Ticket]) -> float:
-        """Predicted seconds from now until the last of these would be answered."""
+    def _predicted_s(self, tickets: Sequence[Ticket]) -> tuple[float, float]:
+        """Seconds until the last of these is taken, and until it is done after that."""
         key, n = tickets[0].model, len(tickets)
         line = self._lines[key]
-        own_s = line.cost_s * -(-n // self.lanes)
         single = tickets[0].request is None
-        ahead = line.ahead_of_single() if single else line.ahead_of_batch(n)
-        return self._wait_s(key, ahead) + own_s
+        ahead = line.ahead_of_single() if single else line.ahead_of_batch(n) + n - 1
+        together = min(line.limit, ahead + 1)
+        return self._wait_s(key, ahead), together * line.cost_s
 
     def _wait_s(self, key: ModelKey, ahead: int) -> float:
         """Wait behind `ahead` images of one line, the others having their share."""
@@ -188,7 +238,7 @@ class Backlog:
             for other, line in self._lines.items()
             if other != key
         )
-        begun_s = self._lines[key].cost_s * self.busy / 2  # half done, on average
+        begun_s = self._lines[key].cost_s * self._in_hand / 2  # half done, on average
         return (own_s + others_s + begun_s) / self.lanes
 
     def _occupied(self) -> Iterator[Line]:

@@ -73,7 +73,10 @@ class LaneEngine:
             if self._ahead is not None:
                 decode_s = 0.0
             self._backlog.add_model(
-                model.key, best_batch=crowd.batch, cost_s=crowd.cost_s + decode_s
+                model.key,
+                best_batch=crowd.batch,
+                gentle_batch=crowd.gentle_batch,
+                cost_s=crowd.cost_s + decode_s,
             )
         self._lanes = Lanes(
             self._open_lane,

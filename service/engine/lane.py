@@ -72,7 +72,7 @@ class Lane:
             self._closing = True
             held, self._in_hand = self._in_hand, []
             if held:
-                self._backlog.finish(held[0].model, 0, 0.0)
+                self._backlog.finish(held[0].model, len(held), None)
         return held
 
     def _live(self) -> None:

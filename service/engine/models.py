@@ -99,9 +99,12 @@ def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> ServedM
     variant = choose_variant(bundle, settings.precision, device)
     graph = bundle.read_graph(variant)
     proven = load_session(bundle, variant, graph=graph, device=device, threads=1)
-    arrange = arrange_on_cuda if device == "cuda" else arrange_on_cpu
-    arrangement = arrange(graph, proven, settings)
-    return ServedModel(bundle, variant, proven, arrangement, decode_seconds(bundle))
+    decode_s = decode_seconds(bundle)
+    if device == "cuda":
+        arrangement = arrange_on_cuda(graph, proven, settings)
+    else:
+        arrangement = arrange_on_cpu(graph, proven, settings, decode_s=decode_s)
+    return ServedModel(bundle, variant, proven, arrangement, decode_s)
 
 
 def decode_seconds(bundle: Bundle) -> float:

@@ -21,6 +21,7 @@ class Ticket:
     ready: Preprocessed | None = None  # decoded ahead of the lane
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
+    promised_s: float = 0.0  # the wait that was predicted for it
     taken: float = 0.0
     decoded: float = 0.0
 

@@ -7,7 +7,7 @@ next. The policy under test is the real one.
 import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from service.contract import ModelKey
@@ -47,8 +47,12 @@ def simulate(
     costs_s: dict[ModelKey, float],
     *,
     lanes: int,
+    slowness: Callable[[float], float] = lambda _: 1.0,
 ) -> Report:
-    """Feed arrivals to a backlog served by `lanes` lanes of constant costs."""
+    """Feed arrivals to a backlog served by `lanes` lanes of these costs.
+
+    `slowness` makes what begins at an instant so many times dearer.
+    """
     report, order = Report(), itertools.count()
     events: list[tuple[float, int, object]] = []
     for arrival in arrivals:
@@ -59,16 +63,17 @@ def simulate(
         report.ended = now
         if isinstance(event, Arrival):
             _offer(backlog, event, now, report)
-        elif isinstance(event, list):
+        elif isinstance(event, tuple):
             free += 1
-            _finish(backlog, event, now, costs_s, report)
+            _finish(backlog, *event, now, report)
         while free and (cut := backlog.take(now)) is not None:
             report.expired += len(cut.expired)
             if not cut.batch:
                 continue
             free -= 1
-            spent = len(cut.batch) * costs_s[cut.batch[0].model]
-            heapq.heappush(events, (now + spent, next(order), cut.batch))
+            cost_s = costs_s[cut.batch[0].model] * slowness(now)
+            spent = len(cut.batch) * cost_s
+            heapq.heappush(events, (now + spent, next(order), (cut.batch, spent)))
     return report
 
 
@@ -88,12 +93,11 @@ def _offer(backlog: Backlog, arrival: Arrival, now: float, report: Report) -> No
 def _finish(
     backlog: Backlog,
     batch: list[Ticket],
+    spent: float,
     now: float,
-    costs_s: dict[ModelKey, float],
     report: Report,
 ) -> None:
     model = batch[0].model
-    spent = len(batch) * costs_s[model]
     backlog.finish(model, len(batch), spent)
     report.lane_s[model] += spent
     for ticket in batch:

@@ -19,6 +19,7 @@ from tests.service.engine.simulation import MODEL, Arrival, simulate
 COST_S = 0.008
 LANES = 2
 CAPACITY_PER_S = LANES / COST_S
+BROKEN_PROMISES = 0.01  # of the answers, where nothing could have been known
 
 
 def backlog(*, capacity: int = 256, best_batch: int = 1, lanes: int = LANES) -> Backlog:
@@ -175,6 +176,65 @@ def test_overload_keeps_the_lanes_busy_and_every_answer_in_time():
     assert report.late == 0
     assert report.expired < 0.02 * report.answered[MODEL]
     assert report.refused
+
+
+@pytest.mark.parametrize("period_s", [0.2, 1.0, 5.0])
+def test_promises_are_kept_on_a_machine_that_is_slowed_down_now_and_then(period_s):
+    """Others take half of it for a while: what was admitted is still answered."""
+    arrivals = poisson(3 * CAPACITY_PER_S, 120, timeout_s=2.0)
+
+    def slowness(now: float) -> float:
+        return 2.0 if now % (2 * period_s) > period_s else 1.0
+
+    report = simulate(
+        backlog(capacity=1000, best_batch=4),
+        arrivals,
+        {MODEL: COST_S},
+        lanes=LANES,
+        slowness=slowness,
+    )
+
+    answered = report.answered[MODEL]
+    # half of the time at half the speed
+    assert answered / report.ended > 0.95 * 0.75 * CAPACITY_PER_S
+    assert report.expired + report.late < BROKEN_PROMISES * answered
+
+
+def test_promises_are_kept_when_batch_requests_and_another_model_come_later():
+    """Both take places of singles that wait already, and those were told the truth."""
+    other = ("other", 1)
+    shared = Backlog(capacity=1000, lanes=LANES)
+    for key in (MODEL, other):
+        shared.add_model(key, best_batch=4, gentle_batch=1, cost_s=COST_S)
+    arrivals = list(poisson(3 * CAPACITY_PER_S, 60, timeout_s=2.0))
+    arrivals += poisson(CAPACITY_PER_S / 32, 60, seed=1, images=32, timeout_s=2.0)
+    arrivals += [
+        Arrival(at + 0.01 * n, model=other, timeout_s=2.0)
+        for at in range(5, 60, 10)
+        for n in range(500)
+    ]
+
+    costs = {MODEL: COST_S, other: COST_S}
+    report = simulate(shared, arrivals, costs, lanes=LANES)
+
+    answered = sum(report.answered.values())
+    assert answered / report.ended > 0.95 * CAPACITY_PER_S
+    assert report.expired + report.late < BROKEN_PROMISES * answered
+
+
+def test_runs_are_small_while_batch_requests_wait():
+    """A single that comes during one waits for few images; a crowd of singles runs
+    together."""
+    line = Backlog(capacity=100, lanes=LANES)
+    line.add_model(MODEL, best_batch=4, gentle_batch=1, cost_s=COST_S)
+    request = object()
+    line.offer([ticket(request=request) for _ in range(3)], 0.0)
+    for _ in range(9 + 6):  # three for each item, and six more
+        line.offer([ticket()], 0.0)
+
+    sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
+
+    assert sizes == [1] * 12 + [4, 2]
 
 
 @pytest.mark.parametrize("capacity", [500, 2000])
