@@ -9,9 +9,9 @@ from classifier.bundle import Bundle, list_versions, load_bundle
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
-from classifier.variant import choose_variant, load_session
 from classifier.preprocess import preprocess
 from classifier.session import Device, Session, choose_device
+from classifier.variant import choose_variant, load_session
 from service.contract import Loaded, ModelKey
 from service.engine.arrangement import (
     Arrangement,
