@@ -3,6 +3,7 @@
 bundling      fp32 graph + splits → bundle, on one screen
 draft         manifest and golden examples, still without figures
 figures       evaluated as it will be loaded, then written with its figures
+record        what docs/results keeps of a training and its bundle
 from_run      a finished run → bundle
 next_version  a bundle + data → the same model with smaller graphs
 """

@@ -19,7 +19,7 @@ from training.bundling.draft import (
     next_version,
     write_manifest,
 )
-from training.bundling.figures import measured_bundle
+from training.bundling.figures import Bundled, measured_bundle
 from training.data import Splits
 from training.data.dataset import Split
 from training.data.pieces import in_pieces
@@ -46,8 +46,8 @@ def build_bundle(
     root: Path,
     *,
     rules: PostprocessSpec | None = None,
-) -> Path:
-    """Write the next version of `root/NAME` and return its folder.
+) -> Bundled:
+    """Write the next version of `root/NAME`.
 
     Args:
         fp32: graph with input `pixels` and output `logits`.

@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from classifier import Classifier
 from classifier.bundle import write_bundle
@@ -16,6 +18,33 @@ from training.reports.mistakes import draw_sheet, worst_mistakes
 from training.reports.plots import draw_all
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """A bundle that was written, and how each of its graphs was measured."""
+
+    folder: Path
+    manifest: Manifest
+    evaluations: Mapping[Precision, Evaluation]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a record."""
+        graphs = {}
+        for variant in self.manifest.graphs:
+            file = self.folder / variant.file
+            graphs[str(variant.precision)] = {
+                "bytes": file.stat().st_size,
+                "sha256": variant.sha256,
+                "gate": variant.gate and variant.gate.model_dump(mode="json"),
+                **self.evaluations[variant.precision].as_json(),
+            }
+        return {
+            "bundle": f"{self.manifest.name}/{self.manifest.version}",
+            "task": str(self.manifest.task),
+            "postprocess": self.manifest.postprocess.model_dump(mode="json"),
+            **graphs,
+        }
+
+
 def measured_bundle(
     manifest: Manifest,
     graphs: Mapping[Precision, Built],
@@ -23,7 +52,7 @@ def measured_bundle(
     splits: Splits,
     root: Path,
     remarks: list[str],
-) -> Path:
+) -> Bundled:
     """Evaluate the bundle as it will be loaded, then write it with its figures."""
     files = {file_name(p): built.graph for p, built in graphs.items()}
     split = splits.test if splits.has_test else splits.validation
@@ -46,7 +75,7 @@ def measured_bundle(
     if sheet is not None:
         pictures["mistakes.jpg"] = sheet
     facts = CardFacts(manifest, evaluations, tuple(remarks), tuple(sorted(pictures)))
-    return write_bundle(
+    folder = write_bundle(
         root,
         manifest,
         graphs=files,
@@ -54,6 +83,7 @@ def measured_bundle(
         card=write_card(facts),
         extras=pictures,
     )
+    return Bundled(folder, manifest, evaluations)
 
 
 def with_metrics(

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from classifier.manifest import Label, Provenance, Task
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Recipe
+from training.bundling.figures import Bundled
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
 from training.data import Splits
@@ -31,8 +33,8 @@ def export_run(
     name: str | None = None,
     rules: BundleConfig | None = None,
     positive: str | None = None,
-) -> Path:
-    """Write a bundle of what `linnaeus train` left in `run`; returns its folder.
+) -> Bundled:
+    """Write a bundle of what `linnaeus train` left in `run`.
 
     Args:
         run: holds `final.pt`.
@@ -48,13 +50,13 @@ def export_run(
     """
     saved = read_checkpoint(run / FINAL)
     config = parse_config(saved["config"], str(run / FINAL))
-    splits = open_splits(config, data)
+    splits = open_splits(config, data, run.parent)
     network: nn.Module = load_run(config, saved, splits)
     rules = rules or config.bundle
     if rules.mirror:
         network = Mirrored(network)
     if positive is not None:
-        network, config, splits = ask_one(network, config, splits, data, positive)
+        network, config, splits = ask_one(network, config, splits, positive)
     classes = 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
     graph = export_graph(
         network,
@@ -70,7 +72,7 @@ def export_run(
         preprocess=config.data.spec,
         config=rules,
         provenance=provenance(run, saved, splits, rules),
-        remarks=remarks(run),
+        remarks=remarks(run, splits),
     )
     return build_bundle(graph, recipe, splits, models)
 
@@ -125,7 +127,7 @@ class OneAgainstRest(nn.Module):
 
 
 def ask_one(
-    network: nn.Module, config: Config, splits: Splits, data: Path, positive: str
+    network: nn.Module, config: Config, splits: Splits, positive: str
 ) -> tuple[nn.Module, Config, Splits]:
     """Network, config and splits of "is it `positive`?".
 
@@ -145,7 +147,9 @@ def ask_one(
         }
     )
     detector = OneAgainstRest(network, names.index(positive), len(names))
-    return detector, asked, open_splits(asked, data)
+    # The splits of the run, not new ones: a cut by yes and no would put images that the
+    # network has learned into validation.
+    return detector, asked, splits.asked((positive,))
 
 
 def bundle_labels(dataset: Dataset) -> tuple[Label, ...]:
@@ -185,13 +189,20 @@ def provenance(
     )
 
 
-def remarks(run: Path) -> tuple[str, ...]:
-    """Lines for the card: probe against fine-tuning, where there was a transfer."""
+def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
+    """Lines for the card: what validation was, and which stage of a transfer won."""
+    lines = []
+    if splits.validation.scenes is not None:
+        count = len(np.unique(splits.validation.scenes))
+        lines.append(
+            f"Validation: {len(splits.validation)} images of {count} scenes, none of "
+            "which is in train"
+        )
     path = run / RECORD
     if not path.is_file():
-        return ()
+        return tuple(lines)
     record = json.loads(path.read_text(encoding="utf-8"))
-    lines = [f"Linear probe on validation: {written(record['probe'])}"]
+    lines.append(f"Linear probe on validation: {written(record['probe'])}")
     if record["finetuned"] is not None:
         lines.append(f"Fine-tuned on validation: {written(record['finetuned'])}")
     return (*lines, f"Kept: {record['kept']}")

@@ -58,7 +58,7 @@ def optimize_bundle(
         remarks=(origin(bundle),),
     )
     root = bundle.folder.parent.parent
-    return build_bundle(fp32, recipe, splits, root, rules=manifest.postprocess)
+    return build_bundle(fp32, recipe, splits, root, rules=manifest.postprocess).folder
 
 
 def origin(bundle: Bundle) -> str:

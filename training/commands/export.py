@@ -1,5 +1,7 @@
 """`linnaeus export`: finished run → **bundle**, with rules, gates, figures and card."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +27,29 @@ def command(
         str | None,
         typer.Option(help="Make a yes/no bundle of one label of a multi-class run."),
     ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON file for the figures of the test split.")
+    ] = None,
 ) -> None:
     """Make a bundle of a trained run; the test split is opened here, once."""
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
     from training.bundling.from_run import export_run  # noqa: PLC0415
+    from training.bundling.record import record_of  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
+    from training.provenance import write_results  # noqa: PLC0415
 
     try:
         rules = read_config(config).bundle if config is not None else None
-        folder = export_run(
+        made = export_run(
             run, data=data, models=models, name=name, rules=rules, positive=positive
         )
+        if results is not None:
+            command = "linnaeus " + shlex.join(sys.argv[1:])
+            write_results(results, record_of(run, made, command))
     except (TrainingError, ClassifierError, GraphError, NetworkError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"wrote {folder}; its card: {folder / 'card.md'}")
+    typer.echo(f"wrote {made.folder}; its card: {made.folder / 'card.md'}")

@@ -116,7 +116,7 @@ def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
     from training.loop.rate_finder import draw_rates, find_rate  # noqa: PLC0415
     from training.loop.runs import prepare  # noqa: PLC0415
 
-    ready = prepare(config, root=data, ranks=ranks)
+    ready = prepare(config, root=data, runs=folder.parent, ranks=ranks)
     curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)
     draw_rates(curve, folder / "rates.png")
     typer.echo(

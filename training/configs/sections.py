@@ -4,6 +4,7 @@ Each is frozen, and unknown keys are errors. Those of transfer and of bundles ar
 `task_sections`.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -40,6 +41,11 @@ class DataConfig(Section):
     std: tuple[Positive, ...]
     validation: Share = 0.1  # under 1: a part of train; else a number of images
     test: Share = 0.0
+    # What belongs together is never parted by a cut: file names that this regular
+    # expression finds the same words in, or photos whose ImageNet features are so alike
+    # (mean cosine within a scene; 0.3 is loose, 0.6 is nearly the same view).
+    series: str | None = None
+    alike: Annotated[float, Field(gt=0, lt=1)] | None = None
     positive: tuple[str, ...] = ()  # binary from many labels: these against the rest
     resident_mib: PositiveInt = 4096  # larger sets stream from worker processes
 
@@ -55,6 +61,18 @@ class DataConfig(Section):
             interpolation=self.interpolation,
             background=self.background,
         )
+
+    @model_validator(mode="after")
+    def _check_scenes(self) -> Self:
+        if self.series is None:
+            return self
+        if self.alike is not None:
+            raise ValueError("tell scenes by series or by alike, not by both")
+        try:
+            re.compile(self.series)
+        except re.error as error:
+            raise ValueError(f"series is no regular expression: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:

@@ -97,11 +97,15 @@ class ArraySamples:
 
 @dataclass(frozen=True)
 class Split:
-    """Samples with their labels; `name` is train, validation, calibration or test."""
+    """Samples with their labels; `name` is train, validation, calibration or test.
+
+    `scenes` numbers the scene of each sample, int64 [N], where that is known.
+    """
 
     name: str
     samples: Samples
     labels: Labels
+    scenes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -109,7 +113,8 @@ class Split:
     def select(self, indices: NDArray[np.int64], name: str | None = None) -> "Split":
         """Some of the samples, in the order of `indices`, under a name."""
         chosen = self.samples.select(indices)
-        return Split(name or self.name, chosen, self.labels[indices])
+        scenes = None if self.scenes is None else self.scenes[indices]
+        return Split(name or self.name, chosen, self.labels[indices], scenes)
 
     def pixels(self, spec: PreprocessSpec, *, threads: int | None = None) -> Batch:
         """All images preprocessed, uint8 [N, H, W, C].

@@ -6,9 +6,12 @@ quantization ranges; they are drawn from train without being taken out of it, si
 ranges need typical images and not unseen ones. The temperature is fitted on validation.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from training.data.dataset import Dataset, Split
+from training.data.relabel import as_binary
 from training.data.stratify import hold_out
 from training.errors import DataError
 
@@ -59,6 +62,24 @@ class Splits:
         self._opened = True
         return self._test
 
+    def asked(self, positive: tuple[str, ...]) -> "Splits":
+        """The same splits with yes and no as labels: no image changes its side.
+
+        Raises:
+            DataError: a positive label is unknown, or nothing would be negative.
+        """
+        parts = {
+            "train": self.train,
+            "validation": self.validation,
+            "calibration": self.calibration,
+        }
+        if self._test is not None:
+            parts["test"] = self._test
+        dataset = as_binary(replace(self.dataset, parts=parts), positive)
+        test = dataset.parts.get("test")
+        parts = {name: dataset.parts[name] for name in parts if name != "test"}
+        return Splits(dataset, test=test, **parts)
+
 
 def cut(
     dataset: Dataset,
@@ -69,7 +90,8 @@ def cut(
 ) -> Splits:
     """Cut what is missing from train: first test, then validation.
 
-    A split that the publisher provides is kept as it is and its share ignored.
+    A split that the publisher provides is kept as it is and its share ignored. Where
+    train knows its scenes, none of them is parted.
 
     Raises:
         DataError: a share leaves nothing to train on.
@@ -96,7 +118,7 @@ def _cut_off(train: Split, name: str, share: Share, seed: int) -> tuple[Split, S
         raise DataError(
             f"{name} = {share} of {len(train)} training images leaves none to train on"
         )
-    inside = hold_out(train.labels, count=count, seed=seed)
+    inside = hold_out(train.labels, count=count, seed=seed, scenes=train.scenes)
     outside = np.setdiff1d(np.arange(len(train)), inside)
     return train.select(outside), train.select(inside, name)
 

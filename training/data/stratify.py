@@ -3,25 +3,31 @@
 Single labels are drawn class by class. For multi-label data that is impossible, as
 every combination is a class of its own; iterative stratification serves the rarest
 label first (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label
-Data", ECML PKDD 2011).
+Data", ECML PKDD 2011). Where samples come in scenes, whole scenes are drawn.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Labels
+from training.data.scenes import Scenes
 
 Indices = NDArray[np.int64]
 
 
-def hold_out(labels: Labels, *, count: int, seed: int) -> Indices:
+def hold_out(
+    labels: Labels, *, count: int, seed: int, scenes: Scenes | None = None
+) -> Indices:
     """Positions of about `count` samples, int64, sorted; each label keeps its share.
 
     A class with at least two samples keeps one outside and, if the share allows half a
-    sample, puts one inside.
+    sample, puts one inside. With `scenes` it is whole scenes that are held out, and a
+    label's share is only as near as its scenes allow.
     """
     rng = np.random.default_rng(seed)
-    if labels.ndim == 1:
+    if scenes is not None:
+        chosen = _by_scene(labels, scenes, count, rng)
+    elif labels.ndim == 1:
         chosen = _by_class(labels, count, rng)
     else:
         chosen = _iteratively(labels.astype(bool), count, rng)
@@ -40,6 +46,25 @@ def _by_class(labels: Labels, count: int, rng: np.random.Generator) -> Indices:
     takes = np.minimum(takes, np.maximum(room, 0))
     parts = [rng.permutation(m)[:n] for m, n in zip(members, takes, strict=True)]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _by_scene(
+    labels: Labels, scenes: Scenes, count: int, rng: np.random.Generator
+) -> Indices:
+    """Scenes in random order, each that brings the labels nearer to their shares."""
+    share = count / max(len(labels), 1)
+    names, index = np.unique(scenes, return_inverse=True)
+    hot = labels if labels.ndim > 1 else labels[:, None] == np.unique(labels)
+    brought = np.zeros((len(names), hot.shape[1]))  # [scenes, K]
+    np.add.at(brought, index, hot)
+    brought /= brought.sum(0).clip(min=1)  # as parts of each label
+    taken = np.zeros(hot.shape[1])
+    chosen = np.zeros(len(names), np.bool_)
+    for scene in rng.permutation(len(names)):
+        with_it = taken + brought[scene]
+        if np.abs(with_it - share).sum() < np.abs(taken - share).sum():
+            taken, chosen[scene] = with_it, True
+    return np.flatnonzero(chosen[index])
 
 
 def _iteratively(

@@ -28,8 +28,10 @@ from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
 from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
+from training.transfer.alike import with_scenes
 from training.transfer.transfer import transfer
 
+RUNS = Path("runs")
 FINAL = "final.pt"
 FEATURES = "features"  # beside the runs: cached, and shared by them
 WHITENING_IMAGES = 5000
@@ -46,8 +48,11 @@ class Trained:
     outcome: Outcome
 
 
-def open_splits(config: Config, root: Path) -> Splits:
-    """The four splits that the config describes; `root` is the folder of data sets."""
+def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
+    """The four splits that the config describes.
+
+    `root` is the folder of data sets, `runs` that of the runs, which share features.
+    """
     wanted = True if config.task is Task.MULTILABEL else None
     dataset = load_dataset(root / config.data.path, multi_label=wanted)
     if config.data.positive:
@@ -55,6 +60,7 @@ def open_splits(config: Config, root: Path) -> Splits:
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
     _check_task(config.task, dataset)
+    dataset = with_scenes(dataset, config.data, runs / FEATURES)
     return cut(
         dataset,
         validation=config.data.validation,
@@ -73,9 +79,9 @@ class Prepared:
     network: Network
 
 
-def prepare(config: Config, *, root: Path, ranks: Ranks) -> Prepared:
+def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> Prepared:
     """Open the data and build a fresh network."""
-    splits = open_splits(config, root)
+    splits = open_splits(config, root, runs)
     objective = open_objective(config, splits)
     order = Order(
         len(splits.train),
@@ -110,7 +116,7 @@ def train(
 
 
 def _train_anew(config: Config, root: Path, room: Room) -> Trained:
-    ready = prepare(config, root=root, ranks=room.ranks)
+    ready = prepare(config, root=root, runs=room.folder.parent, ranks=room.ranks)
     split = ready.splits.validation
     watched = Validation(split, config.data, ready.objective) if len(split) else None
     outcome = fit(
@@ -125,10 +131,11 @@ def _train_anew(config: Config, root: Path, room: Room) -> Trained:
 
 
 def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
-    splits = open_splits(config, root)
+    runs = room.folder.parent
+    splits = open_splits(config, root, runs)
     objective = open_objective(config, splits)
     network, outcome = transfer(
-        config, splits, objective, room=room, cache=room.folder.parent / FEATURES
+        config, splits, objective, room=room, cache=runs / FEATURES
     )
     return Trained(config, network, splits, objective, outcome)
 

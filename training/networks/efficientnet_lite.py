@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.networks.card import NetworkCard
-from training.networks.errors import CheckpointMismatchError
+from training.networks.errors import CheckpointMismatchError, NetworkError
 from training.networks.network import Network
 from training.networks.same_padding import SameConv2d
 
@@ -131,36 +132,65 @@ def build_stage(
 
 
 class EfficientNetLite(Network):
-    """Stem (32 channels), seven stages, a 1x1 layer to 1280 features, and the head."""
+    """Stem (32 channels), seven stages, a 1x1 layer to 1280 features, and the head.
+
+    With `pooled_stages` the head also sees what the last so many stages hold, averaged
+    over the image: colors and textures, which the last layer, made to tell a pear from
+    a tiger, has let go of.
+    """
 
     head_name = "classifier"
 
-    def __init__(self, scale: Scale, *, classes: int, in_channels: int = 3):
+    def __init__(
+        self,
+        scale: Scale,
+        *,
+        classes: int,
+        in_channels: int = 3,
+        pooled_stages: int = 0,
+    ):
         super().__init__()
-        channels = 32
+        if not 0 <= pooled_stages <= len(STAGES):
+            raise NetworkError(
+                f"pooled_stages is {pooled_stages}; it may be 0 to {len(STAGES)}"
+            )
+        self.first_pooled = len(STAGES) - pooled_stages
+        channels, seen = 32, 1280
         self.conv_stem = SameConv2d(in_channels, channels, 3, 2, bias=False)
         self.bn1 = batch_norm(channels)
         self.blocks = nn.Sequential()
-        for stage in STAGES:
+        for number, stage in enumerate(STAGES):
             # Lite keeps the first and the last stage at their depth.
             fixed = stage in (STAGES[0], STAGES[-1])
             repeats = stage.repeats if fixed else math.ceil(stage.repeats * scale.depth)
             out_channels = scaled_channels(stage.channels, scale.width)
             self.blocks.append(build_stage(stage, channels, out_channels, repeats))
             channels = out_channels
+            seen += channels if number >= self.first_pooled else 0
         self.conv_head = nn.Conv2d(channels, 1280, 1, bias=False)
         self.bn2 = batch_norm(1280)
         self.dropout = nn.Dropout(scale.dropout)
-        self.classifier = nn.Linear(1280, classes)
+        self.classifier = nn.Linear(seen, classes)
         self.apply(initialize)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Images `[N, C, H, W]` → features `[N, 1280]`."""
+        """Images `[N, C, H, W]` → features `[N, 1280]`, and before them the stages'."""
         x = functional.relu6(self.bn1(self.conv_stem(x)))  # [N, 32, H/2, W/2]
-        x = self.blocks(x)  # [N, 320, H/32, W/32]
+        pooled = []
+        for number, stage in enumerate(self.blocks):
+            x = stage(x)  # in the end [N, 320, H/32, W/32]
+            if number >= self.first_pooled:
+                pooled.append(average(x))
         x = functional.relu6(self.bn2(self.conv_head(x)))  # [N, 1280, H/32, W/32]
-        x = functional.adaptive_avg_pool2d(x, 1).flatten(1)  # [N, 1280]
-        return self.dropout(x)
+        features = average(x)  # [N, 1280]
+        if pooled:
+            features = torch.cat([*pooled, features], dim=1)  # [N, D]
+        return self.dropout(features)
+
+
+def average(x: Tensor) -> Tensor:
+    """`[N, C, H, W]` → `[N, C]`."""
+    return functional.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
 def initialize(module: nn.Module) -> None:

@@ -10,10 +10,11 @@ import csv
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from classifier.manifest import Label, PreprocessSpec
 from training.errors import ConfigError
-from training.networks import build, load_weights
+from training.networks import Network, build, load_weights
 from training.networks.efficientnet_lite import EfficientNetLite, rename_published
 from training.networks.weights import read_checkpoint
 
@@ -100,6 +101,19 @@ def load_published(published: Published) -> EfficientNetLite:
     assert isinstance(network, EfficientNetLite)  # noqa: S101  by the table above
     tensors = read_checkpoint(find_checkpoint(published))
     load_weights(network, rename_published(tensors, network))
+    return network
+
+
+def load_backbone(name: str, options: dict[str, Any]) -> Network:
+    """The published weights in a network of these options, under a fresh head.
+
+    Raises:
+        ConfigError: no weights are published under that name, or not installed.
+        NetworkError: the network does not know an option.
+    """
+    plain = load_published(find_published(name))
+    network = build(name, classes=CLASSES, **options)
+    load_weights(network, plain.state_dict(), keep_head=False)
     return network
 
 

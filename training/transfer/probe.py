@@ -5,18 +5,25 @@ that already fits keeps the first steps from destroying the features (Kumar et a
 arXiv:2202.10054). Axes: V views of N images, D features, K logits.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold  # type: ignore[import-untyped]
+from sklearn.model_selection import (  # type: ignore[import-untyped]
+    GroupKFold,
+    KFold,
+)
 from torch import Tensor, nn
 
+from training.data.scenes import Scenes
 from training.objectives.objective import Objective, Scores
 
 FOLDS = 3
 ITERATIONS = 200
+
+Fold = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions to fit to, held out
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,17 @@ def fit_probe(
     *,
     decays: tuple[float, ...],
     seed: int,
+    scenes: Scenes | None = None,
 ) -> Probe:
     """Logistic regression on all views, its weight decay by cross-validation.
 
-    Features are float32 [V, N, D]; the views of an image are always on the same side of
-    a fold, and what is held out is scored on its first view, as it will be served.
+    Features are float32 [V, N, D]; the views of an image, and the images of a scene,
+    are always on the same side of a fold, and what is held out is scored on its first
+    view, as it will be served.
     """
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    scores = {d: _cross_validated(x, y, objective, d, seed) for d in decays}
+    folds = list(_folds(len(labels), scenes, seed))
+    scores = {d: _cross_validated(x, y, objective, d, folds) for d in decays}
     best = max(
         decays, key=lambda d: (next(iter(scores[d].values())), -scores[d]["loss"])
     )
@@ -61,12 +71,21 @@ def fit_probe(
     return Probe(weight, bias, best, scores[best])
 
 
+def _folds(count: int, scenes: Scenes | None, seed: int) -> Iterator[Fold]:
+    """Pairs of what is fitted to and what is held out."""
+    if scenes is None:
+        whole = KFold(min(FOLDS, count), shuffle=True, random_state=seed)
+        return whole.split(np.arange(count))
+    parts = min(FOLDS, len(np.unique(scenes)))
+    whole = GroupKFold(parts, shuffle=True, random_state=seed)
+    return whole.split(np.arange(count), groups=scenes)
+
+
 def _cross_validated(
-    x: Tensor, y: Tensor, objective: Objective, decay: float, seed: int
+    x: Tensor, y: Tensor, objective: Objective, decay: float, folds: list[Fold]
 ) -> Scores:
     held_out = torch.zeros(len(y), objective.logits)  # [N, K]
-    folds = KFold(min(FOLDS, len(y)), shuffle=True, random_state=seed)
-    for fit, rest in folds.split(np.arange(len(y))):
+    for fit, rest in folds:
         weight, bias = _fit(x[:, fit], y[fit], objective, decay)
         held_out[rest] = x[0, rest] @ weight.T + bias
     loss = objective.loss(held_out, objective.truth(y)).item()

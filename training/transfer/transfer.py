@@ -27,7 +27,7 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.validation import Validation
 from training.networks import Network
 from training.objectives.objective import Objective, Scores
-from training.pretrained.published import find_published, load_published
+from training.pretrained.published import load_backbone
 from training.transfer.features import FeatureCache, embedding_graph
 from training.transfer.frozen_norm import folded_norms
 from training.transfer.probe import Probe, fit_probe
@@ -60,7 +60,7 @@ def transfer(
         raise ConfigError("[transfer] chooses by validation; data.validation is 0")
     wanted = config.transfer or TransferConfig()
     torch.manual_seed(config.seed)
-    network = load_published(find_published(config.network.name))
+    network = load_backbone(config.network.name, config.network.options)
     probe, scores = run_probe(network, config, splits, objective, cache)
     probe.into(network.replace_head(objective.logits))
     record = Record(scores, probe.cross_validation, probe.decay, None, "probe")
@@ -109,6 +109,7 @@ def run_probe(
         objective,
         decays=wanted.probe_decays,
         seed=config.seed,
+        scenes=splits.train.scenes,
     )
     seen = store.features(
         splits.validation, crops=-1, smallest=wanted.smallest_crop, seed=config.seed
