@@ -11,6 +11,9 @@ from typer.testing import CliRunner, Result
 from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
 from cli import app
+from training.configs.config import parse_config
+from training.loop.checkpoint import read_checkpoint
+from training.loop.runs import open_splits
 
 WriteConfig = Callable[..., Path]
 
@@ -180,6 +183,49 @@ def test_a_multi_class_run_gives_a_detector_of_one_label(
 
     expected = logits[index] - math.log(sum(math.exp(v) for v in rest))
     assert odds == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_detector_is_judged_by_images_that_the_run_has_not_learned(
+    colors_bundle: Path, color_folder: Path
+):
+    """The question changes the labels, not the sides: validation stays validation."""
+    run = colors_bundle.parent.parent / "runs" / "colors"
+    config = parse_config(read_checkpoint(run / "final.pt")["config"], "final.pt")
+    splits = open_splits(config, color_folder, run.parent)
+
+    asked = splits.asked(("red",))
+
+    names = splits.validation.samples.names
+    red = [name.split("/")[1] == "red" for name in names]
+    assert asked.validation.samples.names == names
+    assert asked.train.samples.names == splits.train.samples.names
+    assert asked.validation.labels.tolist() == [int(r) for r in red]
+    assert len(asked.test) == 18
+
+
+def test_an_export_leaves_a_record_of_every_graph(
+    colors_bundle: Path, color_folder: Path, tmp_path: Path
+):
+    """Figures with intervals, rules, gate, config and circumstances, in one file."""
+    run = colors_bundle.parent.parent / "runs" / "colors"
+    linnaeus(
+        "export", run, "--data", color_folder, "--models", tmp_path,
+        "--results", tmp_path / "colors.json",
+    )  # fmt: skip
+
+    record = json.loads((tmp_path / "colors.json").read_text())
+    manifest = load_bundle(tmp_path / "colors").manifest
+    assert record["bundle"] == "colors/1"
+    for graph in manifest.graphs:
+        found = record[graph.precision]
+        assert (found["split"], found["n"]) == ("test", 18)
+        assert found["metrics"]["accuracy"] == 1.0
+        assert found["intervals_95"]["accuracy"] == [1.0, 1.0]
+        assert found["sha256"] == graph.sha256
+    assert record["int8"]["gate"]["passed"]
+    assert record["config"]["name"] == "colors"
+    assert record["transfer"] is None
+    assert {"commit", "machine", "versions", "command"} <= set(record)
 
 
 def test_several_labels_on_an_image_are_learned_and_thresholded(

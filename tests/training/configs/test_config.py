@@ -55,6 +55,12 @@ def test_a_config_begins_with_its_command(path):
         ("epochs = 4", "", "give either epochs or minutes"),
         ("epochs = 4", "epochs = 4\nminutes = 2", "give either epochs or minutes"),
         ("mean = [0.2]", "mean = [0.2, 0.2]", "mean has 2 and std 1 values"),
+        (
+            "mean = [0.2]",
+            'mean = [0.2]\nalike = 0.3\nseries = "a"',
+            "by series or by alike, not by both",
+        ),
+        ("mean = [0.2]", 'mean = [0.2]\nseries = "("', "no regular expression: miss"),
         ("batch_size = 20", "batch_size = 0", r"train\.batch_size: .*greater than 0"),
         ("cutout = 4", "sizes = [[0.5, 24]]", "must be in order and end at 1.0"),
         ('kind = "adamw"', 'kind = "adam"', "'sgd', 'adamw', 'muon'"),

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from training.graphs.export import export_graph, parity
 from training.graphs.graph import run
-from training.networks import CheckpointMismatchError, Network, build, card
+from training.networks import (
+    CheckpointMismatchError,
+    Network,
+    NetworkError,
+    build,
+    card,
+    load_weights,
+)
 from training.networks.efficientnet_lite import rename_published
 from training.networks.weights import read_checkpoint
 
@@ -93,3 +101,30 @@ def test_a_file_with_too_few_tensors_is_refused():
         rename_published(
             build("efficientnet_lite1", classes=1000).state_dict(), network
         )
+
+
+def test_a_head_can_see_earlier_stages():
+    """Besides the 1280 features, the mean of what the last stages hold; exactly so in
+    the graph that is served.
+    """
+    torch.manual_seed(0)
+    plain = build("efficientnet_lite0", classes=3).eval()
+    wide = build("efficientnet_lite0", classes=3, pooled_stages=5).eval()
+    load_weights(wide, plain.state_dict(), keep_head=False)
+    pixels = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    images = torch.tensor(pixels).permute(0, 3, 1, 2) / 255
+
+    with torch.no_grad():
+        seen, features = wide.embed(images), plain.embed(images)
+
+    assert seen.shape == (2, 40 + 80 + 112 + 192 + 320 + 1280)
+    assert torch.allclose(seen[:, -1280:], features, atol=1e-5)
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    graph = export_graph(wide, shape=(64, 64, 3), mean=mean, std=std, classes=3)
+    assert parity(wide, graph, pixels, mean=mean, std=std) <= 1e-4
+
+
+def test_stages_that_there_are_not_cannot_be_seen():
+    """Seven is all."""
+    with pytest.raises(NetworkError, match="pooled_stages is 8; it may be 0 to 7"):
+        build("efficientnet_lite0", classes=3, pooled_stages=8)

@@ -132,6 +132,25 @@ def test_the_probe_finds_a_linear_answer(task: Task):
     assert probe.decay == 1e-3
 
 
+def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
+    """What holds for a scene alone counts for nothing when scenes are held out."""
+    generator = np.random.default_rng(0)
+    scenes = np.arange(90) // 3
+    labels = scenes % 3
+    # each scene has a direction of its own, and nothing tells of the label
+    features = np.eye(30, dtype=np.float32)[scenes]
+    features = features + 0.01 * generator.normal(size=(1, 90, 30)).astype(np.float32)
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    parted = fit_probe(features, labels, objective, decays=(1e-3,), seed=0)
+    whole = fit_probe(
+        features, labels, objective, decays=(1e-3,), seed=0, scenes=scenes
+    )
+
+    assert parted.cross_validation["accuracy"] > 0.95
+    assert whole.cross_validation["accuracy"] < 0.5
+
+
 def test_the_probe_goes_into_a_head_unchanged(network: Network):
     """Standardizing is folded into the weights: the head needs the features alone."""
     objective = build_objective(Task.MULTICLASS, labels=3)
