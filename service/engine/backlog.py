@@ -72,7 +72,8 @@ class Line:
 
     def stretch(self, now: float) -> float:
         """What predicted waits must be multiplied by, to be kept."""
-        return 1.0 + self.longer * 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
+        forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
+        return 1.0 + self.longer * forgotten
 
     def learn_wait(self, ticket: Ticket, now: float) -> None:
         """Compare how long a ticket has waited with what was predicted."""

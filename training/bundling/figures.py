@@ -56,9 +56,9 @@ def measured_bundle(
     """Evaluate the bundle as it will be loaded, then write it with its figures."""
     files = {file_name(p): built.graph for p, built in graphs.items()}
     split = splits.test if splits.has_test else splits.validation
-    with tempfile.TemporaryDirectory(prefix="linnaeus-bundle-") as folder:
+    with tempfile.TemporaryDirectory(prefix="linnaeus-bundle-") as scratch:
         draft = write_bundle(
-            Path(folder), manifest, graphs=files, golden=golden, card=""
+            Path(scratch), manifest, graphs=files, golden=golden, card=""
         )
         evaluations = {
             precision: evaluate(

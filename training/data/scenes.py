@@ -1,7 +1,7 @@
 """photos → **scenes**: which of them belong together, and stay on one side of a cut.
 
 Photos seldom come one by one: ten are taken of a shelf, a hundred of a patient. Where
-a cut goes through such a series, validation holds the neighbours of what was learned,
+a cut goes through such a series, validation holds the neighbors of what was learned,
 and its figures flatter. A scene is a set of photos that a cut, or a fold, never parts.
 Axes: N images, D features.
 """
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering  # type: ignore[import-untyped]
 
 from training.data.dataset import Labels
 from training.errors import DataError
@@ -48,7 +47,7 @@ def scenes_by_likeness(
 
     Likeness is the cosine of standardized features [N, D]. Scenes grow together as long
     as the mean likeness of their pairs reaches `likeness` (average linkage), so that a
-    chain of neighbours does not become one scene.
+    chain of neighbors does not become one scene.
 
     Raises:
         DataError: too many images of one label to compare them all.
@@ -73,6 +72,11 @@ def scenes_by_likeness(
 def _grown_together(features: NDArray[np.float32], likeness: float) -> Scenes:
     if len(features) == 1:
         return np.zeros(1, np.int64)
+    # slow to load, and absent where only the CIFAR-10 table is trained
+    from sklearn.cluster import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        AgglomerativeClustering,
+    )
+
     clusters = AgglomerativeClustering(
         None, metric="cosine", linkage="average", distance_threshold=1 - likeness
     )
