@@ -46,8 +46,7 @@ format: $(EVERYTHING) ## put every file into the one format
 	$(RUN) ruff format
 
 bench: $(EVERYTHING) $(PEERS) ## every serving goal, with our peers beside us (leave the machine alone)
-	for name in peers overload fairness lone dialects soak goals; do \
-		$(RUN) bench.$$name || exit 1; done
+	$(RUN) bench
 
 startup: $(SERVICE) ## size of the installation and seconds to ready → docs/results/startup.json
 	$(RUN) bench.startup

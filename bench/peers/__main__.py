@@ -1,9 +1,9 @@
 """Compare Linnaeus with its peers in one interleaved run: table, plot and JSON.
 
     make .venv-peers/.installed
-    python -m bench.peers --rounds 3 --seconds 8
+    python -m bench.peers --rounds 3 --seconds 6
 
-Takes some 8 s more than `--seconds` for each of a dozen contestants, round, workload.
+Takes some 6 s more than `--seconds` for each of a dozen contestants, round, workload.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32", help="of every peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="measured, each turn"
+        "--seconds", type=float, default=6.0, help="measured, each turn"
     )
     parser.add_argument("--only", nargs="+", help="names, such as Linnaeus Mosec")
     parser.add_argument("--setting", nargs="+", help="such as documented tuned fp32")

@@ -6,6 +6,7 @@ limit takes its turn like everybody else.
 """
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from bench.launch import (
     check_answers,
     free_port,
     memory_mb,
+    processor_s,
     running,
 )
 from bench.model import Model
@@ -38,7 +40,7 @@ class Plan:
     precision: str  # where a contestant does not say its own
     rounds: int
     seconds: float
-    warm_seconds: float = 3.0  # under the same load, before what is measured
+    warm_seconds: float = 2.0  # under the same load, before what is measured
 
 
 @dataclass(slots=True)
@@ -102,7 +104,8 @@ def _news(contestant: Contestant, standing: Standing) -> str:
     return (
         f"{contestant.title}: {last['requests_per_s']:.1f}/s, "
         f"p50 {last['p50_ms']:.1f} ms, p99 {last['p99_ms']:.1f} ms, "
-        f"{last['failed']:.0f} failed, {last['memory_mb']:.0f} MB"
+        f"{last['failed']:.0f} failed, {last['cores']:.2f} cores, "
+        f"{last['memory_mb']:.0f} MB"
     )
 
 
@@ -136,7 +139,10 @@ def one_round(plan: Plan, contestant: Contestant) -> dict[str, float]:
     ) as (target, process):
         check_answers(target, bodies[:CHECKED], expected_answers(served, workload))
         _saturate(plan, target, bodies, plan.warm_seconds)
+        began_s, had_s = time.monotonic(), processor_s(process)
         found = _saturate(plan, target, bodies, plan.seconds)
+        spent_s = processor_s(process) - had_s
+        found["cores"] = spent_s / (time.monotonic() - began_s)
         found["memory_mb"] = memory_mb(process)
     return found
 

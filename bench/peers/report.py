@@ -22,6 +22,7 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
             "p50_ms": s.median("p50_ms") if s.name != LIMIT else None,
             "p99_ms": s.median("p99_ms") if s.name != LIMIT else None,
             "failed": s.median("failed") if s.name != LIMIT else None,
+            "cores": s.median("cores") if s.name != LIMIT else None,
             "memory_mb": s.median("memory_mb") if s.name != LIMIT else None,
             "rounds": s.rounds,
             "failure": s.failure,
@@ -36,10 +37,11 @@ def markdown(workload: str, listed: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"### {workload}",
         "",
-        "| server | setting | requests/s | of the limit | p50 ms | p99 ms | failed "
-        "| MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| server | setting | requests/s | of the limit | ours is x | p50 ms | p99 ms "
+        "| failed | cores | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    own = find(listed, OURS, "fp32")
     for row in listed:
         best = limit_rate(listed, row["precision"])
         rate = row["requests_per_s"]
@@ -48,9 +50,11 @@ def markdown(workload: str, listed: Sequence[dict[str, Any]]) -> str:
             row["setting"],
             _number(rate, 1),
             _number(rate / best, 2) if rate and best else "-",
+            _number(own["requests_per_s"] / rate, 2) if own and rate else "-",
             _number(row["p50_ms"], 1),
             _number(row["p99_ms"], 1),
             _number(row["failed"], 0),
+            _number(row["cores"], 1),
             _number(row["memory_mb"], 0),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -17,6 +17,7 @@ def standing(name, setting, precision, *rates):
             "p50_ms": 1000 / rate,
             "p99_ms": 2000 / rate,
             "failed": 0,
+            "cores": 1.8,
             "memory_mb": 100,
         }
         for rate in rates
@@ -64,12 +65,32 @@ def test_goals_are_ratios_within_one_comparison():
     assert measured["Lite0 p99, x best peer's"] == pytest.approx(220 / 230)
 
 
+def test_a_goal_that_the_machine_itself_cannot_reach_is_told_apart():
+    """Half again a peer's rate is no fault of ours where the limit is below that."""
+    rows = report.rows(
+        [
+            limit("fp32", 164.0),
+            standing("Linnaeus", "fp32", "fp32", 160),
+            standing("FastAPI", "documented", "fp32", 116),
+        ]
+    )
+
+    verdicts = {verdict.goal: verdict for verdict in photos({"rows": rows})}
+    far = verdicts["Lite0 fp32, x best documented peer"]
+
+    assert (far.passed, far.beyond) == (False, True)
+    assert "beyond this machine, whose limit is 1.41" in str(far)
+    assert not at_least("a", 1.5, 1.2, 1.6).beyond  # the limit reaches it: a failure
+
+
 def test_a_peer_that_failed_is_not_the_best():
     """It stays in the table, without a rate."""
     broken = Standing("Mosec", "tuned", "fp32", "defaults", failure="did not start")
     rows = report.rows([standing("Linnaeus", "fp32", "fp32", 9000), broken])
 
-    assert [verdict.passed for verdict in digits({"rows": rows})] == [None] * 3
+    passed = {verdict.goal: verdict.passed for verdict in digits({"rows": rows})}
+    assert passed.pop("LeNet, cores at work")
+    assert set(passed.values()) == {None}
     assert "failed" in report.markdown("digits", rows)
 
 
@@ -77,8 +98,10 @@ def test_the_table_has_a_line_for_each_contestant_fastest_first():
     """With its share of the limit."""
     lines = report.markdown("photos", PHOTOS).splitlines()
 
-    assert lines[4].startswith("| in-process limit | auto | 400.0 | 1.00 |")
-    assert "| Linnaeus | fp32 | 230.0 | 0.92 | 4.3 | 8.7 | 0 | 100 |" in lines
+    assert lines[4].startswith("| in-process limit | auto | 400.0 | 1.00 | 0.57 |")
+    assert "| Linnaeus | fp32 | 230.0 | 0.92 | 1.00 | 4.3 | 8.7 | 0 | 1.8 | 100 |" in (
+        lines
+    )
 
 
 def test_a_plot_is_drawn(tmp_path):

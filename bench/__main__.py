@@ -1,0 +1,87 @@
+"""pieces → **every record**: all serving goals in one command, which can be resumed.
+
+Each piece is a command of its own that writes one record. A piece whose record was made
+on this machine at this commit is not run again, so a series that broke off goes on
+where it stopped. The goals are judged at the end.
+
+    python -m bench                        # everything that is missing
+    python -m bench --only overload lone   # these, whether or not they are missing
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.circumstances import REPOSITORY, commit, machine
+
+RESULTS = REPOSITORY / "docs/results"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One command and the record that it writes."""
+
+    name: str  # of the record
+    module: str
+    arguments: tuple[str, ...] = ()
+
+    def is_fresh(self, results: Path) -> bool:
+        """Whether its record is of this commit and machine."""
+        try:
+            record = json.loads((results / f"{self.name}.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        here = (commit(), machine())
+        return (record.get("commit"), record.get("machine")) == here
+
+    def run(self) -> int:
+        """Run it; its output goes where ours goes."""
+        command = [sys.executable, "-m", self.module, *self.arguments]
+        return subprocess.run(command, check=False, cwd=REPOSITORY).returncode
+
+
+PIECES = (
+    Piece("peers-photos", "bench.peers", ("--workload", "photos")),
+    Piece("peers-digits", "bench.peers", ("--workload", "digits")),
+    Piece("overload", "bench.overload"),
+    Piece("fairness", "bench.fairness"),
+    Piece("lone", "bench.lone"),
+    Piece("dialects-photos", "bench.dialects", ("--workload", "photos")),
+    Piece("dialects-digits", "bench.dialects", ("--workload", "digits")),
+    Piece("soak", "bench.soak"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; 1 if a piece failed or a goal is not met."""
+    names = [piece.name for piece in PIECES]
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=names, help="run these again")
+    only = parser.parse_args(arguments).only
+    failed = []
+    for piece in PIECES:
+        if piece.is_fresh(RESULTS) if only is None else piece.name not in only:
+            print(f"--- {piece.name}: skipped", flush=True)
+            continue
+        print(f"--- {piece.name}", flush=True)
+        began_s = time.monotonic()
+        if piece.run() != 0:
+            failed.append(piece.name)
+        print(f"--- {piece.name}: {time.monotonic() - began_s:.0f} s", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    goals = Piece("goals", "bench.goals").run()
+    return 1 if failed else goals
+
+
+if __name__ == "__main__":
+    sys.exit(main())
