@@ -5,6 +5,9 @@ The leader, which serves like any other, then starts a member a core. Each has a
 listening socket of its own on the same port (SO_REUSEPORT): with one shared socket,
 nearly every connection ends up in one process. The sockets belong to the leader, so
 connections that arrive while a member is being replaced wait in its backlog.
+
+On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
+members only speak HTTP and decode: see `service/shared`.
 """
 
 import asyncio
@@ -15,17 +18,21 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
+from service.contract import Loaded
 from service.engine.engine import LaneEngine
 from service.neighbors import Neighbors
 from service.serving import Serving
 from service.settings import Settings
+from service.shared.host import Host
+from service.shared.slots import Slots, open_memory, slot_bytes
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
@@ -49,6 +56,35 @@ def processes_wanted(settings: Settings, *, light: bool) -> int:
     return available_cores() if light and hasattr(socket, "SO_REUSEPORT") else 1
 
 
+def shares_engine(settings: Settings, loaded: Sequence[Loaded]) -> bool:
+    """Whether members use the leader's engine: a device is not for several."""
+    if settings.engine == "auto":
+        return any(model.device == "cuda" for model in loaded)
+    return settings.engine == "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a member is started with."""
+
+    number: int
+    folder: Path
+    changes: Mapping[str, object]  # of the settings
+    host: Mapping[str, object] | None = None  # where the engine is, if not its own
+    memory: int | None = None  # descriptor of the slots that it shares with the host
+
+    def said(self, settings: Settings, listener: int) -> dict[str, object]:
+        """The line that the member reads."""
+        return {
+            "settings": settings.model_dump(mode="json") | dict(self.changes),
+            "listener": listener,
+            "number": self.number,
+            "folder": str(self.folder),
+            "host": self.host,
+            "memory": self.memory,
+        }
+
+
 class Leader:
     """The first process: serves, and keeps the others up."""
 
@@ -66,6 +102,7 @@ class Leader:
         self._crew = Crew(settings, listener, log)
         self._log = log
         self._neighbors: Neighbors | None = None
+        self._host: Host | None = None
 
     async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
         """Start the members, where more than one process pays."""
@@ -73,20 +110,47 @@ class Leader:
         processes = processes_wanted(self._settings, light=light)
         if processes == 1:
             return
-        wanted, share = self._settings.lanes, max(1, available_cores() // processes)
-        lanes = share if wanted == "auto" else wanted
-        self._engine.limit_lanes(lanes)
         folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
         self._neighbors = Neighbors(folder, self.name, serving.metrics.page)
         await self._neighbors.open()
         serving.neighbors = self._neighbors
-        self._crew.start(processes - 1, lanes=lanes, folder=folder)
+        if shares_engine(self._settings, self._engine.loaded):
+            orders = await self._share(folder, processes)
+        else:
+            orders = self._divide(folder, processes)
+        self._crew.start(orders)
+
+    def _divide(self, folder: Path, processes: int) -> list[Order]:
+        """Members with their own engines, and lanes for all of them alike."""
+        wanted, share = self._settings.lanes, max(1, available_cores() // processes)
+        lanes = share if wanted == "auto" else wanted
+        self._engine.limit_lanes(lanes)
         self._log.info("crew", processes=processes, lanes_each=lanes)
+        return [
+            Order(number, folder, {"lanes": lanes}) for number in range(1, processes)
+        ]
+
+    async def _share(self, folder: Path, processes: int) -> list[Order]:
+        """Members that use the engine of this process."""
+        size = slot_bytes(loaded.manifest for loaded in self._engine.loaded)
+        path, orders, memories = folder / "engine", [], {}
+        for number in range(1, processes):
+            memory = open_memory(self._settings.queue_capacity * size)
+            memories[number] = Slots.of(memory, size)
+            threads = max(1, available_cores() // processes)
+            host = {"path": str(path), "slot_bytes": size, "threads": threads}
+            orders.append(Order(number, folder, {}, host, memory))
+        self._host = Host(self._engine, path, memories)
+        await self._host.open()
+        self._log.info("crew", processes=processes, engine="shared")
+        return orders
 
     async def left(self) -> None:
         """Ask the members to drain, and wait for them."""
         self._crew.terminate()
         await self._crew.stopped()
+        if self._host is not None:
+            await self._host.close()
         if self._neighbors is not None:
             await self._neighbors.close()
             shutil.rmtree(self._neighbors.folder, ignore_errors=True)
@@ -105,19 +169,12 @@ class Crew:
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
-    def start(self, members: int, *, lanes: int, folder: Path) -> None:
-        """Start `members` processes, each with its share of lanes, and keep them up."""
+    def start(self, orders: Sequence[Order]) -> None:
+        """Start a process for each order, and keep them up."""
         loop = asyncio.get_running_loop()
-        for number in range(1, members + 1):
+        for order in orders:
             twin = reusable(self._listener)
-            twin.set_inheritable(True)
-            order = {
-                "settings": self._settings.model_dump(mode="json") | {"lanes": lanes},
-                "listener": twin.fileno(),
-                "number": number,
-                "folder": str(folder),
-            }
-            self._keepers.append(loop.create_task(self._keep(number, twin, order)))
+            self._keepers.append(loop.create_task(self._keep(order, twin)))
 
     def terminate(self) -> None:
         """Ask every member to drain."""
@@ -136,38 +193,40 @@ class Crew:
             with suppress(ProcessLookupError):
                 process.kill()
 
-    async def _keep(
-        self, number: int, listener: socket.socket, order: dict[str, object]
-    ) -> None:
+    async def _keep(self, order: Order, listener: socket.socket) -> None:
         """Run one member; start it again when it dies."""
         loop, deaths = asyncio.get_running_loop(), 0
         with listener:
             while not self._stopping:
                 began = loop.time()
-                code = await self._run(number, listener, order)
+                code = await self._run(order, listener)
                 if self._stopping:
                     return
                 lived_s = loop.time() - began
                 deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
                 wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
-                self._log.error("member died", member=number, code=code, again_s=wait_s)
+                self._log.error(
+                    "member died", member=order.number, code=code, again_s=wait_s
+                )
                 await asyncio.sleep(wait_s)
 
-    async def _run(
-        self, number: int, listener: socket.socket, order: dict[str, object]
-    ) -> int:
+    async def _run(self, order: Order, listener: socket.socket) -> int:
+        descriptors = [listener.fileno()]
+        if order.memory is not None:
+            descriptors.append(order.memory)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "service.member"),
             stdin=asyncio.subprocess.PIPE,  # its end tells the member that we are gone
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            pass_fds=(listener.fileno(),),
+            pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the leader, who passes it on
         )
-        self._members[number] = process
+        self._members[order.number] = process
         try:
             if process.stdin is not None:
-                process.stdin.write(json.dumps(order).encode() + b"\n")
+                said = order.said(self._settings, listener.fileno())
+                process.stdin.write(json.dumps(said).encode() + b"\n")
             return await process.wait()
         finally:
-            del self._members[number]
+            del self._members[order.number]

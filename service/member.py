@@ -6,12 +6,16 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from service.contract import Engine
 from service.engine.engine import LaneEngine
 from service.neighbors import Neighbors
 from service.server import serve_on
 from service.serving import Serving
-from service.settings import load_settings
+from service.settings import Settings, load_settings
+from service.shared.front import SharedEngine
+from service.shared.slots import Slots
 
 
 class Member:
@@ -46,13 +50,27 @@ async def drain_without_leader(drain: Callable[[], None]) -> None:
     drain()
 
 
+def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
+    """An engine of its own, or the way to the leader's."""
+    host = order["host"]
+    if host is None:
+        return LaneEngine(settings)
+    return SharedEngine(
+        settings,
+        number=order["number"],
+        path=Path(host["path"]),
+        slots=Slots.of(order["memory"], host["slot_bytes"]),
+        threads=host["threads"],
+    )
+
+
 def main() -> int:
     """Serve until the leader says so or is gone."""
     # unbuffered, so that nothing is read that the loop shall wait for
     with open(0, "rb", buffering=0, closefd=False) as pipe:
         order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
-    engine = LaneEngine(settings)
+    engine = build_engine(settings, order)
     place = Member(order["number"], Path(order["folder"]))
     with socket.socket(fileno=order["listener"]) as listener:
         serve_on(listener, settings, engine, place)

@@ -117,6 +117,12 @@ class Settings(BaseSettings):
         description="Processes that share the port. `auto`: one a core if a model is "
         "so cheap that HTTP is the limit, else one.",
     )
+    engine: Literal["auto", "own", "shared"] = Field(
+        "auto",
+        description="Where several processes share the port: each has an engine of its "
+        "`own`, or all use the `shared` one of the first and only decode themselves. "
+        "`auto`: shared on a GPU.",
+    )
     lanes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
         description="Threads of a process that decode and run images. `auto`: what was "

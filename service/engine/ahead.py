@@ -1,21 +1,32 @@
-"""tickets → **decoded tickets**, before the backlog: for a GPU.
+"""tickets → **decoded tickets**, before the backlog: for a GPU, and in front-ends.
 
 A GPU runs a batch in the time that a core decodes one photo, so its lanes must find
 pixels ready. On a CPU lanes decode themselves, while the bytes are warm in their cache.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.decode import DecodeLimits
 from classifier.errors import ImageError
-from classifier.hardware import available_cores
-from classifier.preprocess import preprocess
+from classifier.manifest import PreprocessSpec
+from classifier.preprocess import Preprocessed, preprocess
 from service.contract import ModelKey, Settled
-from service.engine.models import ServedModel
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
+
+# Weight of the newest image in the running mean of what decoding one takes.
+COST_WEIGHT = 0.05
+# Predictions err both ways; pixels that are ready too late were decoded for nothing.
+SAFETY = 1.3
+
+Keep = Callable[[Ticket, Preprocessed], Preprocessed]
+
+
+def _as_it_is(_: Ticket, ready: Preprocessed) -> Preprocessed:
+    return ready
 
 
 class DecodeAhead:
@@ -23,29 +34,31 @@ class DecodeAhead:
 
     def __init__(
         self,
-        models: Mapping[ModelKey, ServedModel],
+        specs: Mapping[ModelKey, PreprocessSpec],
         *,
         limits: DecodeLimits,
         capacity: int,
+        threads: int,
+        keep: Keep = _as_it_is,
     ) -> None:
-        self._models = models
+        """`keep` is called in the decoding thread: what it returns is the ticket's."""
+        self._specs = specs
         self._limits = limits
         self._capacity = capacity
+        self._threads = threads
+        self._keep = keep
         self._at_work = 0
-        self._pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+        self._cost_s = 0.0  # of one image in one thread, learned
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     async def decode(self, tickets: Sequence[Ticket]) -> dict[Ticket, Settled]:
         """Decode the tickets of one request; returns those that have no pixels.
 
         Raises:
-            OverloadedError: as many images as may wait are being decoded.
+            OverloadedError: as many images as may wait are being decoded, or these
+                could not be before their deadline.
         """
-        if self._at_work + len(tickets) > self._capacity:
-            raise OverloadedError(
-                f"{self._at_work} images are being decoded; at most "
-                f"{self._capacity} may",
-                retry_after_s=1.0,
-            )
+        self._admit(tickets)
         loop = asyncio.get_running_loop()
         self._at_work += len(tickets)
         try:
@@ -53,16 +66,42 @@ class DecodeAhead:
             errors = await asyncio.gather(*work)
         finally:
             self._at_work -= len(tickets)
+        for ticket in tickets:
+            if ticket.ahead_s:
+                self._cost_s += COST_WEIGHT * (ticket.ahead_s - self._cost_s)
         return {t: e for t, e in zip(tickets, errors, strict=True) if e is not None}
 
     def close(self) -> None:
         """End the pool."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _admit(self, tickets: Sequence[Ticket]) -> None:
+        wait_s = self._at_work * self._cost_s / self._threads
+        if self._at_work + len(tickets) > self._capacity:
+            raise OverloadedError(
+                f"{self._at_work} images are being decoded; at most "
+                f"{self._capacity} may",
+                retry_after_s=wait_s,
+            )
+        deadline = tickets[0].deadline
+        needed_s = SAFETY * (wait_s + len(tickets) * self._cost_s / self._threads)
+        if deadline is not None and time.monotonic() + needed_s > deadline:
+            raise OverloadedError(
+                f"decoding alone could take {needed_s:.2f} s, which is past the "
+                "deadline",
+                retry_after_s=wait_s,
+            )
+
     def _decode(self, ticket: Ticket) -> Settled | None:
-        spec = self._models[ticket.model].manifest.preprocess
+        if ticket.abandoned:
+            return None
+        began = time.monotonic()
         try:
-            ticket.ready = preprocess(ticket.data, spec, limits=self._limits)
+            ready = preprocess(
+                ticket.data, self._specs[ticket.model], limits=self._limits
+            )
         except ImageError as error:
             return error
+        ticket.ready = self._keep(ticket, ready)
+        ticket.ahead_s = time.monotonic() - began
         return None

@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from classifier.decode import ImageInfo
+from classifier.hardware import available_cores
+from classifier.preprocess import Pixels, Preprocessed
 from service.contract import Loaded, ModelKey, Settle, Withdraw
 from service.engine.ahead import DecodeAhead
 from service.engine.backlog import Backlog
@@ -65,7 +68,12 @@ class LaneEngine:
             decode = "ahead" if cuda else "lane"
         if decode == "ahead":
             limits = decode_limits(self._settings)
-            self._ahead = DecodeAhead(self._models, limits=limits, capacity=capacity)
+            self._ahead = DecodeAhead(
+                {model.key: model.manifest.preprocess for model in models},
+                limits=limits,
+                capacity=capacity,
+                threads=available_cores(),
+            )
         lanes = max(model.arrangement.lanes for model in models)
         self._backlog = Backlog(capacity=capacity, lanes=lanes)
         for model in models:
@@ -102,28 +110,40 @@ class LaneEngine:
     ) -> Withdraw | None:
         """Take the images of one request; see `contract.Engine.submit`."""
         self._check_open()
-        alone = len(images) == 1
-        inline = self.inline if alone and not explain else None
+        inline = self.inline if len(images) == 1 and not explain else None
         if inline is not None and inline.submit(key, images[0], settle):
             return None
-        arrived, request = time.monotonic(), None if alone else object()
-        tickets = [
-            Ticket(
-                key,
-                data,
-                arrived,
-                deadline,
-                request,
-                partial(settle, position),
-                explain=explain,
-            )
-            for position, data in enumerate(images)
-        ]
+        tickets = self._tickets(key, images, deadline, settle, explain)
         if self._ahead is None:
             self._offer(tickets)
         else:
             self._start(self._decode_and_offer(self._ahead, tickets))
         return partial(_withdraw, tickets)
+
+    def submit_decoded(
+        self,
+        key: ModelKey,
+        pixels: Sequence[Pixels],
+        *,
+        deadline: float | None,
+        settle: Settle,
+        explain: bool = False,
+    ) -> Withdraw:
+        """`submit` for images that another process has decoded, uint8 [H, W, C] each.
+
+        Their outcomes know neither size nor format, which that process knows.
+        """
+        self._check_open()
+        tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
+        for ticket, each in zip(tickets, pixels, strict=True):
+            ticket.ready = Preprocessed(each, ImageInfo(0, 0, ""), ())
+        self._offer(tickets)
+        return partial(_withdraw, tickets)
+
+    def watch_trouble(self, watcher: Callable[[str | None], None]) -> None:
+        """Tell whenever what `unready` says has changed while the engine runs."""
+        if self._lanes is not None:
+            self._lanes.watcher = watcher
 
     async def close(self) -> None:
         """Stop every lane; what still waits is settled with an error."""
@@ -144,6 +164,28 @@ class LaneEngine:
         reason = self.unready()
         if reason is not None:
             raise UnavailableError(reason)
+
+    def _tickets(
+        self,
+        key: ModelKey,
+        images: Sequence[bytes],
+        deadline: float | None,
+        settle: Settle,
+        explain: bool,
+    ) -> list[Ticket]:
+        arrived, request = time.monotonic(), object() if len(images) > 1 else None
+        return [
+            Ticket(
+                key,
+                data,
+                arrived,
+                deadline,
+                request,
+                partial(settle, position),
+                explain=explain,
+            )
+            for position, data in enumerate(images)
+        ]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

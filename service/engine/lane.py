@@ -201,8 +201,8 @@ def outcome(
         image=ticket.ready.image,
         warnings=ticket.ready.warnings,
         timing=Timing(
-            decode_ms=1000 * (ticket.decoded - ticket.taken),
-            queue_ms=1000 * (ticket.taken - ticket.arrived),
+            decode_ms=1000 * (ticket.ahead_s + ticket.decoded - ticket.taken),
+            queue_ms=1000 * (ticket.taken - ticket.arrived - ticket.ahead_s),
             batch_ms=1000 * (began - ticket.decoded),
             infer_ms=1000 * (ended - began),
             batch_size=batch_size,

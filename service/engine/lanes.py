@@ -17,6 +17,8 @@ CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
 
 log = structlog.get_logger(__name__)
 
+NO_LANE = "no lane is alive"
+
 OpenLane = Callable[[str, Callable[[Lane, BaseException], None]], Lane]
 
 
@@ -39,7 +41,8 @@ class Lanes:
         self._lost = 0
         # Why no image should come just now; None when all is well. Asked for at each
         # request, so it is kept and not worked out anew.
-        self.trouble: str | None = "no lane is alive"
+        self.trouble: str | None = NO_LANE
+        self.watcher: Callable[[str | None], None] | None = None  # told of changes
         self._loop = asyncio.get_running_loop()
         self._watchdog = self._loop.create_task(self._watch())
 
@@ -61,7 +64,7 @@ class Lanes:
             self._opened += 1
             self._lanes.append(lane)
             lane.start()
-        self.trouble = None if self._lanes else "no lane is alive"
+        self._tell(None if self._lanes else NO_LANE)
 
     async def close(self) -> None:
         """End every lane after the batch at work, or leave it when that hangs."""
@@ -92,7 +95,12 @@ class Lanes:
         if self._lost < MAX_LOST_LANES:
             self.open(wanted)
         else:
-            self.trouble = f"{self._lost} lanes hang; the process should be restarted"
+            self._tell(f"{self._lost} lanes hang; the process should be restarted")
+
+    def _tell(self, trouble: str | None) -> None:
+        changed, self.trouble = trouble != self.trouble, trouble
+        if changed and self.watcher is not None:
+            self.watcher(trouble)
 
     def _fail(self, lane: Lane, reason: str) -> None:
         self._settle([(ticket, EngineFailedError(reason)) for ticket in lane.abandon()])

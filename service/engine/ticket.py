@@ -22,7 +22,8 @@ class Ticket:
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
     promised_s: float = 0.0  # the wait that was predicted for it
-    taken: float = 0.0
+    ahead_s: float = 0.0  # what decoding took, if it was done ahead
+    taken: float = 0.0  # by a lane
     decoded: float = 0.0
 
     def late(self, now: float) -> bool:

@@ -37,6 +37,30 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
     return [int(pid) for pid in task.read_text().split()]
 
 
+def test_members_may_share_the_engine_of_their_leader(models):
+    """They speak HTTP and decode; one engine runs the images of all. A member that is
+    killed is replaced, and takes nothing else along."""
+    with serve(
+        models,
+        LINNAEUS_PROCESSES="2",
+        LINNAEUS_ENGINE="shared",
+        LINNAEUS_DECODE="lane",
+    ) as service:
+        assert service.logged("crew")["engine"] == "shared"
+        service.logged("listening", process="member-1")
+        before = [classify(service) for _ in range(40)]
+        counted = service.metric("linnaeus_images_total", code="ok")
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        service.logged("member died", member=1)
+        service.lines.clear()
+        service.logged("listening", process="member-1")
+        after = [classify(service) for _ in range(40)]
+
+    assert before == after == [200] * 40
+    assert counted == 40
+
+
 def test_members_share_the_port_and_the_metrics_page_counts_them_all(models):
     """Whoever is scraped knows of every request."""
     with serve(models, LINNAEUS_PROCESSES="2") as service:

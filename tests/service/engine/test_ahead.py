@@ -1,6 +1,7 @@
 """Decoding before the backlog, as on a GPU, with everything else real."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -46,9 +47,33 @@ async def test_a_request_of_broken_images_alone_never_reaches_a_lane(engine):
     assert all(isinstance(each, ImageError) for each in settled)
 
 
+async def test_what_cannot_be_decoded_in_time_is_refused_at_once(engine):
+    """By what decoding has cost so far; it says when to come back."""
+    specs = {COLORS: engine.loaded[0].manifest.preprocess}
+    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
+    for _ in range(3):
+        await ahead.decode([Ticket(COLORS, png((1, 2, 3), (500, 500)), 0.0, None)])
+    deadline = time.monotonic() + 1e-6
+
+    with pytest.raises(OverloadedError, match="past the deadline"):
+        await ahead.decode([Ticket(COLORS, png((1, 2, 3)), 0.0, deadline)])
+    ahead.close()
+
+
+async def test_the_time_of_decoding_ahead_is_told_as_such(engine):
+    """Not as waiting."""
+    timing = (await classify_many(engine, COLORS, [png((9, 9, 9))], deadline=None))[
+        0
+    ].timing
+
+    assert timing.decode_ms > 0
+    assert timing.queue_ms >= 0
+
+
 async def test_decoding_ahead_is_bounded(engine):
     """More images than may wait are refused before they are decoded."""
-    ahead = DecodeAhead(engine._models, limits=DecodeLimits(), capacity=2)
+    specs = {COLORS: engine.loaded[0].manifest.preprocess}
+    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=2, threads=2)
     tickets = [Ticket(COLORS, png((1, 2, 3)), 0.0, None) for _ in range(3)]
 
     with pytest.raises(OverloadedError, match="at most 2 may"):

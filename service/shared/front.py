@@ -1,0 +1,254 @@
+"""images → **outcomes**, of an engine in another process: decodes here, runs there."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from classifier.bundle import load_bundle
+from classifier.decode import warm_up
+from classifier.preprocess import Preprocessed
+from service.contract import (
+    Loaded,
+    ModelKey,
+    Outcome,
+    Settle,
+    Timing,
+    Withdraw,
+)
+from service.engine.ahead import DecodeAhead
+from service.engine.models import decode_limits
+from service.engine.ticket import Ticket, settle_all
+from service.errors import (
+    DrainingError,
+    EngineFailedError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+from service.settings import Settings
+from service.shared import wire
+from service.shared.slots import Slots
+from service.shared.underway import Request, SlottedTicket, Underway
+from service.shared.wire import Link
+
+GREETING_TIMEOUT_S = 10.0
+NOT_REACHED = "the engine's process was not reached yet"
+GONE = "the engine's process has ended"
+
+
+class SharedEngine:
+    """What a front-end has for an engine. Everything is called on its event loop."""
+
+    def __init__(
+        self, settings: Settings, *, number: int, path: Path, slots: Slots, threads: int
+    ) -> None:
+        """`number` and `slots` are those that the host at `path` knows."""
+        self._settings = settings
+        self._number = number
+        self._path = path
+        self._slots = slots
+        self._threads = threads
+        self._underway = Underway(deque(range(slots.count)))
+        self._work: set[asyncio.Task[None]] = set()
+        self._trouble: str | None = NOT_REACHED
+        self._models: dict[ModelKey, Loaded] = {}
+        self._closed = False
+
+    @property
+    def loaded(self) -> Sequence[Loaded]:
+        """The bundles that the engine serves."""
+        return list(self._models.values())
+
+    def unready(self) -> str | None:
+        """Why traffic should stay away just now; None when it may come."""
+        return self._trouble
+
+    def queued(self, key: ModelKey) -> int:
+        """None here: they wait in the engine's process, which counts them."""
+        return 0
+
+    async def start(self) -> None:
+        """Reach the engine's process, and load what decoding needs.
+
+        Raises:
+            BundleError: a bundle changed since that process has loaded it.
+            OSError, TimeoutError: there is no such process.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._greeting: asyncio.Future[wire.State] = self._loop.create_future()
+        _, self._link = await self._loop.create_unix_connection(
+            lambda: Link(self._heard, self._lost), str(self._path)
+        )
+        self._link.send(wire.Hello(self._number))
+        async with asyncio.timeout(GREETING_TIMEOUT_S):
+            state = await self._greeting
+        await asyncio.to_thread(warm_up)
+        for name, version, precision, device, explains in state.models:
+            bundle = load_bundle(self._settings.models / name, version)
+            loaded = Loaded(bundle.manifest, precision, device, explains)
+            self._models[name, version] = loaded
+        self._ahead = DecodeAhead(
+            {key: each.manifest.preprocess for key, each in self._models.items()},
+            limits=decode_limits(self._settings),
+            capacity=self._slots.count,
+            threads=self._threads,
+            keep=self._put_into_slot,
+        )
+        self._trouble = state.trouble
+
+    def submit(
+        self,
+        key: ModelKey,
+        images: Sequence[bytes],
+        *,
+        deadline: float | None,
+        settle: Settle,
+        explain: bool = False,
+    ) -> Withdraw:
+        """Take the images of one request; see `contract.Engine.submit`."""
+        self._check_open()
+        free = self._underway.free
+        if len(images) > len(free):
+            raise OverloadedError(
+                f"{len(free)} images can be taken just now; "
+                f"at most {self._slots.count} may be under way"
+            )
+        arrived = time.monotonic()
+        tickets = [
+            SlottedTicket(
+                key,
+                data,
+                arrived,
+                deadline,
+                settle=partial(settle, position),
+                explain=explain,
+                slot=free.popleft(),
+            )
+            for position, data in enumerate(images)
+        ]
+        request = Request(tickets)
+        task = self._loop.create_task(self._decode_and_send(request, key))
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return partial(self._withdraw, request)
+
+    async def close(self) -> None:
+        """Leave the engine's process alone; what still waits is settled."""
+        self._closed = True
+        if not self._models:
+            return
+        self._ahead.close()
+        self._link.close()
+        self._fail_all(DrainingError("the service is about to stop"))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DrainingError("the service is about to stop")
+        if self._trouble is not None:
+            raise UnavailableError(self._trouble)
+
+    def _put_into_slot(self, ticket: Ticket, ready: Preprocessed) -> Preprocessed:
+        assert isinstance(ticket, SlottedTicket)  # noqa: S101, all that are made here
+        pixels = self._slots.pixels(ticket.slot, ready.pixels.shape)
+        pixels[:] = ready.pixels
+        return replace(ready, pixels=pixels)
+
+    async def _decode_and_send(self, request: Request, key: ModelKey) -> None:
+        tickets = list(request.tickets)
+        try:
+            failed = await self._ahead.decode(tickets)
+            self._check_open()  # much may have happened meanwhile
+        except ServiceError as error:
+            failed = dict.fromkeys(tickets, error)
+        for ticket in tickets:
+            if ticket in failed or ticket.abandoned:
+                self._underway.end(request, ticket)
+        settle_all(list(failed.items()))
+        if request.tickets:
+            number, first = self._underway.send(request), request.tickets[0]
+            model = list(self._models).index(key)
+            slots = tuple(ticket.slot for ticket in request.sent)
+            self._link.send(
+                wire.Submit(number, model, first.explain, first.deadline, slots)
+            )
+
+    def _withdraw(self, request: Request) -> None:
+        for ticket in request.tickets:
+            ticket.abandoned = True
+        if request.number is not None and request.tickets:
+            # heard there before anything that uses these slots again
+            self._link.send(wire.Withdraw(request.number))
+            for ticket in list(request.tickets):
+                self._underway.end(request, ticket)
+
+    def _heard(self, _: Link, message: wire.Message) -> None:
+        match message:
+            case wire.State(trouble):
+                self._trouble = trouble
+                if not self._greeting.done():
+                    self._greeting.set_result(message)
+            case wire.Settled(number, position):
+                if request := self._underway.requests.get(number):
+                    self._settle(request, request.sent[position], message)
+            case wire.Failed(number, position):
+                if request := self._underway.requests.get(number):
+                    whole = position == wire.WHOLE_REQUEST
+                    failed = request.tickets if whole else [request.sent[position]]
+                    self._fail(request, list(failed), message.error)
+
+    def _settle(
+        self, request: Request, ticket: SlottedTicket, settled: wire.Settled
+    ) -> None:
+        manifest = self._models[ticket.model].manifest
+        logits, scores = self._slots.read_result(ticket.slot, manifest.logits)
+        if ticket.ready is None:
+            raise AssertionError("a ticket was run before it was decoded")
+        outcome = Outcome(
+            logits=logits,
+            scores=scores,
+            image=ticket.ready.image,
+            warnings=ticket.ready.warnings,
+            timing=Timing(
+                decode_ms=1e3 * ticket.ahead_s,
+                queue_ms=settled.queue_ms,
+                batch_ms=settled.batch_ms,
+                infer_ms=settled.infer_ms,
+                batch_size=settled.batch_size,
+            ),
+            class_maps=_class_maps(settled.maps),
+        )
+        self._underway.end(request, ticket)
+        settle_all([(ticket, outcome)])
+
+    def _fail(
+        self, request: Request, tickets: Sequence[SlottedTicket], error: ServiceError
+    ) -> None:
+        for ticket in tickets:
+            self._underway.end(request, ticket)
+        settle_all([(ticket, error) for ticket in tickets])
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for request in list(self._underway.requests.values()):
+            self._fail(request, list(request.tickets), error)
+
+    def _lost(self, _: Link) -> None:
+        self._trouble = GONE
+        if not self._greeting.done():
+            self._greeting.set_exception(ConnectionError(GONE))
+        self._fail_all(EngineFailedError(GONE))
+
+
+def _class_maps(
+    data: bytes,
+) -> "np.ndarray[tuple[int, int, int], np.dtype[np.float32]] | None":
+    """float32 [K, h, w], where they were asked for."""
+    if not data:
+        return None
+    shape = wire.MAPS.unpack_from(data)
+    return np.frombuffer(data, np.float32, offset=wire.MAPS.size).reshape(shape)

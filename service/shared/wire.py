@@ -1,0 +1,210 @@
+"""messages ↔ **frames** between a front-end and the engine's process.
+
+Pixels and scores stay in the shared slots, so a message has some tens of bytes. Both
+ends are processes of one service at one version: the format needs no compatibility.
+"""
+
+import asyncio
+import json
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from service.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    EngineFailedError,
+    NotReadyError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
+
+LENGTH = struct.Struct("<I")
+SUBMIT = struct.Struct("<IHBdH")  # request, model, explain, deadline, images
+SETTLED = struct.Struct("<IHHfff")  # request, position, batch size, milliseconds
+FAILED = struct.Struct("<IH")  # request, position; the rest is JSON
+MAPS = struct.Struct("<HHH")  # K, h, w of class maps; the rest is float32
+WHOLE_REQUEST = 0xFFFF
+
+# What an engine refuses or breaks with, by the code that names it on the wire.
+ERRORS: dict[str, type[ServiceError]] = {
+    error.code: error
+    for error in (
+        DeadlineExceededError,
+        DrainingError,
+        EngineFailedError,
+        NotReadyError,
+        OverloadedError,
+        UnavailableError,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Front-end → engine, first: which of the front-ends this is."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Front-end → engine: run the images in these slots, all or none."""
+
+    request: int
+    model: int  # its place in the greeting's list
+    explain: bool
+    deadline: float | None  # of the system's monotonic clock, which processes share
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Front-end → engine: nobody waits for that request."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Engine → front-end: the result of an image is in its slot."""
+
+    request: int
+    position: int
+    batch_size: int
+    queue_ms: float
+    batch_ms: float
+    infer_ms: float
+    maps: bytes = b""  # MAPS and float32 [K, h, w], when asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Engine → front-end: an image, or the whole request, has no result."""
+
+    request: int
+    position: int
+    code: str
+    detail: str
+    retry_after_s: float | None
+
+    @classmethod
+    def of(cls, request: int, position: int, error: Exception) -> "Failed":
+        """Any error of an engine."""
+        known = isinstance(error, ServiceError) and error.code in ERRORS
+        code = error.code if known else EngineFailedError.code  # type: ignore[attr-defined]
+        retry_after_s = getattr(error, "retry_after_s", None)
+        return cls(request, position, code, str(error), retry_after_s)
+
+    @property
+    def error(self) -> ServiceError:
+        """The error again."""
+        kind = ERRORS[self.code]
+        if issubclass(kind, UnavailableError) and self.retry_after_s is not None:
+            return kind(self.detail, retry_after_s=self.retry_after_s)
+        return kind(self.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Engine → front-end: why no image should come, or None; and at first, models."""
+
+    trouble: str | None
+    models: tuple[tuple[str, int, str, str, bool], ...] = ()
+
+
+Message = Hello | Submit | Withdraw | Settled | Failed | State
+
+
+def pack(message: Message) -> bytes:
+    """The frame of a message, with its length before it."""
+    match message:
+        case Hello(number):
+            body = b"H" + LENGTH.pack(number)
+        case Submit(request, model, explain, deadline, slots):
+            until = math.inf if deadline is None else deadline
+            body = b"S" + SUBMIT.pack(request, model, explain, until, len(slots))
+            body += struct.pack(f"<{len(slots)}I", *slots)
+        case Withdraw(request):
+            body = b"W" + LENGTH.pack(request)
+        case Settled(request, position, size, queue_ms, batch_ms, infer_ms, maps):
+            body = b"R" + SETTLED.pack(
+                request, position, size, queue_ms, batch_ms, infer_ms
+            )
+            body += maps
+        case Failed(request, position, code, detail, retry_after_s):
+            body = b"F" + FAILED.pack(request, position)
+            body += json.dumps([code, detail, retry_after_s]).encode()
+        case State(trouble, models):
+            body = b"T" + json.dumps([trouble, models]).encode()
+    return LENGTH.pack(len(body)) + body
+
+
+def unpack(body: bytes) -> Message:
+    """The message of a frame, without its length."""
+    kind, rest = body[:1], body[1:]
+    match kind:
+        case b"H":
+            return Hello(*LENGTH.unpack(rest))
+        case b"S":
+            request, model, explain, until, count = SUBMIT.unpack_from(rest)
+            slots = struct.unpack_from(f"<{count}I", rest, SUBMIT.size)
+            deadline = None if until == math.inf else until
+            return Submit(request, model, bool(explain), deadline, slots)
+        case b"W":
+            return Withdraw(*LENGTH.unpack(rest))
+        case b"R":
+            request, position, size, queue, batch, infer = SETTLED.unpack_from(rest)
+            maps = rest[SETTLED.size :]
+            return Settled(request, position, size, queue, batch, infer, maps)
+        case b"F":
+            return Failed(*FAILED.unpack_from(rest), *json.loads(rest[FAILED.size :]))
+    trouble, models = json.loads(rest)
+    return State(trouble, tuple((*model,) for model in models))
+
+
+class Link(asyncio.Protocol):
+    """One end of the connection: whole messages in and out."""
+
+    def __init__(
+        self, heard: Callable[["Link", Message], None], lost: Callable[["Link"], None]
+    ) -> None:
+        self._heard = heard
+        self._lost = lost
+        self._buffer = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def send(self, message: Message) -> None:
+        """Write it, unless the other end is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(pack(message))
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way back."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what has come into messages; the rest waits for more."""
+        self._buffer += data
+        start = 0
+        while len(self._buffer) - start >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer, start)
+            end = start + LENGTH.size + length
+            if end > len(self._buffer):
+                break
+            body = bytes(self._buffer[start + LENGTH.size : end])
+            start = end
+            self._heard(self, unpack(body))
+        del self._buffer[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other process is gone, or this one closed."""
+        self._lost(self)

@@ -1,0 +1,256 @@
+"""A front-end and the engine's process, both real, in one event loop."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from classifier import Classifier
+from classifier.errors import ImageError
+from service.asking import classify, classify_many
+from service.contract import Outcome
+from service.engine.engine import LaneEngine
+from service.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    EngineFailedError,
+    OverloadedError,
+    UnavailableError,
+)
+from service.settings import Settings
+from service.shared.front import SharedEngine
+from service.shared.host import Host
+from service.shared.slots import Slots, open_memory, slot_bytes
+from tests.synthetic import SLOW, make_bundle, png
+
+COLORS, ODD = ("colors", 1), ("odd", 1)
+SLOW_LOOPS = 200_000
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that explains, and one that fails or dawdles on request."""
+    root = tmp_path_factory.mktemp("models")
+    make_bundle(root, "colors", class_maps=True)
+    make_bundle(root, "odd", misbehaves=True, slow_loops=SLOW_LOOPS)
+    return root
+
+
+@pytest.fixture
+def shared(models: Path, tmp_path: Path) -> Callable[..., object]:
+    """`async with shared(slots=4, lanes=1) as pair`: pair.engine, .host, .front."""
+
+    @asynccontextmanager
+    async def run(
+        *, slots: int = 16, **settings: object
+    ) -> AsyncIterator[SimpleNamespace]:
+        settings_ = Settings(models=models, **settings)
+        engine = LaneEngine(settings_)
+        await engine.start()
+        size = slot_bytes(loaded.manifest for loaded in engine.loaded)
+        descriptor = open_memory(slots * size)
+        path = tmp_path / "engine"
+        host = Host(engine, path, {1: Slots.of(descriptor, size)})
+        await host.open()
+        front = SharedEngine(
+            settings_, number=1, path=path, slots=Slots.of(descriptor, size), threads=2
+        )
+        os.close(descriptor)
+        await front.start()
+        try:
+            yield SimpleNamespace(engine=engine, host=host, front=front)
+        finally:
+            await front.close()
+            await host.close()
+            await engine.close()
+
+    return run
+
+
+def free(pair: SimpleNamespace) -> int:
+    """Slots that nothing holds."""
+    return len(pair.front._underway.free)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  (threads move it, without an event)
+            await asyncio.sleep(0)
+
+
+async def test_a_front_end_gives_the_outcome_of_the_library(shared, models):
+    """Scores, size, format and warnings, as if it had an engine of its own."""
+    library = Classifier.load(models / "colors", threads=1)
+    image = png((200, 30, 90), (40, 20))
+    logits = library.session.run(library.preprocess(image).pixels[None])
+
+    async with shared() as pair:
+        outcome = await classify(pair.front, COLORS, image, deadline=None)
+        loaded = [each.manifest.name for each in pair.front.loaded]
+
+    np.testing.assert_array_equal(outcome.logits, logits[0])
+    np.testing.assert_array_equal(
+        outcome.scores, library.postprocessor.scores(logits)[0]
+    )
+    assert (outcome.image.width, outcome.image.height) == (40, 20)
+    assert outcome.image.format == "PNG"
+    assert outcome.timing.decode_ms > 0
+    assert loaded == ["colors", "odd"]
+
+
+async def test_many_at_once_each_get_their_own_and_every_slot_comes_back(shared):
+    """More requests than slots, in turn."""
+    async with shared() as pair:
+        for start in range(0, 64, 16):
+            outcomes = await asyncio.gather(
+                *(
+                    classify(pair.front, COLORS, png((red, 0, 0)), deadline=None)
+                    for red in range(start, start + 16)
+                )
+            )
+            found = [float(outcome.logits[0]) for outcome in outcomes]
+            expected = [red * 16 / 255 for red in range(start, start + 16)]
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert free(pair) == 16
+
+
+async def test_one_bad_image_does_not_disturb_its_neighbors(shared):
+    """One that cannot be decoded here, and one that fails over there."""
+    images = [png((10, 0, 0)), b"garbage", png((255, 0, 0)), png((20, 0, 0))]
+
+    async with shared() as pair:
+        settled = await classify_many(pair.front, ODD, images, deadline=None)
+        assert free(pair) == 16
+
+    kinds = [type(each) for each in settled]
+    assert kinds[0] is kinds[3] is Outcome
+    assert isinstance(settled[1], ImageError)
+    assert kinds[2] is EngineFailedError
+
+
+async def test_an_explanation_comes_through(shared, models):
+    """Class maps, as the library has them."""
+    library = Classifier.load(models / "colors", threads=1)
+    pixels = library.preprocess(png((200, 30, 90))).pixels[None]
+    _, maps = library.session.run_with_class_maps(pixels)
+
+    async with shared() as pair:
+        outcome = await classify(
+            pair.front, COLORS, png((200, 30, 90)), deadline=None, explain=True
+        )
+
+    np.testing.assert_array_equal(outcome.class_maps, maps[0])
+
+
+async def test_without_a_free_slot_a_request_is_refused_at_once(shared):
+    """The memory is the bound."""
+    slow = png((SLOW, 0, 0))
+    async with shared(slots=2) as pair:
+        asked = [
+            asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+            for _ in range(3)
+        ]
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(each) for each in settled] == [Outcome, Outcome, OverloadedError]
+
+
+async def test_what_the_engine_refuses_the_front_end_refuses(shared):
+    """A full queue over there, with its Retry-After."""
+    slow = png((SLOW, 0, 0))
+    async with shared(queue_capacity=1, lanes=1) as pair:
+        asked = [
+            asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+            for _ in range(8)
+        ]
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+        assert free(pair) == 16
+
+    refused = [each for each in settled if isinstance(each, OverloadedError)]
+    assert refused
+    assert {type(each) for each in settled} == {Outcome, OverloadedError}
+    assert all(each.retry_after_s > 0 for each in refused)
+
+
+async def test_a_deadline_holds_over_there(shared):
+    """Both processes have one monotonic clock."""
+    async with shared(lanes=1) as pair:
+        first = asyncio.create_task(
+            classify(pair.front, ODD, png((SLOW, 0, 0)), deadline=None)
+        )
+        await until(lambda: pair.engine._backlog.busy == 1)
+        with pytest.raises((DeadlineExceededError, OverloadedError)):
+            await classify(
+                pair.front, ODD, png((1, 0, 0)), deadline=time.monotonic() + 0.02
+            )
+        await first
+
+
+async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
+    """Withdrawn over there as well, before anything else uses the slot."""
+    slow = png((SLOW, 0, 0))
+    async with shared(lanes=1) as pair:
+        first = asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+        await until(lambda: pair.engine._backlog.busy == 1)
+        others = [
+            asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+            for _ in range(10)
+        ]
+        await until(lambda: pair.engine.queued(ODD) == 10)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        assert free(pair) == 15
+        outcome = await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+        await first
+
+    assert isinstance(outcome, Outcome)
+
+
+async def test_a_front_end_that_dies_takes_only_its_own_requests_along(shared):
+    """What waits over there for nobody is not run."""
+    slow = png((SLOW, 0, 0))
+    async with shared(lanes=1) as pair:
+        asked = [
+            asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+            for _ in range(8)
+        ]
+        await until(lambda: pair.engine.queued(ODD) >= 7)
+        pair.front._link._transport.abort()
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+        waiting = list(pair.engine._backlog._lines[ODD].singles)
+        await until(lambda: all(ticket.abandoned for ticket in waiting))
+        outcome = await classify(pair.engine, COLORS, png((9, 9, 9)), deadline=None)
+
+    assert {type(each) for each in settled} == {EngineFailedError}
+    assert isinstance(outcome, Outcome)
+
+
+async def test_without_the_engine_nothing_is_accepted(shared):
+    """Readiness is red, and a request hears so at once."""
+    async with shared() as pair:
+        before = pair.front.unready()
+        await pair.host.close()
+        await until(lambda: pair.front.unready() is not None)
+        with pytest.raises(UnavailableError, match="has ended"):
+            await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+
+    assert before is None
+    with pytest.raises(DrainingError):
+        await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+
+
+async def test_trouble_of_the_engine_is_known_in_front(shared):
+    """So that a balancer sees it wherever it asks."""
+    async with shared() as pair:
+        pair.engine._lanes._tell("no lane is alive")
+        await until(lambda: pair.front.unready() == "no lane is alive")
+        pair.engine._lanes._tell(None)
+        await until(lambda: pair.front.unready() is None)

@@ -1,0 +1,118 @@
+"""Messages survive the wire, however they are cut; memory is shared with a child."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import DrainingError, EngineFailedError, OverloadedError
+from service.shared.slots import Slots, open_memory
+from service.shared.wire import (
+    WHOLE_REQUEST,
+    Failed,
+    Hello,
+    Link,
+    Settled,
+    State,
+    Submit,
+    Withdraw,
+    pack,
+)
+
+numbers = st.integers(0, 2**32 - 1)
+small = st.integers(0, 2**16 - 1)
+milliseconds = st.floats(0, 1e6, width=32)
+messages = st.one_of(
+    st.builds(Hello, numbers),
+    st.builds(
+        Submit,
+        numbers,
+        small,
+        st.booleans(),
+        st.none() | st.floats(0, 1e9),
+        st.lists(numbers, min_size=1, max_size=64).map(tuple),
+    ),
+    st.builds(Withdraw, numbers),
+    st.builds(
+        Settled,
+        *(numbers, small, small, milliseconds, milliseconds, milliseconds),
+        st.binary(max_size=40),
+    ),
+    st.builds(
+        Failed,
+        *(numbers, small, st.just("overloaded"), st.text(max_size=40)),
+        st.none() | st.floats(0, 1e6),
+    ),
+    st.builds(State, st.none() | st.text(max_size=40)),
+    st.just(
+        State(None, (("a", 1, "fp32", "cpu", True), ("b", 2, "int8", "cpu", False)))
+    ),
+)
+
+
+@given(st.lists(messages, max_size=8), st.integers(1, 50))
+def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
+    """A socket keeps no borders between messages."""
+    heard = []
+    link = Link(lambda _, message: heard.append(message), lambda _: None)
+    stream = b"".join(map(pack, sent))
+
+    for start in range(0, len(stream), piece):
+        link.data_received(stream[start : start + piece])
+
+    assert heard == sent
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OverloadedError("full", retry_after_s=7.5), OverloadedError),
+        (DrainingError("ends"), DrainingError),
+        (EngineFailedError("broke"), EngineFailedError),
+        (RuntimeError("a fault of ours"), EngineFailedError),
+    ],
+)
+def test_an_error_is_the_same_error_on_the_other_side(error, kind):
+    """With its text and with when to come back."""
+    arrived = Failed.of(1, WHOLE_REQUEST, error).error
+
+    assert type(arrived) is kind
+    assert str(arrived) == str(error)
+    assert getattr(arrived, "retry_after_s", None) == getattr(
+        error, "retry_after_s", None
+    )
+
+
+def test_a_slot_holds_pixels_and_then_their_result():
+    """Neighbors are not touched."""
+    descriptor = open_memory(3 * 64)
+    slots = Slots.of(descriptor, 64)
+    os.close(descriptor)
+    for slot in range(3):
+        slots.pixels(slot, (4, 4, 3))[:] = slot
+    logits = np.array([1.5, -2.0], np.float32)
+
+    slots.write_result(1, logits, logits / 2)
+
+    np.testing.assert_array_equal(slots.read_result(1, 2), [logits, logits / 2])
+    assert slots.count == 3
+    assert (slots.pixels(0, (4, 4, 3)) == 0).all()
+    assert (slots.pixels(2, (4, 4, 3)) == 2).all()
+
+
+def test_what_a_child_writes_is_seen_here():
+    """The memory has no name; a descriptor is all that the child gets."""
+    descriptor = open_memory(64)
+    code = (
+        "from service.shared.slots import Slots\n"
+        f"Slots.of({descriptor}, 64).pixels(0, (2, 2, 1))[:] = 7\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, pass_fds=(descriptor,))
+
+    assert (Slots.of(descriptor, 64).pixels(0, (2, 2, 1)) == 7).all()
+    os.close(descriptor)
