@@ -181,7 +181,7 @@ async def test_what_the_engine_refuses_the_front_end_refuses(shared):
 
 async def test_a_deadline_holds_over_there(shared):
     """Both processes have one monotonic clock."""
-    async with shared(lanes=1) as pair:
+    async with shared(lanes=1, batch=1) as pair:
         first = asyncio.create_task(
             classify(pair.front, ODD, png((SLOW, 0, 0)), deadline=None)
         )
@@ -196,7 +196,7 @@ async def test_a_deadline_holds_over_there(shared):
 async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
     """Withdrawn over there as well, before anything else uses the slot."""
     slow = png((SLOW, 0, 0))
-    async with shared(lanes=1) as pair:
+    async with shared(lanes=1, batch=1) as pair:
         first = asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
         await until(lambda: pair.engine._backlog.busy == 1)
         others = [
@@ -217,7 +217,7 @@ async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
 async def test_a_front_end_that_dies_takes_only_its_own_requests_along(shared):
     """What waits over there for nobody is not run."""
     slow = png((SLOW, 0, 0))
-    async with shared(lanes=1) as pair:
+    async with shared(lanes=1, batch=1) as pair:
         asked = [
             asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
             for _ in range(8)
