@@ -6,6 +6,7 @@ closes. A second signal stops without waiting.
 """
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -78,6 +79,8 @@ class Server(uvicorn.Server):
             self.failure = error
             self.should_exit = True
             return
+        # a full collection would go through all of this again, 35 ms with the lock held
+        gc.freeze()
         await super().startup(sockets)
         if self.started and sockets:
             await self._place.taken(self._serving, self.drain)

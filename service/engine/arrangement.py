@@ -21,7 +21,7 @@ from service.engine.buckets import SIZES, Buckets
 from service.settings import Settings
 
 CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cache
-WIDE_BATCHES = (1, 4)
+WIDE_BATCH = 4  # beside a batch of one, which is measured for the lone image anyway
 # Batches are as good as the best when an image costs no more than this share more.
 NEARLY = 0.03
 # Fewer lanes than cores must gain more than what a measurement can be wrong by.
@@ -76,7 +76,9 @@ def arrange_on_cpu(
     if alone.cost_s < lone.cost_s:
         lone = alone
     if settings.lanes == "auto":
-        one_lane = fastest(wide, WIDE_BATCHES, settings, lanes=1)
+        one_lane = fastest(wide, (WIDE_BATCH,), settings, lanes=1)
+        if alone.cost_s < one_lane.cost_s and settings.batch == "auto":
+            one_lane = alone
         many_s = (crowd.cost_s + decode_s) / lanes
         if one_lane.cost_s + decode_s < many_s * (1 - FEWER_LANES_GAIN):
             return Arrangement(1, one_lane, lone)

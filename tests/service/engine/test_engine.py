@@ -19,6 +19,7 @@ from service.errors import (
     DrainingError,
     EngineFailedError,
     OverloadedError,
+    UnavailableError,
 )
 from service.settings import Settings
 from tests.synthetic import SLOW, make_bundle, png
@@ -176,6 +177,20 @@ async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
         await asyncio.to_thread(time.sleep, 1.0)  # the lost run ends before the test
 
     assert isinstance(outcome, Outcome)
+
+
+async def test_when_too_many_lanes_hang_the_process_is_no_longer_ready(running):
+    """Each is left behind with its memory and its core; then only a restart helps."""
+    async with running(hang_timeout_s=0.02, lanes=2, batch=1) as engine:
+        for _ in range(3):
+            with pytest.raises(EngineFailedError, match="in time"):
+                await classify(engine, ODD, png((SLOW, 0, 0), LARGE), deadline=None)
+        reason = engine.unready()
+        with pytest.raises(UnavailableError, match="restarted"):
+            await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
+        await asyncio.to_thread(time.sleep, 1.0)  # the lost runs end before the test
+
+    assert reason == "3 lanes hang; the process should be restarted"
 
 
 async def test_a_lane_that_dies_is_replaced_and_its_images_fail(running, monkeypatch):
