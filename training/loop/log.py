@@ -6,10 +6,12 @@ that a killed run had logged and the continued run repeats are dropped first.
 
 import csv
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from training.files import whole
+from training.errors import DiskError
+from training.files import room_left, whole
 
 Row = dict[str, float]
 
@@ -51,16 +53,28 @@ class Log:
         if self._events is not None:
             for key, value in row.items():
                 self._events.add_scalar(key, value, int(row["step"]))
+            self._flush_events(self._events, self._file.parent)
         self._bar.say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
+
+    def _flush_events(self, events: Any, folder: Path) -> None:
+        """Wait for TensorBoard's thread, whose error belongs to this epoch."""
+        try:
+            events.flush()
+        except OSError as error:
+            raise DiskError(
+                f"cannot write TensorBoard's events in {folder}: {error}"
+                f"{room_left(folder / 'events')}"
+            ) from error
 
     def say(self, text: str) -> None:
         """A line for people."""
         self._bar.say(text)
 
     def close(self) -> None:
-        """Flush and let go of the terminal."""
+        """Let go of the files and of the terminal."""
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # of a full disk, which `epoch` has told of
+                self._events.close()
         self._bar.close()
 
 
