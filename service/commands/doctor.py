@@ -72,7 +72,13 @@ def as_table(findings: Iterable[Finding]) -> Table:
 def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Finding]:
     """Every finding, the machine first."""
     yield from _machine()
-    yield from _memory()
+    try:
+        settings = load_settings(models=models, device=device)
+    except SettingsError as error:
+        yield Finding("problem", "settings", str(error), "see docs/settings.md")
+        settings = None
+    if settings is not None:
+        yield _memory(settings)
     yield from _packages()
     try:
         chosen, reason = choose_device(device)
@@ -85,10 +91,7 @@ def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Fi
         )
         return
     yield Finding("ok", "device", f"{chosen}: {reason}")
-    try:
-        settings = load_settings(models=models, device=device)
-    except SettingsError as error:
-        yield Finding("problem", "settings", str(error), "see docs/settings.md")
+    if settings is None:
         return
     found = False
     for folder in sorted(models.iterdir()) if models.is_dir() else ():
@@ -127,13 +130,8 @@ def _machine() -> Iterator[Finding]:
         )
 
 
-def _memory() -> Iterator[Finding]:
+def _memory(settings: Settings) -> Finding:
     """Whether the worst images, one in each lane, fit beside the largest bodies."""
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        yield Finding("problem", "settings", str(error), "see docs/settings.md")
-        return
     limit, lanes = hardware.memory_bytes(), hardware.available_cores()
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     needed = images + settings.max_buffered_bytes
@@ -142,11 +140,10 @@ def _memory() -> Iterator[Finding]:
         f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
     )
     if limit is None or needed <= limit:
-        yield Finding("ok", "memory", text)
-        return
+        return Finding("ok", "memory", text)
     left = max(0, limit - settings.max_buffered_bytes)
     fitting = left // (lanes * MAX_BYTES_A_PIXEL)
-    yield Finding(
+    return Finding(
         "note",
         "memory",
         text,

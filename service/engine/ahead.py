@@ -6,14 +6,13 @@ pixels ready. On a CPU lanes decode themselves, while the bytes are warm in thei
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ImageError
 from classifier.manifest import PreprocessSpec
-from classifier.preprocess import Preprocessed, preprocess
 from service.contract import ModelKey, Settled
+from service.engine.decoding import Keep, as_it_is, decode_ticket
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
@@ -21,12 +20,6 @@ from service.errors import OverloadedError
 COST_WEIGHT = 0.05
 # Predictions err both ways; pixels that are ready too late were decoded for nothing.
 SAFETY = 1.3
-
-Keep = Callable[[Ticket, Preprocessed], Preprocessed]
-
-
-def _as_it_is(_: Ticket, ready: Preprocessed) -> Preprocessed:
-    return ready
 
 
 class DecodeAhead:
@@ -39,7 +32,7 @@ class DecodeAhead:
         limits: DecodeLimits,
         capacity: int,
         threads: int,
-        keep: Keep = _as_it_is,
+        keep: Keep = as_it_is,
     ) -> None:
         """`keep` is called in the decoding thread: what it returns is the ticket's."""
         self._specs = specs
@@ -96,12 +89,9 @@ class DecodeAhead:
         if ticket.abandoned:
             return None
         began = time.monotonic()
-        try:
-            ready = preprocess(
-                ticket.data, self._specs[ticket.model], limits=self._limits
-            )
-        except ImageError as error:
-            return error
-        ticket.ready = self._keep(ticket, ready)
-        ticket.ahead_s = time.monotonic() - began
-        return None
+        failed = decode_ticket(
+            ticket, self._specs[ticket.model], limits=self._limits, keep=self._keep
+        )
+        if failed is None:
+            ticket.ahead_s = time.monotonic() - began
+        return failed

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ImageError, SessionError
+from classifier.errors import SessionError
 from classifier.postprocess import probabilities
-from classifier.preprocess import preprocess
 from service.contract import ModelKey, Outcome, Settled, Timing
 from service.engine.backlog import Backlog, Cut
+from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
 from service.engine.models import ServedModel
 from service.engine.ticket import Results, Ticket
@@ -123,20 +123,14 @@ class Lane:
             ticket.taken = time.monotonic()
             if ticket.abandoned:
                 continue
-            try:
-                if ticket.ready is None:
-                    ticket.ready = preprocess(
-                        ticket.data, model.manifest.preprocess, limits=self._limits
-                    )
-            except ImageError as error:
-                results.append((ticket, error))
-            except Exception as error:  # border: a fault of ours, this image's alone
-                failed = EngineFailedError("the image could not be processed")
-                failed.__cause__ = error
-                results.append((ticket, failed))
-            else:
-                ticket.decoded = time.monotonic()
-                decoded.append(ticket)
+            if ticket.ready is None:
+                spec = model.manifest.preprocess
+                failed = decode_ticket(ticket, spec, limits=self._limits)
+                if failed is not None:
+                    results.append((ticket, failed))
+                    continue
+            ticket.decoded = time.monotonic()
+            decoded.append(ticket)
         return decoded
 
     def _run(self, tickets: list[Ticket], model: ServedModel, results: Results) -> None:

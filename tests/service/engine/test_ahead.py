@@ -12,7 +12,7 @@ from service.contract import Outcome
 from service.engine.ahead import DecodeAhead
 from service.engine.engine import LaneEngine
 from service.engine.ticket import Ticket
-from service.errors import OverloadedError
+from service.errors import EngineFailedError, OverloadedError
 from service.settings import Settings
 from tests.synthetic import make_bundle, png
 
@@ -81,3 +81,24 @@ async def test_decoding_ahead_is_bounded(engine):
     assert await ahead.decode(tickets[:2]) == {}
     ahead.close()
     await asyncio.sleep(0)
+
+
+async def test_a_fault_of_ours_fails_one_image_and_leaves_its_neighbors(engine):
+    """As in a lane: it is settled like any other error, and nobody waits for ever."""
+    specs = {COLORS: engine.loaded[0].manifest.preprocess}
+    red, green = (Ticket(COLORS, png(c), 0.0, None) for c in ((9, 0, 0), (0, 9, 0)))
+
+    def keep(ticket, ready):
+        if ticket is red:
+            raise RuntimeError("no room for it")
+        return ready
+
+    ahead = DecodeAhead(
+        specs, limits=DecodeLimits(), capacity=100, threads=1, keep=keep
+    )
+    failed = await ahead.decode([red, green])
+    ahead.close()
+
+    assert list(failed) == [red]
+    assert isinstance(failed[red], EngineFailedError)
+    assert green.ready is not None
