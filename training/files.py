@@ -19,16 +19,23 @@ def whole(path: Path) -> Iterator[Path]:
         DiskError: the folder cannot be made, or the file not be written.
     """
     partial = path.with_name(path.name + ".partial")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.replace(path)
+        except BaseException:
+            discard(partial)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the disk refuses inside is a DiskError that names `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        yield
     except OSError as error:
-        discard(partial)
         raise DiskError(f"cannot write {path}: {error}{room_left(path)}") from error
-    except BaseException:
-        discard(partial)
-        raise
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

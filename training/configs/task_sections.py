@@ -4,20 +4,14 @@ of the bundle that comes out. Parts of `training.configs.config.Config`.
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from training.configs.sections import Positive, Rate, Section
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class TaskSection(BaseModel):
-    """Frozen; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TransferConfig(TaskSection):
+class TransferConfig(Section):
     """How a pretrained network is taken over: a probe, then fine-tuning.
 
     Rates are AdamW's. The head learns at `head_rate`; the layer group before it at
@@ -36,14 +30,14 @@ class TransferConfig(TaskSection):
     weight_decay: Rate = 0.05
 
 
-class NegativesConfig(TaskSection):
+class NegativesConfig(Section):
     """Another data set of which nothing is positive, for a binary task."""
 
     path: str  # below the data root
     exclude: tuple[str, ...] = ()  # file names of images to leave out
 
 
-class BundleConfig(TaskSection):
+class BundleConfig(Section):
     """The rules that a bundle gets from validation images, and what its card says."""
 
     description: str = ""

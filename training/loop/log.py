@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from training.errors import DiskError
-from training.files import room_left, whole
+from training.files import whole, writing
 
 Row = dict[str, float]
+
+EVENTS = "tensorboard"  # a folder beside the table
 
 
 class Log:
@@ -30,7 +31,7 @@ class Log:
         self._file = folder / "log.csv" if folder is not None else None
         past = read_log(self._file) if self._file is not None else []
         self._rows = [row for row in past if row["step"] <= first_step]
-        self._events = _open_events(folder / "tensorboard") if folder else None
+        self._events = _open_events(folder / EVENTS) if folder else None
         self._bar = _open_bar(live, total_steps, first_step)
 
     def step(self, step: int, *, loss: float, images_per_s: float) -> None:
@@ -53,18 +54,10 @@ class Log:
         if self._events is not None:
             for key, value in row.items():
                 self._events.add_scalar(key, value, int(row["step"]))
-            self._flush_events(self._events, self._file.parent)
+            # TensorBoard's thread writes them: its error belongs to this epoch
+            with writing(self._file.with_name(EVENTS)):
+                self._events.flush()
         self._bar.say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
-
-    def _flush_events(self, events: Any, folder: Path) -> None:
-        """Wait for TensorBoard's thread, whose error belongs to this epoch."""
-        try:
-            events.flush()
-        except OSError as error:
-            raise DiskError(
-                f"cannot write TensorBoard's events in {folder}: {error}"
-                f"{room_left(folder / 'events')}"
-            ) from error
 
     def say(self, text: str) -> None:
         """A line for people."""
