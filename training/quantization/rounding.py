@@ -148,6 +148,8 @@ def measure_grams(
 
     `batches` are pixels, uint8 [N, H, W, C]; some hundred images do.
     """
+    if not layers:  # asked for no tensor, ONNX Runtime returns them all
+        return {}
     names = list(dict.fromkeys(layer.input for layer in layers))
     generator = np.random.default_rng(0)
     grams: dict[str, Floats] = {}
