@@ -207,11 +207,18 @@ def _bundle(
 def _arrangement(subject: str, model: ServedModel) -> Finding:
     arranged = model.arrangement
     crowd, lone = arranged.crowd, arranged.lone
+    lanes, run, alone = (
+        f"{n} {noun}" + ("" if n == 1 else "s")
+        for n, noun in (
+            (arranged.lanes, "lane"),
+            (crowd.threads, "thread"),
+            (lone.threads, "thread"),
+        )
+    )
     where = " (tiny images: on the event loop)" if model.inline else ""
     text = (
-        f"{model.variant.precision} in {arranged.lanes} lanes{where}, each a run of "
-        f"{crowd.threads} threads with up to {crowd.batch} images, "
-        f"{1e3 * crowd.cost_s:.3g} ms an image; a lone image on {lone.threads} "
-        f"threads, {1e3 * lone.cost_s:.3g} ms"
+        f"{model.variant.precision} in {lanes}{where}, each a run of {run} with up "
+        f"to {crowd.batch} images, {1e3 * crowd.cost_s:.3g} ms an image; "
+        f"a lone image on {alone}, {1e3 * lone.cost_s:.3g} ms"
     )
     return Finding("ok", subject, text)
