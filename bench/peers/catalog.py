@@ -126,8 +126,8 @@ def documented() -> list[Contestant]:
 # Workload → peer → the arrangement that the search of `bench.peers.tune` liked best.
 TUNED: dict[str, dict[str, Arrangement]] = {
     "photos": {
-        "FastAPI": Arrangement(processes=2, threads=1, tuned=True),
-        "LitServe": Arrangement(processes=2, threads=1, wait_ms=0, tuned=True),
+        "FastAPI": Arrangement(processes=2, threads=1, inline=True, tuned=True),
+        "LitServe": Arrangement(processes=2, threads=1, wait_ms=1, tuned=True),
         "BentoML": Arrangement(processes=2, threads=1, tuned=True),
         "Mosec": Arrangement(processes=2, threads=1, batch=4, wait_ms=1, tuned=True),
         "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
@@ -138,8 +138,8 @@ TUNED: dict[str, dict[str, Arrangement]] = {
             processes=1, threads=1, batch=16, wait_ms=1, fronts=2, tuned=True
         ),
         "BentoML": Arrangement(processes=2, threads=1, batch=32, tuned=True),
-        "Mosec": Arrangement(processes=1, threads=1, batch=32, wait_ms=1, tuned=True),
-        "Ray Serve": Arrangement(processes=2, threads=1, tuned=True),
+        "Mosec": Arrangement(processes=2, threads=1, batch=32, wait_ms=1, tuned=True),
+        "Ray Serve": Arrangement(threads=1, batch=16, wait_ms=1, tuned=True),
     },
 }
 
