@@ -2,7 +2,9 @@
 
 import json
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +29,11 @@ def circumstances(command: str) -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def command_line() -> str:
+    """What was typed."""
+    return "linnaeus " + shlex.join(sys.argv[1:])
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:

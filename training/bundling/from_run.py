@@ -21,7 +21,7 @@ from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.runs import FINAL, open_splits
 from training.networks import Network, build
-from training.provenance import circumstances
+from training.provenance import circumstances, command_line
 from training.transfer.transfer import RECORD
 
 
@@ -171,9 +171,10 @@ def provenance(
     run: Path, saved: dict[str, Any], splits: Splits, rules: BundleConfig
 ) -> Provenance:
     """Enough to make the bundle again."""
-    now = circumstances("")
+    now = circumstances(command_line())
+    trained = saved.get("command", "linnaeus train")  # older runs did not keep it
     return Provenance(
-        command=f"linnaeus train {run.name}.toml; linnaeus export {run.name}",
+        command=f"{trained}; {now['command']}",
         config=f"{run.name}.toml",
         commit=now["commit"],
         data_sha256={

@@ -3,7 +3,7 @@
 Labels, preprocessing and rules stay as they are; what is added must keep to them.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,27 @@ from training.bundling.draft import Recipe
 from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.dataset import Labels
+from training.data.splits import DEFAULT_VALIDATION, Share
 from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 
 
-def optimize_bundle(
-    path: Path,
-    data: Path,
-    *,
-    int8: bool,
-    fp16: bool,
-    positive: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Path:
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images, and how they are read.
+
+    `validation` and `seed` cut the validation images off train, where the data has none
+    of its own. Those of the config that trained the bundle cut the same images.
+    """
+
+    path: Path
+    positive: tuple[str, ...] = ()  # labels that mean yes to a binary bundle
+    validation: Share = DEFAULT_VALIDATION
+    seed: int = 0
+
+
+def optimize_bundle(path: Path, data: Labelled, *, int8: bool, fp16: bool) -> Path:
     """Write the next version of the bundle beside it; returns its folder.
 
     Raises:
@@ -39,7 +46,7 @@ def optimize_bundle(
     bundle = load_bundle(path)
     manifest = bundle.manifest
     fp32 = bundle.read_graph(bundle.graph(Precision.FP32))
-    splits = splits_for(manifest, data, positive=positive, seed=seed)
+    splits = splits_for(manifest, data)
     wishes = BundleConfig(
         description=manifest.description,
         license=manifest.provenance.license,
@@ -55,7 +62,7 @@ def optimize_bundle(
         preprocess=manifest.preprocess,
         config=wishes,
         provenance=manifest.provenance,
-        remarks=(origin(bundle),),
+        remarks=(origin(bundle), unseen(manifest, splits)),
     )
     root = bundle.folder.parent.parent
     return build_bundle(fp32, recipe, splits, root, rules=manifest.postprocess).folder
@@ -67,20 +74,34 @@ def origin(bundle: Bundle) -> str:
     return f"Optimized from {manifest.name}, version {manifest.version}"
 
 
-def splits_for(
-    manifest: Manifest, data: Path, *, positive: tuple[str, ...], seed: int
-) -> Splits:
+def unseen(manifest: Manifest, splits: Splits) -> str:
+    """A line for the card: whether the gate's images were kept from the training.
+
+    A gate that judges by images which the network has learned is too kind.
+    """
+    recorded = manifest.provenance.data_sha256.get("validation")
+    if splits.validation.sha256() == recorded:
+        return "Validation: the images that the training had held out"
+    return (
+        "Validation: not the images that the training had held out, so that it may "
+        "have learned some of them and the figures of the smaller graphs may flatter; "
+        "`--validation` and `--seed` of the training cut the same"
+    )
+
+
+def splits_for(manifest: Manifest, data: Labelled) -> Splits:
     """The data's splits, with labels counted as the bundle counts them.
 
     A data set without a test split keeps validation for its figures.
     """
     wanted = True if manifest.task is Task.MULTILABEL else None
-    dataset = load_dataset(data, multi_label=wanted)
+    dataset = load_dataset(data.path, multi_label=wanted)
     if manifest.task is Task.BINARY:
-        dataset = as_question(dataset, manifest, positive)
+        dataset = as_question(dataset, manifest, data.positive)
     if len(dataset.parts["train"]) < 2:  # noqa: PLR2004 - one to look at, one to keep
-        raise DataError(f"{data} has too few images to optimize by")
-    return cut(counted_as(dataset, manifest), seed=seed)
+        raise DataError(f"{data.path} has too few images to optimize by")
+    counted = counted_as(dataset, manifest)
+    return cut(counted, validation=data.validation, seed=data.seed)
 
 
 def counted_as(dataset: Dataset, manifest: Manifest) -> Dataset:

@@ -116,7 +116,7 @@ def seconds_an_epoch(row: Row, bench: Bench) -> float:
     network = fresh(row).train()
     place(network, bench.ranks.device)
     prepare = timed_step(config, steps, bench.train, bench.ranks)
-    seconds = time_step(network, prepare, precision, None, bench.ranks.device)
+    seconds = time_step(network, prepare, precision, 0.0, bench.ranks.device)
     return seconds * bench.train.steps()
 
 

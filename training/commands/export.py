@@ -1,7 +1,5 @@
 """`linnaeus export`: finished run → **bundle**, with rules, gates, figures and card."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +37,7 @@ def command(
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
-    from training.provenance import write_results  # noqa: PLC0415
+    from training.provenance import command_line, write_results  # noqa: PLC0415
 
     try:
         rules = read_config(config).bundle if config is not None else None
@@ -47,8 +45,7 @@ def command(
             run, data=data, models=models, name=name, rules=rules, positive=positive
         )
         if results is not None:
-            command = "linnaeus " + shlex.join(sys.argv[1:])
-            write_results(results, record_of(run, made, command))
+            write_results(results, record_of(run, made, command_line()))
     except (TrainingError, ClassifierError, GraphError, NetworkError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

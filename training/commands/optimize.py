@@ -17,7 +17,15 @@ def command(
         list[str] | None,
         typer.Option(help="Labels of the data that count as the positive one."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the splits that are cut.")] = 0,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="Validation images, a share of train or a number, where the data has "
+            "none of its own. Take the training's, so that none was learned from.",
+            min=0,
+        ),
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the splits, as in the training.")] = 0,
 ) -> None:
     """Write the bundle's next version with smaller graphs that lose next to nothing.
 
@@ -25,19 +33,16 @@ def command(
     and agrees with fp32 on 97 of 100; else layers stay in fp32, or all of it.
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
-    from training.bundling.next_version import optimize_bundle  # noqa: PLC0415
+    from training.bundling.next_version import (  # noqa: PLC0415
+        Labelled,
+        optimize_bundle,
+    )
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
+    images = Labelled(data, tuple(positive or ()), validation, seed)
     try:
-        folder = optimize_bundle(
-            bundle,
-            data,
-            int8=int8,
-            fp16=fp16,
-            positive=tuple(positive or ()),
-            seed=seed,
-        )
+        folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)
     except (TrainingError, ClassifierError, GraphError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

@@ -1,6 +1,5 @@
 """`linnaeus train`: config + data → **run folder** with weights, log and curves."""
 
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -87,7 +86,11 @@ def _train(
 
 def _test(trained: Any, results: Path | None) -> None:
     from training.evaluation.measure import export, test_accuracy  # noqa: PLC0415
-    from training.provenance import circumstances, write_results  # noqa: PLC0415
+    from training.provenance import (  # noqa: PLC0415
+        circumstances,
+        command_line,
+        write_results,
+    )
 
     config = trained.config
     graph = export(trained.network, config)
@@ -106,7 +109,7 @@ def _test(trained: Any, results: Path | None) -> None:
             "validation": outcome.scores,
             "training_seconds": round(outcome.seconds, 1),
             "plan": asdict(outcome.plan) | {"epochs": outcome.plan.epochs},
-            **circumstances("linnaeus " + shlex.join(sys.argv[1:])),
+            **circumstances(command_line()),
             "config": config.model_dump(mode="json"),
         },
     )

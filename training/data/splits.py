@@ -18,6 +18,7 @@ from training.errors import DataError
 CALIBRATION_IMAGES = 300  # beyond about 128 the ranges hardly move
 
 Share = float | int  # under 1: a part of train; else a number of images
+DEFAULT_VALIDATION: Share = 0.1
 
 
 class Splits:
@@ -84,7 +85,7 @@ class Splits:
 def cut(
     dataset: Dataset,
     *,
-    validation: Share = 0.1,
+    validation: Share = DEFAULT_VALIDATION,
     test: Share = 0.0,
     seed: int = 0,
 ) -> Splits:

@@ -20,9 +20,8 @@ WARM_STEPS, TIMED_STEPS = 2, 3
 SAFETY = 0.92  # part of the budget that is planned: not all steps are equally fast
 FORWARD_SHARE = 1 / 3  # of a training step, whose backward pass costs twice as much
 
-# A network, an arithmetic, a side of the images (None: as they come) → a training step.
-Prepare = Callable[[nn.Module, Precision, int | None], Callable[[], None]]
-Sizes = tuple[tuple[float, int], ...]
+# A network, an arithmetic, how far the training has come → a training step.
+Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
 
 
 @dataclass(frozen=True)
@@ -55,33 +54,42 @@ class Work:
 
 
 def make_plan(
-    network: nn.Module, prepare: Prepare, config: TrainConfig, sizes: Sizes, work: Work
+    network: nn.Module,
+    prepare: Prepare,
+    config: TrainConfig,
+    ends: tuple[float, ...],
+    work: Work,
 ) -> Plan:
     """Time what the config leaves open, and plan.
+
+    `ends` are the parts of the training after which a step costs another time, because
+    images grow or layers freeze; the last is 1.
 
     Raises:
         ConfigError: the minutes do not suffice for one step.
     """
     device = next(network.parameters()).device
-    sides = tuple(dict.fromkeys(side for _, side in sizes)) or (None,)
+    begins = (0.0, *ends[:-1])
     candidates: tuple[Precision, ...] = (
         ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
     )
     measured: dict[str, float] = {}
-    last = sides[-1]
-    if len(candidates) > 1 or config.minutes is not None:
-        for precision in candidates:
-            seconds = time_step(network, prepare, precision, last, device)
-            measured[_key(precision, last)] = seconds
-    precision = min(candidates, key=lambda p: measured.get(_key(p, last), 0.0))
+
+    def cost(precision: Precision, begin: float) -> float:
+        key = precision if len(ends) == 1 else f"{precision} from {begin:g}"
+        if key not in measured:
+            measured[key] = time_step(network, prepare, precision, begin, device)
+        return measured[key]
+
+    precision = candidates[0]
+    if len(candidates) > 1:
+        precision = min(candidates, key=lambda p: cost(p, begins[-1]))
     if config.minutes is None:
         steps = round((config.epochs or 0) * work.steps_per_epoch)
     else:
-        for side in sides[:-1]:
-            seconds = time_step(network, prepare, precision, side, device)
-            measured[_key(precision, side)] = seconds
-        costs = [(end, measured[_key(precision, side)]) for end, side in sizes] or [
-            (1.0, measured[_key(precision, last)])
+        costs = [
+            (end, cost(precision, begin))
+            for begin, end in zip(begins, ends, strict=True)
         ]
         steps = steps_within(config.minutes * 60, costs, work)
     if steps < 1:
@@ -101,7 +109,8 @@ def steps_within(seconds: float, costs: list[tuple[float, float]], work: Work) -
     for end, cost in costs:
         mean += (end - begin) * cost
         begin = end
-    forward = costs[-1][1] * FORWARD_SHARE / work.batch_size  # seconds an image
+    dearest = max(cost for _, cost in costs)  # whole images, all layers
+    forward = dearest * FORWARD_SHARE / work.batch_size  # seconds an image
     left = seconds * SAFETY - forward * work.final_images
     a_step = mean + forward * work.validation_images / work.steps_per_epoch
     return int(left / a_step)
@@ -111,11 +120,11 @@ def time_step(
     network: nn.Module,
     prepare: Prepare,
     precision: Precision,
-    side: int | None,
+    progress: float,
     device: torch.device,
 ) -> float:
     """Median seconds of one training step on a copy of the network."""
-    step = prepare(copy.deepcopy(network), precision, side)
+    step = prepare(copy.deepcopy(network), precision, progress)
     seconds = []
     for _ in range(WARM_STEPS + TIMED_STEPS):
         started_s = time.perf_counter()
@@ -124,7 +133,3 @@ def time_step(
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started_s)
     return sorted(seconds[WARM_STEPS:])[TIMED_STEPS // 2]
-
-
-def _key(precision: Precision, side: int | None) -> str:
-    return precision if side is None else f"{precision} at {side}"

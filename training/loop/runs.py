@@ -28,6 +28,7 @@ from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
 from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
+from training.provenance import command_line
 from training.transfer.alike import with_scenes
 from training.transfer.transfer import transfer
 
@@ -181,6 +182,7 @@ def write_final(trained: Trained, path: Path) -> None:
     write_checkpoint(
         path,
         {
+            "command": command_line(),
             "config": trained.config.model_dump(mode="json"),
             "network": trained.network.state_dict(),
             "labels": list(dataset.label_names),

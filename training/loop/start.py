@@ -12,7 +12,7 @@ from training.loop.arithmetic import Precision
 from training.loop.budget import Plan, Prepare, Work, make_plan
 from training.loop.distributed import Ranks
 from training.loop.state import State, saved_plan, saved_run
-from training.loop.step import Moment, Steps
+from training.loop.step import Steps
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -39,7 +39,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     saved = saved_run(path, config, device=str(ranks.device))
     if saved is None:
         prepare = timed_step(config, steps, train, ranks)
-        plan = make_plan(network, prepare, config.train, config.augment.sizes, work)
+        plan = make_plan(network, prepare, config.train, phases(config), work)
         plan = _agreed(plan, ranks)
     else:
         plan = saved_plan(saved)
@@ -63,15 +63,26 @@ def build_optimizers(network: nn.Module, config: Config, ranks: Ranks) -> Optimi
     )
 
 
+def phases(config: Config) -> tuple[float, ...]:
+    """Parts of the training after which a step costs another time; the last is 1.
+
+    Where images grow, and where an optimizer's parameters freeze: nothing is computed
+    for them any more.
+    """
+    grown = {end for end, _ in config.augment.sizes}
+    frozen = {o.until for o in config.optimizer if o.until is not None and o.until < 1}
+    return tuple(sorted(grown | frozen | {1.0}))
+
+
 def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Prepare:
     """Whole training steps on a network that is thrown away, to be timed."""
 
     def prepare(
-        copied: nn.Module, precision: Precision, side: int | None
+        copied: nn.Module, precision: Precision, progress: float
     ) -> Callable[[], None]:
         optimizers = build_optimizers(copied, config, ranks)
         batch = next(iter(train.epoch(0)))
-        moment = Moment(step=0, epoch=0, progress=0.0, side=side)
+        moment = steps.at(progress)
 
         def take() -> None:
             steps.take(copied, optimizers, batch, moment, precision=precision)

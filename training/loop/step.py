@@ -3,7 +3,7 @@
 Everything random in it comes from the step's number; see `arithmetic.seed_step`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,14 @@ class Steps:
 
     def moment(self, step: int, *, steps_per_epoch: int, steps: int) -> Moment:
         """The moment of a step, by its number."""
-        progress, sizes = step / steps, self._config.augment.sizes
+        moment = self.at(step / steps)
+        return replace(moment, step=step, epoch=step // steps_per_epoch)
+
+    def at(self, progress: float) -> Moment:
+        """A moment so far into the training, as the first step."""
+        sizes = self._config.augment.sizes
         side = schedule.image_size(progress, sizes) if sizes else None
-        return Moment(step, step // steps_per_epoch, progress, side)
+        return Moment(step=0, epoch=0, progress=progress, side=side)
 
     def take(
         self,

@@ -131,6 +131,20 @@ def test_optimize_writes_the_next_version_and_keeps_the_rules(
     assert Classifier.load(colors_bundle, version=2, precision="fp16")
 
 
+def test_an_optimized_card_says_whether_its_images_were_held_out(
+    colors_bundle: Path, color_folder: Path
+):
+    """Cut as the training did, they were; cut by another seed, perhaps not."""
+    for seed, said in ((0, "the images that the training"), (1, "not the images that")):
+        linnaeus(
+            "optimize", colors_bundle / "1", color_folder / "colors", "--no-int8",
+            "--validation", 18, "--seed", seed,
+        )  # fmt: skip
+        newest = max(int(folder.name) for folder in colors_bundle.iterdir())
+        card = colors_bundle / str(newest) / "card.md"
+        assert f"Validation: {said}" in card.read_text()
+
+
 def test_the_report_is_one_page_without_links(colors_bundle: Path, tmp_path: Path):
     """It can be mailed: every picture is inside, and nothing is fetched."""
     page = tmp_path / "report.html"
