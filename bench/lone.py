@@ -2,7 +2,8 @@
 
 The in-process figure (decode + preprocess + one run with every core on it) and the
 request over a keep-alive connection are measured in alternating rounds, so that both
-see the same machine.
+see the same machine. The client is wrk with one connection: it sends the next request
+when the last is answered, and costs a few microseconds itself.
 
     python -m bench.lone --workload photos
 """
@@ -10,43 +11,24 @@ see the same machine.
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.bodies import Body, raw
+from bench.bodies import raw
 from bench.circumstances import REPOSITORY, write_record
-from bench.client import Pool, Target
+from bench.client import Target
 from bench.limit import repeat
 from bench.model import Model
 from bench.service import serving
-from bench.traffic import run
 from bench.workloads import Workload, load_workload
+from bench.wrk import WrkError, saturate
 from classifier.bundle import resolve
 from classifier.hardware import available_cores
 
 RESULT = REPOSITORY / "docs/results/lone.json"
-WARM = 20  # requests before the first that counts
 ALLOWED_MS = 1.0  # of the goal: 1.1 x (decode + run + 1 ms)
 ALLOWED_FACTOR = 1.1
-
-
-async def one_by_one(
-    bodies: Sequence[Body], target: Target, *, requests: int
-) -> list[float]:
-    """Milliseconds of each request, the next sent when the last is answered."""
-    pool = Pool(target, connections=1)
-    wires = [body.request for body in bodies]
-    spent_ms = []
-    for number in range(WARM + requests):
-        started_s = time.perf_counter()
-        response = await pool.send(wires[number % len(wires)])
-        spent_ms.append((time.perf_counter() - started_s) * 1e3)
-        if response.status != 200:
-            raise RuntimeError(f"status {response.status}: {response.body[:300]!r}")
-    await pool.close()
-    return spent_ms[WARM:]
 
 
 def in_process_ms(model: Model, images: Sequence[bytes], seconds: float) -> float:
@@ -66,10 +48,13 @@ def measure(
     images = workload.images[: options.images]
     bodies = [raw(image) for image in images]
     inside, over_http = [], []
+    saturate(bodies, target, connections=1, seconds=1)  # warm
     for _ in range(options.rounds):
         inside.append(in_process_ms(model, images, options.seconds))
-        spent = run(one_by_one(bodies, target, requests=options.requests))
-        over_http.append(statistics.mean(spent))
+        closed = saturate(bodies, target, connections=1, seconds=options.seconds)
+        if closed.failed:
+            raise WrkError(f"{closed.failed} of the lone requests failed")
+        over_http.append(1e3 / closed.requests_per_s)
     bare_ms, lone_ms = statistics.median(inside), statistics.median(over_http)
     goal_ms = ALLOWED_FACTOR * (bare_ms + ALLOWED_MS)
     print(f"in process {bare_ms:.2f} ms, over HTTP {lone_ms:.2f}, goal {goal_ms:.2f}")
@@ -95,10 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--requests", type=int, default=200, help="a round")
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="in process, a round"
-    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="each, a round")
     parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     workload = load_workload(options.workload)
