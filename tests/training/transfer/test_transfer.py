@@ -151,6 +151,20 @@ def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
     assert whole.cross_validation["accuracy"] < 0.5
 
 
+def test_the_folds_of_the_probe_hold_no_label_out_whole():
+    """Two scenes a label, one of each in every fold: both sides have all labels."""
+    scenes = np.arange(60) // 3
+    labels = scenes % 10  # scenes 0 and 10 show label 0, and so on
+    features = np.eye(10, dtype=np.float32)[labels][None]
+    objective = build_objective(Task.MULTICLASS, labels=10, label_smoothing=0.0)
+
+    probe = fit_probe(
+        features, labels, objective, decays=(1e-3,), seed=0, scenes=scenes
+    )
+
+    assert probe.cross_validation["accuracy"] == 1.0
+
+
 def test_the_probe_goes_into_a_head_unchanged(network: Network):
     """Standardizing is folded into the weights: the head needs the features alone."""
     objective = build_objective(Task.MULTICLASS, labels=3)
