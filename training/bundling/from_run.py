@@ -92,7 +92,11 @@ def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
 
 
 class Mirrored(nn.Module):
-    """The mean of the logits of an image and of its mirror image."""
+    """The mean of the logits of an image and of its mirror image.
+
+    Both go through the network in one batch: called twice, its graph would have each
+    layer twice, and each quantized weight too.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -100,8 +104,8 @@ class Mirrored(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images [N, C, H, W] → [N, K]."""
-        logits: Tensor = self.network(images) + self.network(images.flip(3))
-        return logits / 2
+        logits: Tensor = self.network(torch.cat([images, images.flip(3)]))
+        return logits.reshape(2, -1, logits.shape[-1]).mean(0)  # [2N, K] → [N, K]
 
 
 class OneAgainstRest(nn.Module):

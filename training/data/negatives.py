@@ -55,7 +55,8 @@ def add_negatives(
 ) -> Dataset:
     """The data set with all images of the others as negatives, split by split.
 
-    A split that `dataset` lacks goes to its train split, to be cut from there.
+    Its negative label becomes `not-dog`: what was `cat` now means more. A split that
+    `dataset` lacks goes to its train split, to be cut from there.
 
     Raises:
         DataError: an image to exclude is not there: a list that does not fit its data
@@ -78,4 +79,5 @@ def add_negatives(
                 "[[negatives]] exclude"
             )
     joined = {name: join(name, splits) for name, splits in parts.items()}
-    return replace(dataset, parts=joined)
+    positive = dataset.label_names[1]
+    return replace(dataset, label_names=(f"not-{positive}", positive), parts=joined)

@@ -4,16 +4,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
 from cli import app
+from training.bundling.from_run import Mirrored
 from training.configs.config import parse_config
+from training.graphs.export import export_graph
 from training.loop.checkpoint import read_checkpoint
 from training.loop.runs import open_splits
+from training.networks import build
 
 WriteConfig = Callable[..., Path]
 
@@ -129,6 +134,26 @@ def test_optimize_writes_the_next_version_and_keeps_the_rules(
     assert new.labels == old.labels
     assert new.graph(Precision.FP16) is not None
     assert Classifier.load(colors_bundle, version=2, precision="fp16")
+
+
+def test_a_mirrored_graph_has_each_layer_once():
+    """Image and mirror image are one batch; the answer is the mean of their logits."""
+    network = build("lenet5", classes=3, in_channels=1, image_size=(32, 32)).eval()
+    facts = {"shape": (32, 32, 1), "mean": (0.5,), "std": (0.25,), "classes": 3}
+    plain, both = (
+        onnx.load_from_string(export_graph(each, **facts))
+        for each in (network, Mirrored(network))
+    )
+
+    convolutions = [
+        sum(node.op_type == "Conv" for node in graph.graph.node)
+        for graph in (plain, both)
+    ]
+    images = torch.rand(2, 1, 32, 32)
+    mean = (network(images) + network(images.flip(3))) / 2
+
+    assert convolutions[0] == convolutions[1] > 0
+    assert torch.allclose(Mirrored(network)(images), mean, atol=1e-6)
 
 
 def test_an_optimized_card_says_whether_its_images_were_held_out(

@@ -202,6 +202,7 @@ def test_negatives_join_split_by_split(color_folder: Path, halves_table: Path):
     assert len(joined.parts["train"]) == 72 + 36 + 18
     assert len(joined.parts["test"]) == 18 + 18
     assert joined.train.labels.sum() == plain.train.labels.sum()
+    assert joined.label_names == ("not-blue", "blue")
     assert joined.train.samples.read(100)
     assert joined.train.select(np.array([0, 100])).samples.name(1).endswith(".png")
 
