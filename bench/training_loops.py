@@ -121,7 +121,7 @@ def our_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
     prepare = timed_step(settings, taken, batches, ranks)
     candidates: tuple[Precision, ...] = ("fp32", "bf16")
     seconds = {
-        name: time_step(model, prepare, name, None, ranks.device) for name in candidates
+        name: time_step(model, prepare, name, 0.0, ranks.device) for name in candidates
     }
     precision = min(seconds, key=seconds.__getitem__)
     optimizers = build_optimizers(model, settings, ranks)
