@@ -23,6 +23,7 @@ from training.bundling.figures import Bundled, measured_bundle
 from training.data import Splits
 from training.data.dataset import Split
 from training.data.pieces import in_pieces
+from training.errors import DataError
 from training.evaluation.evaluate import Truth
 from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import run
@@ -60,7 +61,7 @@ def build_bundle(
     Raises:
         DataError, GraphError, BundleError: nothing has been written then.
     """
-    validation = splits.validation
+    validation = some_validation(splits)
     truth = truth_of(validation, recipe.task)
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches), None)}
@@ -79,6 +80,16 @@ def build_bundle(
         recipe, rules, final, golden, next_version(root, recipe.name)
     )
     return measured_bundle(manifest, final, golden, splits, root, remarks)
+
+
+def some_validation(splits: Splits) -> Split:
+    """The validation images. Raises DataError where there are none."""
+    if not len(splits.validation):
+        raise DataError(
+            "there are no validation images, and the rules and gates of a bundle come "
+            "from them; validation must be a share of train or a number above 0"
+        )
+    return splits.validation
 
 
 def stored(fp32: bytes, recipe: Recipe, sample: Batches) -> bytes:

@@ -170,6 +170,21 @@ def test_an_optimized_card_says_whether_its_images_were_held_out(
         assert f"Validation: {said}" in card.read_text()
 
 
+def test_optimizing_without_validation_images_is_an_error(
+    colors_bundle: Path, color_folder: Path
+):
+    """Rules and gates come from them; nothing is written."""
+    before = sorted(colors_bundle.iterdir())
+
+    arguments = ["optimize", colors_bundle / "1", color_folder / "colors"]
+    arguments += ["--validation", 0]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+
+    assert result.exit_code == 1
+    assert "no validation images" in result.output
+    assert sorted(colors_bundle.iterdir()) == before
+
+
 def test_the_report_is_one_page_without_links(colors_bundle: Path, tmp_path: Path):
     """It can be mailed: every picture is inside, and nothing is fetched."""
     page = tmp_path / "report.html"
