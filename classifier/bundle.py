@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,15 +148,10 @@ def write_bundle(
     target = root / manifest.name / str(manifest.version)
     if target.exists():
         raise BundleError(f"{target} exists; a version is never overwritten")
-    for variant in manifest.graphs:
-        graph = graphs.get(variant.file)
-        if graph is None or hashlib.sha256(graph).hexdigest() != variant.sha256:
-            raise BundleError(f"{variant.file} is missing or is not what was hashed")
-    for name in extras or {}:
-        if not FILE_NAME.fullmatch(name) or name in {*graphs, MANIFEST, GOLDEN, CARD}:
-            raise BundleError(f"{name!r} is no free file name in a bundle")
+    extras = extras or {}
+    _check_parts(manifest, graphs, extras)
     files = {
-        **(extras or {}),
+        **extras,
         **graphs,
         MANIFEST: (manifest.model_dump_json(indent=1) + "\n").encode(),
         GOLDEN: write_golden(golden),
@@ -176,6 +171,19 @@ def write_bundle(
     except OSError as error:
         raise BundleError(f"cannot write {target}: {error}") from error
     return target
+
+
+def _check_parts(
+    manifest: Manifest, graphs: Mapping[str, bytes], extras: Iterable[str]
+) -> None:
+    """The graphs are those of the manifest, and the extra files disturb none."""
+    for variant in manifest.graphs:
+        graph = graphs.get(variant.file)
+        if graph is None or hashlib.sha256(graph).hexdigest() != variant.sha256:
+            raise BundleError(f"{variant.file} is missing or is not what was hashed")
+    for name in extras:
+        if not FILE_NAME.fullmatch(name) or name in {*graphs, MANIFEST, GOLDEN, CARD}:
+            raise BundleError(f"{name!r} is no free file name in a bundle")
 
 
 def _write_flushed(path: Path, content: bytes) -> None:

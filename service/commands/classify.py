@@ -77,6 +77,14 @@ def command(
     classifier = Classifier.load(folder, device=device, precision=precision)
     answers = classifier.classify_many(files, top_k=top_k, threshold=threshold)
     results = zip(files, answers, strict=True)
+    failed = write(results, output, total=len(files))
+    if failed:
+        typer.secho(f"{failed} of {len(files)} images failed", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def write(results: Iterable[Result], output: str, *, total: int) -> int:
+    """Print all answers, with a bar on a terminal; how many images failed."""
     writers: dict[str, Callable[[Iterable[Result], TextIO], int]] = {
         "table": write_table,
         "csv": write_csv,
@@ -85,11 +93,8 @@ def command(
     if isinstance(sys.stdout, TextIOWrapper):
         # a file's name may be no valid Unicode: its bytes come out as they went in
         sys.stdout.reconfigure(errors="surrogateescape")
-    with progress(len(files)) as advance:
-        failed = writers[output](advance(results), sys.stdout)
-    if failed:
-        typer.secho(f"{failed} of {len(files)} images failed", fg="red", err=True)
-        raise typer.Exit(1)
+    with progress(total) as advance:
+        return writers[output](advance(results), sys.stdout)
 
 
 def find_images(paths: Iterable[str]) -> Iterator[Path]:

@@ -57,14 +57,6 @@ def export_run(
         network = Mirrored(network)
     if positive is not None:
         network, config, splits = ask_one(network, config, splits, positive)
-    classes = 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
-    graph = export_graph(
-        network,
-        shape=config.data.spec.shape,
-        mean=config.data.mean,
-        std=config.data.std,
-        classes=classes,
-    )
     recipe = Recipe(
         name=name or config.name,
         task=config.task,
@@ -74,15 +66,30 @@ def export_run(
         provenance=provenance(run, saved, splits, rules),
         remarks=remarks(run, splits),
     )
-    return build_bundle(graph, recipe, splits, models)
+    return build_bundle(graph_of(network, config, splits), recipe, splits, models)
+
+
+def graph_of(network: nn.Module, config: Config, splits: Splits) -> bytes:
+    """The ONNX file of a trained network."""
+    return export_graph(
+        network,
+        shape=config.data.spec.shape,
+        mean=config.data.mean,
+        std=config.data.std,
+        classes=logits_of(config, splits),
+    )
+
+
+def logits_of(config: Config, splits: Splits) -> int:
+    """How many a network of this task has."""
+    return 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
 
 
 def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
     """The trained network of a run, on the CPU."""
-    labels = len(splits.dataset.label_names)
     network = build(
         config.network.name,
-        classes=1 if config.task is Task.BINARY else labels,
+        classes=logits_of(config, splits),
         in_channels=config.data.spec.channels,
         image_size=(config.data.height, config.data.width),
         **config.network.options,

@@ -12,17 +12,18 @@ from classifier.bundle import Bundle, load_bundle
 from classifier.manifest import Manifest, Precision, Task
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Recipe
+from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.dataset import Labels
-from training.data.splits import DEFAULT_VALIDATION, Share
+from training.data.splits import Share
 from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 
 
 @dataclass(frozen=True)
-class Labelled:
+class DataSource:
     """Labelled images, and how they are read.
 
     `validation` and `seed` cut the validation images off train, where the data has none
@@ -35,7 +36,7 @@ class Labelled:
     seed: int = 0
 
 
-def optimize_bundle(path: Path, data: Labelled, *, int8: bool, fp16: bool) -> Path:
+def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> Path:
     """Write the next version of the bundle beside it; returns its folder.
 
     Raises:
@@ -89,7 +90,7 @@ def unseen(manifest: Manifest, splits: Splits) -> str:
     )
 
 
-def splits_for(manifest: Manifest, data: Labelled) -> Splits:
+def splits_for(manifest: Manifest, data: DataSource) -> Splits:
     """The data's splits, with labels counted as the bundle counts them.
 
     A data set without a test split keeps validation for its figures.

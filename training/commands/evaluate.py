@@ -1,6 +1,5 @@
 """`linnaeus evaluate`: bundle + data → **figures, plots and the worst mistakes**."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,9 +43,7 @@ def command(
             data, classifier.manifest, split=split, positive=tuple(positive or ())
         )
         found = evaluate(classifier, dataset, part)
-        write_evaluation(
-            found, classifier, part, out, command=sys.argv[1:], results=results
-        )
+        write_evaluation(found, classifier, part, out, results=results)
     except (TrainingError, ClassifierError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error

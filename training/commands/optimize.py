@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from training.configs.sections import DEFAULT_VALIDATION
+
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="models/NAME or models/NAME/VERSION.")],
@@ -24,7 +26,7 @@ def command(
             "none of its own. Take the training's, so that none was learned from.",
             min=0,
         ),
-    ] = 0.1,
+    ] = DEFAULT_VALIDATION,
     seed: Annotated[int, typer.Option(help="Of the splits, as in the training.")] = 0,
 ) -> None:
     """Write the bundle's next version with smaller graphs that lose next to nothing.
@@ -34,13 +36,13 @@ def command(
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
     from training.bundling.next_version import (  # noqa: PLC0415
-        Labelled,
+        DataSource,
         optimize_bundle,
     )
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
-    images = Labelled(data, tuple(positive or ()), validation, seed)
+    images = DataSource(data, tuple(positive or ()), validation, seed)
     try:
         folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)
     except (TrainingError, ClassifierError, GraphError) as error:

@@ -17,6 +17,8 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+DEFAULT_VALIDATION = 0.1  # of train, where the data has no validation split
+
 
 class Section(BaseModel):
     """Frozen; unknown keys are errors. TOML's arrays may stand for tuples."""
@@ -39,7 +41,8 @@ class DataConfig(Section):
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     mean: tuple[Fraction, ...]  # of each channel, on the 0..1 scale
     std: tuple[Positive, ...]
-    validation: Share = 0.1  # under 1: a part of train; else a number of images
+    # under 1: a part of train; else a number of images
+    validation: Share = DEFAULT_VALIDATION
     test: Share = 0.0
     # What belongs together is never parted by a cut: file names that this regular
     # expression finds the same words in, or photos whose ImageNet features are so alike

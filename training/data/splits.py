@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from training.configs.sections import DEFAULT_VALIDATION
 from training.data.dataset import Dataset, Split
 from training.data.relabel import as_binary
 from training.data.stratify import hold_out
@@ -18,7 +19,6 @@ from training.errors import DataError
 CALIBRATION_IMAGES = 300  # beyond about 128 the ranges hardly move
 
 Share = float | int  # under 1: a part of train; else a number of images
-DEFAULT_VALIDATION: Share = 0.1
 
 
 class Splits:

@@ -1,6 +1,5 @@
 """evaluation → **files and a table**: JSON with its circumstances, plots, a sheet."""
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +10,7 @@ from training.data.dataset import Split
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusable_pairs
 from training.files import write_whole
-from training.provenance import circumstances, write_results
+from training.provenance import circumstances, command_line, write_results
 from training.reports.mistakes import draw_sheet, worst_mistakes
 from training.reports.plots import draw_all
 
@@ -24,7 +23,6 @@ def write_evaluation(
     split: Split,
     folder: Path,
     *,
-    command: list[str],
     results: Path | None = None,
 ) -> None:
     """`evaluation.json`, the plots and the worst mistakes into `folder`; the figures
@@ -36,7 +34,7 @@ def write_evaluation(
         "precision": str(classifier.variant.precision),
         "graph_sha256": classifier.variant.sha256,
         "data_sha256": split.sha256(),
-        **circumstances(shlex.join(["linnaeus", *command])),
+        **circumstances(command_line()),
     }
     if evaluation.thresholds is None:
         names = evaluation.labels
