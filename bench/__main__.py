@@ -8,7 +8,6 @@ where it stopped. The goals are judged at the end.
     python -m bench --only overload lone   # these, whether or not they are missing
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.circumstances import REPOSITORY, commit, machine
+from bench.options import command_line
 
 RESULTS = REPOSITORY / "docs/results"
 
@@ -60,11 +60,7 @@ PIECES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; 1 if a piece failed or a goal is not met."""
     names = [piece.name for piece in PIECES]
-    parser = argparse.ArgumentParser(
-        prog="python -m bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench", __doc__)
     parser.add_argument("--only", nargs="+", choices=names, help="run these again")
     only = parser.parse_args(arguments).only
     failed = []

@@ -8,7 +8,6 @@ process of its own for each file, less that of one which only imports; the worst
 declare as many pixels as are allowed.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.circumstances import REPOSITORY, write_record
+from bench.options import command_line
 from bench.workloads import data_root
 from classifier.bundle import load_bundle
 from classifier.decode import DecodeLimits
@@ -87,7 +87,7 @@ def peak_mb(file: Path | None = None) -> float:
 
 def main() -> int:
     """Measure and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line("bench.decode", __doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RECORD)
     rounds, out = (given := parser.parse_args()).rounds, given.out

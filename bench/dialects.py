@@ -5,7 +5,6 @@ Closed loops on one running service, the dialects in turn, several rounds.
     python -m bench.dialects --workload digits
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -17,6 +16,7 @@ from bench import wrk
 from bench.bodies import DIALECTS, Body, batches, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
+from bench.options import add_models, add_workload, command_line
 from bench.service import serving
 from bench.workloads import Workload, load_workload
 
@@ -61,13 +61,9 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.dialects",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser = command_line("bench.dialects", __doc__)
+    add_models(parser)
+    add_workload(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--json", type=Path, help="default: in docs/results/")

@@ -7,7 +7,6 @@ and the same singles while batches keep the service saturated.
     python -m bench.fairness --seconds 10
 """
 
-import argparse
 import asyncio
 import dataclasses
 import random
@@ -22,6 +21,7 @@ from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
 from bench.latency import Shot, Summary, summarize
 from bench.load import describe
+from bench.options import add_models, add_workload, command_line
 from bench.service import serving
 from bench.traffic import Load, offer, poisson_arrivals, run, saturate
 from bench.workloads import Workload, load_workload
@@ -93,13 +93,9 @@ def _tell(title: str, summary: Summary) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.fairness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser = command_line("bench.fairness", __doc__)
+    add_models(parser)
+    add_workload(parser)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
     parser.add_argument("--share", type=float, default=0.25, help="of capacity")
     parser.add_argument("--seed", type=int, default=0)

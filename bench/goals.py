@@ -8,7 +8,6 @@ could meet it on this machine, and the share of the limit is what judges ours.
     python -m bench && python -m bench.goals
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY
+from bench.options import command_line
 from bench.peers.report import OURS, find, limit_rate
 
 RESULTS = REPOSITORY / "docs/results"
@@ -227,11 +227,7 @@ def judge(folder: Path) -> list[Verdict]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exits with 1 unless every goal is met that can be met here."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.goals",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench.goals", __doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     verdicts = judge(parser.parse_args(arguments).results)
     print("| goal | bound | measured | |\n| --- | --- | --- | --- |")

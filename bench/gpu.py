@@ -30,6 +30,7 @@ from bench.gpu_sweep import (
     measure,
     nodes_by_provider,
 )
+from bench.options import command_line
 from classifier.runtime import onnxruntime
 from classifier.session import cuda_problem
 
@@ -86,11 +87,7 @@ def build() -> str:
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench.gpu", __doc__)
     parser.add_argument(
         "--graphs", type=Path, required=True, help="NAME.PRECISION.onnx"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY, write_record
+from bench.options import command_line
 from classifier import Answer, Classifier
 
 TARS = ("cats-dogs.tar", "fruits-fine-grained.tar", "voc2007-multilabel.tar")
@@ -46,7 +47,7 @@ def main() -> None:
 
 def read_options() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = command_line("bench.imagenet", __doc__)
     data = os.environ.get("LINNAEUS_DATA", "../shared/data")
     parser.add_argument("--bundle", type=Path, default=Path("models/imagenet"))
     parser.add_argument("--data", type=Path, default=Path(data))

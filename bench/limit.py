@@ -8,7 +8,6 @@ in several interleaved rounds, and the best median is the limit.
     python -m bench.limit --workload photos --precision fp32
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -22,6 +21,7 @@ import numpy as np
 
 from bench.circumstances import write_record
 from bench.model import Model
+from bench.options import add_workload, command_line
 from bench.pipelines import Pipeline, Trial, measure
 from bench.workloads import Workload, load_workload
 from classifier.bundle import resolve
@@ -156,13 +156,9 @@ def describe(table: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Survey one workload and print, or write, the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.limit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench.limit", __doc__)
     parser.add_argument("bundle", type=Path, nargs="?", help="default: the workload's")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    add_workload(parser)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=4.0, help="a final round")
     parser.add_argument("--json", type=Path, help="write the record there")

@@ -20,6 +20,7 @@ from bench.circumstances import write_record
 from bench.client import Target
 from bench.crowd import offer_together, saturate_together
 from bench.latency import Shot, Summary, summarize
+from bench.options import add_workload, command_line
 from bench.traffic import (
     MAX_SECONDS,
     Load,
@@ -51,9 +52,7 @@ def describe(summary: Summary) -> str:
 
 def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.load", description=__doc__, formatter_class=_Raw
-    )
+    parser = command_line("bench.load", __doc__)
     parser.add_argument("url", help="http://127.0.0.1:PORT, loopback only")
     parser.add_argument("--rate", type=float, help="arrivals a second (open loop)")
     parser.add_argument(
@@ -64,7 +63,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--connections", type=int, default=256, help="at most")
     parser.add_argument("--processes", type=int, default=1, help="of the client")
     parser.add_argument("--closed", action="store_true", help="closed loop instead")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    add_workload(parser)
     parser.add_argument("--dialect", choices=[*DIALECTS, "batch"], default="raw")
     parser.add_argument("--query", default="", help="e.g. model=digits")
     parser.add_argument("--deadline-ms", type=float, default=math.inf)
@@ -73,9 +72,6 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     if options.closed == (options.rate is not None):
         parser.error("give either --rate (open loop) or --closed")
     return options
-
-
-_Raw = argparse.RawDescriptionHelpFormatter
 
 
 def build_bodies(options: argparse.Namespace) -> list[Body]:

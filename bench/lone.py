@@ -20,6 +20,7 @@ from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
 from bench.limit import repeat
 from bench.model import Model
+from bench.options import add_models, add_workload, command_line
 from bench.service import serving
 from bench.workloads import Workload, load_workload
 from bench.wrk import WrkError, saturate
@@ -70,13 +71,9 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.lone",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser = command_line("bench.lone", __doc__)
+    add_models(parser)
+    add_workload(parser)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=20)

@@ -7,7 +7,6 @@ one JSON file, and `--missing` goes on where an earlier run stopped.
     python -m bench.networks --int8 --missing
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.circumstances import REPOSITORY, circumstances, versions, write_record
+from bench.options import command_line
 from bench.settled import settle
 from training.graphs import graph as onnx_graph
 from training.graphs.export import PixelsToLogits, export_graph, parity
@@ -117,7 +117,7 @@ def rows_wanted(
 
 def main() -> None:
     """Measure the networks asked for, print a line for each, keep them all."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = command_line("bench.networks", __doc__)
     parser.add_argument("--names", nargs="+", help="default: every network")
     parser.add_argument("--missing", action="store_true", help="not those in the file")
     parser.add_argument("--int8", action="store_true", help="quantize too")

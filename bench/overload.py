@@ -20,6 +20,7 @@ from bench.bodies import raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.latency import Shot, percentile, summarize
 from bench.load import describe
+from bench.options import add_models, add_workload, command_line
 from bench.service import Service, serving
 from bench.traffic import Load, offer, poisson_arrivals, run
 from bench.workloads import Workload, load_workload
@@ -66,13 +67,9 @@ def refusal_p99_ms(shots: Sequence[Shot]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.overload",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser = command_line("bench.overload", __doc__)
+    add_models(parser)
+    add_workload(parser)
     parser.add_argument("--factor", type=float, default=3.0, help="x capacity")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--deadline-ms", type=int, default=2000)

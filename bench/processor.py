@@ -9,7 +9,6 @@ reached if no core was ever idle.
     python -m bench.processor --workload photos --precision fp32
 """
 
-import argparse
 import resource
 import statistics
 import sys
@@ -22,9 +21,10 @@ from typing import Any
 
 from bench import wrk
 from bench.bodies import Body, raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.launch import descendants
 from bench.model import Model
+from bench.options import add_models, add_workload, command_line
 from bench.service import Service, serving
 from bench.workloads import Workload, load_workload
 from classifier.bundle import resolve
@@ -130,13 +130,9 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and, where asked to, write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.processor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
+    parser = command_line("bench.processor", __doc__)
+    add_models(parser)
+    add_workload(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)

@@ -7,7 +7,6 @@ Needs the extra `train`.
     python -m bench.random_bundle lenet5 --side 28 --gray --classes 10 --out build
 """
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.circumstances import circumstances
+from bench.options import command_line
 from classifier.bundle import write_bundle
 from classifier.golden import Golden
 from classifier.hardware import describe
@@ -125,7 +125,7 @@ def _provenance() -> Provenance:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one bundle and print where it is."""
-    parser = argparse.ArgumentParser(prog="python -m bench.random_bundle")
+    parser = command_line("bench.random_bundle", __doc__)
     parser.add_argument("network", help="a name of `linnaeus networks`")
     parser.add_argument("--name", help="of the bundle; the network's by default")
     parser.add_argument("--side", type=int, default=224, help="pixels")

@@ -8,7 +8,6 @@ Speed only: the answers mean nothing.
     python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from bench.options import command_line
 from bench.random_bundle import build_graph
 
 SHAPE, CLASSES = (224, 224, 3), 1000
@@ -59,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The converter comes with the extra `train`; a GPU host only fills.
     from training.quantization.float16 import to_float16  # noqa: PLC0415
 
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.skeleton",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench.skeleton", __doc__)
     parser.add_argument("networks", nargs="+", help="names of `linnaeus networks`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ should stay within 5 % of its median, and threads and files should not grow.
     python -m bench.soak --requests 200000
 """
 
-import argparse
 import asyncio
 import contextlib
 import dataclasses
@@ -22,6 +21,7 @@ from typing import Any
 from bench.bodies import Body, batch, encoded, multipart, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import ConnectionBrokenError, Pool, ResponseError, Target
+from bench.options import add_models, command_line
 from bench.service import Service, Usage, serving
 from bench.traffic import run
 from bench.workloads import load_workload
@@ -132,12 +132,8 @@ def judge(samples: Sequence[Usage]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Soak, print and write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser = command_line("bench.soak", __doc__)
+    add_models(parser)
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)

@@ -8,7 +8,6 @@ until `/readyz` answers 200.
     python -m bench.startup --rounds 11
 """
 
-import argparse
 import http.client
 import json
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY, write_record
+from bench.options import command_line
 
 MB = 1_000_000
 START_TIMEOUT_S = 60.0
@@ -123,7 +123,7 @@ def measure(python: Path, *, bundle: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line("bench.startup", __doc__)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--bundle", default="imagenet")
     parser.add_argument(

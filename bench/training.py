@@ -8,7 +8,6 @@ minute of the machine hits both; who waits sleeps. Reported are medians, and the
 of each pair of rounds.
 """
 
-import argparse
 import multiprocessing
 import statistics
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from bench.circumstances import REPOSITORY, versions, write_record
+from bench.options import command_line
 from classifier.hardware import available_cores
 
 IMAGES = 10_000  # of train; more would change nothing but the start
@@ -96,7 +96,7 @@ def compare(work: Work, *, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Compare on each network, print the ratios and write the record."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = command_line("bench.training", __doc__)
     option = parser.add_argument
     option("--data", type=Path, default=REPOSITORY / "../shared/data/cifar-10")
     option("--networks", nargs="+", default=["fastcifar_94", "resnet18_cifar"])

@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
             self.failure = error
             self.should_exit = True
             return
-        # a full collection would go through all of this again, 35 ms with the lock held
+        # a full collection would go through all of this again, and nobody is answered while
         gc.freeze()
         await super().startup(sockets)
         if self.started and sockets:

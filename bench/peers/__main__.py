@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.circumstances import REPOSITORY, machine, write_record
 from bench.limit import search
+from bench.options import WORKLOADS, add_models, command_line
 from bench.peers import report
 from bench.peers.catalog import Contestant, contestants, is_installed
 from bench.peers.comparison import Plan, compare
@@ -27,18 +28,14 @@ RESULTS = REPOSITORY / "docs/results"
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench.peers", __doc__)
     parser.add_argument(
         "--workload",
         nargs="+",
-        choices=["photos", "digits"],
-        default=["photos", "digits"],
+        choices=WORKLOADS,
+        default=WORKLOADS,
     )
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    add_models(parser)
     parser.add_argument("--precision", default="fp32", help="of every peer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(

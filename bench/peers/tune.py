@@ -7,15 +7,15 @@ session, batch size, the wait for mates, where to decode. The winner is written 
     python -m bench.peers.tune --workload photos --seconds 4 --only Mosec
 """
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.launch import LaunchError
+from bench.options import add_models, add_workload, command_line
 from bench.peers.arrangement import Arrangement
 from bench.peers.catalog import TUNED, arrange, is_installed
 from bench.peers.comparison import Plan, one_round
@@ -65,13 +65,9 @@ def search(plan: Plan, name: str) -> list[dict[str, object]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search for the peers asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.peers.tune",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--workload", choices=["photos", "digits"], default="photos")
-    parser.add_argument("--models", type=Path, default=REPOSITORY / "models")
+    parser = command_line("bench.peers.tune", __doc__)
+    add_workload(parser)
+    add_models(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only", nargs="+", choices=list(GRIDS), default=list(GRIDS))

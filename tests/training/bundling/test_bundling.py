@@ -14,6 +14,7 @@ from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
 from cli import app
 from training.bundling.from_run import Mirrored
+from training.bundling.next_version import DataSource, splits_for, unseen
 from training.configs.config import parse_config
 from training.graphs.export import export_graph
 from training.loop.checkpoint import read_checkpoint
@@ -168,6 +169,20 @@ def test_an_optimized_card_says_whether_its_images_were_held_out(
         newest = max(int(folder.name) for folder in colors_bundle.iterdir())
         card = colors_bundle / str(newest) / "card.md"
         assert f"Validation: {said}" in card.read_text()
+
+
+def test_an_optimized_card_of_an_unknown_training_does_not_judge_it(
+    colors_bundle: Path, color_folder: Path
+):
+    """An imported model does not say what it has learned from."""
+    manifest = load_bundle(colors_bundle).manifest
+    source = DataSource(color_folder / "colors", validation=18)
+    splits = splits_for(manifest, source)
+    provenance = manifest.provenance.model_copy(update={"data_sha256": {}})
+    imported = manifest.model_copy(update={"provenance": provenance})
+
+    assert "the images that the training had held out" in unseen(manifest, splits)
+    assert "not recorded" in unseen(imported, splits)
 
 
 def test_optimizing_without_validation_images_is_an_error(
