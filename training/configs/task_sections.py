@@ -19,7 +19,7 @@ class TransferConfig(Section):
     one (Bao et al., arXiv:2106.08254). The first `frozen_groups` do not learn at all.
     """
 
-    crops: Annotated[int, Field(ge=0, le=16)] = 2  # views for the probe, besides two
+    crops: Annotated[int, Field(ge=0, le=64)] = 2  # views for the probe, besides two
     smallest_crop: Fraction = 0.5  # of the area
     probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
     finetune: bool = True

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from classifier.manifest import PreprocessSpec
 from classifier.session import Session
 from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
@@ -50,18 +51,23 @@ class FeatureCache:
     def features(
         self, split: Split, *, crops: int, smallest: float, seed: int
     ) -> Features:
-        """float32 [V, N, D]: as it is, mirrored, and `crops` random crops.
+        """float32 [V, N, D]: as it is, mirrored, and `crops` crops, half mirrored.
 
-        With `crops` negative only the image as it is.
+        With `crops` negative only the image as it is. Crops are cut from the whole
+        photo, also where what is served is its middle (`whole_photo`).
         """
         path = self._folder / f"{self._key(split, crops, smallest, seed)}.npy"
         if path.is_file():
             kept: Features = np.load(path, allow_pickle=False)
             return kept
         pixels = split.pixels(self._data.spec)  # uint8 [N, H, W, C]
-        found = np.stack(
-            [self._run(view) for view in views(pixels, crops, smallest, seed)]
-        )
+        seen = [self._run(pixels)]
+        if crops >= 0:
+            seen.append(self._run(np.ascontiguousarray(pixels[:, :, ::-1])))
+        if crops > 0:
+            pixels = split.pixels(whole_photo(self._data.spec))
+            seen += [self._run(cut) for cut in cuts(pixels, crops, smallest, seed)]
+        found = np.stack(seen)
         with whole(path) as partial, partial.open("wb") as file:
             np.save(file, found, allow_pickle=False)
         return found
@@ -77,17 +83,20 @@ class FeatureCache:
             hashlib.sha256(self._graph).hexdigest(),
             split.sha256(),
             self._data.spec.model_dump_json(),
-            f"{crops} {smallest} {seed}",
+            f"{crops} {smallest} {seed} whole mirrored",
         )
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
 
-def views(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pixels]:
-    """The images, mirrored, then `crops` times cut at random; uint8 [N, H, W, C]."""
-    yield pixels
-    if crops < 0:
-        return
-    yield np.ascontiguousarray(pixels[:, :, ::-1])
+def whole_photo(spec: PreprocessSpec) -> PreprocessSpec:
+    """The same size, with as much of the photo in it as its shape allows."""
+    if spec.resize != "crop":
+        return spec  # it shows all of it already
+    return spec.model_copy(update={"short_side": min(spec.height, spec.width)})
+
+
+def cuts(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pixels]:
+    """The images, `crops` times cut and mirrored at random; uint8 [N, H, W, C]."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(crops):
         yield np.concatenate(
@@ -101,4 +110,6 @@ def views(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pi
 def _cropped(pixels: Pixels, smallest: float, generator: torch.Generator) -> Pixels:
     images = torch.tensor(pixels).permute(0, 3, 1, 2).float()  # [N, C, H, W]
     cut = resized_crop(images, smallest=smallest, generator=generator)
+    mirrored = torch.rand(len(cut), generator=generator) < 0.5  # noqa: PLR2004
+    cut = torch.where(mirrored.view(-1, 1, 1, 1), cut.flip(3), cut)
     return cut.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
