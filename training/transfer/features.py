@@ -92,7 +92,7 @@ def whole_photo(spec: PreprocessSpec) -> PreprocessSpec:
     """The same size, with as much of the photo in it as its shape allows."""
     if spec.resize != "crop":
         return spec  # it shows all of it already
-    return spec.model_copy(update={"short_side": min(spec.height, spec.width)})
+    return spec.model_copy(update={"short_side": max(spec.height, spec.width)})
 
 
 def cuts(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pixels]:
