@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
             self.failure = error
             self.should_exit = True
             return
-        # a full collection would go through all of this again, and nobody is answered while
+        # a full collection would go through all of this again while nobody is answered
         gc.freeze()
         await super().startup(sockets)
         if self.started and sockets:

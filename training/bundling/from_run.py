@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from classifier.manifest import Label, Provenance, Task
 from training.bundling.bundling import build_bundle
@@ -17,6 +18,7 @@ from training.configs.task_sections import BundleConfig
 from training.data import Splits
 from training.data.dataset import Dataset
 from training.errors import ConfigError
+from training.evaluation.views import WEIGHTS
 from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.runs import FINAL, open_splits
@@ -53,8 +55,8 @@ def export_run(
     splits = open_splits(config, data, run.parent)
     network: nn.Module = load_run(config, saved, splits)
     rules = rules or config.bundle
-    if rules.mirror:
-        network = Mirrored(network)
+    if rules.views > 1:
+        network = Viewed(network, rules.views)
     if positive is not None:
         network, config, splits = ask_one(network, config, splits, positive)
     recipe = Recipe(
@@ -98,21 +100,35 @@ def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
     return network.eval()
 
 
-class Mirrored(nn.Module):
-    """The mean of the logits of an image and of its mirror image.
+class Viewed(nn.Module):
+    """The weighted mean of the logits of 2 or 6 views; see `training/evaluation/views`.
 
-    Both go through the network in one batch: called twice, its graph would have each
-    layer twice, and each quantized weight too.
+    All go through the network in one batch: called several times, its graph would have
+    each layer as often, and each quantized weight too.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, count: int) -> None:
         super().__init__()
         self.network = network
+        self.count = count
+        self.register_buffer("weights", torch.tensor(WEIGHTS[count]).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images [N, C, H, W] → [N, K]."""
-        logits: Tensor = self.network(torch.cat([images, images.flip(3)]))
-        return logits.reshape(2, -1, logits.shape[-1]).mean(0)  # [2N, K] → [N, K]
+        logits: Tensor = self.network(torch.cat(self._seen(images)))  # [V·N, K]
+        each = logits.reshape(self.count, -1, logits.shape[-1])  # [V, N, K]
+        return (each * self.get_buffer("weights")).sum(0)
+
+    def _seen(self, images: Tensor) -> list[Tensor]:
+        seen = [images]
+        if self.count == max(WEIGHTS):
+            height, width = images.shape[2:]
+            padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+            seen += [
+                padded[:, :, offset : offset + height, offset : offset + width]
+                for offset in (0, 2)
+            ]
+        return [view for one in seen for view in (one, one.flip(3))]
 
 
 class OneAgainstRest(nn.Module):

@@ -2,7 +2,7 @@
 of the bundle that comes out. Parts of `training.configs.config.Config`.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -21,13 +21,23 @@ class TransferConfig(Section):
 
     crops: Annotated[int, Field(ge=0, le=64)] = 2  # views for the probe, besides two
     smallest_crop: Fraction = 0.5  # of the area
+    probe: Literal["logistic", "discriminant"] = "logistic"
+    # What cross-validation may choose from: weight decays of the logistic regression,
+    # shrinkages of the covariance of the discriminant.
     probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+    probe_shrinkages: tuple[Fraction, ...] = (0.1, 0.3, 0.6)
     finetune: bool = True
     head_rate: Rate = 3e-4
     body_rate: Rate = 3e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     frozen_groups: Annotated[int, Field(ge=0)] = 3
     weight_decay: Rate = 0.05
+
+    @property
+    def probe_strengths(self) -> tuple[float, ...]:
+        """Of the regularization of the kind of probe that is wanted."""
+        logistic = self.probe == "logistic"
+        return self.probe_decays if logistic else self.probe_shrinkages
 
 
 class NegativesConfig(Section):
@@ -50,8 +60,9 @@ class BundleConfig(Section):
     false_negative_cost: Positive = 1.0
     # Multi-class: abstain so that at most this part of the answers is wrong.
     risk: Fraction | None = None
-    # Answer with the mean of the image and its mirror image, for twice the work.
-    mirror: bool = False
+    # Answer with the mean of so many views of the image, for as many times the work: it
+    # and its mirror image, or both also shifted by a pixel.
+    views: Literal[1, 2, 6] = 1
     int8: bool = True
     fp16: bool = False
     # fp32 weights kept in fp16 on disk, where that moves no answer

@@ -10,27 +10,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+# Count of views → their weights, in the order of `views`.
+WEIGHTS = {1: (1.0,), 2: (0.5, 0.5), 6: (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)}
+
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
 Logits = NDArray[np.float32]  # [N, K]
 
 
 def views(pixels: Pixels, count: int) -> Iterator[tuple[float, Pixels]]:
     """1, 2 or 6 views of the images with their weights, which sum to 1."""
-    if count == 1:
-        yield 1.0, pixels
-        return
-    if count == 2:  # noqa: PLR2004
-        for view in _mirrored(pixels):
-            yield 0.5, view
-        return
-    height, width = pixels.shape[1:3]
-    padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    for view in _mirrored(pixels):
-        yield 0.25, view
-    for offset in (0, 2):
-        shifted = padded[:, offset : offset + height, offset : offset + width]
-        for view in _mirrored(shifted):
-            yield 0.125, view
+    return zip(WEIGHTS[count], _seen(pixels, count), strict=True)
 
 
 def average_logits(
@@ -42,6 +31,21 @@ def average_logits(
         axis=0,
         dtype=np.float32,
     )
+
+
+def _seen(pixels: Pixels, count: int) -> Iterator[Pixels]:
+    if count == 1:
+        yield pixels
+        return
+    yield from _mirrored(pixels)
+    if count == 2:  # noqa: PLR2004
+        return
+    height, width = pixels.shape[1:3]
+    padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    for offset in (0, 2):
+        yield from _mirrored(
+            padded[:, offset : offset + height, offset : offset + width]
+        )
 
 
 def _mirrored(pixels: Pixels) -> tuple[Pixels, Pixels]:

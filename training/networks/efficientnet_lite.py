@@ -136,7 +136,9 @@ class EfficientNetLite(Network):
 
     With `pooled_stages` the head also sees what the last so many stages hold, averaged
     over the image: colors and textures, which the last layer, made to tell a pear from
-    a tiger, has let go of.
+    a tiger, has let go of. With `normalized` the features of an image are scaled to a
+    root mean square of 1 (SimpleShot, arXiv:1911.04623): how much of something an image
+    shows counts by its share, and not by how clearly it shows everything.
     """
 
     head_name = "classifier"
@@ -148,6 +150,7 @@ class EfficientNetLite(Network):
         classes: int,
         in_channels: int = 3,
         pooled_stages: int = 0,
+        normalized: bool = False,
     ):
         super().__init__()
         if not 0 <= pooled_stages <= len(STAGES):
@@ -155,6 +158,7 @@ class EfficientNetLite(Network):
                 f"pooled_stages is {pooled_stages}; it may be 0 to {len(STAGES)}"
             )
         self.first_pooled = len(STAGES) - pooled_stages
+        self.normalized = normalized
         channels, seen = 32, 1280
         self.conv_stem = SameConv2d(in_channels, channels, 3, 2, bias=False)
         self.bn1 = batch_norm(channels)
@@ -185,6 +189,8 @@ class EfficientNetLite(Network):
         features = average(x)  # [N, 1280]
         if pooled:
             features = torch.cat([*pooled, features], dim=1)  # [N, D]
+        if self.normalized:
+            features = functional.normalize(features) * math.sqrt(features.shape[1])
         return self.dropout(features)
 
 

@@ -1,12 +1,17 @@
 """features → **linear probe**: a head on a frozen network, in seconds.
 
+A logistic regression; or, for a few images each of many kinds, a linear discriminant
+(Fisher, 1936) with a shrunk covariance (Friedman, 1989), which takes the directions in
+which photos of one kind differ for noise, such as their light, and looks past them.
+
 The baseline that every transfer must beat, and the start of its fine-tuning: a head
 that already fits keeps the first steps from destroying the features (Kumar et al.,
 arXiv:2202.10054). Axes: V views of N images, D features, K logits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,11 +24,15 @@ from sklearn.model_selection import (  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from training.data.scenes import Scenes
+from training.errors import ConfigError
 from training.objectives.objective import Objective, Scores
+from training.rules.temperature import fit_temperature
 
 FOLDS = 5
 ITERATIONS = 200
 
+Kind = Literal["logistic", "discriminant"]
+Linear = tuple[Tensor, Tensor]  # weight [K, D], bias [K]
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions to fit to, held out
 
 
@@ -33,8 +42,8 @@ class Probe:
 
     weight: Tensor
     bias: Tensor
-    decay: float
-    cross_validation: Scores  # of the chosen decay, on train images held out in turn
+    strength: float  # of its regularization
+    cross_validation: Scores  # of this strength, on train images held out in turn
 
     def logits(self, features: NDArray[np.float32]) -> Tensor:
         """float32 [N, D] → [N, K]."""
@@ -47,28 +56,41 @@ class Probe:
             head.bias.copy_(self.bias)
 
 
-def fit_probe(
+def fit_probe(  # noqa: PLR0913 - each is a choice of its own
     features: NDArray[np.float32],
     labels: NDArray[np.integer],
     objective: Objective,
     *,
-    decays: tuple[float, ...],
+    kind: Kind = "logistic",
+    strengths: tuple[float, ...],
     seed: int,
     scenes: Scenes | None = None,
 ) -> Probe:
-    """Logistic regression on all views, its weight decay by cross-validation.
+    """A probe on all views, its regularization chosen by cross-validation.
 
     Features are float32 [V, N, D]; the views of an image, and the images of a scene,
     are always on the same side of a fold, and what is held out is scored on its first
     view, as it will be served. The loss chooses: of few images the share of right
     answers is too coarse, and says nothing of how sure they are.
+
+    Raises:
+        ConfigError: a discriminant of images that do not have one label each.
     """
+    if kind == "discriminant" and (labels.ndim != 1 or objective.logits == 1):
+        raise ConfigError(
+            "transfer.probe is 'discriminant', which tells kinds from each other; a "
+            "binary or multi-label task needs 'logistic'"
+        )
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
     folds = list(_folds(labels, scenes, seed))
-    scores = {d: _cross_validated(x, y, objective, d, folds) for d in decays}
-    best = min(decays, key=lambda d: scores[d]["loss"])
-    weight, bias = _fit(x, y, objective, best)
-    return Probe(weight, bias, best, scores[best])
+    tried = [
+        _try_strength(x, y, objective, FITS[kind], strength, folds)
+        for strength in strengths
+    ]
+    best = min(tried, key=lambda one: one.scores["loss"])
+    weight, bias = FITS[kind](x, y, objective, best.strength)
+    scale = best.temperature
+    return Probe(weight / scale, bias / scale, best.strength, best.scores)
 
 
 def _folds(
@@ -89,24 +111,37 @@ def _folds(
     return whole.split(np.arange(count), labels, groups=scenes)
 
 
-def _cross_validated(
-    x: Tensor, y: Tensor, objective: Objective, decay: float, folds: list[Fold]
-) -> Scores:
+@dataclass(frozen=True)
+class _Tried:
+    strength: float
+    temperature: float  # what the logits are to be divided by
+    scores: Scores
+
+
+def _try_strength(
+    x: Tensor,
+    y: Tensor,
+    objective: Objective,
+    fit: "Fit",
+    strength: float,
+    folds: list[Fold],
+) -> _Tried:
     held_out = torch.zeros(len(y), objective.logits)  # [N, K]
-    for fit, rest in folds:
-        weight, bias = _fit(x[:, fit], y[fit], objective, decay)
+    for some, rest in folds:
+        weight, bias = fit(x[:, some], y[some], objective, strength)
         held_out[rest] = x[0, rest] @ weight.T + bias
+    temperature = 1.0
+    if fit is fit_discriminant:  # sure of itself beyond measure
+        temperature = fit_temperature(held_out.numpy(), y.numpy())
+    held_out /= temperature
     loss = objective.loss(held_out, objective.truth(y)).item()
-    return objective.score(held_out, y) | {"loss": loss}
+    scores = objective.score(held_out, y) | {"loss": loss}
+    return _Tried(strength, temperature, scores)
 
 
-def _fit(
-    x: Tensor, y: Tensor, objective: Objective, decay: float
-) -> tuple[Tensor, Tensor]:
+def fit_logistic(x: Tensor, y: Tensor, objective: Objective, decay: float) -> Linear:
     """Minimize loss + decay / 2 · |W|² over standardized features by L-BFGS."""
-    flat = x.reshape(-1, x.shape[-1])  # [V·N, D]
-    mean, std = flat.mean(0), flat.std(0).clamp(min=1e-4)
-    standard = (flat - mean) / std
+    flat, mean, std = _standardized(x)
     truth = objective.truth(y.repeat(len(x), *[1] * (y.ndim - 1)))
     weight = torch.zeros(objective.logits, x.shape[-1], requires_grad=True)
     bias = torch.zeros(objective.logits, requires_grad=True)
@@ -116,7 +151,7 @@ def _fit(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = objective.loss(standard @ weight.T + bias, truth)
+        loss = objective.loss(flat @ weight.T + bias, truth)
         loss = loss + decay / 2 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -124,3 +159,43 @@ def _fit(
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     scaled = (weight / std).detach()
     return scaled, (bias - scaled @ mean).detach()
+
+
+def fit_discriminant(
+    x: Tensor, y: Tensor, objective: Objective, shrinkage: float
+) -> Linear:
+    """Normal distributions with one covariance S, by Bayes' rule; y is int [N].
+
+    The logit of label k is mₖᵀS⁻¹x - mₖᵀS⁻¹mₖ / 2 + log p(k), over standardized
+    features. S is drawn by `shrinkage` towards as much of the identity as has its
+    trace: a few thousand views do not know two thousand variances and how they go
+    together. A label without images has its mean where all images have theirs.
+    """
+    flat, mean, std = _standardized(x)
+    labels = y.long().repeat(len(x))  # [V·N]
+    counts = torch.bincount(labels, minlength=objective.logits).float()  # [K]
+    sums = torch.zeros(objective.logits, flat.shape[1]).index_add(0, labels, flat)
+    means = sums / counts.clamp(min=1).unsqueeze(1)  # [K, D]
+    within = flat - means[labels]
+    covariance = within.T @ within / len(flat)  # [D, D]
+    identity = torch.eye(len(covariance)) * covariance.diagonal().mean()
+    covariance = covariance.lerp(identity, shrinkage)
+    weight = torch.linalg.solve(covariance, means.T).T  # [K, D]
+    prior = ((counts + 1) / (counts + 1).sum()).log()
+    bias = prior - (weight * means).sum(1) / 2
+    scaled = weight / std
+    return scaled, bias - scaled @ mean
+
+
+def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[V, N, D] → [V·N, D] of mean 0 and deviation 1; the mean and deviation, [D]."""
+    flat = x.reshape(-1, x.shape[-1])
+    mean, std = flat.mean(0), flat.std(0).clamp(min=1e-4)
+    return (flat - mean) / std, mean, std
+
+
+Fit = Callable[[Tensor, Tensor, Objective, float], Linear]
+FITS: dict[Kind, Fit] = {
+    "logistic": fit_logistic,
+    "discriminant": fit_discriminant,
+}

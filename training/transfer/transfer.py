@@ -41,7 +41,7 @@ class Record:
 
     probe: Scores  # on validation
     probe_folds: Scores  # on train images held out in turn
-    probe_decay: float
+    probe_strength: float  # weight decay or shrinkage, the chosen one
     finetuned: Scores | None  # on validation; None where it was not wanted
     kept: str
 
@@ -54,7 +54,8 @@ def transfer(
     `cache` is a folder for features. Leaves `transfer.json` in the run's folder.
 
     Raises:
-        ConfigError: there are no validation images to choose by.
+        ConfigError: there are no validation images to choose by, or the probe is a
+            discriminant and the task has more or less than one label an image.
     """
     if not len(splits.validation):
         raise ConfigError("[transfer] chooses by validation; data.validation is 0")
@@ -63,7 +64,7 @@ def transfer(
     network = load_backbone(config.network.name, config.network.options)
     probe, scores = run_probe(network, config, splits, objective, cache)
     probe.into(network.replace_head(objective.logits))
-    record = Record(scores, probe.cross_validation, probe.decay, None, "probe")
+    record = Record(scores, probe.cross_validation, probe.strength, None, "probe")
     outcome = Outcome(Plan(0, 1, "fp32", {}), 0, 0.0, scores)
     if wanted.finetune:
         write_record(record, room.folder)  # the probe alone, while the rest runs
@@ -107,7 +108,8 @@ def run_probe(
         features,
         splits.train.labels,
         objective,
-        decays=wanted.probe_decays,
+        kind=wanted.probe,
+        strengths=wanted.probe_strengths,
         seed=config.seed,
         scenes=splits.train.scenes,
     )

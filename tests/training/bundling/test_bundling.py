@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -12,10 +13,12 @@ from typer.testing import CliRunner, Result
 
 from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
+from classifier.session import Session
 from cli import app
-from training.bundling.from_run import Mirrored
+from training.bundling.from_run import Viewed
 from training.bundling.next_version import DataSource, splits_for, unseen
 from training.configs.config import parse_config
+from training.evaluation.views import average_logits
 from training.graphs.export import export_graph
 from training.loop.checkpoint import read_checkpoint
 from training.loop.runs import open_splits
@@ -137,24 +140,29 @@ def test_optimize_writes_the_next_version_and_keeps_the_rules(
     assert Classifier.load(colors_bundle, version=2, precision="fp16")
 
 
-def test_a_mirrored_graph_has_each_layer_once():
-    """Image and mirror image are one batch; the answer is the mean of their logits."""
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_graph_of_several_views_has_each_layer_once(count: int):
+    """The views are one batch; the answer is what evaluation calls their mean."""
+    torch.manual_seed(0)
     network = build("lenet5", classes=3, in_channels=1, image_size=(32, 32)).eval()
     facts = {"shape": (32, 32, 1), "mean": (0.5,), "std": (0.25,), "classes": 3}
-    plain, both = (
-        onnx.load_from_string(export_graph(each, **facts))
-        for each in (network, Mirrored(network))
+    plain, seen = (
+        export_graph(each, **facts) for each in (network, Viewed(network, count))
     )
+    pixels = np.random.default_rng(0).integers(256, size=(2, 32, 32, 1), dtype=np.uint8)
+    session = Session.load(plain)
 
-    convolutions = [
-        sum(node.op_type == "Conv" for node in graph.graph.node)
-        for graph in (plain, both)
-    ]
-    images = torch.rand(2, 1, 32, 32)
-    mean = (network(images) + network(images.flip(3))) / 2
+    mean = average_logits(session.run, pixels, count=count)
 
-    assert convolutions[0] == convolutions[1] > 0
-    assert torch.allclose(Mirrored(network)(images), mean, atol=1e-6)
+    assert convolutions(plain) == convolutions(seen) > 0
+    assert np.allclose(Session.load(seen).run(pixels), mean, atol=1e-5)
+    assert not np.allclose(session.run(pixels), mean, atol=1e-4)
+
+
+def convolutions(graph: bytes) -> int:
+    """How many the graph has."""
+    nodes = onnx.load_from_string(graph).graph.node
+    return sum(node.op_type == "Conv" for node in nodes)
 
 
 def test_an_optimized_card_says_whether_its_images_were_held_out(

@@ -124,6 +124,26 @@ def test_a_head_can_see_earlier_stages():
     assert parity(wide, graph, pixels, mean=mean, std=std) <= 1e-4
 
 
+def test_normalized_features_forget_how_much_there_is():
+    """Their root mean square is 1; exactly so in the graph."""
+    torch.manual_seed(0)
+    network = build("efficientnet_lite0", classes=3, normalized=True).eval()
+    plain = build("efficientnet_lite0", classes=3).eval()
+    load_weights(plain, network.state_dict())
+    pixels = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    images = torch.tensor(pixels).permute(0, 3, 1, 2) / 255
+
+    with torch.no_grad():
+        features, raw = network.embed(images), plain.embed(images)
+
+    size = raw.square().mean(1, keepdim=True).sqrt()
+    assert torch.allclose(features, raw / size, atol=1e-4)
+    assert not torch.allclose(features, raw, atol=1e-2)
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    graph = export_graph(network, shape=(64, 64, 3), mean=mean, std=std, classes=3)
+    assert parity(network, graph, pixels, mean=mean, std=std) <= 1e-4
+
+
 def test_stages_that_there_are_not_cannot_be_seen():
     """Seven is all."""
     with pytest.raises(NetworkError, match="pooled_stages is 8; it may be 0 to 7"):

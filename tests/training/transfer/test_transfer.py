@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from classifier.manifest import Task
@@ -125,11 +126,70 @@ def test_the_probe_finds_a_linear_answer(task: Task):
     features = (means[index] + generator.normal(size=(2, 90, 16))).astype(np.float32)
     objective = build_objective(task, labels=2 if task is Task.BINARY else 3)
 
-    probe = fit_probe(features, labels, objective, decays=(1e-3, 10.0), seed=0)
+    probe = fit_probe(features, labels, objective, strengths=(1e-3, 10.0), seed=0)
 
     scores = objective.score(probe.logits(features[0]), torch.tensor(labels))
     assert next(iter(scores.values())) > 0.95
-    assert probe.decay == 1e-3
+    assert probe.strength == 1e-3
+
+
+def test_the_discriminant_is_that_of_the_textbook():
+    """Shrunk as by scikit-learn; no scale is fitted where nothing is mistaken."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(3, size=120)
+    spread = generator.normal(size=(12, 12))
+    features = generator.normal(size=(3, 12))[labels] * 2
+    features = (features + generator.normal(size=(120, 12)) @ spread).astype(np.float32)
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    probe = fit_probe(
+        features[None], labels, objective,
+        kind="discriminant", strengths=(0.3,), seed=0,
+    )  # fmt: skip
+
+    deviation = features.std(0)
+    ours = probe.logits(features).double()
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3)
+    theirs.fit(features / deviation, labels)
+    wanted = torch.tensor(theirs.decision_function(features / deviation))
+    centered = [logits - logits.mean(1, keepdim=True) for logits in (ours, wanted)]
+    assert probe.cross_validation["accuracy"] == 1.0
+    assert torch.allclose(*centered, rtol=0.01, atol=0.05)
+
+
+def test_the_discriminant_looks_past_what_differs_within_a_label():
+    """Light that varies more than the kinds do; some labels in no fold but one."""
+    generator = np.random.default_rng(0)
+    scenes = np.arange(60) // 6
+    labels = scenes % 5
+    features = generator.normal(size=(4, 60, 20)) * 0.1
+    features[..., 0] += labels  # what tells them apart
+    features[..., :] += generator.normal(size=(4, 60, 1)) * 5  # the light
+    objective = build_objective(Task.FINE_GRAINED, labels=5)
+
+    probe = fit_probe(
+        features.astype(np.float32), labels, objective,
+        kind="discriminant", strengths=(0.01, 0.9), seed=0, scenes=scenes,
+    )  # fmt: skip
+
+    assert probe.strength == 0.01
+    assert probe.cross_validation["accuracy"] > 0.9
+    assert np.isfinite(probe.cross_validation["loss"])
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTILABEL])
+def test_a_discriminant_needs_one_label_an_image(task: Task):
+    """The error says what is allowed."""
+    labels = np.arange(8) % 2
+    if task is Task.MULTILABEL:
+        labels = np.eye(2, dtype=np.uint8)[labels]
+    features = np.zeros((1, 8, 4), np.float32)
+
+    with pytest.raises(ConfigError, match="needs 'logistic'"):
+        fit_probe(
+            features, labels, build_objective(task, labels=2),
+            kind="discriminant", strengths=(0.3,), seed=0,
+        )  # fmt: skip
 
 
 def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
@@ -142,9 +202,9 @@ def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
     features = features + 0.01 * generator.normal(size=(1, 90, 30)).astype(np.float32)
     objective = build_objective(Task.MULTICLASS, labels=3)
 
-    parted = fit_probe(features, labels, objective, decays=(1e-3,), seed=0)
+    parted = fit_probe(features, labels, objective, strengths=(1e-3,), seed=0)
     whole = fit_probe(
-        features, labels, objective, decays=(1e-3,), seed=0, scenes=scenes
+        features, labels, objective, strengths=(1e-3,), seed=0, scenes=scenes
     )
 
     assert parted.cross_validation["accuracy"] > 0.95
@@ -159,7 +219,7 @@ def test_the_folds_of_the_probe_hold_no_label_out_whole():
     objective = build_objective(Task.MULTICLASS, labels=10, label_smoothing=0.0)
 
     probe = fit_probe(
-        features, labels, objective, decays=(1e-3,), seed=0, scenes=scenes
+        features, labels, objective, strengths=(1e-3,), seed=0, scenes=scenes
     )
 
     assert probe.cross_validation["accuracy"] == 1.0
@@ -171,7 +231,7 @@ def test_the_probe_goes_into_a_head_unchanged(network: Network):
     generator = np.random.default_rng(0)
     width = network.head.in_features
     features = (5 + generator.normal(size=(1, 30, width))).astype(np.float32)
-    probe = fit_probe(features, np.arange(30) % 3, objective, decays=(0.1,), seed=0)
+    probe = fit_probe(features, np.arange(30) % 3, objective, strengths=(0.1,), seed=0)
 
     probe.into(network.head)
 
