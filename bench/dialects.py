@@ -38,8 +38,13 @@ def bodies_of(workload: Workload) -> dict[str, tuple[list[Body], int]]:
 def measure(
     target: Target, workload: Workload, *, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """One row a dialect: medians of its rounds."""
+    """One row a dialect: medians of its rounds, after one that is not counted.
+
+    The first seconds of a service are slower than any later ones.
+    """
     dialects = bodies_of(workload)
+    warm_up, connections = dialects["raw"]
+    wrk.saturate(warm_up, target, connections=connections, seconds=seconds)
     found: dict[str, list[wrk.Closed]] = {name: [] for name in dialects}
     for _ in range(rounds):
         for name, (bodies, connections) in dialects.items():

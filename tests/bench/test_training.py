@@ -10,6 +10,7 @@ from PIL import Image
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # two processes that import torch, and their workers
 def test_both_loops_train_by_turns_and_the_ratio_is_of_their_pairs(
     color_images, repository, tmp_path
 ):
