@@ -6,6 +6,7 @@ graphs at once. The bundle appears whole or not at all.
 """
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from training.quantization.gate import Gated, Labelled, gated_int8
 from training.rules.rules import decisions, fit_rules, honest_f1
 
 BATCH = 16
-GOLDEN_IMAGES = 4
+GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
 AGREEMENT_IMAGES = 300  # of train, without their labels, besides all of validation
 
 NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
@@ -74,7 +75,8 @@ def build_bundle(
         remarks += honest_f1(logits, truth, rules)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
-    some = validation.select(spread(len(validation), GOLDEN_IMAGES))
+    wanted = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // prod(recipe.preprocess.shape)))
+    some = validation.select(spread(len(validation), wanted))
     golden = make_golden(final, some.pixels(recipe.preprocess))
     manifest = write_manifest(
         recipe, rules, final, golden, next_version(root, recipe.name)
