@@ -1,16 +1,16 @@
 """what happens → **log**: a CSV, TensorBoard's events, and a live line for people.
 
-TensorBoard and rich are used where they are installed; the CSV is always written. Rows
-that a killed run had logged and the continued run repeats are dropped first.
+TensorBoard is used where it is installed; the CSV is always written. Rows that a killed
+run had logged and the continued run repeats are dropped first.
 """
 
 import csv
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from training.files import whole, writing
+from training.loop.bar import open_bar
 
 Row = dict[str, float]
 
@@ -32,7 +32,7 @@ class Log:
         past = read_log(self._file) if self._file is not None else []
         self._rows = [row for row in past if row["step"] <= first_step]
         self._events = _open_events(folder / EVENTS) if folder else None
-        self._bar = _open_bar(live, total_steps, first_step)
+        self._bar = open_bar(live, total_steps, first_step)
 
     def step(self, step: int, *, loss: float, images_per_s: float) -> None:
         """Move the live line."""
@@ -92,63 +92,3 @@ def _open_events(folder: Path) -> Any:
     except ImportError:  # tensorboard is optional
         return None
     return SummaryWriter(str(folder))
-
-
-class _Quiet:
-    """No terminal: lines only, to the stream if there is one."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-
-    def show(self, step: int, text: str) -> None:
-        """Nothing: a log file wants no moving line."""
-
-    def say(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(text + "\n")
-            self._stream.flush()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class _Bar:
-    """A live progress line by rich."""
-
-    def __init__(self, total_steps: int, first_step: int) -> None:
-        from rich.progress import (  # noqa: PLC0415 - optional, and slow to import
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._task = self._progress.add_task(
-            "starting", total=total_steps, completed=first_step
-        )
-        self._progress.start()
-
-    def show(self, step: int, text: str) -> None:
-        self._progress.update(self._task, completed=step, description=text)
-
-    def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
-
-    def close(self) -> None:
-        self._progress.stop()
-
-
-def _open_bar(live: TextIO | None, total_steps: int, first_step: int) -> Any:
-    if live is not None and live.isatty() and live in (sys.stdout, sys.stderr):
-        try:
-            return _Bar(total_steps, first_step)
-        except ImportError:  # rich is optional
-            pass
-    return _Quiet(live)

@@ -9,6 +9,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from training.data.dataset import Split
 from training.data.pieces import in_pieces
 from training.files import whole
 from training.graphs.export import export_graph
+from training.loop.bar import open_bar
 from training.networks import Network
 
 BATCH = 16  # on a CPU larger batches are slower
@@ -44,8 +46,16 @@ def embedding_graph(network: Network, data: DataConfig) -> bytes:
 class FeatureCache:
     """Features by content: the same images, graph and view are computed once."""
 
-    def __init__(self, graph: bytes, data: DataConfig, folder: Path) -> None:
+    def __init__(
+        self,
+        graph: bytes,
+        data: DataConfig,
+        folder: Path,
+        *,
+        live: TextIO | None = None,
+    ) -> None:
         self._graph, self._data, self._folder = graph, data, folder
+        self._live = live  # where it is shown how far they are
         self._session: Session | None = None
 
     def features(
@@ -60,17 +70,36 @@ class FeatureCache:
         if path.is_file():
             kept: Features = np.load(path, allow_pickle=False)
             return kept
-        pixels = split.pixels(self._data.spec)  # uint8 [N, H, W, C]
-        seen = [self._run(pixels)]
-        if crops >= 0:
-            seen.append(self._run(np.ascontiguousarray(pixels[:, :, ::-1])))
-        if crops > 0:
-            pixels = split.pixels(whole_photo(self._data.spec))
-            seen += [self._run(cut) for cut in cuts(pixels, crops, smallest, seed)]
-        found = np.stack(seen)
+        found = self._compute(split, crops, smallest, seed)
         with whole(path) as partial, partial.open("wb") as file:
             np.save(file, found, allow_pickle=False)
         return found
+
+    def _compute(
+        self, split: Split, crops: int, smallest: float, seed: int
+    ) -> Features:
+        views = 1 if crops < 0 else 2 + crops
+        bar = open_bar(self._live, views * len(split))
+        bar.say(f"features of {views} x {len(split)} images")
+        seen: list[Features] = []
+        try:
+            for pixels in self._views(split, crops, smallest, seed):
+                seen.append(self._run(pixels))
+                bar.show(len(seen) * len(split), f"view {len(seen)} of {views}")
+        finally:
+            bar.close()
+        return np.stack(seen)
+
+    def _views(
+        self, split: Split, crops: int, smallest: float, seed: int
+    ) -> Iterator[Pixels]:
+        pixels = split.pixels(self._data.spec)  # uint8 [N, H, W, C]
+        yield pixels
+        if crops >= 0:
+            yield np.ascontiguousarray(pixels[:, :, ::-1])
+        if crops > 0:
+            pixels = split.pixels(whole_photo(self._data.spec))
+            yield from cuts(pixels, crops, smallest, seed)
 
     def _run(self, pixels: Pixels) -> Features:
         self._session = self._session or Session.load(self._graph)

@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def transfer(
     wanted = config.transfer or TransferConfig()
     torch.manual_seed(config.seed)
     network = load_backbone(config.network.name, config.network.options)
-    probe, scores = run_probe(network, config, splits, objective, cache)
+    probe, scores = run_probe(network, config, splits, objective, cache, room.live)
     probe.into(network.replace_head(objective.logits))
     record = Record(scores, probe.cross_validation, probe.strength, None, "probe")
     outcome = Outcome(Plan(0, 1, "fp32", {}), 0, 0.0, scores)
@@ -93,11 +94,17 @@ def better(one: Scores, other: Scores) -> bool:
 
 
 def run_probe(
-    network: Network, config: Config, splits: Splits, objective: Objective, cache: Path
+    network: Network,
+    config: Config,
+    splits: Splits,
+    objective: Objective,
+    cache: Path,
+    live: TextIO | None,
 ) -> tuple[Probe, Scores]:
     """The probe and its scores on validation."""
     wanted = config.transfer or TransferConfig()
-    store = FeatureCache(embedding_graph(network, config.data), config.data, cache)
+    graph = embedding_graph(network, config.data)
+    store = FeatureCache(graph, config.data, cache, live=live)
     features = store.features(
         splits.train,
         crops=wanted.crops,

@@ -1,9 +1,23 @@
 """What the probe sees of a photo: as it is served, mirrored, and cuts of all of it."""
 
+import io
+from pathlib import Path
+
 import numpy as np
+import pytest
+from PIL import Image
 
 from classifier.manifest import PreprocessSpec
-from training.transfer.features import cuts, whole_photo
+from training.configs.sections import DataConfig
+from training.data import load_dataset
+from training.data.dataset import Split
+from training.networks import build
+from training.transfer.features import (
+    FeatureCache,
+    cuts,
+    embedding_graph,
+    whole_photo,
+)
 
 SERVED = {
     "height": 32,
@@ -54,3 +68,37 @@ def test_cuts_are_the_same_for_the_same_seed():
 
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], one[1])
+
+
+def test_features_say_how_many_there_are_and_are_computed_once(
+    three_images: Split, tmp_path: Path
+):
+    """Two views and two cuts of three images, and nothing the second time."""
+    network = build("lenet5", classes=2, image_size=32)
+    data = DataConfig(
+        path="", height=32, width=32, mean=(0.5,) * 3, std=(0.25,) * 3
+    )  # fmt: skip
+    graph, said = embedding_graph(network, data), io.StringIO()
+
+    first, again = (
+        FeatureCache(graph, data, tmp_path, live=said).features(
+            three_images, crops=2, smallest=0.5, seed=0
+        )
+        for _ in range(2)
+    )
+
+    assert first.shape == (4, 3, 84)
+    assert np.array_equal(first, again)
+    assert said.getvalue() == "features of 4 x 3 images\n"
+
+
+@pytest.fixture
+def three_images(tmp_path: Path) -> Split:
+    """The train split of a folder."""
+    generator = np.random.default_rng(0)
+    for number, label in enumerate("aab"):
+        folder = tmp_path / "data" / "train" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return load_dataset(tmp_path / "data").train

@@ -1,0 +1,82 @@
+"""long work → **progress**: a live line on a terminal, by rich if it is there."""
+
+import sys
+from typing import Protocol, TextIO
+
+
+class Bar(Protocol):
+    """Shows how far something is."""
+
+    def show(self, step: int, text: str) -> None:
+        """So many steps are done."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def close(self) -> None:
+        """It is over."""
+
+
+class _Quiet:
+    """No terminal: lines only, to the stream if there is one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def show(self, step: int, text: str) -> None:
+        """Nothing: a log file wants no moving line."""
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        if self._stream is not None:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class _Bar:
+    """A live progress line by rich."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        from rich.progress import (  # noqa: PLC0415 - optional, and slow to import
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._task = self._progress.add_task(
+            "starting", total=total_steps, completed=first_step
+        )
+        self._progress.start()
+
+    def show(self, step: int, text: str) -> None:
+        """Move the line."""
+        self._progress.update(self._task, completed=step, description=text)
+
+    def say(self, text: str) -> None:
+        """Write a line above the moving one."""
+        self._progress.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        """Let go of the terminal."""
+        self._progress.stop()
+
+
+def open_bar(live: TextIO | None, total_steps: int, first_step: int = 0) -> Bar:
+    """A line that moves on a terminal; on any other stream only what is said."""
+    if live is not None and live.isatty() and live in (sys.stdout, sys.stderr):
+        try:
+            return _Bar(total_steps, first_step)
+        except ImportError:  # rich is optional
+            pass
+    return _Quiet(live)
