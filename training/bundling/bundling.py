@@ -5,6 +5,7 @@ judged by those rules, and the test split is opened last, through `classifier/`,
 graphs at once. The bundle appears whole or not at all.
 """
 
+import logging
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -38,6 +39,7 @@ AGREEMENT_IMAGES = 300  # of train, without their labels, besides all of validat
 
 NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
 
+LOGGER = logging.getLogger(__name__)
 Batches = list[NDArray[np.uint8]]
 
 
@@ -64,6 +66,7 @@ def build_bundle(
     """
     validation = some_validation(splits)
     truth = truth_of(validation, recipe.task)
+    LOGGER.info("rules and gates from %d validation images", len(validation))
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches), None)}
     remarks = list(recipe.remarks)

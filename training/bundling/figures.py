@@ -1,5 +1,6 @@
 """draft → **bundle**: evaluated as it will be loaded, then written with its figures."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from training.evaluation.evaluate import Evaluation, evaluate
 from training.reports.card import CardFacts, write_card
 from training.reports.mistakes import draw_sheet, worst_mistakes
 from training.reports.plots import draw_all
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def measured_bundle(
     """Evaluate the bundle as it will be loaded, then write it with its figures."""
     files = {file_name(p): built.graph for p, built in graphs.items()}
     split = splits.test if splits.has_test else splits.validation
+    listed = ", ".join(graphs)
+    LOGGER.info("measuring %s on %d %s images", listed, len(split), split.name)
     with tempfile.TemporaryDirectory(prefix="linnaeus-bundle-") as scratch:
         draft = write_bundle(
             Path(scratch), manifest, graphs=files, golden=golden, card=""

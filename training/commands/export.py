@@ -33,12 +33,14 @@ def command(
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
     from training.bundling.from_run import export_run  # noqa: PLC0415
     from training.bundling.record import record_of  # noqa: PLC0415
+    from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
     from training.provenance import command_line, write_results  # noqa: PLC0415
 
+    say_steps()
     try:
         rules = read_config(config).bundle if config is not None else None
         made = export_run(

@@ -72,10 +72,12 @@ def command(  # one parameter an option: the list is the interface
     with the original. What the file does not say is asked, never guessed.
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
+    from training.commands.progress import say_steps  # noqa: PLC0415
     from training.foreign.answers import PARSERS  # noqa: PLC0415
     from training.foreign.bundle import Origin  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
+    say_steps()
     origin = Origin(
         file=file,
         name=name or slug(file.stem),

@@ -39,9 +39,11 @@ def command(
         DataSource,
         optimize_bundle,
     )
+    from training.commands.progress import say_steps  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
+    say_steps()
     images = DataSource(data, tuple(positive or ()), validation, seed)
     try:
         folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)

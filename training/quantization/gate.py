@@ -6,6 +6,7 @@ the layers that hurt most stay in fp32, more at each attempt; where that fails t
 bundle keeps to fp32 and the gate says why.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ MIN_AGREEMENT = 0.97
 RESCUES = (1, 2, 4, 8)
 RESCUE_IMAGES = 32  # enough to rank layers; each of them costs a run of these
 
+LOGGER = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
 Logits = NDArray[np.float32]  # [N, K]
 Decisions = NDArray[np.generic]  # class index int [N], or bool [N] or [N, K]
@@ -71,6 +73,7 @@ def gated_int8(
     Raises:
         GraphError: the graph does not run or has nothing to quantize.
     """
+    LOGGER.info("int8: measuring the ranges of the activations")
     measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
     logits = run(fp32, images)
@@ -83,6 +86,8 @@ def gated_int8(
         int8 = halve_weights(quantize_measured(measured, exclude=exclude))
         decided = decide(run(int8, images))
         gate = judge(reference, decided, labelled, exclude=exclude)
+        verdict = "passed" if gate.passed else "refused"
+        LOGGER.info("int8, %s: %s", gate.reason, verdict)
         change = change_by_class(reference[:n], decided[:n], truth, classes=classes)
         if gate.passed:
             return Gated(int8, gate, change)
@@ -146,6 +151,7 @@ def harm_by_layer(graph: Measured, images: Sequence[Pixels]) -> dict[str, float]
 def _attempts(graph: Measured, images: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
     """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
     yield ()
+    LOGGER.info("int8: ranking %d layers by the harm of each", len(graph.layers))
     harm = harm_by_layer(graph, _some(images, RESCUE_IMAGES))
     worst = sorted(graph.layers, key=lambda layer: -harm[layer])
     for count in RESCUES:

@@ -165,6 +165,16 @@ def convolutions(graph: bytes) -> int:
     return sum(node.op_type == "Conv" for node in nodes)
 
 
+def test_a_bundle_says_what_is_being_done(colors_bundle: Path, color_folder: Path):
+    """Ranges, gate and figures take minutes for a large network."""
+    said = linnaeus("optimize", colors_bundle / "1", color_folder / "colors").stderr
+
+    assert "rules and gates from" in said
+    assert "int8: measuring the ranges" in said
+    assert "int8, all layers in int8; accuracy over" in said
+    assert "measuring fp32" in said
+
+
 def test_an_optimized_card_says_whether_its_images_were_held_out(
     colors_bundle: Path, color_folder: Path
 ):
