@@ -99,7 +99,9 @@ def main() -> None:
     parser = command_line("bench.training", __doc__)
     option = parser.add_argument
     option("--data", type=Path, default=REPOSITORY / "../shared/data/cifar-10")
-    option("--networks", nargs="+", default=["fastcifar_94", "resnet18_cifar"])
+    option(
+        "--networks", nargs="+", default=["lenet5", "fastcifar_94", "resnet18_cifar"]
+    )
     option("--batch-size", type=int, default=128)
     option("--steps", type=int, default=8, help="batches a round")
     option("--rounds", type=int, default=5)
