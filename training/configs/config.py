@@ -56,6 +56,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        sigmoid = self.task in (Task.BINARY, Task.MULTILABEL)
+        if sigmoid and self.transfer and self.transfer.probe == "discriminant":
+            raise ValueError(
+                "transfer.probe is 'discriminant', which tells kinds from each other; "
+                "a binary or multi-label task needs 'logistic'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_loss(self) -> Self:
         sigmoid = self.task in (Task.BINARY, Task.MULTILABEL)
         if not sigmoid and self.loss.kind == "asymmetric":

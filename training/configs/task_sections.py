@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from training.configs.sections import Positive, Rate, Section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+ProbeKind = Literal["logistic", "discriminant"]
 
 
 class TransferConfig(Section):
@@ -21,7 +22,7 @@ class TransferConfig(Section):
 
     crops: Annotated[int, Field(ge=0, le=64)] = 2  # views for the probe, besides two
     smallest_crop: Fraction = 0.5  # of the area
-    probe: Literal["logistic", "discriminant"] = "logistic"
+    probe: ProbeKind = "logistic"
     # What cross-validation may choose from: weight decays of the logistic regression,
     # shrinkages of the covariance of the discriminant.
     probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)

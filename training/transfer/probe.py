@@ -11,7 +11,6 @@ arXiv:2202.10054). Axes: V views of N images, D features, K logits.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,15 +22,14 @@ from sklearn.model_selection import (  # type: ignore[import-untyped]
 )
 from torch import Tensor, nn
 
+from training.configs.task_sections import ProbeKind
 from training.data.scenes import Scenes
-from training.errors import ConfigError
 from training.objectives.objective import Objective, Scores
 from training.rules.temperature import fit_temperature
 
 FOLDS = 5
 ITERATIONS = 200
 
-Kind = Literal["logistic", "discriminant"]
 Linear = tuple[Tensor, Tensor]  # weight [K, D], bias [K]
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions to fit to, held out
 
@@ -61,7 +59,7 @@ def fit_probe(  # noqa: PLR0913 - each is a choice of its own
     labels: NDArray[np.integer],
     objective: Objective,
     *,
-    kind: Kind = "logistic",
+    kind: ProbeKind = "logistic",
     strengths: tuple[float, ...],
     seed: int,
     scenes: Scenes | None = None,
@@ -71,21 +69,13 @@ def fit_probe(  # noqa: PLR0913 - each is a choice of its own
     Features are float32 [V, N, D]; the views of an image, and the images of a scene,
     are always on the same side of a fold, and what is held out is scored on its first
     view, as it will be served. The loss chooses: of few images the share of right
-    answers is too coarse, and says nothing of how sure they are.
-
-    Raises:
-        ConfigError: a discriminant of images that do not have one label each.
+    answers is too coarse, and says nothing of how sure they are. A discriminant needs
+    one label an image, which a config is checked for.
     """
-    if kind == "discriminant" and (labels.ndim != 1 or objective.logits == 1):
-        raise ConfigError(
-            "transfer.probe is 'discriminant', which tells kinds from each other; a "
-            "binary or multi-label task needs 'logistic'"
-        )
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
     folds = list(_folds(labels, scenes, seed))
     tried = [
-        _try_strength(x, y, objective, FITS[kind], strength, folds)
-        for strength in strengths
+        _try_strength(x, y, objective, kind, strength, folds) for strength in strengths
     ]
     best = min(tried, key=lambda one: one.scores["loss"])
     weight, bias = FITS[kind](x, y, objective, best.strength)
@@ -122,16 +112,16 @@ def _try_strength(
     x: Tensor,
     y: Tensor,
     objective: Objective,
-    fit: "Fit",
+    kind: ProbeKind,
     strength: float,
     folds: list[Fold],
 ) -> _Tried:
     held_out = torch.zeros(len(y), objective.logits)  # [N, K]
     for some, rest in folds:
-        weight, bias = fit(x[:, some], y[some], objective, strength)
+        weight, bias = FITS[kind](x[:, some], y[some], objective, strength)
         held_out[rest] = x[0, rest] @ weight.T + bias
     temperature = 1.0
-    if fit is fit_discriminant:  # sure of itself beyond measure
+    if kind == "discriminant":  # sure of itself beyond measure
         temperature = fit_temperature(held_out.numpy(), y.numpy())
     held_out /= temperature
     loss = objective.loss(held_out, objective.truth(y)).item()
@@ -194,8 +184,7 @@ def _standardized(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (flat - mean) / std, mean, std
 
 
-Fit = Callable[[Tensor, Tensor, Objective, float], Linear]
-FITS: dict[Kind, Fit] = {
+FITS: dict[ProbeKind, Callable[[Tensor, Tensor, Objective, float], Linear]] = {
     "logistic": fit_logistic,
     "discriminant": fit_discriminant,
 }

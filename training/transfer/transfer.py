@@ -55,8 +55,7 @@ def transfer(
     `cache` is a folder for features. Leaves `transfer.json` in the run's folder.
 
     Raises:
-        ConfigError: there are no validation images to choose by, or the probe is a
-            discriminant and the task has more or less than one label an image.
+        ConfigError: there are no validation images to choose by.
     """
     if not len(splits.validation):
         raise ConfigError("[transfer] chooses by validation; data.validation is 0")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.loop.runs import CONFIG
-from training.configs.config import read_config
+from training.configs.config import parse_config, read_config
 from training.errors import ConfigError
 from training.networks import card
 
@@ -118,3 +118,27 @@ def test_a_change_that_makes_no_sense_is_refused(read, change):
     """The same rules as in the file."""
     with pytest.raises(ConfigError):
         read("", "", change)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_a_discriminant_needs_one_label_an_image(task):
+    """Said before the minutes that its features take, with what is allowed."""
+    given = {
+        "name": "tiny",
+        "task": task,
+        "data": {
+            "path": "x",
+            "height": 8,
+            "width": 8,
+            "mean": [0.5] * 3,
+            "std": [1] * 3,
+        },
+        "network": {"name": "efficientnet_lite0"},
+        "transfer": {"probe": "discriminant"},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+
+    with pytest.raises(ConfigError, match="needs 'logistic'"):
+        parse_config(given, "tiny.toml")
+
+    assert parse_config(given | {"task": "multiclass"}, "tiny.toml").transfer

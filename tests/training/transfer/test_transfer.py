@@ -177,21 +177,6 @@ def test_the_discriminant_looks_past_what_differs_within_a_label():
     assert np.isfinite(probe.cross_validation["loss"])
 
 
-@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTILABEL])
-def test_a_discriminant_needs_one_label_an_image(task: Task):
-    """The error says what is allowed."""
-    labels = np.arange(8) % 2
-    if task is Task.MULTILABEL:
-        labels = np.eye(2, dtype=np.uint8)[labels]
-    features = np.zeros((1, 8, 4), np.float32)
-
-    with pytest.raises(ConfigError, match="needs 'logistic'"):
-        fit_probe(
-            features, labels, build_objective(task, labels=2),
-            kind="discriminant", strengths=(0.3,), seed=0,
-        )  # fmt: skip
-
-
 def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
     """What holds for a scene alone counts for nothing when scenes are held out."""
     generator = np.random.default_rng(0)
