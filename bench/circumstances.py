@@ -5,7 +5,6 @@ command of `bench/` that keeps a result writes it through `write_record`.
 """
 
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -15,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from classifier.hardware import affinity_cores, cpu_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -47,16 +48,7 @@ def _git(*arguments: str) -> str:
 
 def machine() -> str:
     """Processor and cores that this process may use, for a person."""
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
-    return names[0].strip() if names else platform.machine()
+    return f"{cpu_name()}, {affinity_cores()} cores, {platform.system()}"
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

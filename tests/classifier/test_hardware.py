@@ -1,5 +1,6 @@
 """The machine → what this process may use, from control groups of both kinds."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,26 @@ def test_the_machine_is_described_in_one_line():
 
     assert text.startswith(f"{hardware.available_cores()} x {hardware.cpu_name()} (")
     assert "\n" not in text
+
+
+CORE = "cpu family\t: {}\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (CORE.format(26) + "\n" + CORE.format(25), "AMD EPYC family 26 model 2"),
+        ("model name\t: Some board\n", "Some board"),
+        ("processor\t: 0\nFeatures\t: asimd\n", platform.machine()),
+        (None, platform.machine()),
+    ],
+)
+def test_two_generations_of_one_name_are_told_apart(tmp_path, cpuinfo, name):
+    """A cloud says `AMD EPYC` for both; what the first core says counts."""
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+
+    assert hardware.cpu_name(tmp_path) == name
 
 
 MEMINFO = {"proc/meminfo": "MemTotal:  2048 kB\nMemFree:  1 kB"}
