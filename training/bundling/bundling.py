@@ -35,7 +35,6 @@ from training.rules.rules import decisions, fit_rules, honest_f1
 
 BATCH = 16
 GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
-AGREEMENT_IMAGES = 300  # of train, without their labels, besides all of validation
 
 NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
 
@@ -115,13 +114,11 @@ def smaller(
     """The int8 and fp16 graphs that were wanted and passed; refusals become remarks."""
     found: dict[Precision, Built] = {}
     if recipe.config.int8:
-        some = splits.train.select(spread(len(splits.train), AGREEMENT_IMAGES))
         truth = truth_of(splits.validation, recipe.task)
         int8 = gated_int8(
             fp32,
             in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
             labelled=Labelled(f"{splits.dataset.name} validation", batches, truth),
-            unlabelled=in_pieces(some.pixels(recipe.preprocess), size=BATCH),
             decide=lambda logits: decisions(logits, rules),
         )
         if int8.graph is None:

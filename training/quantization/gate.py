@@ -68,7 +68,9 @@ def gated_int8(
     """The int8 graph with the fewest layers in fp32 that passes, if any does.
 
     Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
-    For multi-label both are shares of single decisions, image times label.
+    Neither may have been learned from: of what it knows by heart a network is so sure
+    that int8 decides the same. For multi-label both are shares of single decisions,
+    image times label.
 
     Raises:
         GraphError: the graph does not run or has nothing to quantize.

@@ -80,6 +80,8 @@ def test_the_manifest_holds_what_was_measured_on_test(colors_bundle: Path):
     assert int8 is not None
     assert int8.gate is not None
     assert int8.gate.passed
+    # not over images that it was trained on, which it is too sure of
+    assert f"agreement over {int8.gate.n} images" in int8.gate.reason
 
 
 def test_the_card_names_every_class_and_shows_every_picture(colors_bundle: Path):
