@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import cli
 from classifier import Classifier
+from training.configs.config import read_config
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -140,6 +141,17 @@ def test_every_python_module_that_a_page_runs_exists(page):
     }
 
     assert [module for module in modules if find_spec(module) is None] == []
+
+
+def test_a_config_that_a_page_shows_whole_is_one(page, tmp_path):
+    """Who copies it trains with it."""
+    shown = FENCE.findall(page.read_text())
+    whole = [body for _, body in shown if body.startswith("name = ")]
+    for number, body in enumerate(whole):
+        config = tmp_path / f"{number}.toml"
+        config.write_text(body)
+
+        assert read_config(config).name in body
 
 
 def test_the_readme_shows_the_test_command_that_runs_in_continuous_integration():
