@@ -36,7 +36,7 @@ class Work:
     data: Path
     network: str
     batch_size: int
-    steps: int  # a round
+    seconds: float  # a round, at least
 
 
 def answer_rounds(loop: str, work: Work, questions: Connection) -> None:
@@ -45,12 +45,12 @@ def answer_rounds(loop: str, work: Work, questions: Connection) -> None:
     from training.data import load_dataset  # noqa: PLC0415
 
     torch.set_num_threads(available_cores())
-    train = load_dataset(work.data).train
-    some = train.select(np.arange(min(IMAGES, len(train))))
-    take = ROUNDS[loop](work.network, some, work.batch_size, work.steps)
+    split = load_dataset(work.data).train
+    some = split.select(np.arange(min(IMAGES, len(split))))
+    train = ROUNDS[loop](work.network, some, work.batch_size)
     questions.send(None)
     while questions.recv():
-        questions.send(take())
+        questions.send(train(work.seconds))
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def compare(work: Work, *, rounds: int) -> dict[str, Any]:
     ratios = [round(ours / plain, 2) for plain, ours in pairs]
     return {
         "batch_size": work.batch_size,
-        "steps_a_round": work.steps,
+        "seconds_a_round": work.seconds,
         "images_per_s": rates,
         "median_images_per_s": {k: statistics.median(v) for k, v in rates.items()},
         "ratios": ratios,
@@ -103,7 +103,7 @@ def main() -> None:
         "--networks", nargs="+", default=["lenet5", "fastcifar_94", "resnet18_cifar"]
     )
     option("--batch-size", type=int, default=128)
-    option("--steps", type=int, default=8, help="batches a round")
+    option("--seconds", type=float, default=10.0, help="a round, at least")
     option("--rounds", type=int, default=5)
     option(
         "--results",
@@ -113,7 +113,8 @@ def main() -> None:
     given = parser.parse_args()
     found = {
         name: compare(
-            Work(given.data, name, given.batch_size, given.steps), rounds=given.rounds
+            Work(given.data, name, given.batch_size, given.seconds),
+            rounds=given.rounds,
         )
         for name in given.networks
     }

@@ -8,12 +8,13 @@ bfloat16 where it pays, channels last.
 
 import time
 from collections.abc import Callable
+from itertools import chain, count
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from classifier.hardware import available_cores
 from training.configs.config import Config, parse_config
@@ -29,8 +30,10 @@ from training.objectives.objective import build_objective
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 PAD = 4
+ENDLESS = 10**8  # images
+WARM_UP_S = 1.0
 
-Round = Callable[[], float]  # → images a second
+Round = Callable[[float], float]  # seconds → images a second
 
 
 class PlainCifar(Dataset[tuple[Tensor, int]]):
@@ -73,39 +76,44 @@ def config(network: str, batch_size: int) -> Config:
     )
 
 
-def plain_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
-    """The plain loop, warmed up; each call trains `steps` batches."""
+def plain_round(network: str, split: Split, batch_size: int) -> Round:
+    """The plain loop, warmed up; each call trains for some seconds.
+
+    Its images come from a sampler without an end, since a new epoch starts new workers,
+    which takes a small network longer than the epoch.
+    """
     model = build(network, classes=10, image_size=32).train()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
     )
+    cifar = PlainCifar(split)
     loader = DataLoader(
-        PlainCifar(split),
+        cifar,
         batch_size,
-        shuffle=True,
+        sampler=RandomSampler(cifar, num_samples=ENDLESS),
         num_workers=available_cores(),
-        drop_last=True,
     )
     loss_of = nn.CrossEntropyLoss()
 
-    def train(count: int) -> float:
-        batches = iter(loader)  # the start of the workers is not counted
-        images, labels = next(batches)
+    def train(seconds: float) -> float:
+        batches = iter(loader)
+        next(batches)  # the start of the workers is not counted
         started_s = time.perf_counter()
-        for step in range(count):
+        for step, (images, labels) in enumerate(batches, 1):
             optimizer.zero_grad()
             loss = loss_of(model(images), labels)
             loss.backward()
             optimizer.step()
-            if step < count - 1:
-                images, labels = next(batches)
-        return count * batch_size / (time.perf_counter() - started_s)
+            spent_s = time.perf_counter() - started_s
+            if spent_s >= seconds:
+                return step * batch_size / spent_s
+        raise AssertionError("a sampler without an end has ended")
 
-    train(2)
-    return lambda: train(steps)
+    train(WARM_UP_S)
+    return train
 
 
-def our_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
+def our_round(network: str, split: Split, batch_size: int) -> Round:
     """The loop of `training/`, warmed up, in the arithmetic that pays here."""
     keep_memory()
     settings = config(network, batch_size)
@@ -120,23 +128,28 @@ def our_round(network: str, split: Split, batch_size: int, steps: int) -> Round:
     place(model, ranks.device)
     prepare = timed_step(settings, taken, batches, ranks)
     candidates: tuple[Precision, ...] = ("fp32", "bf16")
-    seconds = {
+    step_s = {
         name: time_step(model, prepare, name, 0.0, ranks.device) for name in candidates
     }
-    precision = min(seconds, key=seconds.__getitem__)
+    precision = min(step_s, key=step_s.__getitem__)
     optimizers = build_optimizers(model, settings, ranks)
 
-    def train() -> float:
+    def train(seconds: float) -> float:
         started_s = time.perf_counter()
-        for step, batch in zip(range(steps), batches.epoch(0), strict=False):
+        epochs = (batches.epoch(number) for number in count())
+        for step, batch in enumerate(chain.from_iterable(epochs)):
             moment = taken.moment(step, steps_per_epoch=batches.steps(), steps=10**6)
             taken.take(model, optimizers, batch, moment, precision=precision)
-        return steps * batch_size / (time.perf_counter() - started_s)
+            spent_s = time.perf_counter() - started_s
+            if spent_s >= seconds:
+                return (step + 1) * batch_size / spent_s
+        raise AssertionError("epochs without an end have ended")
 
+    train(WARM_UP_S)
     return train
 
 
-ROUNDS: dict[str, Callable[[str, Split, int, int], Round]] = {
+ROUNDS: dict[str, Callable[[str, Split, int], Round]] = {
     "plain": plain_round,
     "ours": our_round,
 }
