@@ -7,7 +7,14 @@ Each is frozen, and unknown keys are errors. Those of transfer and of bundles ar
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from classifier.manifest import Byte, PreprocessSpec, Side
 from training.optimizers.schedule import Shape
@@ -64,6 +71,15 @@ class DataConfig(Section):
             interpolation=self.interpolation,
             background=self.background,
         )
+
+    @model_validator(mode="after")
+    def _check_spec(self) -> Self:
+        try:
+            _ = self.spec
+        except ValidationError as error:
+            reason = error.errors()[0]["ctx"]["error"]  # the fields alone are valid
+            raise ValueError(str(reason)) from error
+        return self
 
     @model_validator(mode="after")
     def _check_scenes(self) -> Self:

@@ -60,6 +60,21 @@ def test_a_config_begins_with_its_command(path):
             'mean = [0.2]\nalike = 0.3\nseries = "a"',
             "by series or by alike, not by both",
         ),
+        (
+            "mean = [0.2]",
+            'mean = [0.2]\nresize = "crop"',
+            "data: .*short_side is None; resize 'crop' needs at least 28",
+        ),
+        (
+            "mean = [0.2]",
+            'mean = [0.2]\nresize = "crop"\nshort_side = 27',
+            "short_side is 27; resize 'crop' needs at least 28",
+        ),
+        (
+            "mean = [0.2]",
+            'mean = [0.2]\nresize = "pad"\nshort_side = 28',
+            "short_side must be null when resize is 'pad'",
+        ),
         ("mean = [0.2]", 'mean = [0.2]\nseries = "("', "no regular expression: miss"),
         ("batch_size = 20", "batch_size = 0", r"train\.batch_size: .*greater than 0"),
         ("cutout = 4", "sizes = [[0.5, 24]]", "must be in order and end at 1.0"),
