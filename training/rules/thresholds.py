@@ -11,6 +11,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
 )
 from sklearn.model_selection import KFold  # type: ignore[import-untyped]
 
+from training.errors import DataError
 from training.evaluation.metrics import Booleans, Floats
 
 RARE = 20  # with fewer positives than this a label's own best threshold is mostly noise
@@ -41,12 +42,15 @@ def by_cost(
 def by_recall(positive: Floats, truth: Booleans, *, recall: float) -> float:
     """The highest threshold that still finds this share of the positives.
 
-    Raises ValueError when there is no positive to find.
+    Raises:
+        DataError: there is no positive to find.
     """
     found = np.sort(positive[truth])[::-1]
     if not len(found):
-        raise ValueError(
-            "a wanted recall needs validation images of the positive label"
+        raise DataError(
+            f"a recall of {recall} needs validation images of the positive label, and "
+            "there are none: give validation more images, or choose the threshold by "
+            "costs (false_positive_cost, false_negative_cost)"
         )
     needed = max(1, int(np.ceil(recall * len(found) - 1e-9)))
     return _between(positive, float(found[needed - 1]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training.errors import DataError
 from training.rules import thresholds
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
@@ -19,8 +20,8 @@ def test_the_wanted_recall_is_reached_and_not_overshot(recall: float):
 
 
 def test_a_recall_without_positives_is_an_error():
-    """There is nothing to find, so no threshold would be right."""
-    with pytest.raises(ValueError, match="positive"):
+    """There is nothing to find, so no threshold would be right; it says what would."""
+    with pytest.raises(DataError, match="by costs"):
         thresholds.by_recall(SCORES, np.zeros(8, bool), recall=0.9)
 
 
