@@ -15,6 +15,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from training.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -51,10 +53,21 @@ class Ranks:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto`: CUDA if it is there; else what was asked for."""
-    if wanted != "auto":
-        return torch.device(wanted)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto`: CUDA if it is there; else what was asked for.
+
+    Raises:
+        ConfigError: there is no such device; the message lists those that are there.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = ["cuda", *(f"cuda:{n}" for n in range(found))] if found else []
+    if wanted not in ("auto", "cpu", *cuda):
+        raise ConfigError(
+            f"device is {wanted!r}; torch finds {found} CUDA device(s), so that "
+            f"allowed are {', '.join(('auto', 'cpu', *cuda))}"
+        )
+    if wanted == "auto":
+        return torch.device("cuda" if found else "cpu")
+    return torch.device(wanted)
 
 
 @contextmanager
