@@ -5,9 +5,11 @@ Readers of data sets see one thing, whatever the packaging: relative POSIX names
 nothing; it is refused all the same, because its name would mislead every message.
 """
 
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -34,6 +36,13 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+
+# What the readers of archives raise where one is damaged, cut off or encrypted. Not all
+# of it is an OSError, and tarfile lets pass what its decompressors raise.
+DAMAGE = (
+    *(OSError, EOFError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
 
 
 class Tree(Protocol):
@@ -101,8 +110,8 @@ class ZipTree:
         try:
             with self._archive.open(name) as member:
                 data = member.read(MAX_FILE_BYTES + 1)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
-            raise DataError(f"cannot read {name} in {self.where}: {e}") from e
+        except DAMAGE as error:
+            raise DataError(f"cannot read {name} in {self.where}: {error}") from error
         return bounded(data, name, self.where)
 
     def __getstate__(self) -> dict[str, object]:
@@ -125,7 +134,7 @@ class TarTree:
                 for member in archive:
                     name = member.name.removeprefix("./").rstrip("/")
                     self._admit(archive, member, name, folders, plain=plain)
-        except (tarfile.TarError, OSError, EOFError) as error:
+        except DAMAGE as error:
             raise DataError(f"cannot read {where}: {error}") from error
         self.names = tuple(sorted(self._offsets))
         self.folders = frozenset(folders) | parents(self._offsets)
@@ -214,7 +223,7 @@ def open_tree(path: Path) -> Tree:
         raise DataError(f"{path} does not exist")
     elif zipfile.is_zipfile(path):
         tree = ZipTree(path)
-    elif tarfile.is_tarfile(path):
+    elif _is_tar(path):
         tree = TarTree(path)
     else:
         raise DataError(f"{path} is no folder, zip, tar or CSV file")
@@ -230,6 +239,13 @@ def _step_in(tree: Tree) -> Tree:
         return tree
     nested = any(folder.startswith(f"{only}/") for folder in tree.folders)
     return _step_in(Branch(tree, only)) if nested else tree
+
+
+def _is_tar(where: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(where)
+    except DAMAGE as error:
+        raise DataError(f"cannot read {where}: {error}") from error
 
 
 def _open_zip(where: Path) -> zipfile.ZipFile:

@@ -1,8 +1,10 @@
 """`data check` finds what is broken, twice there, or leaks; and nothing else."""
 
 import json
+import struct
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from PIL import Image
@@ -37,6 +39,30 @@ def test_a_broken_file_is_named(tree):
 
     assert [name.split("/")[-1] for name, _ in findings.broken] == ["cut.png"]
     assert not findings.sound
+
+
+@pytest.mark.parametrize(
+    ("packing", "at", "byte"),
+    [
+        (zipfile.ZIP_DEFLATED, 0, 0x07),  # there is no block of type 3
+        (zipfile.ZIP_LZMA, 4, 0xFF),  # nor are there such properties
+    ],
+)
+def test_a_damaged_member_of_a_zip_is_named(tree, packing, at, byte):
+    """One bad member out of sixteen does not end the check."""
+    archive = tree / "a.zip"
+    with zipfile.ZipFile(archive, "w", packing) as target:
+        for path in sorted(tree.rglob("*.png")):
+            target.write(path, path.relative_to(tree))
+        damaged = target.infolist()[3]
+    content = bytearray(archive.read_bytes())
+    lengths = struct.unpack_from("<HH", content, damaged.header_offset + 26)
+    content[damaged.header_offset + 30 + sum(lengths) + at] = byte
+    archive.write_bytes(content)
+
+    findings = check(load_dataset(archive))
+
+    assert [name for name, _ in findings.broken] == [str(archive / damaged.filename)]
 
 
 def test_the_same_file_in_train_and_test_is_a_leak(tree):

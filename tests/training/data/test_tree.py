@@ -4,6 +4,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,26 @@ def test_a_cut_off_tar_names_the_file_that_is_missing_bytes(tmp_path):
 
     with pytest.raises(DataError, match="cut off inside"):
         tree.read(tree.names[-1])
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [(40, b""), (600_000, b"\x07")],  # cut off in a header; a block of no type
+)
+def test_a_damaged_compressed_tar_is_named(tmp_path, whole, rest):
+    """The decompressor has errors of its own, which tarfile lets pass."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as target:
+        member = tarfile.TarInfo("red/0.png")
+        member.size = 1 << 20
+        target.addfile(member, io.BytesIO(bytes(member.size)))
+    packer = zlib.compressobj(wbits=31)  # gzip
+    start = packer.compress(content.getvalue()[:whole])
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(start + packer.flush(zlib.Z_FULL_FLUSH) + rest)
+
+    with pytest.raises(DataError, match=r"cannot read .*a\.tar\.gz"):
+        open_tree(archive)
 
 
 def test_a_zip_travels_to_another_process(tmp_path):
