@@ -70,7 +70,7 @@ def _report(findings: "Findings") -> None:
     for split, labels in findings.labels.items():
         _counts(split, findings.images[split], labels)
     _list("broken", [f"{name}: {what}" for name, what in findings.broken])
-    _list("ignored (no image suffix)", findings.ignored)
+    _list("ignored (no image suffix, or beside the splits)", findings.ignored)
     exact = [d for d in findings.duplicates if d.exact]
     alike = [d for d in findings.duplicates if not d.exact]
     _list("the same file twice", [f"{d.first} = {d.second}" for d in exact])

@@ -36,6 +36,7 @@ def command(
     ] = None,
 ) -> None:
     """Train a network, or go on with a run that was interrupted."""
+    from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
     from training.errors import TrainingError  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
@@ -46,6 +47,8 @@ def command(
         plan = read_config(config, tuple(changes))
         folder = out or Path("runs") / config.stem
         with start_ranks(device) as ranks:
+            if ranks.first:
+                say_steps()
             if find_rate:
                 _find_rate(plan, data, folder, ranks)
                 return

@@ -8,6 +8,7 @@ group before the first hyphen, when two of them share it. ImageNet's folders are
 a `LOC_synset_mapping.txt` beside the splits gives them names.
 """
 
+import logging
 import re
 from collections import defaultdict
 from pathlib import PurePosixPath
@@ -15,11 +16,16 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from training.data.dataset import Dataset, FileSamples, Split
-from training.data.tree import SPLIT_FOLDERS, Tree
+from training.data.tree import SPLIT_FOLDERS, Tree, refuse_links
 from training.errors import DataError
 
+LOGGER = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
+        *(".bmp", ".tif", ".tiff", ".avif"),
+    )
 )
 SYNSETS = "LOC_synset_mapping.txt"
 WNID = re.compile(r"n\d{8}")
@@ -37,10 +43,16 @@ def read_folder(tree: Tree) -> Dataset:
     """Read class folders, with or without split folders above them.
 
     Raises:
-        DataError: a class folder is empty, a split has a label that train lacks, files
-            lie outside of class folders, or there are fewer than two labels.
+        DataError: a class folder is empty or a link, a split has a label that train
+            lacks, images lie outside of class folders or of the splits, or there are
+            fewer than two labels.
     """
+    refuse_links(tree)
     members, ignored = _members(tree)
+    if ignored:
+        LOGGER.info(
+            "%s: ignored %d file(s), such as %s", tree.where, len(ignored), ignored[0]
+        )
     if "train" not in members:
         raise DataError(
             f"{tree.where} has the split folders {sorted(members)} but no train folder"
@@ -84,7 +96,13 @@ def _members(tree: Tree) -> tuple[Members, list[str]]:
         parts = name.split("/")
         split = split_of.get(parts[0]) if with_splits else "train"
         label_at = 1 if with_splits else 0
-        if split is None or not is_image_name(name):
+        image = is_image_name(name)
+        if image and split is None and len(parts) > 1:
+            raise DataError(
+                f"{tree.where / parts[0]} has images and is no split folder; "
+                f"allowed are {', '.join(SPLIT_FOLDERS)}"
+            )
+        if split is None or not image:
             ignored.append(name)
             continue
         if len(parts) <= label_at + 1:

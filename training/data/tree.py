@@ -228,8 +228,28 @@ def open_tree(path: Path) -> Tree:
     else:
         raise DataError(f"{path} is no folder, zip, tar or CSV file")
     if not tree.names:
+        refuse_links(tree)
         raise DataError(f"{path} holds no files")
     return _step_in(tree)
+
+
+def links(tree: Tree) -> list[str]:
+    """Folders of the tree that are links: what lies behind them is not in it."""
+    return sorted(name for name in tree.folders if (tree.where / name).is_symlink())
+
+
+def refuse_links(tree: Tree) -> None:
+    """Refuse a tree that holds less than it seems to.
+
+    Raises:
+        DataError: a folder is a link; the message names it.
+    """
+    found = links(tree)
+    if found:
+        raise DataError(
+            f"{tree.where / found[0]} is a link to a folder, and links are not "
+            "followed; put the folder itself in its place"
+        )
 
 
 def _step_in(tree: Tree) -> Tree:

@@ -86,6 +86,56 @@ def test_files_that_are_no_images_are_remembered(tmp_path):
     assert load_dataset(folder).ignored == ("red/notes.txt",)
 
 
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "JPG"])
+def test_a_jpeg_may_be_called_by_any_of_its_names(tmp_path, suffix):
+    """Windows saves the pictures of web pages as .jfif."""
+    folder = write_tree(tmp_path, {"red": 1, "blue": 1})
+    (folder / "red" / f"1.{suffix}").write_bytes(encoded("red", 1, form="JPEG"))
+
+    assert load_dataset(folder).train.labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["validate", "dev"])
+def test_images_beside_the_split_folders_are_an_error(tmp_path, name):
+    """Validation would be cut from train, and nobody would miss the folder."""
+    for folder in ("train", name, "test"):
+        write_tree(tmp_path / folder, {"red": 1, "blue": 1})
+
+    with pytest.raises(DataError, match=f"{name} has images.* are train, .*val"):
+        load_dataset(tmp_path)
+
+
+def test_what_has_no_images_may_lie_beside_the_split_folders(tmp_path):
+    """Notes, licenses, annotations."""
+    write_tree(tmp_path / "train", {"red": 1, "blue": 1})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+
+    assert load_dataset(tmp_path).ignored == ("notes/a.txt",)
+
+
+@pytest.mark.parametrize("place", ["val", "train/green", "train/red/more"])
+def test_a_link_to_a_folder_is_named(tmp_path, place):
+    """It is not followed, and the images behind it must not be missed in silence."""
+    write_tree(tmp_path / "data" / "train", {"red": 1, "blue": 1})
+    write_tree(tmp_path / "elsewhere", {"red": 1, "blue": 1})
+    (tmp_path / "data" / place).symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(DataError, match=f"{place} is a link to a folder"):
+        load_dataset(tmp_path / "data")
+
+
+def test_a_folder_of_links_is_not_called_empty(tmp_path):
+    """It looks full to whoever has made it."""
+    write_tree(tmp_path / "elsewhere", {"red": 1, "blue": 1})
+    (tmp_path / "data").mkdir()
+    for label in ("red", "blue"):
+        (tmp_path / "data" / label).symlink_to(tmp_path / "elsewhere" / label)
+
+    with pytest.raises(DataError, match="data/blue is a link to a folder"):
+        load_dataset(tmp_path / "data")
+
+
 def test_imagenet_wnids_get_their_names(tmp_path):
     """`LOC_synset_mapping.txt` stands beside the splits."""
     write_tree(tmp_path / "train", {"red": 1, "blue": 1})
