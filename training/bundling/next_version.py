@@ -101,8 +101,8 @@ def splits_for(manifest: Manifest, data: DataSource) -> Splits:
 
     A data set without a test split keeps validation for its figures.
     """
-    wanted = True if manifest.task is Task.MULTILABEL else None
-    dataset = load_dataset(data.path, multi_label=wanted)
+    multi_label = manifest.task is Task.MULTILABEL
+    dataset = load_dataset(data.path, multi_label=multi_label)
     if manifest.task is Task.BINARY:
         dataset = as_question(dataset, manifest, data.positive)
     if len(dataset.parts["train"]) < 2:  # noqa: PLR2004 - one to look at, one to keep

@@ -4,11 +4,13 @@
     1.jpg,car|person,train         1.jpg,1,0,1
 
 Either one column of labels, several of them separated by `|`, or a column a label with
-0 and 1. `split` is optional. Paths are relative to the CSV, or to `images/` beside it.
+0 and 1. `split` is optional. Paths are relative to the CSV, or to `images/` beside it;
+absolute ones must lie below its folder.
 """
 
 import csv
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split
 from training.data.folder import MIN_LABELS, label_groups
-from training.data.tree import SPLIT_FOLDERS, Tree
+from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
 
 FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
@@ -39,7 +41,7 @@ class Table:
 
     def column(self, allowed: tuple[str, ...]) -> str | None:
         """The first of the allowed columns that the table has, by lower-case name."""
-        found = {name.strip().lower(): name for name in reversed(self.columns)}
+        found = {name.lower(): name for name in reversed(self.columns)}
         return next((found[name] for name in allowed if name in found), None)
 
 
@@ -82,12 +84,14 @@ def _parse(tree: Tree, name: str) -> Table:
         io.StringIO(text), delimiter=delimiter, restkey="", restval=""
     )
     try:
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
         rows = tuple(reader)
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}") from error
     if not rows:
         raise DataError(f"{where} has no rows")
-    return Table(where, tuple(reader.fieldnames or ()), rows)
+    return Table(where, tuple(columns), rows)
 
 
 def _files(table: Table, tree: Tree) -> list[str]:
@@ -95,14 +99,30 @@ def _files(table: Table, tree: Tree) -> list[str]:
     if column is None:
         raise _missing(table, "a column with the file", FILE_COLUMNS)
     present = frozenset(tree.names)
+    folders = (Path(os.path.abspath(tree.where)), tree.where.resolve())
     files = []
     for line, row in enumerate(table.rows, start=2):
         given = row[column].strip().replace("\\", "/").removeprefix("./")
-        found = next((n for n in (given, f"images/{given}") if n in present), None)
+        name = _inside(given, folders) if os.path.isabs(given) else given
+        found = next((n for n in (name, f"images/{name}") if n in present), None)
         if found is None:
-            raise DataError(f"{table.where}, line {line}: there is no file {given!r}")
+            raise DataError(f"{table.where}, line {line}: {_absence(name, tree)}")
         files.append(found)
     return files
+
+
+def _inside(path: str, folders: tuple[Path, ...]) -> str:
+    """An absolute path as seen from the first folder that it lies in, or as it is."""
+    below = (Path(path).relative_to(f) for f in folders if Path(path).is_relative_to(f))
+    return next((inside.as_posix() for inside in below), path)
+
+
+def _absence(name: str, tree: Tree) -> str:
+    if os.path.isabs(name) or name.startswith("../"):
+        return f"{name!r} does not lie below the CSV's folder, where all paths must"
+    unseen = links(tree)
+    reason = f"; links to folders are not followed: {unseen[0]}" if unseen else ""
+    return f"there is no file {name!r}{reason}"
 
 
 def _labels(
@@ -150,7 +170,7 @@ def _single(table: Table, hot: NDArray[np.uint8]) -> NDArray[np.int64]:
     if len(odd):
         raise DataError(
             f"{table.where}, line {odd[0] + 2}: {int(hot[odd[0]].sum())} labels where "
-            "exactly one is expected"
+            "exactly one is expected; several, or none, are of the task multilabel"
         )
     single: NDArray[np.int64] = hot.argmax(1).astype(np.int64)
     return single

@@ -25,8 +25,8 @@ def open_labelled(
     Raises:
         DataError: no such data, split, or labels that fit.
     """
-    wanted = True if manifest.task is Task.MULTILABEL else None
-    dataset = load_dataset(path, multi_label=wanted)
+    multi_label = manifest.task is Task.MULTILABEL
+    dataset = load_dataset(path, multi_label=multi_label)
     if manifest.task is Task.BINARY:
         dataset = as_question(dataset, manifest, positive)
     if split == WHOLE or (split == "test" and list(dataset.parts) == ["train"]):

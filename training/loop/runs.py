@@ -54,8 +54,8 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
 
     `root` is the folder of data sets, `runs` that of the runs, which share features.
     """
-    wanted = True if config.task is Task.MULTILABEL else None
-    dataset = load_dataset(root / config.data.path, multi_label=wanted)
+    multi_label = config.task is Task.MULTILABEL
+    dataset = load_dataset(root / config.data.path, multi_label=multi_label)
     if config.data.positive:
         dataset = as_binary(dataset, config.data.positive)
     if config.negatives:

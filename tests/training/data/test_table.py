@@ -63,6 +63,42 @@ def test_the_split_column_is_obeyed(write):
         load_dataset(write("filename,label,split\na.png,x,tset\nb.png,y,train\n"))
 
 
+def test_blanks_in_the_header_are_no_part_of_a_label(write):
+    """Nor of the name of any other column."""
+    text = "file, cat, dog, split\na.png, 1, 0, train\nb.png,0,1,train\n"
+    dataset = load_dataset(write(text))
+
+    assert dataset.label_names == ("cat", "dog")
+
+
+def test_an_absolute_path_into_the_folder_is_as_good(write, tmp_path):
+    """By whichever of its names the folder is written, and if in `images` too."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "images" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    table = write(f"file,label\n{tmp_path}/a.png,x\n{tmp_path}/link/b.png,y\n")
+
+    assert load_dataset(tmp_path / "link" / table.name).train.samples.names == (
+        "images/a.png",
+        "b.png",
+    )
+
+
+@pytest.mark.parametrize("path", ["/elsewhere/a.png", "../a.png"])
+def test_a_path_that_lies_elsewhere_is_said_to(write, path):
+    """It may well exist."""
+    with pytest.raises(DataError, match=r"line 2: .* not lie below the CSV.s folder"):
+        load_dataset(write(f"file,label\n{path},x\nb.png,y\n"))
+
+
+def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
+    """Links to folders are not followed, and the message says so."""
+    (tmp_path / "photos").symlink_to(tmp_path)
+    message = r"line 2: there is no file .photos/a.png.; links .* not followed: photos"
+    with pytest.raises(DataError, match=message):
+        load_dataset(write("file,label\nphotos/a.png,x\nb.png,y\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

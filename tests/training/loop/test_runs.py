@@ -3,12 +3,32 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from cli import app
-from tests.training.data.pictures import write_tree
+from tests.training.data.pictures import encoded, write_tree
+from training.configs.config import read_config
+from training.errors import DataError
+from training.loop.runs import open_splits
 
 WriteConfig = Callable[..., Path]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "fine-grained"])
+def test_a_row_without_its_one_label_is_named_by_line(
+    tmp_path: Path, write_config: WriteConfig, task: str
+):
+    """One empty cell does not make a data set of several labels."""
+    (tmp_path / "shop").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "shop" / f"{name}.png").write_bytes(encoded("red", 1))
+    table = tmp_path / "shop" / "labels.csv"
+    table.write_text("file,label\na.png,x\nb.png,\nc.png,y\n")
+    config = read_config(write_config("shop", task, "shop"))
+
+    with pytest.raises(DataError, match=r"labels\.csv, line 3: 0 labels where exactly"):
+        open_splits(config, tmp_path)
 
 
 def test_files_that_are_ignored_are_told_of_before_the_training(
