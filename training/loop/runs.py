@@ -58,9 +58,9 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
     dataset = load_dataset(root / config.data.path, multi_label=multi_label)
     if config.data.positive:
         dataset = as_binary(dataset, config.data.positive)
+    _check_task(config.task, dataset)  # negatives leave two labels, whatever it had
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
-    _check_task(config.task, dataset)
     dataset = with_scenes(dataset, config.data, runs / FEATURES)
     return cut(
         dataset,

@@ -9,10 +9,21 @@ from typer.testing import CliRunner
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
 from training.configs.config import read_config
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.loop.runs import open_splits
 
 WriteConfig = Callable[..., Path]
+
+
+def test_negatives_do_not_hide_that_nothing_is_positive(
+    color_folder: Path, write_config: WriteConfig
+):
+    """They leave two labels, whatever there were; three were learned as 0, 1 and 2."""
+    negatives = '[[negatives]]\npath = "colors"'
+    path = write_config("colors", "binary", "colors", bundle=negatives)
+
+    with pytest.raises(ConfigError, match=r"3 labels; name the positive .*\.positive"):
+        open_splits(read_config(path), color_folder)
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "fine-grained"])
