@@ -23,9 +23,10 @@ from service.errors import (
 )
 
 LENGTH = struct.Struct("<I")
-SUBMIT = struct.Struct("<IHBdH")  # request, model, explain, deadline, images
-SETTLED = struct.Struct("<IHHfff")  # request, position, batch size, milliseconds
-FAILED = struct.Struct("<IH")  # request, position; the rest is JSON
+REQUEST = struct.Struct("<Q")  # the numbers of a front-end never begin again
+SUBMIT = struct.Struct("<QHBdH")  # request, model, explain, deadline, images
+SETTLED = struct.Struct("<QHHfff")  # request, position, batch size, milliseconds
+FAILED = struct.Struct("<QH")  # request, position; the rest is JSON
 MAPS = struct.Struct("<HHH")  # K, h, w of class maps; the rest is float32
 WHOLE_REQUEST = 0xFFFF
 
@@ -129,7 +130,7 @@ def pack(message: Message) -> bytes:
             body = b"S" + SUBMIT.pack(request, model, explain, until, len(slots))
             body += struct.pack(f"<{len(slots)}I", *slots)
         case Withdraw(request):
-            body = b"W" + LENGTH.pack(request)
+            body = b"W" + REQUEST.pack(request)
         case Settled(request, position, size, queue_ms, batch_ms, infer_ms, maps):
             body = b"R" + SETTLED.pack(
                 request, position, size, queue_ms, batch_ms, infer_ms
@@ -155,7 +156,7 @@ def unpack(body: bytes) -> Message:
             deadline = None if until == math.inf else until
             return Submit(request, model, bool(explain), deadline, slots)
         case b"W":
-            return Withdraw(*LENGTH.unpack(rest))
+            return Withdraw(*REQUEST.unpack(rest))
         case b"R":
             request, position, size, queue, batch, infer = SETTLED.unpack_from(rest)
             maps = rest[SETTLED.size :]

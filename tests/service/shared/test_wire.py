@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.errors import DrainingError, EngineFailedError, OverloadedError
 from service.shared.slots import Slots, open_memory
 from service.shared.wire import (
+    LENGTH,
     WHOLE_REQUEST,
     Failed,
     Hello,
@@ -21,8 +22,10 @@ from service.shared.wire import (
     Submit,
     Withdraw,
     pack,
+    unpack,
 )
 
+requests = st.integers(0, 2**64 - 1)
 numbers = st.integers(0, 2**32 - 1)
 small = st.integers(0, 2**16 - 1)
 milliseconds = st.floats(0, 1e6, width=32)
@@ -30,21 +33,21 @@ messages = st.one_of(
     st.builds(Hello, numbers),
     st.builds(
         Submit,
-        numbers,
+        requests,
         small,
         st.booleans(),
         st.none() | st.floats(0, 1e9),
         st.lists(numbers, min_size=1, max_size=64).map(tuple),
     ),
-    st.builds(Withdraw, numbers),
+    st.builds(Withdraw, requests),
     st.builds(
         Settled,
-        *(numbers, small, small, milliseconds, milliseconds, milliseconds),
+        *(requests, small, small, milliseconds, milliseconds, milliseconds),
         st.binary(max_size=40),
     ),
     st.builds(
         Failed,
-        *(numbers, small, st.just("overloaded"), st.text(max_size=40)),
+        *(requests, small, st.just("overloaded"), st.text(max_size=40)),
         st.none() | st.floats(0, 1e6),
     ),
     st.builds(State, st.none() | st.text(max_size=40)),
@@ -65,6 +68,20 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
         link.data_received(stream[start : start + piece])
 
     assert heard == sent
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Submit(2**32, 0, False, None, (5,)),
+        Withdraw(2**32),
+        Settled(2**32, 0, 1, 0.0, 0.0, 0.0),
+        Failed(2**32, 0, "overloaded", "full", None),
+    ],
+)
+def test_the_numbers_of_requests_do_not_end(message):
+    """A front-end counts up for as long as it lives, also past 32 bits."""
+    assert unpack(pack(message)[LENGTH.size :]) == message
 
 
 @pytest.mark.parametrize(
