@@ -137,7 +137,7 @@ class UnavailableError(ServiceError):
     """Not now: the same request may be answered after `retry_after_s` seconds."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "unavailable"
+    code = "not_ready"  # the root, too, has a code that clients know
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)

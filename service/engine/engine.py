@@ -18,7 +18,7 @@ from service.engine.lane import Lane
 from service.engine.lanes import Lanes
 from service.engine.models import ServedModel, decode_limits, load_models
 from service.engine.ticket import Results, Ticket, settle_all
-from service.errors import DrainingError, ServiceError, UnavailableError
+from service.errors import DrainingError, NotReadyError, ServiceError
 from service.settings import Settings
 
 
@@ -163,7 +163,7 @@ class LaneEngine:
             raise DrainingError("the service is about to stop")
         reason = self.unready()
         if reason is not None:
-            raise UnavailableError(reason)
+            raise NotReadyError(reason)
 
     def _tickets(
         self,

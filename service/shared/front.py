@@ -27,9 +27,9 @@ from service.engine.ticket import Ticket, settle_all
 from service.errors import (
     DrainingError,
     EngineFailedError,
+    NotReadyError,
     OverloadedError,
     ServiceError,
-    UnavailableError,
 )
 from service.settings import Settings
 from service.shared import wire
@@ -151,7 +151,7 @@ class SharedEngine:
         if self._closed:
             raise DrainingError("the service is about to stop")
         if self._trouble is not None:
-            raise UnavailableError(self._trouble)
+            raise NotReadyError(self._trouble)
 
     def _put_into_slot(self, ticket: Ticket, ready: Preprocessed) -> Preprocessed:
         assert isinstance(ticket, SlottedTicket)  # noqa: S101, all that are made here

@@ -39,7 +39,6 @@ ERRORS: dict[str, type[ServiceError]] = {
         EngineFailedError,
         NotReadyError,
         OverloadedError,
-        UnavailableError,
     )
 }
 
@@ -103,7 +102,7 @@ class Failed:
     @property
     def error(self) -> ServiceError:
         """The error again."""
-        kind = ERRORS[self.code]
+        kind = ERRORS.get(self.code, EngineFailedError)
         if issubclass(kind, UnavailableError) and self.retry_after_s is not None:
             return kind(self.detail, retry_after_s=self.retry_after_s)
         return kind(self.detail)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -151,6 +152,26 @@ def test_a_request_is_one_line_of_json(settings_for):
     assert line["request_id"] == response.headers["X-Request-ID"]
     assert (line["path"], line["status"], line["code"]) == ("/classify", 200, "ok")
     assert (line["model"], line["batch_size"]) == ("colors", 1)
+
+
+@pytest.mark.parametrize("header", [b"", b"X-Other: 1\r\n"])  # the short way, or not
+def test_an_image_that_arrives_when_there_is_no_lane_any_more_is_told_so(
+    settings_for, header
+):
+    """Its head was accepted; a client or a balancer may try again elsewhere."""
+    head = b"POST /classify HTTP/1.1\r\nHost: any\r\nConnection: close\r\n" + header
+    with running(settings_for()) as server:
+        serving = server.app.serving
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+            peer.sendall(head + b"Content-Length: %d\r\n\r\n" % len(RED))
+            while not serving.metrics.in_flight:
+                pass
+            serving.engine._lanes.trouble = "no lane is alive"
+            peer.sendall(RED)
+            received = peer.makefile("rb").read()
+
+    assert received.startswith(b"HTTP/1.1 503")
+    assert b'"not_ready"' in received
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from service.errors import (
     DeadlineExceededError,
     DrainingError,
     EngineFailedError,
+    NotReadyError,
     OverloadedError,
-    UnavailableError,
 )
 from service.settings import Settings
 from tests.synthetic import SLOW, make_bundle, png
@@ -186,7 +186,7 @@ async def test_when_too_many_lanes_hang_the_process_is_no_longer_ready(running):
             with pytest.raises(EngineFailedError, match="in time"):
                 await classify(engine, ODD, png((SLOW, 0, 0), LARGE), deadline=None)
         reason = engine.unready()
-        with pytest.raises(UnavailableError, match="restarted"):
+        with pytest.raises(NotReadyError, match="restarted"):
             await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
         await asyncio.to_thread(time.sleep, 1.0)  # the lost runs end before the test
 

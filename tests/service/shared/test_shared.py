@@ -20,9 +20,10 @@ from service.errors import (
     DeadlineExceededError,
     DrainingError,
     EngineFailedError,
+    NotReadyError,
     OverloadedError,
-    UnavailableError,
 )
+from service.problems import problem_of
 from service.settings import Settings
 from service.shared.front import SharedEngine
 from service.shared.host import Host
@@ -239,12 +240,27 @@ async def test_without_the_engine_nothing_is_accepted(shared):
         before = pair.front.unready()
         await pair.host.close()
         await until(lambda: pair.front.unready() is not None)
-        with pytest.raises(UnavailableError, match="has ended"):
+        with pytest.raises(NotReadyError, match="has ended"):
             await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
 
     assert before is None
     with pytest.raises(DrainingError):
         await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+
+
+async def test_what_is_being_decoded_when_the_engine_ends_is_told_so(shared):
+    """Each image of it, and with a code that a client knows."""
+    async with shared() as pair:
+        asked = asyncio.create_task(
+            classify_many(pair.front, COLORS, [png((9, 9, 9))] * 4, deadline=None)
+        )
+        await until(lambda: free(pair) == 12)
+        pair.front._lost(pair.front._link)
+        settled = await asked
+        assert free(pair) == 16
+
+    assert [type(each) for each in settled] == [NotReadyError] * 4
+    assert {problem_of(each).status for each in settled} == {503}
 
 
 async def test_trouble_of_the_engine_is_known_in_front(shared):

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import DrainingError, EngineFailedError, OverloadedError
+from service.errors import (
+    DrainingError,
+    EngineFailedError,
+    NotReadyError,
+    OverloadedError,
+)
 from service.shared.slots import Slots, open_memory
 from service.shared.wire import (
     LENGTH,
@@ -89,6 +94,7 @@ def test_the_numbers_of_requests_do_not_end(message):
     [
         (OverloadedError("full", retry_after_s=7.5), OverloadedError),
         (DrainingError("ends"), DrainingError),
+        (NotReadyError("no lane is alive"), NotReadyError),
         (EngineFailedError("broke"), EngineFailedError),
         (RuntimeError("a fault of ours"), EngineFailedError),
     ],
@@ -102,6 +108,14 @@ def test_an_error_is_the_same_error_on_the_other_side(error, kind):
     assert getattr(arrived, "retry_after_s", None) == getattr(
         error, "retry_after_s", None
     )
+
+
+def test_a_code_that_is_not_known_here_is_a_failure_of_the_engine():
+    """It must not end the connection on which it came."""
+    arrived = Failed(1, WHOLE_REQUEST, "of_another_version", "why", 2.0).error
+
+    assert type(arrived) is EngineFailedError
+    assert str(arrived) == "why"
 
 
 def test_a_slot_holds_pixels_and_then_their_result():
