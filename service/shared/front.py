@@ -182,10 +182,9 @@ class SharedEngine:
         for ticket in request.tickets:
             ticket.abandoned = True
         if request.number is not None and request.tickets:
-            # heard there before anything that uses these slots again
+            # The slots stay taken until its last message from there: a result may be
+            # about to be written into them, and the socket orders messages only.
             self._link.send(wire.Withdraw(request.number))
-            for ticket in list(request.tickets):
-                self._underway.end(request, ticket)
 
     def _heard(self, _: Link, message: wire.Message) -> None:
         match message:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service.contract import Outcome, Settled, Withdraw
 from service.engine.engine import LaneEngine
-from service.errors import ServiceError
+from service.errors import EngineFailedError, ServiceError
 from service.shared import wire
 from service.shared.slots import Slots
 from service.shared.wire import Link
@@ -54,10 +54,12 @@ class Guest:
         self._requests[order.request] = request
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for that request; its slots may be used again at once."""
+        """Nobody waits for that request: write nothing for it any more, and say so."""
         request = self._requests.pop(number, None)
-        if request is not None:
+        if request is not None:  # else the last that it will hear is on its way
             request.withdraw()
+            error = EngineFailedError("the request was withdrawn")
+            self.link.send(wire.Failed.of(number, wire.WHOLE_REQUEST, error))
 
     def leave(self) -> None:
         """The front-end is gone, and nobody waits for anything of it."""

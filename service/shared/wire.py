@@ -63,7 +63,11 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Front-end → engine: nobody waits for that request."""
+    """Front-end → engine: nobody waits for that request.
+
+    It is answered by `Failed`, unless what ends the request is on its way already; the
+    slots are the engine's until then.
+    """
 
     request: int
 

@@ -195,7 +195,7 @@ async def test_a_deadline_holds_over_there(shared):
 
 
 async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
-    """Withdrawn over there as well, before anything else uses the slot."""
+    """Withdrawn over there as well, and the slots come back soon."""
     slow = png((SLOW, 0, 0))
     async with shared(lanes=1, batch=1) as pair:
         first = asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
@@ -208,11 +208,63 @@ async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        assert free(pair) == 15
+        await until(lambda: free(pair) == 15)
         outcome = await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
         await first
 
     assert isinstance(outcome, Outcome)
+
+
+async def test_a_withdrawn_slot_stays_taken_while_a_result_may_come(shared):
+    """It would be written over the pixels of whoever had the slot next."""
+    slow = png((SLOW, 0, 0))
+    async with shared(slots=1, lanes=1) as pair:
+        first = asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+        await until(lambda: pair.engine._backlog.busy == 1)
+        (link,) = pair.host._guests
+        link._transport.pause_reading()  # that process has other things to do
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        with pytest.raises(OverloadedError):
+            await classify(pair.front, COLORS, png((200, 0, 0)), deadline=None)
+        await until(lambda: free(pair) == 1)  # the result has come, for nobody
+        link._transport.resume_reading()
+        outcome = await classify(pair.front, COLORS, png((200, 0, 0)), deadline=None)
+        assert list(pair.front._underway.free) == [0]
+
+    np.testing.assert_allclose(outcome.logits[0], 200 * 16 / 255, rtol=1e-5)
+
+
+async def test_every_slot_of_a_withdrawn_request_comes_back_once(shared):
+    """Of the image that was answered by then, and of those that were not."""
+    images = [png((1, 0, 0)), png((SLOW, 0, 0)), png((SLOW, 0, 0))]
+    answered = []
+    async with shared(lanes=1, batch=1) as pair:
+        withdraw = pair.front.submit(
+            ODD, images, deadline=None, settle=lambda place, _: answered.append(place)
+        )
+        await until(lambda: answered == [0])
+        withdraw()
+        assert free(pair) == 14
+        await until(lambda: free(pair) == 16)
+        await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+        assert sorted(pair.front._underway.free) == list(range(16))
+        assert not pair.front._underway.requests
+
+    assert answered == [0]
+
+
+async def test_a_withdrawn_slot_comes_back_also_when_the_engine_ends(shared):
+    """Its last word is never said then."""
+    async with shared(lanes=1) as pair:
+        withdraw = pair.front.submit(
+            ODD, [png((SLOW, 0, 0))], deadline=None, settle=lambda *_: None
+        )
+        await until(lambda: pair.engine._backlog.busy == 1)
+        withdraw()
+        assert free(pair) == 15
+        pair.front._link._transport.abort()
+        await until(lambda: free(pair) == 16)
 
 
 async def test_a_front_end_that_dies_takes_only_its_own_requests_along(shared):
