@@ -108,7 +108,7 @@ def create_app(
         redoc_url=None,
     )
     app.serving, app.ledger = serving, ledger
-    raw_routes = classify_routes(ClassifyOne(serving), ClassifyMany(serving))
+    raw_routes = classify_routes(ClassifyOne(serving), ClassifyMany(serving, ledger))
     app.short_ways = {route.path: route for route in raw_routes}
     app.envelope = Envelope(to_route, ledger=ledger)
     app.router.routes.extend(raw_routes)

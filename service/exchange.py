@@ -8,6 +8,7 @@ import itertools
 import re
 import secrets
 import time
+import traceback
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,13 +74,24 @@ class Ledger:
         self._metrics.in_flight -= 1
 
     def blame(self, exchange: Exchange, error: Exception) -> Problem:
-        """The problem that this error is to the client; its cause is for the log."""
-        problem = problem_of(error)
+        """The problem that this error is to the client of a request."""
+        problem = self.problem(error, request_id=exchange.request_id)
         exchange.code = problem.code
-        if problem.code == "internal_error":
-            self._log.error("fault", request_id=exchange.request_id, exc_info=error)
-        elif problem.status >= SERVER_ERROR:
+        if problem.status > SERVER_ERROR:
             exchange.facts["error"] = f"{type(error).__name__}: {error}"
+        return problem
+
+    def problem(self, error: Exception, *, request_id: str) -> Problem:
+        """The problem that this error is; what a 500 does not tell goes to the log."""
+        problem = problem_of(error)
+        if problem.code == "internal_error":
+            self._log.error("fault", request_id=request_id, exc_info=error)
+        elif problem.status == SERVER_ERROR:
+            # as plain lines: those of `exc_info` have the pixels that the frames hold
+            lines = traceback.format_exception(error)
+            self._log.error(
+                "fault", request_id=request_id, code=problem.code, traceback=lines
+            )
         return problem
 
     def close(self, exchange: Exchange, route: str) -> None:

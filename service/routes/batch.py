@@ -15,11 +15,10 @@ from service.errors import (
     ServiceError,
     UnavailableError,
 )
-from service.exchange import exchange_of
+from service.exchange import Ledger, exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
 from service.parameters import Parameters
 from service.patience import Patience
-from service.problems import problem_of
 from service.routes.classify import send_json
 from service.routes.question import read_question
 from service.serving import Serving
@@ -28,8 +27,9 @@ from service.serving import Serving
 class ClassifyMany:
     """The endpoint."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, ledger: Ledger) -> None:
         self._serving = serving
+        self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """bytes → images → outcomes → answers, in the order sent."""
@@ -48,7 +48,11 @@ class ClassifyMany:
             finally:
                 serving.bodies.release(exchange)
             results = write_results(
-                served, outcomes, parameters, request_id=exchange.request_id
+                served,
+                outcomes,
+                parameters,
+                request_id=exchange.request_id,
+                ledger=self._ledger,
             )
             ran = [o.timing for o in outcomes if isinstance(o, Outcome)]
             exchange.facts["images"], exchange.facts["succeeded"] = (
@@ -108,6 +112,7 @@ def write_results(
     parameters: Parameters,
     *,
     request_id: str,
+    ledger: Ledger,
 ) -> bytes:
     """The JSON of a batch: `shapes.BatchAnswer`. An item's id ends in its position."""
     results = []
@@ -119,7 +124,7 @@ def write_results(
                 raise outcome
             results.append(served.answer(outcome, parameters, request_id=item_id))
         except (ClassifierError, ServiceError) as error:
-            problem = problem_of(error)
+            problem = ledger.problem(error, request_id=item_id)
             served.metrics.failed(problem.code)
             members = to_json({"error": problem.members(item_id)})
             results.append(members)

@@ -101,7 +101,10 @@ class Failed:
         known = isinstance(error, ServiceError) and error.code in ERRORS
         code = error.code if known else EngineFailedError.code  # type: ignore[attr-defined]
         retry_after_s = getattr(error, "retry_after_s", None)
-        return cls(request, position, code, str(error), retry_after_s)
+        detail = str(error)
+        if code == EngineFailedError.code and error.__cause__ is not None:
+            detail += f": {error.__cause__}"  # for the log over there, not for a client
+        return cls(request, position, code, detail, retry_after_s)
 
     @property
     def error(self) -> ServiceError:

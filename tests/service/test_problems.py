@@ -1,5 +1,6 @@
 """Every error, on every path, has the one documented shape."""
 
+import json
 import re
 import socket
 from http import HTTPStatus
@@ -176,6 +177,41 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
     logged = capsys.readouterr().out
     assert "hunter2" in logged
     assert problem.request_id in logged
+
+
+def cause_of(server, request_id):
+    """The log line of the fault with that id, as text; none is an error."""
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    (line,) = [
+        line
+        for line in lines
+        if line["event"] == "fault" and line["request_id"] == request_id
+    ]
+    return json.dumps(line)
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Other": "1"}])  # the short way, or not
+def test_the_cause_of_a_failed_run_is_in_the_log(server, headers):
+    """Under the id of the request, as its answer says; without a pixel of the image."""
+    response = server.client.post(
+        "/classify?model=poison", content=png((255, 0, 0)), headers=headers
+    )
+
+    cause = cause_of(server, response.json()["request_id"])
+    assert "Gather" in cause
+    assert "array(" not in cause
+    assert "Gather" not in response.text
+
+
+def test_the_cause_of_a_failed_run_is_in_the_log_for_an_image_of_a_batch(server):
+    """Under the id of that image, though the request succeeded."""
+    files = [("files", RED), ("files", png((255, 0, 0)))]
+    response = server.client.post("/classify/batch?model=poison", files=files)
+
+    error = response.json()["results"][1]["error"]
+    assert error["request_id"] == response.headers["X-Request-ID"] + "/1"
+    assert "Gather" in cause_of(server, error["request_id"])
+    assert "Gather" not in response.text
 
 
 def test_bytes_that_are_not_http_are_refused(server):

@@ -134,6 +134,7 @@ async def test_one_bad_image_does_not_disturb_its_neighbors(shared):
     assert kinds[0] is kinds[3] is Outcome
     assert isinstance(settled[1], ImageError)
     assert kinds[2] is EngineFailedError
+    assert "Gather" in str(settled[2])  # for the log here; no client sees it
 
 
 async def test_an_explanation_comes_through(shared, models):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classifier.errors import SessionError
 from service.errors import (
     DrainingError,
     EngineFailedError,
@@ -108,6 +109,16 @@ def test_an_error_is_the_same_error_on_the_other_side(error, kind):
     assert getattr(arrived, "retry_after_s", None) == getattr(
         error, "retry_after_s", None
     )
+
+
+def test_the_cause_of_a_failure_comes_along_in_words():
+    """It is logged where the request is known; an answer repeats no 500."""
+    error = EngineFailedError("the model failed on this image")
+    error.__cause__ = SessionError("ONNX Runtime: no room")
+
+    arrived = Failed.of(1, 0, error).error
+
+    assert str(arrived) == "the model failed on this image: ONNX Runtime: no room"
 
 
 def test_a_code_that_is_not_known_here_is_a_failure_of_the_engine():
