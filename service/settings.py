@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -98,7 +99,7 @@ class Settings(BaseSettings):
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,
         description="Most images waiting for one model, of single requests and of "
-        "batch requests each; beyond it, 503.",
+        "batch requests each; beyond it, 503. At least `LINNAEUS_MAX_BATCH_ITEMS`.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         10_000,
@@ -167,6 +168,20 @@ class Settings(BaseSettings):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
 
+    @field_validator("queue_capacity")
+    @classmethod
+    def _hold_a_batch(cls, value: int, info: ValidationInfo) -> int:
+        """What never fits would be told to come back, for ever."""
+        items = info.data.get("max_batch_items", 0)  # absent: wrong by itself
+        if value < items:
+            raise PydanticCustomError(
+                "queue_too_small",
+                "should be at least LINNAEUS_MAX_BATCH_ITEMS, which is {items}, "
+                "or a batch of so many would never be taken",
+                {"items": items},
+            )
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -203,7 +218,8 @@ def _explain(error: dict[str, Any]) -> str:
         return f"{name} is not a setting{hint}"
     variable = PREFIX + name.upper()
     value = str(error["input"])
-    text = f"{variable} is {value!r}: {error['msg'].lower()}"
+    message = error["msg"]
+    text = f"{variable} is {value!r}: {message[:1].lower()}{message[1:]}"
     if value.startswith("tcp://"):
         # Kubernetes sets NAME_PORT=tcp://… for every Service called NAME.
         text += "; set enableServiceLinks: false in the pod, or rename the Service"

@@ -117,7 +117,7 @@ def test_a_late_answer_is_a_504(settings_for):
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):
     """Rather than to let everybody wait for longer and longer."""
-    settings = settings_for(queue_capacity=1)
+    settings = settings_for(queue_capacity=1, max_batch_items=1)
     with running(settings) as server:
         responses = flood(server.url, SLOW_IMAGE, count=12)
 

@@ -44,6 +44,8 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
         ("LINNAEUS_PROT", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
         ("LINNAEUS_XYZZY", "1", ["not a setting", "docs/settings.md"]),
         ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
+        ("LINNAEUS_QUEUE_CAPACITY", "32", ["'32'", "LINNAEUS_MAX_BATCH_ITEMS", "64"]),
+        ("LINNAEUS_MAX_BATCH_ITEMS", "300", ["QUEUE_CAPACITY is '256'", "300"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
@@ -57,6 +59,13 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     for text in (variable, *said):
         assert text in str(error.value)
+
+
+def test_a_queue_that_holds_just_the_largest_batch_is_large_enough(monkeypatch):
+    """What waits as a whole must fit as a whole."""
+    monkeypatch.setenv("LINNAEUS_QUEUE_CAPACITY", "64")
+
+    assert load_settings().queue_capacity == load_settings().max_batch_items
 
 
 def test_every_wrong_setting_is_named_at_once(monkeypatch):

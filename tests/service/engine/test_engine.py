@@ -40,7 +40,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def running(models: Path) -> Callable[..., object]:
-    """`async with running(queue_capacity=1) as engine`."""
+    """`async with running(lanes=1) as engine`."""
 
     @asynccontextmanager
     async def run(**settings: object) -> AsyncIterator[LaneEngine]:
@@ -117,7 +117,7 @@ async def test_a_full_queue_refuses_at_once(running):
     """The first images are at work, the next wait, the rest hear 503 at once."""
     slow = png((SLOW, 0, 0), LARGE)
 
-    async with running(queue_capacity=2) as engine:
+    async with running(queue_capacity=2, max_batch_items=2) as engine:
         asked = [
             asyncio.create_task(classify(engine, ODD, slow, deadline=None))
             for _ in range(12)

@@ -167,7 +167,7 @@ async def test_without_a_free_slot_a_request_is_refused_at_once(shared):
 async def test_what_the_engine_refuses_the_front_end_refuses(shared):
     """A full queue over there, with its Retry-After."""
     slow = png((SLOW, 0, 0))
-    async with shared(queue_capacity=1, lanes=1) as pair:
+    async with shared(queue_capacity=1, max_batch_items=1, lanes=1) as pair:
         asked = [
             asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
             for _ in range(8)
