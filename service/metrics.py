@@ -150,7 +150,7 @@ class Metrics(Collector):
             "requests", "Requests answered.", ("route", "status", "code")
         )
         self.latency = Distributions(
-            "request_seconds", "First byte in to last out.", ("route",), SECONDS
+            "request_seconds", "Complete head to ready answer.", ("route",), SECONDS
         )
         self.in_flight = 0
         self.images = Counts("images", "Images, by outcome.", (*model, "code"))

@@ -146,8 +146,8 @@ class Settings(BaseSettings):
     )
     drain_notice_s: Annotated[float, Field(ge=0)] = Field(
         0.0,
-        description="After SIGTERM, how long `/readyz` is red before the port closes, "
-        "so that a balancer notices.",
+        description="After SIGTERM, how long `/readyz` is red before new images are "
+        "refused, so that a balancer notices.",
     )
     drain_timeout_s: Annotated[float, Field(ge=0)] = Field(
         30.0,

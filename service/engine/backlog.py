@@ -10,7 +10,9 @@ Four promises, each a test on a virtual clock:
   it is dropped when its turn comes, before any work is spent on it.
 - A decision costs the same however many wait.
 
-Not safe in threads: the engine holds a lock around each call.
+Not safe in threads: whoever changes what waits or who is busy holds the lock of the
+engine. `waiting`, `busy` and the length are also read without it, where a value of a
+moment ago will do, and `lanes`, which only a prediction reads, is set without it.
 """
 
 from collections import deque
