@@ -83,8 +83,15 @@ def measure(target: Target, loads: Loads, *, share: float, seed: int) -> dict[st
         "beside_batches": dataclasses.asdict(beside),
         "p99_ratio": beside.p99_ms / calm.p99_ms,
         "batches_beside_images_per_s": batch_rate,
+        "failed": count_failed([alone, batched], batch_shots),
         "seconds": seconds,
     }
+
+
+def count_failed(closed: Sequence[wrk.Closed], shots: Sequence[Shot]) -> int:
+    """Requests that were sent to saturate the service and were not answered."""
+    unanswered = sum(not shot.answered for shot in shots)
+    return unanswered + sum(loop.failed for loop in closed)
 
 
 def _tell(title: str, summary: Summary) -> None:

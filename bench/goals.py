@@ -10,7 +10,8 @@ could meet it on this machine, and the share of the limit is what judges ours.
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ from bench.options import command_line
 from bench.peers.report import OURS, find, limit_rate
 
 RESULTS = REPOSITORY / "docs/results"
+
+# How each kind of request that `bench.soak` sends should end.
+SOAKED = frozenset(
+    {
+        "raw 200",
+        "multipart 200",
+        "json 200",
+        "photo 200",
+        "batch 200",
+        "broken 422",
+        "left",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,13 @@ def at_most(goal: str, most: float, measured: float | None) -> Verdict:
 def ratio(value: float | None, to: float | None) -> float | None:
     """Where both were measured."""
     return None if value is None or not to else value / to
+
+
+def others(counts: Mapping[str, int], due: Set[str]) -> int | None:
+    """How many ended otherwise than was due; None where nothing was counted."""
+    if not counts:
+        return None
+    return sum(n for ending, n in counts.items() if ending not in due)
 
 
 def rate(rows: Rows, name: str, setting: str) -> float | None:
@@ -168,17 +189,19 @@ def overload(record: Record) -> list[Verdict]:
     summary = record.get("summary", {})
     judged = summary.get("retry_after") or {}
     statuses = summary.get("statuses", {})
-    other = sum(n for status, n in statuses.items() if status not in {"200", "503"})
     return [
         at_least("overload: goodput, of capacity", 0.9, record.get("of_capacity")),
         at_most("overload: answers past their deadline", 0, summary.get("late")),
-        at_most("overload: neither 200 nor 503", 0, other if statuses else None),
+        at_most("overload: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
         at_least("overload: true Retry-After", 0.95, judged.get("share_right")),
     ]
 
 
 def fairness(record: Record) -> list[Verdict]:
-    """Batches and singles."""
+    """Batches and singles. The p99 is over those that were answered."""
+    singles: Counter[str] = Counter()
+    for load in ("alone", "beside_batches"):
+        singles.update(record.get(load, {}).get("statuses", {}))
     return [
         at_least(
             "batch-of-32, x rate of singles",
@@ -186,6 +209,8 @@ def fairness(record: Record) -> list[Verdict]:
             record.get("batches_to_singles"),
         ),
         at_most("singles' p99 beside batches, x alone", 2.0, record.get("p99_ratio")),
+        at_most("singles at a modest rate: not 200", 0, others(singles, {"200"})),
+        at_most("batches, and singles at saturation: failed", 0, record.get("failed")),
     ]
 
 
@@ -197,9 +222,12 @@ def lone(record: Record) -> list[Verdict]:
 
 def soak(record: Record) -> list[Verdict]:
     """200,000 requests."""
+    endings = record.get("outcomes", {})
+    sent = sum(endings.values()) if endings else None
     leaks = int(not record["no_leaks"]) if "no_leaks" in record else None
     return [
-        at_least("soak: requests", 200_000, record.get("requests")),
+        at_least("soak: requests", 200_000, sent),
+        at_most("soak: endings that were not due", 0, others(endings, SOAKED)),
         at_most("soak: RSS, off its median", 0.05, record.get("rss_spread")),
         at_most("soak: leaks of threads or files", 0, leaks),
     ]

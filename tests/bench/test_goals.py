@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from bench.goals import GOALS, at_least, at_most, digits, judge, main, photos, soak
+from bench.goals import (
+    GOALS,
+    RESULTS,
+    at_least,
+    at_most,
+    digits,
+    fairness,
+    judge,
+    main,
+    photos,
+    soak,
+)
 from bench.peers import report
 from bench.peers.comparison import Standing
 
@@ -150,8 +161,69 @@ def test_a_bound_includes_itself(verdict, passed):
     assert verdict.passed is passed
 
 
+def soaked(**outcomes):
+    """A record of a soak that is flat."""
+    endings = {name.replace("_", " "): n for name, n in outcomes.items()}
+    return {
+        "requests": 200_000,
+        "outcomes": endings,
+        "rss_spread": 0.01,
+        "no_leaks": True,
+    }
+
+
 def test_a_leak_fails_the_soak():
     """It is a count: none is allowed."""
-    record = {"requests": 200_000, "rss_spread": 0.01, "no_leaks": False}
+    record = soaked(raw_200=200_000) | {"no_leaks": False}
 
-    assert [verdict.passed for verdict in soak(record)] == [True, True, False]
+    assert [verdict.passed for verdict in soak(record)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "ending", ["raw_500", "batch_503", "broken_200", "photo_TimeoutError"]
+)
+def test_a_soak_in_which_anything_ends_otherwise_than_it_should_fails(ending):
+    """A service that refuses everything keeps its memory flat."""
+    record = soaked(raw_200=199_999, **{ending: 1})
+
+    assert [verdict.passed for verdict in soak(record)] == [True, False, True, True]
+
+
+def test_a_soak_is_as_long_as_what_it_has_counted():
+    """Not as long as it was asked to be."""
+    record = soaked(raw_200=150_000, left=6_000)
+
+    assert soak(record)[0].measured == 156_000
+    assert not soak(record)[0].passed
+
+
+@pytest.mark.parametrize("load", ["alone", "beside_batches"])
+def test_singles_that_are_not_answered_fail_the_fairness(load):
+    """The p99 is over those that were: refusing the slow ones would better it."""
+    record = {
+        "batches_to_singles": 1.1,
+        "alone": {"statuses": {"200": 400}},
+        "beside_batches": {"statuses": {"200": 400}},
+        "p99_ratio": 1.5,
+        "failed": 0,
+    }
+    before = [verdict.passed for verdict in fairness(record)]
+    record[load] = {"statuses": {"200": 399, "503": 1}}
+
+    assert before == [True] * 4
+    assert [verdict.passed for verdict in fairness(record)] == [True, True, False, True]
+
+
+def test_batches_that_fail_fail_the_fairness():
+    """A record that does not say so has not measured it."""
+    assert [verdict.passed for verdict in fairness({"failed": 1})][-1] is False
+    assert [verdict.passed for verdict in fairness({"p99_ratio": 1.5})][-1] is None
+
+
+def test_the_records_of_the_project_say_how_requests_ended():
+    """So that what they hold is judged."""
+    measured = {verdict.goal: verdict.measured for verdict in judge(RESULTS)}
+
+    assert measured["soak: requests"] == 200_000
+    assert measured["soak: endings that were not due"] == 0
+    assert measured["singles at a modest rate: not 200"] == 0
