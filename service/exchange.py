@@ -8,7 +8,6 @@ import itertools
 import re
 import secrets
 import time
-import traceback
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -84,13 +83,9 @@ class Ledger:
     def problem(self, error: Exception, *, request_id: str) -> Problem:
         """The problem that this error is; what a 500 does not tell goes to the log."""
         problem = problem_of(error)
-        if problem.code == "internal_error":
-            self._log.error("fault", request_id=request_id, exc_info=error)
-        elif problem.status == SERVER_ERROR:
-            # as plain lines: those of `exc_info` have the pixels that the frames hold
-            lines = traceback.format_exception(error)
+        if problem.status == SERVER_ERROR:
             self._log.error(
-                "fault", request_id=request_id, code=problem.code, traceback=lines
+                "fault", request_id=request_id, code=problem.code, exc_info=error
             )
         return problem
 

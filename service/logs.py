@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
+from structlog.dev import RichTracebackFormatter, plain_traceback
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import (
     EventDict,
     FilteringBoundLogger,
@@ -78,12 +80,19 @@ class _Writer(structlog.WriteLogger):
     fatal = failure = err = error = critical = exception = msg
 
 
+# A frame's variables can be a client's image, and a line with them has many kilobytes.
+_PRETTY = RichTracebackFormatter(show_locals=False)
+_PLAIN = ExceptionDictTransformer(show_locals=False)
+
+
 def _console_renderer(stream: TextIO) -> list[Processor]:
-    return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    colors = stream.isatty()
+    show = _PRETTY if colors else plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=show)]
 
 
 def _json_renderer() -> list[Processor]:
-    return [structlog.processors.dict_tracebacks, _to_json]
+    return [structlog.processors.ExceptionRenderer(_PLAIN), _to_json]
 
 
 def _to_json(_: WrappedLogger, __: str, event: EventDict) -> str:

@@ -1,5 +1,6 @@
 """Every error, on every path, has the one documented shape."""
 
+import io
 import json
 import re
 import socket
@@ -177,6 +178,23 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
     logged = capsys.readouterr().out
     assert "hunter2" in logged
     assert problem.request_id in logged
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_fault_in_the_log_shows_no_variable(log_format):
+    """Those of its frames can be a client's image."""
+    stream = io.StringIO()
+    log = build_log(Settings(log_format=log_format), stream)
+    image = b"the bytes of " + b"a photo"
+
+    try:
+        raise RuntimeError(f"{len(image)} bytes")
+    except RuntimeError as error:
+        log.error("fault", exc_info=error)
+
+    logged = stream.getvalue()
+    assert "20 bytes" in logged
+    assert image.decode() not in logged
 
 
 def cause_of(server, request_id):
