@@ -26,6 +26,13 @@ from classifier.errors import (
 from classifier.silence import silence
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Of files of these formats, in lower case; whoever looks through a folder goes by them.
+SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
+        *(".bmp", ".tif", ".tiff", ".avif"),
+    )
+)
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif")  # of Pillow
 
 # First bytes: what has them and cannot be read is damaged, not of another format.

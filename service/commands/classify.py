@@ -26,12 +26,8 @@ from rich.progress import (
 from rich.table import Table
 
 from classifier.classifier import Classification, Classifier
+from classifier.decode import SUFFIXES
 from classifier.errors import ImageError
-
-# Files in a folder that are tried; a file named on the command line is always tried.
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-)
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
@@ -98,7 +94,10 @@ def write(results: Iterable[Result], output: str, *, total: int) -> int:
 
 
 def find_images(paths: Iterable[str]) -> Iterator[Path]:
-    """Files as named; folders and globs searched, sorted; - is standard input."""
+    """Files as named; folders and globs searched, sorted; - is standard input.
+
+    In a folder only files with the suffix of an image are tried.
+    """
     for name in paths:
         path = STDIN if name == "-" else Path(name)
         if path.is_dir():

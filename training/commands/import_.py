@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from training.foreign.bundle import Origin
     from training.foreign.questions import Question
 
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-)
 EXISTING = typer.Argument(help="The .onnx file.", show_default=False)
 Text = str | None
 
@@ -138,10 +135,12 @@ def _ask(question: "Question") -> str:
 
 def find_images(paths: Iterable[Path]) -> Iterable[Path]:
     """Files as given; of folders the images inside, in the order of their names."""
+    from classifier.decode import SUFFIXES  # noqa: PLC0415 - the help should be instant
+
     for path in paths:
         if path.is_dir():
             inside = sorted(path.rglob("*"))
-            yield from (p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES)
+            yield from (p for p in inside if p.suffix.lower() in SUFFIXES)
         else:
             yield path
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.dataset import ArraySamples, Dataset, Split
-from training.data.tree import Tree
+from training.data.tree import DAMAGE, Tree
 from training.errors import DataError
 
 LABELS = (
@@ -150,7 +150,7 @@ def read_packed(tree: Tree, name: str) -> tuple[Images, Indices]:
                 if PurePosixPath(member).suffix == ".webp"
             )
             images = [_strip(packed.read(member)) for member in strips]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, *DAMAGE) as error:
         raise DataError(f"cannot read {tree.where / name}: {error}") from error
     return np.concatenate(images), labels.astype(np.int64)
 

@@ -15,18 +15,13 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from classifier.decode import SUFFIXES
 from training.data.dataset import Dataset, FileSamples, Split
 from training.data.tree import SPLIT_FOLDERS, Tree, refuse_links
 from training.errors import DataError
 
 LOGGER = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
-        *(".bmp", ".tif", ".tiff", ".avif"),
-    )
-)
 SYNSETS = "LOC_synset_mapping.txt"
 WNID = re.compile(r"n\d{8}")
 MIN_LABELS = 2
@@ -36,7 +31,7 @@ Members = dict[str, dict[str, list[str]]]  # split → label → file names
 
 def is_image_name(name: str) -> bool:
     """Whether the suffix is that of a format that can be decoded."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def read_folder(tree: Tree) -> Dataset:
@@ -123,7 +118,7 @@ def _refuse_empty(tree: Tree, members: Members) -> None:
         if len(parts) == depth and split and parts[-1] not in members[split]:
             raise DataError(
                 f"class folder {tree.where / folder} has no images; "
-                f"allowed are {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"allowed are {', '.join(sorted(SUFFIXES))}"
             )
 
 
