@@ -21,6 +21,7 @@ from training.errors import ConfigError
 from training.evaluation.views import WEIGHTS
 from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
+from training.loop.origin import origin_of
 from training.loop.runs import FINAL, open_splits
 from training.networks import Network, build
 from training.provenance import circumstances, command_line
@@ -47,12 +48,14 @@ def export_run(
         positive: make a detector of this one label of a multi-class network.
 
     Raises:
-        CheckpointError: the run is not finished or its file is damaged.
+        CheckpointError: the run is not finished, its file is damaged, or the data is
+            not what it was trained on.
         ConfigError: `positive` is none of the labels, or the task is not multi-class.
     """
     saved = read_checkpoint(run / FINAL)
     config = parse_config(saved["config"], str(run / FINAL))
     splits = open_splits(config, data, run.parent)
+    origin_of(splits).check(saved, run / FINAL)
     network: nn.Module = load_run(config, saved, splits)
     rules = rules or config.bundle
     if rules.views > 1:

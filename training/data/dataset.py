@@ -39,6 +39,12 @@ class Samples(Protocol):
     def read(self, index: int) -> bytes:
         """The image file."""
 
+    def identity(self, index: int) -> str:
+        """What tells the image from others without reading its file.
+
+        The same wherever the data set lies, so that a run can go on on another machine.
+        """
+
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "Samples":
         """Some of the samples, in the order of `indices`."""
 
@@ -60,6 +66,11 @@ class FileSamples:
     def read(self, index: int) -> bytes:
         """The file's bytes."""
         return self.tree.read(self.names[index])
+
+    def identity(self, index: int) -> str:
+        """Its name inside the data set, and its size."""
+        name = self.names[index]
+        return f"{name} {self.tree.size(name)}"
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "FileSamples":
         """Some of the files, in the order of `indices`."""
@@ -88,6 +99,10 @@ class ArraySamples:
         file = BytesIO()
         image.save(file, "PNG", compress_level=1)
         return file.getvalue()
+
+    def identity(self, index: int) -> str:
+        """A hash of its pixels, which are in memory anyway."""
+        return hashlib.sha256(self.array[index].tobytes()).hexdigest()
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "ArraySamples":
         """Some of the images, in the order of `indices`."""
@@ -125,13 +140,29 @@ class Split:
         return read_pixels(self.samples, spec, threads=threads)
 
     def sha256(self) -> str:
-        """One hash over names, labels and contents: which data a run has seen."""
+        """One hash over labels and contents, in order: which images a run has seen.
+
+        File names have no part in it: the same images are the same data elsewhere.
+        """
         total = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
         if isinstance(self.samples, ArraySamples):
             total.update(np.ascontiguousarray(self.samples.array).tobytes())
             return total.hexdigest()
         for index in range(len(self.samples)):
             total.update(hashlib.sha256(self.samples.read(index)).digest())
+        return total.hexdigest()
+
+    def fingerprint(self) -> str:
+        """One hash over labels, names and sizes, in order: is it the same split?
+
+        It is asked at every start and export, so it reads no file: the contents of an
+        ImageNet are 150 GB, names and sizes are a listing. A photo that is exchanged
+        for another of the same name and to the byte the same size goes unseen.
+        """
+        total = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
+        for index in range(len(self.samples)):
+            line = f"{self.samples.identity(index)}\n"
+            total.update(line.encode(errors="surrogateescape"))  # as names on disk
         return total.hexdigest()
 
 

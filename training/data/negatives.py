@@ -37,6 +37,11 @@ class JoinedSamples:
         part, position = self.positions[index]
         return self.parts[part].read(position)
 
+    def identity(self, index: int) -> str:
+        """Which source it is of, and what tells it from others there."""
+        part, position = self.positions[index]
+        return f"{part} {self.parts[part].identity(position)}"
+
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> "JoinedSamples":
         """Some of the samples, in the order of `indices`."""
         chosen = tuple(self.positions[int(i)] for i in indices)

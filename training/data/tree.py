@@ -55,6 +55,9 @@ class Tree(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
 
+    def size(self, name: str) -> int:
+        """How many bytes that are, without reading them."""
+
 
 class FolderTree:
     """A folder on disk. Links to folders are not followed: they can form a circle."""
@@ -75,10 +78,18 @@ class FolderTree:
     def read(self, name: str) -> bytes:
         """The bytes of one file; a file that cannot be read is a `DataError`."""
         path = self.where / name
+        if self.size(name) > MAX_FILE_BYTES:
+            raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
             return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+    def size(self, name: str) -> int:
+        """How many bytes the file has now."""
+        path = self.where / name
+        try:
+            return path.stat().st_size
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
 
@@ -91,12 +102,14 @@ class ZipTree:
         self._process = os.getpid()
         self._archive = _open_zip(where)
         files, folders, unpacked = [], set(), 0
+        self._sizes: dict[str, int] = {}
         for member in self._archive.infolist():
             check_name(where, member.filename)
             if member.is_dir():
                 folders.add(member.filename.rstrip("/"))
             elif not is_junk(member.filename):
                 files.append(member.filename)
+                self._sizes[member.filename] = member.file_size
                 unpacked += member.file_size
         check_count(where, len(files))
         check_unpacked(where, unpacked)
@@ -113,6 +126,10 @@ class ZipTree:
         except DAMAGE as error:
             raise DataError(f"cannot read {name} in {self.where}: {error}") from error
         return bounded(data, name, self.where)
+
+    def size(self, name: str) -> int:
+        """What the archive says of the member."""
+        return self._sizes[name]
 
     def __getstate__(self) -> dict[str, object]:
         """Travels to worker processes without the open file."""
@@ -193,6 +210,10 @@ class TarTree:
             raise DataError(f"{self.where} is cut off inside {name}")
         return data
 
+    def size(self, name: str) -> int:
+        """What the archive says of the member."""
+        return self._offsets[name][1]
+
 
 class Branch:
     """A folder inside a tree, seen as a tree of its own."""
@@ -210,6 +231,10 @@ class Branch:
     def read(self, name: str) -> bytes:
         """The bytes of one file below the folder."""
         return self._tree.read(self._prefix + name)
+
+    def size(self, name: str) -> int:
+        """How many bytes one file below the folder has."""
+        return self._tree.size(self._prefix + name)
 
 
 def open_tree(path: Path) -> Tree:

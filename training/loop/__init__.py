@@ -6,6 +6,7 @@ start        what stands before the first step: fresh, or from a checkpoint
 step         a batch: augment, forward, loss, backward, update
 validation   forward passes without augmentation
 state        all that a checkpoint holds, and `checkpoint` the file
+origin       which data it was, so that a run goes on with no other
 budget       a few timed steps → arithmetic and number of epochs
 arithmetic   precision, normalization, memory, seeds
 distributed  several processes that train one network

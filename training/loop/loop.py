@@ -23,6 +23,7 @@ from training.loop.arithmetic import place
 from training.loop.budget import Plan, Work
 from training.loop.distributed import Ranks
 from training.loop.log import Log
+from training.loop.origin import Origin
 from training.loop.start import CHECKPOINT, begin
 from training.loop.state import State
 from training.loop.step import Steps
@@ -60,15 +61,18 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     objective: Objective,
     room: Room,
     final_images: int = 0,
+    origin: Origin | None = None,
 ) -> Outcome:
     """Train `network` in place as `config` says.
 
     Args:
         final_images: forward passes that a time budget must leave room for.
+        origin: of the data, kept in checkpoints; None where it cannot change.
 
     Raises:
         DivergedError: the loss is not finite; checkpoints before it are untouched.
-        CheckpointError: the folder holds the checkpoint of another run, or is full.
+        CheckpointError: the folder holds the checkpoint of another run or other data,
+            or is full.
     """
     ranks = room.ranks
     place(network, ranks.device)
@@ -84,6 +88,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         work=work,
         folder=room.folder,
         ranks=ranks,
+        origin=origin,
     )
     return _Run(state, steps, train, validation, room).to_the_end()
 

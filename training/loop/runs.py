@@ -23,6 +23,7 @@ from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.loop import Outcome, Room, fit
+from training.loop.origin import Origin, origin_of
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
@@ -45,6 +46,7 @@ class Trained:
     config: Config
     network: Network
     splits: Splits
+    origin: Origin  # of the splits, before the first step
     objective: Objective
     outcome: Outcome
 
@@ -120,6 +122,7 @@ def _train_anew(config: Config, root: Path, room: Room) -> Trained:
     ready = prepare(config, root=root, runs=room.folder.parent, ranks=room.ranks)
     split = ready.splits.validation
     watched = Validation(split, config.data, ready.objective) if len(split) else None
+    origin = origin_of(ready.splits)
     outcome = fit(
         ready.network,
         config,
@@ -127,18 +130,22 @@ def _train_anew(config: Config, root: Path, room: Room) -> Trained:
         validation=watched,
         objective=ready.objective,
         room=room,
+        origin=origin,
     )
-    return Trained(config, ready.network, ready.splits, ready.objective, outcome)
+    return Trained(
+        config, ready.network, ready.splits, origin, ready.objective, outcome
+    )
 
 
 def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
     runs = room.folder.parent
     splits = open_splits(config, root, runs)
     objective = open_objective(config, splits)
+    origin = origin_of(splits)
     network, outcome = transfer(
-        config, splits, objective, room=room, cache=runs / FEATURES
+        config, splits, objective, room=room, cache=runs / FEATURES, origin=origin
     )
-    return Trained(config, network, splits, objective, outcome)
+    return Trained(config, network, splits, origin, objective, outcome)
 
 
 def open_objective(config: Config, splits: Splits) -> Objective:
@@ -177,7 +184,7 @@ def build_network(config: Config, splits: Splits, objective: Objective) -> Netwo
 
 
 def write_final(trained: Trained, path: Path) -> None:
-    """Weights, config and labels: what evaluation and export start from."""
+    """Weights, config and origin: what evaluation and export start from."""
     dataset = trained.splits.dataset
     write_checkpoint(
         path,
@@ -185,7 +192,7 @@ def write_final(trained: Trained, path: Path) -> None:
             "command": command_line(),
             "config": trained.config.model_dump(mode="json"),
             "network": trained.network.state_dict(),
-            "labels": list(dataset.label_names),
+            **trained.origin.state(),
             "groups": list(dataset.groups),
             "seconds": trained.outcome.seconds,
             "epochs": trained.outcome.plan.epochs,

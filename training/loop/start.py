@@ -11,6 +11,7 @@ from training.data.batches import Batches
 from training.loop.arithmetic import Precision
 from training.loop.budget import Plan, Prepare, Work, make_plan
 from training.loop.distributed import Ranks
+from training.loop.origin import Origin
 from training.loop.state import State, saved_plan, saved_run
 from training.loop.step import Steps
 from training.optimizers.ema import Lookahead, MovingAverage
@@ -29,14 +30,15 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     work: Work,
     folder: Path,
     ranks: Ranks,
+    origin: Origin | None,
 ) -> State:
     """The state to start from; `network` gets the checkpoint's weights if there is one.
 
     Raises:
-        CheckpointError: the folder holds the checkpoint of another run.
+        CheckpointError: the folder holds the checkpoint of another run or other data.
     """
     path = folder / CHECKPOINT
-    saved = saved_run(path, config, device=str(ranks.device))
+    saved = saved_run(path, config, origin, device=str(ranks.device))
     if saved is None:
         prepare = timed_step(config, steps, train, ranks)
         plan = make_plan(network, prepare, config.train, phases(config), work)
@@ -44,7 +46,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     else:
         plan = saved_plan(saved)
     optimizers = build_optimizers(network, config, ranks)
-    state = State(config, network, optimizers, plan)
+    state = State(config, network, optimizers, plan, origin)
     if config.train.ema:
         state.ema = MovingAverage(network, decay=config.train.ema)
     if config.train.lookahead:

@@ -11,6 +11,7 @@ from training.configs.config import Config
 from training.errors import CheckpointError
 from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
+from training.loop.origin import Origin
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -23,6 +24,7 @@ class State:
     network: nn.Module
     optimizers: Optimizers
     plan: Plan
+    origin: Origin | None = None  # of the data; None: it is not kept
     step: int = 0
     seconds: float = 0.0  # of training so far, over all starts
     best: float | None = None  # validation score
@@ -41,6 +43,7 @@ class State:
         write_checkpoint(
             path,
             {
+                **(self.origin.state() if self.origin else {}),
                 "config": self.config.model_dump(mode="json"),
                 "plan": self.plan.state(),
                 "step": self.step,
@@ -69,11 +72,14 @@ class State:
             self.lookahead.slow = saved["lookahead"]
 
 
-def saved_run(path: Path, config: Config, *, device: str) -> dict[str, Any] | None:
+def saved_run(
+    path: Path, config: Config, origin: Origin | None, *, device: str
+) -> dict[str, Any] | None:
     """The checkpoint of the same run to go on from, if there is one.
 
     Raises:
-        CheckpointError: it belongs to another config, or cannot be read.
+        CheckpointError: it belongs to another config or to other data, or cannot be
+            read.
     """
     if not path.is_file():
         return None
@@ -85,6 +91,8 @@ def saved_run(path: Path, config: Config, *, device: str) -> dict[str, Any] | No
             f"{path} was made with another config: {', '.join(differing)} differ; go "
             "on with the old config, or begin anew in another folder"
         )
+    if origin is not None:
+        origin.check(saved, path)
     return saved
 
 

@@ -25,6 +25,7 @@ from training.files import write_whole
 from training.loop.arithmetic import normalize, to_images
 from training.loop.budget import Plan
 from training.loop.loop import Outcome, Room, fit
+from training.loop.origin import Origin
 from training.loop.validation import Validation
 from training.networks import Network
 from training.objectives.objective import Objective, Scores
@@ -48,11 +49,18 @@ class Record:
 
 
 def transfer(
-    config: Config, splits: Splits, objective: Objective, *, room: Room, cache: Path
+    config: Config,
+    splits: Splits,
+    objective: Objective,
+    *,
+    room: Room,
+    cache: Path,
+    origin: Origin,
 ) -> tuple[Network, Outcome]:
     """Both stages; killed in between it goes on from cached features and checkpoint.
 
-    `cache` is a folder for features. Leaves `transfer.json` in the run's folder.
+    `cache` is a folder for features; `origin` is that of the splits. Leaves
+    `transfer.json` in the run's folder.
 
     Raises:
         ConfigError: there are no validation images to choose by.
@@ -69,7 +77,7 @@ def transfer(
     if wanted.finetune:
         write_record(record, room.folder)  # the probe alone, while the rest runs
         probed = {name: value.clone() for name, value in network.state_dict().items()}
-        outcome = finetune(network, config, splits, objective, room)
+        outcome = finetune(network, config, splits, objective, room, origin)
         kept = "finetuned" if better(outcome.scores, scores) else "probe"
         record = replace(record, finetuned=outcome.scores, kept=kept)
         if kept == "probe":
@@ -128,7 +136,12 @@ def run_probe(
 
 
 def finetune(
-    network: Network, config: Config, splits: Splits, objective: Objective, room: Room
+    network: Network,
+    config: Config,
+    splits: Splits,
+    objective: Objective,
+    room: Room,
+    origin: Origin,
 ) -> Outcome:
     """Train all but the first groups, with batch norms folded into convolutions."""
     order = Order(len(splits.train), config.train.batch_size, config.seed)
@@ -152,6 +165,7 @@ def finetune(
             validation=Validation(splits.validation, config.data, objective),
             objective=objective,
             room=room,
+            origin=origin,
         )
 
 

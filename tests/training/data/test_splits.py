@@ -1,12 +1,16 @@
 """Cuts are seeded and fair to every label, and the test split opens once."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.data.pictures import write_tree
-from training.data import cut, load_dataset
+from training.data import ArraySamples, Split, cut, load_dataset
+from training.data.negatives import join
 from training.data.relabel import as_binary
 from training.data.stratify import hold_out
 from training.errors import DataError
@@ -97,3 +101,53 @@ def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
     with pytest.raises(DataError, match=r"\['pink'\] cannot be the positive labels"):
         as_binary(load_dataset(tmp_path), ("pink",))
+
+
+def test_a_split_is_known_by_its_images_wherever_they_lie(tmp_path):
+    """In another folder or packed, but not with another name, size or label."""
+    write_tree(tmp_path / "here" / "photos", {"red": 3, "blue": 3})
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.make_archive(tmp_path / "packed", "tar", tmp_path / "here" / "photos")
+    shutil.make_archive(tmp_path / "packed", "zip", tmp_path / "here" / "photos")
+    places = ("here/photos", "there/photos", "packed.tar", "packed.zip")
+    here, *same = (load_dataset(tmp_path / place).train for place in places)
+    known = here.fingerprint()
+
+    assert [split.fingerprint() for split in same] == [known] * 3
+    assert replace(here, labels=1 - here.labels).fingerprint() != known
+    photo = tmp_path / "here" / "photos" / "red" / "0.png"
+    photo.rename(photo.with_name("9.png"))
+    assert load_dataset(tmp_path / "here" / "photos").train.fingerprint() != known
+    photo.with_name("9.png").rename(photo)
+    photo.write_bytes(photo.read_bytes() + b"more")
+    assert here.fingerprint() != known
+
+
+def test_images_in_memory_are_known_by_their_pixels():
+    """Published arrays have no names that would change with them."""
+    array = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
+    other = array.copy()
+    other[2, 0, 0, 0] ^= 1
+
+    one, same, changed = (
+        Split("train", ArraySamples("x", pixels, np.arange(4)), np.arange(4))
+        for pixels in (array, array.copy(), other)
+    )
+
+    assert one.fingerprint() == same.fingerprint() != changed.fingerprint()
+
+
+def test_joined_images_are_known_by_their_sources(tmp_path):
+    """An image that comes from another data set is another one."""
+    one, two = (
+        load_dataset(write_tree(tmp_path / name, {"red": 2, "blue": 2})).train
+        for name in ("one", "two")
+    )
+    labels = np.zeros(2, np.int64)
+    joined = join("train", [one, two])
+
+    first, second = (joined.select(np.array(chosen)) for chosen in ([0, 1], [0, 5]))
+
+    assert replace(first, labels=labels).fingerprint() != (
+        replace(second, labels=labels).fingerprint()
+    )

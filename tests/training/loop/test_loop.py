@@ -1,6 +1,8 @@
 """The loop learns, stops when it should, and says what went wrong."""
 
 import io
+import logging
+import shutil
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from tests.training.loop.runs import CONFIG, write_config, write_digits
 from training.configs.config import read_config
 from training.errors import CheckpointError, ConfigError, DivergedError
-from training.loop.checkpoint import read_checkpoint
+from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.log import read_log
 from training.loop.rate_finder import find_rate
@@ -115,6 +117,33 @@ def test_the_checkpoint_of_another_config_is_not_continued(root):
 
     with pytest.raises(CheckpointError, match="made with another config: seed differ"):
         trained(root, "train.epochs=1", "seed=5")
+
+
+def test_a_run_does_not_go_on_with_other_data(root):
+    """What it has learned could now be validation, and its labels others."""
+    trained(root, "train.epochs=1")
+    shutil.rmtree(root / "digits")
+    write_digits(root, train=340)
+
+    with pytest.raises(CheckpointError, match=r"last\.pt was trained on other images"):
+        trained(root, "train.epochs=1")
+
+
+def test_a_checkpoint_of_before_fingerprints_is_continued_with_a_word(
+    root, caplog, monkeypatch
+):
+    """A training that has run for days is not thrown away for that."""
+    # commands turn it off, and some have run in this process
+    monkeypatch.setattr(logging.getLogger("training"), "propagate", True)
+    first, _ = trained(root, "train.epochs=1")
+    saved = read_checkpoint(root / "run" / "last.pt")
+    del saved["fingerprints"], saved["labels"]
+    write_checkpoint(root / "run" / "last.pt", saved)
+
+    again, _ = trained(root, "train.epochs=1")
+
+    assert again.outcome.scores == first.outcome.scores
+    assert "does not say which images" in caplog.text
 
 
 def test_a_task_that_the_data_does_not_fit_is_refused(root):

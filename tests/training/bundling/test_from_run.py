@@ -1,0 +1,85 @@
+"""A run is exported with the data that it was trained on, or not at all."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from classifier.bundle import load_bundle
+from cli import app
+from tests.training.data.pictures import write_tree
+from training.loop.checkpoint import read_checkpoint, write_checkpoint
+
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture
+def finished(tmp_path: Path, write_config: WriteConfig) -> Path:
+    """A run on `data/photos`, class folders whose test split is cut from train."""
+    write_tree(tmp_path / "data" / "photos", {"blue": 24, "green": 24, "red": 24})
+    config = write_config(
+        "photos", "multiclass", "photos",
+        data="test = 12", epochs="1", bundle="int8 = false",
+    )  # fmt: skip
+    run = tmp_path / "runs" / "photos"
+    arguments = ["train", config, "--data", tmp_path / "data", "--out", run]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return run
+
+
+def export(run: Path, *options: str) -> Result:
+    """`linnaeus export` of the run, into `models` beside the runs."""
+    root = run.parent.parent
+    arguments = ["export", run, "--data", root / "data", "--models", root / "models"]
+    return CliRunner().invoke(app, [str(a) for a in (*arguments, *options)])
+
+
+def test_a_photo_less_is_other_data(finished: Path):
+    """The cut deals all images out anew: the new test would hold learned ones."""
+    root = finished.parent.parent
+    (root / "data" / "photos" / "red" / "7.png").unlink()
+
+    result = export(finished)
+
+    assert result.exit_code == 1
+    assert "photos/final.pt was trained on other images" in result.stderr
+    assert "train and validation" in result.stderr
+    assert "put the data back" in result.stderr
+    assert not (root / "models").exists()
+
+
+def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):
+    """There are as many, so nothing but their names tells that they are permuted."""
+    photos = finished.parent.parent / "data" / "photos"
+    (photos / "blue").rename(photos / "ultramarine")
+
+    result = export(finished)
+
+    assert result.exit_code == 1
+    assert "number 0 was 'blue' and is 'green' in the data" in result.stderr
+
+
+def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
+    """A run goes to another machine; a question to it changes no image's side."""
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    elsewhere = ("--data", str(tmp_path / "elsewhere"))
+
+    result = export(finished, *elsewhere, "--positive", "red", "--name", "red")
+
+    assert result.exit_code == 0, result.output
+    assert load_bundle(tmp_path / "models" / "red").manifest.task == "binary"
+
+
+def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
+    """Its labels are still compared."""
+    saved = read_checkpoint(finished / "final.pt")
+    del saved["fingerprints"]
+    write_checkpoint(finished / "final.pt", saved)
+
+    result = export(finished)
+
+    assert result.exit_code == 0, result.output
+    assert "does not say which images it was trained on" in result.stderr
