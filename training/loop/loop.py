@@ -70,7 +70,8 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         origin: of the data, kept in checkpoints; None where it cannot change.
 
     Raises:
-        DivergedError: the loss is not finite; checkpoints before it are untouched.
+        DivergedError: a loss, in training or on validation, is not finite; what was
+            written before is untouched.
         CheckpointError: the folder holds the checkpoint of another run or other data,
             or is full.
     """
@@ -152,7 +153,11 @@ class _Run:
                 )
             if state.step == plan.steps:
                 break
-            self._checkpoint_if_due()
+            # At the end of an epoch its own checkpoint follows, with its validation: a
+            # run that went on from one without would never look at that epoch.
+            if state.step % plan.steps_per_epoch and self._checkpoint_is_due():
+                self._mean(losses, done)  # what is written replaces the last good one
+                self._checkpoint()
         row = {"train_loss": self._mean(losses, state.step - begun_step)}
         self._finish_epoch(epoch + 1, row, time.perf_counter() - begun_s)
 
@@ -180,6 +185,7 @@ class _Run:
         ):
             with self._averaged():
                 scores = self._validation.scores(state.network, state.plan.precision)
+                self._finite(scores["loss"], "validation loss")
                 self._remember_best(scores)
             row |= {f"validation_{name}": value for name, value in scores.items()}
         spent = {"seconds": self._seconds(), "epoch_seconds": spent_s}
@@ -228,20 +234,22 @@ class _Run:
                     module.eval()
 
     def _mean(self, losses: torch.Tensor, count: int) -> float:
-        mean = losses.item() / count
-        if not math.isfinite(mean):
-            state = self._state
-            rates = [config.learning_rate for config in state.config.optimizer]
-            raise DivergedError(
-                f"the loss is {mean} by step {state.step} of {state.plan.steps}; lower "
-                f"learning_rate (now {rates}), add warmup, or set train.clip_norm"
-            )
-        return mean
+        return self._finite(losses.item() / count, "loss")
 
-    def _checkpoint_if_due(self) -> None:
+    def _finite(self, loss: float, name: str) -> float:
+        """The loss, or the end of the run."""
+        if math.isfinite(loss):
+            return loss
+        state = self._state
+        rates = [config.learning_rate for config in state.config.optimizer]
+        raise DivergedError(
+            f"the {name} is {loss} by step {state.step} of {state.plan.steps}; lower "
+            f"learning_rate (now {rates}), add warmup, or set train.clip_norm"
+        )
+
+    def _checkpoint_is_due(self) -> bool:
         due_s = self._state.config.train.checkpoint_minutes * 60
-        if time.perf_counter() - self._written_s >= due_s:
-            self._checkpoint()
+        return time.perf_counter() - self._written_s >= due_s
 
     def _checkpoint(self) -> None:
         self._state.seconds = self._seconds()

@@ -1,8 +1,11 @@
 """The loop learns, stops when it should, and says what went wrong."""
 
 import io
+import itertools
 import logging
+import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +16,10 @@ from training.errors import CheckpointError, ConfigError, DivergedError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.log import read_log
+from training.loop.loop import Room, fit
 from training.loop.rate_finder import find_rate
 from training.loop.runs import prepare, train
+from training.loop.validation import Validation
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
 
@@ -109,6 +114,47 @@ def test_a_loss_that_is_no_number_stops_the_run(root):
 
     with pytest.raises(DivergedError, match="lower learning_rate"):
         trained(root)
+
+
+def lost_from(loss, call):
+    """The loss, which is no number from its so-manieth call."""
+    calls = itertools.count(1)
+    return lambda logits, truth: (
+        loss(logits, truth) * (math.nan if next(calls) >= call else 1)
+    )
+
+
+def test_a_checkpoint_in_an_epoch_does_not_replace_the_last_good_one(root):
+    """Its loss is looked at first, though a step later would have been the tenth."""
+    config = read_config(root / "tiny.toml", ("train.checkpoint_minutes=1e-6",))
+    ready = prepare(config, root=root, ranks=RANKS)
+    lost = replace(ready.objective, loss=lost_from(ready.objective.loss, 12))
+
+    with pytest.raises(DivergedError, match="the loss is nan by step 12 of 60"):
+        fit(
+            ready.network, config, train=ready.batches, validation=None,
+            objective=lost, room=Room(root / "run", RANKS),
+        )  # fmt: skip
+
+    saved = read_checkpoint(root / "run" / "last.pt")
+    assert saved["step"] == 11
+    assert all(value.isfinite().all() for value in saved["network"].values())
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(root):
+    """Before the checkpoint of its epoch: that of the first is the last good one."""
+    config = read_config(root / "tiny.toml")
+    ready = prepare(config, root=root, ranks=RANKS)
+    lost = replace(ready.objective, loss=lost_from(ready.objective.loss, 2))
+    watched = Validation(ready.splits.validation, config.data, lost)
+
+    with pytest.raises(DivergedError, match="the validation loss is nan by step 30"):
+        fit(
+            ready.network, config, train=ready.batches, validation=watched,
+            objective=ready.objective, room=Room(root / "run", RANKS),
+        )  # fmt: skip
+
+    assert read_checkpoint(root / "run" / "last.pt")["step"] == 15
 
 
 def test_the_checkpoint_of_another_config_is_not_continued(root):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,10 +14,17 @@ from tests.training.loop.runs import (
     write_config,
     write_digits,
 )
+from training.configs.config import read_config
 from training.loop.checkpoint import read_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.log import read_log
+from training.loop.loop import Outcome, Room, fit
+from training.loop.runs import prepare
+from training.loop.validation import Validation
 
 STEPS_PER_EPOCH = 15  # 300 images in batches of 20
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")
+BY_SCORE = ("--set", "train.keep='best'", "--set", "train.patience=2")
 
 
 @pytest.fixture
@@ -39,14 +47,16 @@ def killed_in_second_epoch(command, repository):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("choice", [(), BY_SCORE], ids=["the last", "the best"])
 def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
-    root, repository
+    root, repository, choice
 ):
     """With augmentation, mixup, two optimizers, a warm-up and averaged weights."""
-    whole = run(train_command(root, root / "whole", *EACH_STEP), repository)
+    options = (*EACH_STEP, *choice)
+    whole = run(train_command(root, root / "whole", *options), repository)
     assert whole.returncode == 0, whole.stderr
 
-    command = train_command(root, root / "killed", *EACH_STEP)
+    command = train_command(root, root / "killed", *options)
     killed_in_second_epoch(command, repository)
     step = read_checkpoint(root / "killed" / "last.pt")["step"]
     assert 0 < step < 4 * STEPS_PER_EPOCH
@@ -60,6 +70,68 @@ def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     )
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name], expected[name]) for name in kept)
+
+
+@pytest.fixture
+def same_sums() -> Iterator[None]:
+    """One thread: the same sums in the same order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Kill(BaseException):
+    """Plays SIGKILL: nothing on its way catches it."""
+
+
+class Foretold(Validation):
+    """Has the accuracies that it was told, and is killed where there is none."""
+
+    accuracies: Iterator[float]
+
+    def scores(self, network, precision):
+        """The next one."""
+        accuracy = next(self.accuracies, None)
+        if accuracy is None:
+            raise Kill
+        return {"accuracy": accuracy, "loss": 0.0}
+
+
+def foretold(root, folder, accuracies) -> Outcome:
+    """A run that keeps the best and ends after two epochs that are no better."""
+    changes = ("train.checkpoint_minutes=1e-6", "train.patience=2", "train.epochs=9")
+    config = read_config(root / "tiny.toml", (*changes, "train.keep='best'"))
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    ready = prepare(config, root=root, ranks=ranks)
+    watched = Foretold(ready.splits.validation, config.data, ready.objective)
+    watched.accuracies = iter(accuracies)
+    return fit(
+        ready.network, config, train=ready.batches, validation=watched,
+        objective=ready.objective, room=Room(root / folder, ranks),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("same_sums")
+def test_after_a_kill_in_a_validation_its_epoch_is_looked_at_again(root):
+    """The second is the best: it has its row, is kept, and patience counts from it."""
+    whole = foretold(root, "whole", [0.5, 0.9, 0.6, 0.7, 0.9])
+
+    with pytest.raises(Kill):
+        foretold(root, "killed", [0.5])
+    again = foretold(root, "killed", [0.9, 0.6, 0.7, 0.9])
+
+    assert whole.steps == again.steps == 4 * STEPS_PER_EPOCH
+    rows, expected = (
+        [row["validation_accuracy"] for row in read_log(root / name / "log.csv")]
+        for name in ("killed", "whole")
+    )
+    assert rows == expected == [0.5, 0.9, 0.6, 0.7]
+    kept, best = (
+        read_checkpoint(root / name / "last.pt")["best_weights"]
+        for name in ("killed", "whole")
+    )
+    assert all(torch.equal(kept[name], best[name]) for name in best)
 
 
 @pytest.mark.slow
