@@ -39,7 +39,7 @@ class Ranks:
         return DistributedDataParallel(network, device_ids=ids)
 
     def agree(self, value: float) -> float:
-        """The first rank's value, on all ranks: measured times differ."""
+        """The first rank's value, on all ranks: measured times and scores differ."""
         if self.world == 1:
             return value
         box = torch.tensor([value], dtype=torch.float64, device=self.device)

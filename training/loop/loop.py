@@ -185,6 +185,10 @@ class _Run:
         ):
             with self._averaged():
                 scores = self._validation.scores(state.network, state.plan.precision)
+                # The norms of each rank have seen other images. By a score of its own
+                # one would stop, and the others wait for its gradients forever.
+                agree = self._room.ranks.agree
+                scores = {name: agree(value) for name, value in scores.items()}
                 self._finite(scores["loss"], "validation loss")
                 self._remember_best(scores)
             row |= {f"validation_{name}": value for name, value in scores.items()}

@@ -107,7 +107,16 @@ def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> P
 def train(
     config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
 ) -> Trained:
-    """Train from a config, or go on where the run in `folder` was interrupted."""
+    """Train from a config, or go on where the run in `folder` was interrupted.
+
+    Raises:
+        ConfigError: a transfer in several processes, or what the data does not fit.
+    """
+    if config.transfer is not None and ranks.world > 1:
+        raise ConfigError(
+            f"[transfer] is for one process and {ranks.world} were started; its probe "
+            "and its choice are not shared out: start `linnaeus train` without torchrun"
+        )
     keep_memory()
     make_folder(folder)
     room = Room(folder, ranks, live)

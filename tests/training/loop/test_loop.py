@@ -202,6 +202,19 @@ def test_a_task_that_the_data_does_not_fit_is_refused(root):
     assert "average_precision" in done.outcome.scores
 
 
+def test_a_transfer_in_several_processes_is_refused(root):
+    """Before the data is opened: each would do all of it, into the same files."""
+    start, end = CONFIG.index("[[optimizer]]"), CONFIG.index("[train]")
+    write_config(root, CONFIG[:start] + "[transfer]\n\n" + CONFIG[end:])
+    config = read_config(root / "tiny.toml")
+    ranks = Ranks(0, 2, torch.device("cpu"))
+
+    with pytest.raises(ConfigError, match="without torchrun"):
+        train(config, root=root, folder=root / "run", ranks=ranks, live=None)
+
+    assert not (root / "run").exists()
+
+
 def test_the_rate_finder_points_to_a_rate_that_learns(root):
     """Far above it the loss blows up, far below it nothing moves."""
     config = read_config(root / "tiny.toml", ("augment={}",))

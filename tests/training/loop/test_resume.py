@@ -151,3 +151,16 @@ def test_two_ranks_take_the_steps_of_one(root, repository):
     )
     for name in mine:
         assert torch.allclose(mine[name], ours[name], atol=2e-3), name
+
+
+@pytest.mark.slow
+def test_two_ranks_lose_patience_together(root, repository):
+    """One that stopped by a score of its own would leave the other waiting."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program = ["-m", "tests.training.loop.disagreeing", str(root)]
+
+    both = run([*torchrun, "--nproc-per-node", "2", *program], repository)
+
+    assert both.returncode == 0, both.stderr
+    ends = [f"rank {rank}: {4 * STEPS_PER_EPOCH} steps" for rank in (0, 1)]
+    assert [end for end in ends if end not in both.stdout] == []
