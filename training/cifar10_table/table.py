@@ -134,7 +134,9 @@ def run(row: Row, bench: Bench, out: Path, *, epochs: int) -> dict[str, Any]:
         objective=bench.objective,
         room=Room(out / row.network, bench.ranks, sys.stderr),
     )
-    test = Validation(bench.test, config.data, bench.objective)
+    test = Validation(
+        bench.test, config.data, bench.objective, batch_size=bench.batch_size
+    )
     labels = torch.tensor(bench.test.labels)
     plain = test.logits(network, "fp32")
     mirrored = test.logits(network, "fp32", mirrored=True)

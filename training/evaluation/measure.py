@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from classifier.session import Session
 from training.configs.config import Config
 from training.data import Split
-from training.data.pieces import in_pieces
+from training.data.pieces import images_at_once, in_pieces
 from training.evaluation.views import Pixels, average_logits
 from training.graphs.export import export_graph
 from training.networks import Network
-
-CHUNK = 500  # images
 
 
 def export(network: Network, config: Config) -> bytes:
@@ -36,8 +34,9 @@ def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float
     """Top-1 of the graph with one view and with the config's views."""
     pixels = split.pixels(config.data.spec)  # uint8 [N, H, W, C]
     session = Session.load(graph)
+    size = images_at_once(config.data.spec, batch_size=config.train.batch_size)
     started_s = time.perf_counter()
-    single = _run(session, pixels, views=1)
+    single = _run(session, pixels, views=1, size=size)
     found = {
         "images": len(split),
         "accuracy": _right(single, split.labels),
@@ -45,7 +44,7 @@ def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float
     }
     if config.evaluate.views > 1:
         started_s = time.perf_counter()
-        averaged = _run(session, pixels, views=config.evaluate.views)
+        averaged = _run(session, pixels, views=config.evaluate.views, size=size)
         found |= {
             "views": config.evaluate.views,
             "accuracy_views": _right(averaged, split.labels),
@@ -54,10 +53,12 @@ def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float
     return found
 
 
-def _run(session: Session, pixels: Pixels, *, views: int) -> NDArray[np.float32]:
+def _run(
+    session: Session, pixels: Pixels, *, views: int, size: int
+) -> NDArray[np.float32]:
     pieces = [
         average_logits(session.run, piece, count=views)
-        for piece in in_pieces(pixels, size=CHUNK)
+        for piece in in_pieces(pixels, size=size)
     ]
     return np.concatenate(pieces)
 

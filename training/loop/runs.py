@@ -129,8 +129,10 @@ def train(
 
 def _train_anew(config: Config, root: Path, room: Room) -> Trained:
     ready = prepare(config, root=root, runs=room.folder.parent, ranks=room.ranks)
-    split = ready.splits.validation
-    watched = Validation(split, config.data, ready.objective) if len(split) else None
+    split, size = ready.splits.validation, config.train.batch_size
+    watched = None
+    if len(split):
+        watched = Validation(split, config.data, ready.objective, batch_size=size)
     origin = origin_of(ready.splits)
     outcome = fit(
         ready.network,

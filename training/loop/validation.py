@@ -12,17 +12,20 @@ from torch import Tensor, nn
 
 from training.configs.sections import DataConfig
 from training.data.dataset import Split, read_pixels
+from training.data.pieces import images_at_once
 from training.loop.arithmetic import Precision, autocast, normalize, to_images
 from training.objectives.objective import Objective, Scores
-
-CHUNK = 500  # images
 
 
 class Validation:
     """A split that is looked at again and again; its pixels stay if they fit."""
 
-    def __init__(self, split: Split, config: DataConfig, objective: Objective) -> None:
+    def __init__(
+        self, split: Split, config: DataConfig, objective: Objective, *, batch_size: int
+    ) -> None:
+        """`batch_size` is that of the training."""
         self._split, self._config, self._objective = split, config, objective
+        self._at_once = images_at_once(config.spec, batch_size=batch_size)
         mib = len(split) * int(np.prod(config.spec.shape)) / (1 << 20)
         resident = mib <= config.resident_mib
         self._pixels = split.pixels(config.spec) if resident else None
@@ -55,8 +58,8 @@ class Validation:
         return torch.cat(found)
 
     def _chunks(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self._split), CHUNK):
-            stop = min(start + CHUNK, len(self._split))
+        for start in range(0, len(self._split), self._at_once):
+            stop = min(start + self._at_once, len(self._split))
             if self._pixels is not None:
                 yield self._pixels[start:stop]
             else:

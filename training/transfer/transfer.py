@@ -162,7 +162,12 @@ def finetune(
             network,
             tuned,
             train=batches,
-            validation=Validation(splits.validation, config.data, objective),
+            validation=Validation(
+                splits.validation,
+                config.data,
+                objective,
+                batch_size=config.train.batch_size,
+            ),
             objective=objective,
             room=room,
             origin=origin,

@@ -30,7 +30,9 @@ def main(root: Path) -> None:
     config = read_config(root / "tiny.toml", ("train.patience=1",))
     with start_ranks("cpu") as ranks:
         ready = prepare(config, root=root, ranks=ranks)
-        watched = Biased(ready.splits.validation, config.data, ready.objective)
+        watched = Biased(
+            ready.splits.validation, config.data, ready.objective, batch_size=20
+        )
         watched.first = ranks.first
         outcome = fit(
             ready.network, config, train=ready.batches, validation=watched,

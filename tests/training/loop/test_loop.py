@@ -146,7 +146,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(root):
     config = read_config(root / "tiny.toml")
     ready = prepare(config, root=root, ranks=RANKS)
     lost = replace(ready.objective, loss=lost_from(ready.objective.loss, 2))
-    watched = Validation(ready.splits.validation, config.data, lost)
+    watched = Validation(ready.splits.validation, config.data, lost, batch_size=20)
 
     with pytest.raises(DivergedError, match="the validation loss is nan by step 30"):
         fit(

@@ -104,7 +104,9 @@ def foretold(root, folder, accuracies) -> Outcome:
     config = read_config(root / "tiny.toml", (*changes, "train.keep='best'"))
     ranks = Ranks(0, 1, torch.device("cpu"))
     ready = prepare(config, root=root, ranks=ranks)
-    watched = Foretold(ready.splits.validation, config.data, ready.objective)
+    watched = Foretold(
+        ready.splits.validation, config.data, ready.objective, batch_size=20
+    )
     watched.accuracies = iter(accuracies)
     return fit(
         ready.network, config, train=ready.batches, validation=watched,
