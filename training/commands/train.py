@@ -88,7 +88,7 @@ def _train(
 
 
 def _test(trained: Any, results: Path | None) -> None:
-    from training.evaluation.measure import export, test_accuracy  # noqa: PLC0415
+    from training.evaluation.measure import export, measure_test  # noqa: PLC0415
     from training.provenance import (  # noqa: PLC0415
         circumstances,
         command_line,
@@ -97,7 +97,7 @@ def _test(trained: Any, results: Path | None) -> None:
 
     config = trained.config
     graph = export(trained.network, config)
-    found = test_accuracy(graph, trained.splits.test, config)
+    found = measure_test(graph, trained.splits.test, config, trained.objective)
     typer.echo(f"test: {found}")
     if results is None:
         return

@@ -1,13 +1,13 @@
 """checkpoint → **measured truth**: the test split, once, on the graph that is served.
 
 The network is exported and run by `classifier.session`, never by torch, so that what is
-measured is what answers requests.
+measured is what answers requests. Torch has a part in counting what was right.
 """
 
 import time
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from classifier.session import Session
@@ -17,6 +17,7 @@ from training.data.pieces import images_at_once, in_pieces
 from training.evaluation.views import Pixels, average_logits
 from training.graphs.export import export_graph
 from training.networks import Network
+from training.objectives.objective import Objective, Scores
 
 
 def export(network: Network, config: Config) -> bytes:
@@ -30,8 +31,13 @@ def export(network: Network, config: Config) -> bytes:
     )
 
 
-def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float]:
-    """Top-1 of the graph with one view and with the config's views."""
+def measure_test(
+    graph: bytes, split: Split, config: Config, objective: Objective
+) -> dict[str, float]:
+    """The task's scores of the graph with one view and with the config's views.
+
+    They have their names on validation; with several views `_views` comes after.
+    """
     pixels = split.pixels(config.data.spec)  # uint8 [N, H, W, C]
     session = Session.load(graph)
     size = images_at_once(config.data.spec, batch_size=config.train.batch_size)
@@ -39,15 +45,16 @@ def test_accuracy(graph: bytes, split: Split, config: Config) -> dict[str, float
     single = _run(session, pixels, views=1, size=size)
     found = {
         "images": len(split),
-        "accuracy": _right(single, split.labels),
+        **_scores(single, split, objective),
         "seconds_single_view": round(time.perf_counter() - started_s, 1),
     }
     if config.evaluate.views > 1:
         started_s = time.perf_counter()
         averaged = _run(session, pixels, views=config.evaluate.views, size=size)
+        scores = _scores(averaged, split, objective)
         found |= {
             "views": config.evaluate.views,
-            "accuracy_views": _right(averaged, split.labels),
+            **{f"{name}_views": value for name, value in scores.items()},
             "seconds_views": round(time.perf_counter() - started_s, 1),
         }
     return found
@@ -63,5 +70,5 @@ def _run(
     return np.concatenate(pieces)
 
 
-def _right(logits: NDArray[np.float32], labels: NDArray[Any]) -> float:
-    return float(np.mean(logits.argmax(1) == labels))
+def _scores(logits: NDArray[np.float32], split: Split, objective: Objective) -> Scores:
+    return objective.score(torch.tensor(logits), torch.tensor(split.labels))

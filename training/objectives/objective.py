@@ -107,13 +107,13 @@ def score_of(task: Task) -> Score:
 
 def accuracy(logits: Tensor, labels: Tensor) -> Scores:
     """Share of images whose highest logit [N, K] is that of their label [N]."""
-    return {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
+    return {"accuracy": (logits.argmax(1) == labels).double().mean().item()}
 
 
 def decisions_right(logits: Tensor, labels: Tensor) -> Scores:
     """Average precision and, at a score of one half, accuracy; logits [N, 1]."""
     precision = average_precision(logits[:, 0], labels)
-    right = ((logits[:, 0] > 0) == labels.bool()).float().mean().item()
+    right = ((logits[:, 0] > 0) == labels.bool()).double().mean().item()
     return {"average_precision": precision, "accuracy": right}
 
 

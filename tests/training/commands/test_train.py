@@ -1,0 +1,62 @@
+"""`linnaeus train --test` measures what the task is watched by, whatever the task."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+
+WriteConfig = Callable[..., Path]
+
+
+def measured(config: Path, data: Path) -> dict[str, float]:
+    """The figures that `--test --results` leaves, with six views besides one."""
+    results = config.with_suffix(".json")
+    arguments = ["train", config, "--data", data, "--out", config.with_suffix("")]
+    arguments += ["--set", "evaluate.views=6", "--test", "--results", results]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return json.loads(results.read_text())["test"]
+
+
+def test_a_detector_is_measured_by_its_own_scores(
+    write_config: WriteConfig, color_folder: Path
+):
+    """Blue is a third of the images: always no is right on two thirds of them."""
+    config = write_config(
+        "blue", "binary", "colors", data='positive = ["blue"]', epochs="12"
+    )
+
+    found = measured(config, color_folder)
+
+    assert found["images"] == 18
+    assert found["average_precision"] > 0.9
+    assert found["accuracy"] == found["accuracy_views"] == 1.0
+    assert "average_precision_views" in found
+
+
+def test_several_labels_an_image_are_measured(
+    write_config: WriteConfig, halves_table: Path
+):
+    """A score a label, and their mean."""
+    config = write_config("halves", "multilabel", "halves", epochs="12")
+
+    found = measured(config, halves_table)
+
+    assert found["mAP"] > 0.8
+    assert found["mAP_views"] == pytest.approx(found["mAP"], abs=0.1)
+
+
+def test_one_label_of_many_is_measured_by_accuracy(
+    write_config: WriteConfig, color_folder: Path
+):
+    """As the records of docs/results have it."""
+    found = measured(write_config("colors", "multiclass", "colors"), color_folder)
+
+    assert set(found) == {
+        "images", "accuracy", "seconds_single_view",
+        "views", "accuracy_views", "seconds_views",
+    }  # fmt: skip
