@@ -17,7 +17,9 @@ from training.errors import ConfigError
 from training.loop.arithmetic import Precision
 
 WARM_STEPS, TIMED_STEPS = 2, 3
-SAFETY = 0.92  # part of the budget that is planned: not all steps are equally fast
+# Part of the budget that is planned: not all steps are equally fast, and what is left
+# suffices for the test split afterwards.
+SAFETY = 0.92
 FORWARD_SHARE = 1 / 3  # of a training step, whose backward pass costs twice as much
 
 # A network, an arithmetic, how far the training has come → a training step.
@@ -50,7 +52,6 @@ class Work:
     steps_per_epoch: int
     batch_size: int
     validation_images: int
-    final_images: int  # forward passes after the training, such as six views of test
 
 
 def make_plan(
@@ -101,7 +102,7 @@ def make_plan(
 
 
 def steps_within(seconds: float, costs: list[tuple[float, float]], work: Work) -> int:
-    """Steps that fit, with a validation after each epoch and a last evaluation.
+    """Steps that fit, with a validation after each epoch.
 
     `costs` are rows of (until which part of the training, seconds a step).
     """
@@ -111,9 +112,8 @@ def steps_within(seconds: float, costs: list[tuple[float, float]], work: Work) -
         begin = end
     dearest = max(cost for _, cost in costs)  # whole images, all layers
     forward = dearest * FORWARD_SHARE / work.batch_size  # seconds an image
-    left = seconds * SAFETY - forward * work.final_images
     a_step = mean + forward * work.validation_images / work.steps_per_epoch
-    return int(left / a_step)
+    return int(seconds * SAFETY / a_step)
 
 
 def time_step(

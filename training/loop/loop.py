@@ -60,13 +60,11 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     validation: Validation | None,
     objective: Objective,
     room: Room,
-    final_images: int = 0,
     origin: Origin | None = None,
 ) -> Outcome:
     """Train `network` in place as `config` says.
 
     Args:
-        final_images: forward passes that a time budget must leave room for.
         origin: of the data, kept in checkpoints; None where it cannot change.
 
     Raises:
@@ -80,7 +78,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     network.train()
     steps = Steps(config, objective, samples=train.samples, rank=ranks.rank)
     watched = len(validation) if validation is not None else 0
-    work = Work(train.steps(), config.train.batch_size, watched, final_images)
+    work = Work(train.steps(), config.train.batch_size, watched)
     state = begin(
         network,
         config,
