@@ -229,5 +229,8 @@ class LaneEngine:
 
 
 def _withdraw(tickets: Sequence[Ticket]) -> None:
-    for ticket in tickets:  # a lane looks at this before it decodes
-        ticket.abandoned = True
+    for ticket in tickets:
+        ticket.abandoned = True  # a lane looks at this before it decodes
+        # Its bytes are counted no longer, so they must not wait for a lane either. One
+        # that reads them just now finds none, and what comes of that is dropped.
+        ticket.data = b""

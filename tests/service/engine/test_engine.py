@@ -13,7 +13,8 @@ from classifier import Classifier
 from classifier.errors import BundleError, ImageError
 from service.asking import classify, classify_many
 from service.contract import Outcome
-from service.engine.engine import LaneEngine
+from service.engine.decoding import decode_ticket
+from service.engine.engine import LaneEngine, _withdraw
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -166,6 +167,50 @@ async def test_a_sender_that_leaves_frees_its_place_and_disturbs_nobody(running)
 
     assert isinstance(outcome, Outcome)
     assert left < 20
+
+
+async def test_a_sender_that_leaves_takes_its_bytes_along(running):
+    """They are counted no longer, so they must not wait for a lane in memory."""
+    slow = png((SLOW, 0, 0), LARGE)
+
+    async with running(lanes=1, batch=1) as engine:
+        asked = [
+            asyncio.create_task(classify(engine, ODD, slow, deadline=None))
+            for _ in range(20)
+        ]
+        await asyncio.sleep(0)
+        waiting = list(engine._backlog._lines[ODD].singles)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    assert len(waiting) >= 19
+    assert {ticket.data for ticket in waiting} == {b""}
+
+
+async def test_a_sender_that_leaves_while_its_image_is_decoded_hears_nothing(
+    running, monkeypatch
+):
+    """That its bytes are gone just then is not an error of the image."""
+    left, settled = png((1, 1, 1), LARGE), []
+
+    def leave(ticket, *given, **named):
+        if ticket.data == left:
+            _withdraw([ticket])
+        return decode_ticket(ticket, *given, **named)
+
+    monkeypatch.setattr("service.engine.lane.decode_ticket", leave)
+    async with running(lanes=1) as engine:
+        engine.submit(
+            COLORS,
+            [left],
+            deadline=None,
+            settle=lambda _, fate: settled.append(fate),
+        )
+        outcome = await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
+
+    assert isinstance(outcome, Outcome)
+    assert settled == []
 
 
 async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
