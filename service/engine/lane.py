@@ -94,24 +94,28 @@ class Lane:
         return None
 
     def _serve(self, cut: Cut) -> None:
-        late = DeadlineExceededError("the image waited past its deadline")
-        results: Results = [(ticket, late) for ticket in cut.expired]
-        if cut.batch:
-            began = time.monotonic()
-            model = self._models[cut.batch[0].model]
-            decoded = self._decode(cut.batch, model, results)
-            plain = [ticket for ticket in decoded if not ticket.explain]
-            if plain:
-                self._run(plain, model, results)
-            if len(plain) < len(decoded):
-                results += [(t, explained(t, model)) for t in decoded if t.explain]
-            with self._changed:
-                if self._closing and not self._in_hand:
-                    return  # abandoned: its tickets are settled, its place is taken
-                self._in_hand = []
-                self.began = None
-                took_s = time.monotonic() - began
-                self._backlog.finish(model.key, len(cut.batch), took_s)
+        if cut.expired:
+            late = DeadlineExceededError("the image waited past its deadline")
+            # before the batch, which may take long, hang or break
+            self._settle([(ticket, late) for ticket in cut.expired])
+        if not cut.batch:
+            return
+        began = time.monotonic()
+        model = self._models[cut.batch[0].model]
+        results: Results = []
+        decoded = self._decode(cut.batch, model, results)
+        plain = [ticket for ticket in decoded if not ticket.explain]
+        if plain:
+            self._run(plain, model, results)
+        if len(plain) < len(decoded):
+            results += [(t, explained(t, model)) for t in decoded if t.explain]
+        with self._changed:
+            if self._closing and not self._in_hand:
+                return  # abandoned: its tickets are settled, its place is taken
+            self._in_hand = []
+            self.began = None
+            took_s = time.monotonic() - began
+            self._backlog.finish(model.key, len(cut.batch), took_s)
         self._settle(results)
 
     def _decode(
