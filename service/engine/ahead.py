@@ -14,7 +14,7 @@ from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
 from service.engine.decoding import Keep, as_it_is, decode_ticket
 from service.engine.ticket import Ticket
-from service.errors import OverloadedError
+from service.errors import DrainingError, OverloadedError
 
 # Weight of the newest image in the running mean of what decoding one takes.
 COST_WEIGHT = 0.05
@@ -41,6 +41,7 @@ class DecodeAhead:
         self._threads = threads
         self._keep = keep
         self._at_work = 0
+        self._closed = False
         self._cost_s = 0.0  # of one image in one thread, learned
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -50,6 +51,7 @@ class DecodeAhead:
         Raises:
             OverloadedError: as many images as may wait are being decoded, or these
                 could not be before their deadline.
+            DrainingError: the pool has ended.
         """
         self._admit(tickets)
         loop = asyncio.get_running_loop()
@@ -65,10 +67,13 @@ class DecodeAhead:
         return {t: e for t, e in zip(tickets, errors, strict=True) if e is not None}
 
     def close(self) -> None:
-        """End the pool."""
+        """End the pool. Who awaits `decode` then may be cancelled: settle for them."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _admit(self, tickets: Sequence[Ticket]) -> None:
+        if self._closed:
+            raise DrainingError("the service is about to stop")
         wait_s = self._at_work * self._cost_s / self._threads
         if self._at_work + len(tickets) > self._capacity:
             raise OverloadedError(

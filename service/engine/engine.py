@@ -3,9 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from classifier.decode import ImageInfo
 from classifier.hardware import available_cores
@@ -31,7 +30,7 @@ class LaneEngine:
         self._changed = threading.Condition()
         self._lanes: Lanes | None = None
         self._ahead: DecodeAhead | None = None
-        self._at_ahead: set[asyncio.Task[None]] = set()
+        self._at_ahead: dict[asyncio.Task[None], Sequence[Ticket]] = {}
         self._closed = False
         self.inline: InlineLane | None = None
 
@@ -117,7 +116,7 @@ class LaneEngine:
         if self._ahead is None:
             self._offer(tickets)
         else:
-            self._start(self._decode_and_offer(self._ahead, tickets))
+            self._start_ahead(self._ahead, tickets)
         return partial(_withdraw, tickets)
 
     def submit_decoded(
@@ -150,12 +149,14 @@ class LaneEngine:
         self._closed = True
         if self._lanes is None:
             return
+        error = DrainingError("the service is about to stop")
         if self._ahead is not None:
             self._ahead.close()
+        for tickets in list(self._at_ahead.values()):
+            settle_all([(ticket, error) for ticket in tickets])
         await self._lanes.close()
         with self._changed:
             waiting = self._backlog.clear()
-        error = DrainingError("the service is about to stop")
         settle_all([(ticket, error) for ticket in waiting])
 
     def _check_open(self) -> None:
@@ -187,10 +188,10 @@ class LaneEngine:
             for position, data in enumerate(images)
         ]
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._at_ahead.add(task)
-        task.add_done_callback(self._at_ahead.discard)
+    def _start_ahead(self, ahead: DecodeAhead, tickets: Sequence[Ticket]) -> None:
+        task = self._loop.create_task(self._decode_and_offer(ahead, tickets))
+        self._at_ahead[task] = tickets
+        task.add_done_callback(self._at_ahead.pop)
 
     async def _decode_and_offer(
         self, ahead: DecodeAhead, tickets: Sequence[Ticket]
@@ -199,6 +200,7 @@ class LaneEngine:
         try:
             failed = await ahead.decode(tickets)
             settle_all(list(failed.items()))
+            self._check_open()  # much may have happened meanwhile
             whole = [ticket for ticket in tickets if ticket not in failed]
             if whole:
                 self._offer(whole)

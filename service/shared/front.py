@@ -55,7 +55,7 @@ class SharedEngine:
         self._slots = slots
         self._threads = threads
         self._underway = Underway(deque(range(slots.count)))
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: dict[asyncio.Task[None], Request] = {}
         self._trouble: str | None = NOT_REACHED
         self._models: dict[ModelKey, Loaded] = {}
         self._closed = False
@@ -134,8 +134,8 @@ class SharedEngine:
         ]
         request = Request(tickets)
         task = self._loop.create_task(self._decode_and_send(request, key))
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._work[task] = request
+        task.add_done_callback(self._work.pop)
         return partial(self._withdraw, request)
 
     async def close(self) -> None:
@@ -145,7 +145,10 @@ class SharedEngine:
             return
         self._ahead.close()
         self._link.close()
-        self._fail_all(DrainingError("the service is about to stop"))
+        error = DrainingError("the service is about to stop")
+        for request in list(self._work.values()):
+            settle_all([(ticket, error) for ticket in request.tickets])
+        self._fail_all(error)
 
     def _check_open(self) -> None:
         if self._closed:

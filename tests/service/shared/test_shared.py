@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from classifier import Classifier
 from classifier.errors import ImageError
 from service.asking import classify, classify_many
 from service.contract import Outcome
+from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.errors import (
     DeadlineExceededError,
@@ -323,3 +325,38 @@ async def test_trouble_of_the_engine_is_known_in_front(shared):
         await until(lambda: pair.front.unready() == "no lane is alive")
         pair.engine._lanes._tell(None)
         await until(lambda: pair.front.unready() is None)
+
+
+async def test_closing_tells_those_whose_images_are_being_decoded(shared, monkeypatch):
+    """Those at work, those in line for it and those just come: each once, at once."""
+    fates, begun, go_on = [], asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(*given, **named):
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    async with shared() as pair:
+
+        def submit(images: int) -> None:
+            pair.front.submit(
+                COLORS,
+                [png((9, 9, 9))] * images,
+                deadline=None,
+                settle=lambda _, fate: fates.append(type(fate)),
+            )
+
+        submit(1)
+        submit(10)
+        await begun.wait()
+        submit(1)
+        under_way = list(pair.front._work)
+        await pair.front.close()
+        told = list(fates)
+        go_on.set()
+        ends = await asyncio.gather(*under_way, return_exceptions=True)
+
+    assert told == fates == [DrainingError] * 12
+    assert not any(isinstance(end, Exception) for end in ends)
