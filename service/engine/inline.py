@@ -7,19 +7,20 @@ as one batch in the next, so batches grow with the load by themselves.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ImageError, ImageTooLargeError
-from classifier.preprocess import preprocess
-from service.contract import ModelKey, Settle
+from classifier.errors import ImageTooLargeError
+from service.contract import ModelKey, Settle, Settled
+from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
 from service.engine.lane import outcome, scored
 from service.engine.models import ServedModel
 from service.engine.ticket import Ticket
+from service.errors import EngineFailedError
 
 # What may be decoded on the event loop: about 100 µs at worst.
 MAX_BYTES = 8 * 1024
@@ -63,14 +64,13 @@ class InlineLane:
         if model is None or len(data) > MAX_BYTES:
             return False
         arrived = time.monotonic()
-        try:
-            ready = preprocess(data, model.manifest.preprocess, limits=LIMITS)
-        except ImageTooLargeError:
+        ticket = Ticket(key, data, arrived, None)
+        failed = decode_ticket(ticket, model.manifest.preprocess, limits=LIMITS)
+        if isinstance(failed, ImageTooLargeError):
             return False  # a lane decides by the real limits
-        except ImageError as error:
-            self._loop.call_soon(settle, 0, error)
+        if failed is not None:
+            self._loop.call_soon(settle, 0, failed)
             return True
-        ticket = Ticket(key, data, arrived, None, ready=ready)
         ticket.taken, ticket.decoded = arrived, time.monotonic()
         waiting = self._waiting.setdefault(key, [])
         waiting.append(Waiting(ticket, settle))
@@ -79,15 +79,23 @@ class InlineLane:
         return True
 
     def _run(self, key: ModelKey) -> None:
-        waiting = self._waiting.pop(key, [])
+        waiting, model = self._waiting.pop(key, []), self._models[key]
         for start in range(0, len(waiting), MAX_BATCH):
-            _run_batch(self._models[key], waiting[start : start + MAX_BATCH])
+            batch = waiting[start : start + MAX_BATCH]
+            fates = _run_batch(model, [each.ticket for each in batch])
+            for each, fate in zip(batch, fates, strict=True):
+                each.settle(0, fate)
 
 
-def _run_batch(model: ServedModel, waiting: list[Waiting]) -> None:
-    pixels = [w.ticket.ready.pixels for w in waiting if w.ticket.ready]
+def _run_batch(model: ServedModel, tickets: Sequence[Ticket]) -> Sequence[Settled]:
+    pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
     began = time.monotonic()
-    rows = run_isolated(model.session.run, np.stack(pixels))
-    run = began, time.monotonic(), len(rows)
-    for each, row in zip(waiting, scored(rows, model), strict=True):
-        each.settle(0, outcome(each.ticket, row, run))
+    try:
+        rows = run_isolated(model.session.run, np.stack(pixels))
+        run = began, time.monotonic(), len(rows)
+        found = zip(tickets, scored(rows, model), strict=True)
+        return [outcome(ticket, row, run) for ticket, row in found]
+    except Exception as error:  # border: no deadline would tell those who wait
+        failed = EngineFailedError("the batch could not be run")
+        failed.__cause__ = error
+        return [failed] * len(tickets)

@@ -114,6 +114,45 @@ async def test_a_failure_inside_the_runtime_is_not_told_to_the_client(running):
     assert "Gather" in str(failed.value.__cause__)
 
 
+@pytest.mark.parametrize("size", [(8, 8), LARGE])
+async def test_a_fault_of_ours_while_decoding_fails_that_image(
+    running, monkeypatch, size
+):
+    """On the event loop or in a lane: it is settled like any other error."""
+
+    def preprocess(*_, **__):
+        raise RuntimeError("no room for it")
+
+    async with running() as engine:
+        monkeypatch.setattr("service.engine.decoding.preprocess", preprocess)
+        with pytest.raises(EngineFailedError) as failed:
+            await classify(engine, COLORS, png((9, 9, 9), size), deadline=None)
+
+    assert "no room" in str(failed.value.__cause__)
+
+
+async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
+    running, monkeypatch
+):
+    """No deadline is looked at there, so nothing else would tell them."""
+
+    def scored(*_):
+        raise RuntimeError("no room for them")
+
+    async with running() as engine, asyncio.timeout(20):
+        assert engine.inline.serves(COLORS)
+        monkeypatch.setattr("service.engine.inline.scored", scored)
+        settled = await asyncio.gather(
+            *(
+                classify(engine, COLORS, png((red, 0, 0)), deadline=None)
+                for red in range(3)
+            ),
+            return_exceptions=True,
+        )
+
+    assert [type(each) for each in settled] == [EngineFailedError] * 3
+
+
 async def test_a_full_queue_refuses_at_once(running):
     """The first images are at work, the next wait, the rest hear 503 at once."""
     slow = png((SLOW, 0, 0), LARGE)
