@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from structlog.typing import FilteringBoundLogger
+
 from classifier.decode import ImageInfo
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels, Preprocessed
@@ -18,14 +20,18 @@ from service.engine.lanes import Lanes
 from service.engine.models import ServedModel, decode_limits, load_models
 from service.engine.ticket import Results, Ticket, settle_all
 from service.errors import DrainingError, NotReadyError, ServiceError
+from service.logs import build_log
 from service.settings import Settings
 
 
 class LaneEngine:
     """The engine of one process. Everything public is called on its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, log: FilteringBoundLogger | None = None
+    ) -> None:
         self._settings = settings
+        self._log = log or build_log(settings)
         self._models: dict[ModelKey, ServedModel] = {}
         self._changed = threading.Condition()
         self._lanes: Lanes | None = None
@@ -89,6 +95,7 @@ class LaneEngine:
             self._open_lane,
             hang_timeout_s=self._settings.hang_timeout_s,
             settle=settle_all,
+            log=self._log,
         )
         self._lanes.open(lanes)
 

@@ -66,9 +66,14 @@ class Lane:
             self._closing = True
             self._changed.notify_all()
 
-    def abandon(self) -> list[Ticket]:
-        """Give up a lane that hangs or died: what it held is the caller's to settle."""
+    def abandon(self, began: float | None) -> list[Ticket] | None:
+        """Give up a lane that hangs or died: what it held is the caller's to settle.
+
+        None if the batch that `began` then is over: the lane lives, and goes on.
+        """
         with self._changed:
+            if self.began != began:
+                return None
             self._closing = True
             held, self._in_hand = self._in_hand, []
             if held:

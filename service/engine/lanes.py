@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from service.engine.lane import Lane
 from service.engine.ticket import Results
@@ -15,9 +15,8 @@ from service.errors import EngineFailedError
 MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
 
-log = structlog.get_logger(__name__)
-
 NO_LANE = "no lane is alive"
+LATE = "the model did not finish in time"
 
 OpenLane = Callable[[str, Callable[[Lane, BaseException], None]], Lane]
 
@@ -31,11 +30,13 @@ class Lanes:
         *,
         hang_timeout_s: float,
         settle: Callable[[Results], None],
+        log: FilteringBoundLogger,
     ) -> None:
         """`open_lane` makes one from its name and from whom to tell of its death."""
         self._open_lane = open_lane
         self._hang_timeout_s = hang_timeout_s
         self._settle = settle
+        self._log = log
         self._lanes: list[Lane] = []
         self._opened = 0
         self._lost = 0
@@ -74,7 +75,7 @@ class Lanes:
         await asyncio.to_thread(self._join)
         for lane in self._lanes:
             if lane.thread.is_alive():
-                self._fail(lane, "the model did not finish in time")
+                self._fail(lane, lane.began, LATE)
 
     def _join(self) -> None:
         ends = time.monotonic() + self._hang_timeout_s
@@ -82,16 +83,32 @@ class Lanes:
             lane.thread.join(max(0.0, ends - time.monotonic()))
 
     def _died(self, lane: Lane, error: BaseException) -> None:
-        log.error("lane died", lane=lane.thread.name, exc_info=error)
-        self._loop.call_soon_threadsafe(self._replace, lane, "a lane died")
+        self._loop.call_soon_threadsafe(self._bury, lane)
+        self._log.error("lane died", lane=lane.thread.name, exc_info=error)
 
-    def _replace(self, lane: Lane, reason: str) -> None:
-        """Fail what a broken lane held and open another in its place."""
-        if lane not in self._lanes:
-            return
+    def _bury(self, lane: Lane) -> None:
+        """Go on without a lane that died."""
+        self._fail(lane, lane.began, "a lane died")
+        if lane in self._lanes:
+            self._replace(lane)
+
+    def _leave(self, lane: Lane, began: float) -> None:
+        """Go on without a lane that hangs, unless it has just finished."""
+        if self._fail(lane, began, LATE):
+            self._lost += 1
+            self._replace(lane)
+            self._log.error("lane hangs", lane=lane.thread.name)
+
+    def _fail(self, lane: Lane, began: float | None, reason: str) -> bool:
+        """Settle what a broken lane holds; False if it has gone on since `began`."""
+        held = lane.abandon(began)
+        self._settle([(ticket, EngineFailedError(reason)) for ticket in held or ()])
+        return held is not None
+
+    def _replace(self, lane: Lane) -> None:
+        """Open another lane in the place of a broken one."""
         wanted = len(self._lanes)
         self._lanes.remove(lane)
-        self._fail(lane, reason)
         if self._lost < MAX_LOST_LANES:
             self.open(wanted)
         else:
@@ -102,17 +119,12 @@ class Lanes:
         if changed and self.watcher is not None:
             self.watcher(trouble)
 
-    def _fail(self, lane: Lane, reason: str) -> None:
-        self._settle([(ticket, EngineFailedError(reason)) for ticket in lane.abandon()])
-
     async def _watch(self) -> None:
         """Find lanes that hang. Nothing else can: a hung lane reports nothing."""
         while True:
             await asyncio.sleep(self._hang_timeout_s / CHECKS_A_LIMIT)
             now = time.monotonic()
             for lane in list(self._lanes):
-                if lane.began is None or now - lane.began <= self._hang_timeout_s:
-                    continue
-                log.error("lane hangs", lane=lane.thread.name)
-                self._lost += 1
-                self._replace(lane, "the model did not finish in time")
+                began = lane.began
+                if began is not None and now - began > self._hang_timeout_s:
+                    self._leave(lane, began)

@@ -44,7 +44,7 @@ def running(settings: Settings) -> Iterator[SimpleNamespace]:
     """Serve in a thread. Yields `url`, `client`, `app`, and `log`, a text stream."""
     log = StringIO()
     logger = build_log(settings, log)
-    engine = LaneEngine(settings)
+    engine = LaneEngine(settings, log=logger)
     app = create_app(settings, engine, log=logger)
     listener = bind(settings.host, settings.port)
     leader = Leader(settings, engine, listener, logger)

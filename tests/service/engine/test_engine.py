@@ -1,9 +1,11 @@
 """The engine with real threads, real sessions and real images."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from service.errors import (
     NotReadyError,
     OverloadedError,
 )
+from service.logs import build_log
 from service.settings import Settings
 from tests.synthetic import SLOW, make_bundle, png
 
@@ -290,6 +293,27 @@ async def test_a_lane_that_dies_is_replaced_and_its_images_fail(running, monkeyp
 
     assert isinstance(outcome, Outcome)
     assert broken.thread.name.startswith("lane")
+
+
+async def test_what_becomes_of_lanes_is_logged_like_everything_else(
+    models, monkeypatch
+):
+    """As the settings say, and not past them."""
+    settings, stream = Settings(models=models, log_format="json"), StringIO()
+    engine = LaneEngine(settings, log=build_log(settings, stream))
+    await engine.start()
+    threads = engine._lanes.threads
+    for lane in engine._lanes._lanes:
+        monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
+    with pytest.raises(EngineFailedError, match="died"):
+        await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
+    await engine.close()
+    for thread in threads:
+        thread.join()
+
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"]) == ("lane died", "error")
+    assert "ZeroDivisionError" in str(line["exception"])
 
 
 async def test_closing_finishes_what_runs_and_tells_everybody_else(running):

@@ -1,73 +1,109 @@
-"""One lane, a real thread, beside the engine that opens it."""
+"""One lane, a real thread, on a model that runs when the test says so."""
 
 import threading
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from classifier.decode import DecodeLimits, ImageInfo
+from classifier.errors import SessionError
 from classifier.preprocess import Preprocessed
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
-from service.engine.ticket import Ticket
+from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError
 
 MODEL = ("model", 1)
 LONG_AGO = 0.0  # of the monotonic clock
 
 
-def ticket(*, deadline: float | None = None) -> Ticket:
-    """An image that is decoded already."""
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    ready = Preprocessed(pixels, ImageInfo(1, 1, "PNG"), ())
-    return Ticket(MODEL, b"", LONG_AGO, deadline, ready=ready)
+def until(true: Callable[[], bool]) -> None:
+    """Look until something is so."""
+    ends = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < ends
 
 
 class Parts:
-    """What a lane is built of; what it settles and whether it died."""
+    """What a lane is built of, and what it tells."""
 
     def __init__(self) -> None:
+        self.changed = threading.Condition()
         self.backlog = Backlog(capacity=100, lanes=1)
         self.backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
-        self.changed = threading.Condition()
-        self.settled: list[Ticket] = []
-        self.fates: list[object] = []
-        self.died = threading.Event()
+        self.turns = threading.Semaphore(0)  # each lets one run end, in an error
+        way = SimpleNamespace(session=SimpleNamespace(run=self._run))
+        arrangement = SimpleNamespace(lone=way, crowd=way)
+        self.models = {MODEL: SimpleNamespace(key=MODEL, arrangement=arrangement)}
+        self.settled: Results = []
+        self.deaths: list[BaseException] = []
 
-    def lane(self, models) -> Lane:
+    def lane(self) -> Lane:
         """A lane of these parts."""
         return Lane(
             "lane",
             backlog=self.backlog,
             changed=self.changed,
-            models=models,
+            models=self.models,
             limits=DecodeLimits(),
-            settle=self._settle,
-            died=lambda *_: self.died.set(),
+            settle=self.settled.extend,
+            died=lambda _, error: self.deaths.append(error),
         )
 
-    def _settle(self, results) -> None:
-        self.settled += [each for each, _ in results]
-        self.fates += [fate for _, fate in results]
+    def offer(self, *, deadline: float | None = None) -> Ticket:
+        """An image that is decoded already."""
+        ready = Preprocessed(np.zeros((1, 1, 3), np.uint8), ImageInfo(1, 1, "PNG"), ())
+        ticket = Ticket(MODEL, b"", LONG_AGO, deadline, ready=ready)
+        with self.changed:
+            self.backlog.offer([ticket], LONG_AGO)
+            self.changed.notify()
+        return ticket
+
+    def _run(self, batch: object) -> None:
+        self.turns.acquire()
+        raise SessionError("the run ends here")
 
 
 @pytest.fixture
 def parts() -> Parts:
-    """A backlog for one model whose batches hold one image."""
+    """Of a lane whose batches hold one image."""
     return Parts()
 
 
-def test_an_image_that_came_too_late_hears_so_before_the_batch(parts):
-    """Which may take long, hang, or, as here, break."""
-    late, sound = ticket(deadline=LONG_AGO + 1), ticket()
-    parts.backlog.offer([late], LONG_AGO)
-    parts.backlog.offer([sound], LONG_AGO)
-    lane = parts.lane(models={})
+def test_an_image_that_waited_too_long_hears_so_before_the_batch(parts):
+    """Which may take long, hang or, as here, break."""
+    late = parts.offer(deadline=LONG_AGO + 1)
+    parts.offer()
+    parts.models.clear()
+    lane = parts.lane()
 
     lane.start()
     lane.thread.join()
 
-    assert parts.died.is_set()
-    assert parts.settled == [late]
-    assert isinstance(parts.fates[0], DeadlineExceededError)
+    ((ticket, fate),) = parts.settled
+    assert ticket is late
+    assert isinstance(fate, DeadlineExceededError)
+    assert [type(error) for error in parts.deaths] == [KeyError]
+
+
+def test_a_lane_is_not_given_up_for_a_batch_that_is_over(parts):
+    """It may end just when it was found to hang; the next one has done nothing."""
+    lane = parts.lane()
+    first, second = parts.offer(), parts.offer()
+    lane.start()
+    until(lambda: lane.began is not None)
+    began = lane.began
+    parts.turns.release()
+    until(lambda: lane.began not in (None, began))
+
+    held = lane.abandon(began)
+    parts.turns.release()
+    until(lambda: len(parts.settled) == 2)
+    lane.close()
+    lane.thread.join()
+
+    assert held is None
+    assert [ticket for ticket, _ in parts.settled] == [first, second]

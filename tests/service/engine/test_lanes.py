@@ -1,0 +1,116 @@
+"""Lanes that die or hang, on a model that hangs for as long as the test says."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from classifier.decode import DecodeLimits, ImageInfo
+from classifier.errors import SessionError
+from classifier.preprocess import Preprocessed
+from service.engine.backlog import Backlog
+from service.engine.lane import Lane
+from service.engine.lanes import Lanes
+from service.engine.ticket import Results, Ticket
+from service.logs import build_log
+from service.settings import Settings
+
+MODEL = ("model", 1)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  (threads move it, without an event)
+            await asyncio.sleep(0)
+
+
+class Hanging:
+    """A model that hangs until `released`; then its runs end, in an error."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+        way = SimpleNamespace(session=SimpleNamespace(run=self._run))
+        self.arrangement = SimpleNamespace(lone=way, crowd=way)
+        self.key = MODEL
+
+    def _run(self, batch: object) -> None:
+        self.released.wait(20)
+        raise SessionError("the run ends here")
+
+
+class Parts:
+    """Lanes of that model; what they settle."""
+
+    def __init__(self, *, log: object) -> None:
+        self.model = Hanging()
+        self.settled: Results = []
+        self._changed = threading.Condition()
+        self._backlog = Backlog(capacity=100, lanes=2)
+        self._backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
+        self.lanes = Lanes(
+            self._open_lane,
+            hang_timeout_s=0.02,
+            settle=self.settled.extend,
+            log=log,
+        )
+        self.lanes.open(2)
+
+    def offer(self, images: int) -> None:
+        """Images that are decoded already."""
+        for _ in range(images):
+            pixels = np.zeros((1, 1, 3), np.uint8)
+            ready = Preprocessed(pixels, ImageInfo(1, 1, "PNG"), ())
+            with self._changed:
+                ticket = Ticket(MODEL, b"", 0.0, None, ready=ready)
+                self._backlog.offer([ticket], 0.0)
+                self._changed.notify()
+
+    def _open_lane(self, name: str, died: Callable[[Lane, BaseException], None]) -> Lane:
+        return Lane(
+            name,
+            backlog=self._backlog,
+            changed=self._changed,
+            models={MODEL: self.model},
+            limits=DecodeLimits(),
+            settle=self.settled.extend,
+            died=died,
+        )
+
+
+@asynccontextmanager
+async def running(log: object = None) -> AsyncIterator[Parts]:
+    """Two lanes, which may take 20 ms for an image."""
+    parts = Parts(log=log or build_log(Settings()))
+    try:
+        yield parts
+    finally:
+        parts.model.released.set()
+        await parts.lanes.close()
+
+
+class Unwritable:
+    """A log whose disk is gone."""
+
+    def error(self, *_: object, **__: object) -> None:
+        """Fail, in a way that nobody foresaw."""
+        raise ValueError("I/O operation on closed file")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_lane_that_dies_is_replaced_even_if_that_cannot_be_logged(monkeypatch):
+    """Whoever waits for its images must not pay for the log."""
+    async with running(log=Unwritable()) as parts:
+        dying = parts.lanes.threads
+        for lane in parts.lanes._lanes:
+            monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
+        parts.offer(1)
+        await until(lambda: len(parts.settled) == 1)
+        after = parts.lanes.threads
+
+    assert len(after) == 2
+    assert after != dying
