@@ -70,6 +70,9 @@ class Engine(Protocol):
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
 
+    async def broken(self) -> None:
+        """Wait until nothing but a new process helps; that may be for ever."""
+
     async def start(self) -> None:
         """Load, replay the goldens, warm up."""
 

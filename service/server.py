@@ -22,7 +22,7 @@ from service.connection import BoundedConnection
 from service.contract import Engine
 from service.crew import Leader
 from service.engine.engine import LaneEngine
-from service.errors import SettingsError
+from service.errors import EngineFailedError, SettingsError
 from service.express import Express
 from service.logs import build_log, forwarded
 from service.protocol import ExpressProtocol
@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
         self._log = log
         self._place = place
         self._draining: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -87,6 +88,7 @@ class Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             url = f"http://{host}:{port}"
             self._log.info("listening", url=url, process=self._place.name)
+            self._watch = self._loop.create_task(self._leave_when_broken())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second."""
@@ -99,6 +101,14 @@ class Server(uvicorn.Server):
         """Begin to drain, unless that has begun."""
         if self._draining is None:
             self._draining = self._loop.create_task(self._drain())
+
+    async def _leave_when_broken(self) -> None:
+        """End with an error, so that whoever has started this process does so again."""
+        await self._serving.engine.broken()
+        reason = self._serving.engine.unready()
+        self._log.error("broken", reason=reason)
+        self.failure = EngineFailedError(f"only a new process helps: {reason}")
+        self.drain()
 
     async def _drain(self) -> None:
         settings = self._serving.settings
@@ -130,6 +140,7 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
     Raises:
         SettingsError: the address cannot be listened on, or the default model is none.
         ClassifierError: a bundle or the device is refused.
+        EngineFailedError: so many lanes hang that only a new process helps.
     """
     log = build_log(settings)
     shared = settings.processes != 1

@@ -38,6 +38,7 @@ class LaneEngine:
         self._ahead: DecodeAhead | None = None
         self._at_ahead: dict[asyncio.Task[None], Sequence[Ticket]] = {}
         self._closed = False
+        self._broken = asyncio.Event()
         self.inline: InlineLane | None = None
 
     @property
@@ -56,6 +57,10 @@ class LaneEngine:
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
         return self._backlog.waiting(key)
+
+    async def broken(self) -> None:
+        """Wait until so many lanes hang for so long that only a new process helps."""
+        await self._broken.wait()
 
     async def start(self) -> None:
         """Load, replay the goldens, measure, open the lanes.
@@ -95,6 +100,7 @@ class LaneEngine:
             self._open_lane,
             hang_timeout_s=self._settings.hang_timeout_s,
             settle=settle_all,
+            give_up=self._broken.set,
             log=self._log,
         )
         self._lanes.open(lanes)

@@ -11,7 +11,8 @@ from service.engine.lane import Lane
 from service.engine.ticket import Results
 from service.errors import EngineFailedError
 
-# A lane that hangs cannot be killed, only left behind with its memory and its core.
+# A lane that hangs cannot be killed, only left behind with its memory and its core. It
+# may come back: after a machine has stood still, every lane at work seems to hang.
 MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
 
@@ -30,16 +31,22 @@ class Lanes:
         *,
         hang_timeout_s: float,
         settle: Callable[[Results], None],
+        give_up: Callable[[], None],
         log: FilteringBoundLogger,
     ) -> None:
-        """`open_lane` makes one from its name and from whom to tell of its death."""
+        """`open_lane` makes one from its name and from whom to tell of its death.
+
+        `give_up` is called when so many hang for so long that only a new process helps.
+        """
         self._open_lane = open_lane
         self._hang_timeout_s = hang_timeout_s
         self._settle = settle
+        self._give_up = give_up
         self._log = log
         self._lanes: list[Lane] = []
+        self._wanted = 0
         self._opened = 0
-        self._lost = 0
+        self._lost: dict[Lane, float] = {}  # those that hang, and when each was left
         # Why no image should come just now; None when all is well. Asked for at each
         # request, so it is kept and not worked out anew.
         self.trouble: str | None = NO_LANE
@@ -57,15 +64,8 @@ class Lanes:
 
     def open(self, lanes: int) -> None:
         """Have so many lanes: open what is missing, close what is over."""
-        surplus, self._lanes = self._lanes[lanes:], self._lanes[:lanes]
-        for lane in surplus:
-            lane.close()
-        while len(self._lanes) < lanes:
-            lane = self._open_lane(f"lane-{self._opened}", self._died)
-            self._opened += 1
-            self._lanes.append(lane)
-            lane.start()
-        self._tell(None if self._lanes else NO_LANE)
+        self._wanted = lanes
+        self._refill()
 
     async def close(self) -> None:
         """End every lane after the batch at work, or leave it when that hangs."""
@@ -82,6 +82,24 @@ class Lanes:
         for lane in self._lanes:
             lane.thread.join(max(0.0, ends - time.monotonic()))
 
+    def _refill(self) -> None:
+        """Have as many lanes as are wanted, unless too many hang."""
+        self._lost = {
+            lane: left for lane, left in self._lost.items() if lane.thread.is_alive()
+        }
+        if len(self._lost) >= MAX_LOST_LANES:
+            self._tell(f"{len(self._lost)} lanes hang; the process should be restarted")
+            return
+        surplus, self._lanes = self._lanes[self._wanted :], self._lanes[: self._wanted]
+        for lane in surplus:
+            lane.close()
+        while len(self._lanes) < self._wanted:
+            lane = self._open_lane(f"lane-{self._opened}", self._died)
+            self._opened += 1
+            self._lanes.append(lane)
+            lane.start()
+        self._tell(None if self._lanes else NO_LANE)
+
     def _died(self, lane: Lane, error: BaseException) -> None:
         self._loop.call_soon_threadsafe(self._bury, lane)
         self._log.error("lane died", lane=lane.thread.name, exc_info=error)
@@ -90,13 +108,15 @@ class Lanes:
         """Go on without a lane that died."""
         self._fail(lane, lane.began, "a lane died")
         if lane in self._lanes:
-            self._replace(lane)
+            self._lanes.remove(lane)
+            self._refill()
 
     def _leave(self, lane: Lane, began: float) -> None:
         """Go on without a lane that hangs, unless it has just finished."""
         if self._fail(lane, began, LATE):
-            self._lost += 1
-            self._replace(lane)
+            self._lanes.remove(lane)
+            self._lost[lane] = time.monotonic()
+            self._refill()
             self._log.error("lane hangs", lane=lane.thread.name)
 
     def _fail(self, lane: Lane, began: float | None, reason: str) -> bool:
@@ -104,15 +124,6 @@ class Lanes:
         held = lane.abandon(began)
         self._settle([(ticket, EngineFailedError(reason)) for ticket in held or ()])
         return held is not None
-
-    def _replace(self, lane: Lane) -> None:
-        """Open another lane in the place of a broken one."""
-        wanted = len(self._lanes)
-        self._lanes.remove(lane)
-        if self._lost < MAX_LOST_LANES:
-            self.open(wanted)
-        else:
-            self._tell(f"{self._lost} lanes hang; the process should be restarted")
 
     def _tell(self, trouble: str | None) -> None:
         changed, self.trouble = trouble != self.trouble, trouble
@@ -128,3 +139,8 @@ class Lanes:
                 began = lane.began
                 if began is not None and now - began > self._hang_timeout_s:
                     self._leave(lane, began)
+            if self._lost:
+                self._refill()  # some may have come back
+            many = len(self._lost) >= MAX_LOST_LANES
+            if many and now - max(self._lost.values()) > self._hang_timeout_s:
+                self._give_up()

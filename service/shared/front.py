@@ -73,6 +73,10 @@ class SharedEngine:
         """None here: they wait in the engine's process, which counts them."""
         return 0
 
+    async def broken(self) -> None:
+        """Wait for ever: the process that has the engine ends, and with it this one."""
+        await asyncio.Event().wait()
+
     async def start(self) -> None:
         """Reach the engine's process, and load what decoding needs.
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from classifier.errors import BundleError
 from service.engine.engine import LaneEngine
-from service.errors import SettingsError
+from service.errors import EngineFailedError, SettingsError
 from service.server import bind, serve
 from service.shapes import ModelDetail, ModelList
 from tests.service.conftest import RED, running, send
@@ -86,6 +86,21 @@ def test_a_folder_without_bundles_refuses_to_start(settings_for, tmp_path):
 
     with pytest.raises(BundleError, match="holds no bundle"):
         serve(settings, LaneEngine(settings))
+
+
+def test_a_process_that_only_a_restart_helps_ends_with_an_error(settings_for):
+    """So that Docker, Kubernetes, systemd or its leader start it again."""
+
+    class Broken(LaneEngine):
+        """One whose lanes hang for good."""
+
+        async def broken(self) -> None:
+            """It is so at once."""
+
+    settings = settings_for()
+
+    with pytest.raises(EngineFailedError, match="only a new process helps"):
+        serve(settings, Broken(settings))
 
 
 def test_a_port_in_use_refuses_to_start(settings_for, server):

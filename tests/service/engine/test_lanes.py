@@ -46,16 +46,18 @@ class Hanging:
 class Parts:
     """Lanes of that model; what they settle."""
 
-    def __init__(self, *, log: object) -> None:
+    def __init__(self, *, log: object, hang_timeout_s: float) -> None:
         self.model = Hanging()
         self.settled: Results = []
+        self.gave_up = asyncio.Event()
         self._changed = threading.Condition()
         self._backlog = Backlog(capacity=100, lanes=2)
         self._backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
         self.lanes = Lanes(
             self._open_lane,
-            hang_timeout_s=0.02,
+            hang_timeout_s=hang_timeout_s,
             settle=self.settled.extend,
+            give_up=self.gave_up.set,
             log=log,
         )
         self.lanes.open(2)
@@ -70,7 +72,9 @@ class Parts:
                 self._backlog.offer([ticket], 0.0)
                 self._changed.notify()
 
-    def _open_lane(self, name: str, died: Callable[[Lane, BaseException], None]) -> Lane:
+    def _open_lane(
+        self, name: str, died: Callable[[Lane, BaseException], None]
+    ) -> Lane:
         return Lane(
             name,
             backlog=self._backlog,
@@ -83,9 +87,11 @@ class Parts:
 
 
 @asynccontextmanager
-async def running(log: object = None) -> AsyncIterator[Parts]:
-    """Two lanes, which may take 20 ms for an image."""
-    parts = Parts(log=log or build_log(Settings()))
+async def running(
+    *, log: object = None, hang_timeout_s: float = 0.02
+) -> AsyncIterator[Parts]:
+    """Two lanes, which may take so long for an image."""
+    parts = Parts(log=log or build_log(Settings()), hang_timeout_s=hang_timeout_s)
     try:
         yield parts
     finally:
@@ -104,7 +110,7 @@ class Unwritable:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_lane_that_dies_is_replaced_even_if_that_cannot_be_logged(monkeypatch):
     """Whoever waits for its images must not pay for the log."""
-    async with running(log=Unwritable()) as parts:
+    async with running(log=Unwritable(), hang_timeout_s=60.0) as parts:
         dying = parts.lanes.threads
         for lane in parts.lanes._lanes:
             monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
@@ -114,3 +120,42 @@ async def test_a_lane_that_dies_is_replaced_even_if_that_cannot_be_logged(monkey
 
     assert len(after) == 2
     assert after != dying
+
+
+async def test_a_machine_that_stands_still_now_and_then_loses_no_lane_for_good():
+    """Every lane at work looks as if it hung, and comes back a moment later."""
+    async with running() as parts:
+        for turn in (1, 2):
+            at_work = parts.lanes.threads
+            parts.model.released.clear()
+            parts.offer(2)
+            await until(lambda turn=turn: len(parts.settled) == 2 * turn)
+            parts.model.released.set()
+            await until(lambda each=at_work: not any(t.is_alive() for t in each))
+
+        assert parts.lanes.trouble is None
+        assert len(parts.lanes) == 2
+
+
+async def test_with_lanes_that_come_back_the_process_is_ready_again():
+    """What was missing is opened, and readiness says so."""
+    async with running() as parts:
+        parts.offer(4)  # two that hang, and two for those in their places
+        await until(lambda: parts.lanes.trouble is not None)
+        trouble = parts.lanes.trouble
+        parts.model.released.set()
+        await until(lambda: parts.lanes.trouble is None)
+
+        assert "lanes hang" in trouble
+        assert len(parts.lanes) == 2
+
+
+async def test_lanes_that_do_not_come_back_are_given_up():
+    """After as long again as made them look hung, only a new process helps."""
+    async with running() as parts, asyncio.timeout(20):
+        parts.offer(4)
+        await until(lambda: parts.lanes.trouble is not None)
+        at_once = parts.gave_up.is_set()
+        await parts.gave_up.wait()
+
+    assert not at_once
