@@ -4,7 +4,8 @@ A network of 20 µs leaves one Python process as the bottleneck and the other co
 The leader, which serves like any other, then starts a member a core. Each has a
 listening socket of its own on the same port (SO_REUSEPORT): with one shared socket,
 nearly every connection ends up in one process. The sockets belong to the leader, so
-connections that arrive while a member is being replaced wait in its backlog.
+connections that arrive while a member is being replaced wait in its backlog. One that
+dies again at once has none until its next start: the others get its connections.
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
 members only speak HTTP and decode: see `service/shared`.
@@ -19,7 +20,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,18 +168,16 @@ class Crew:
         self._log = log
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def start(self, orders: Sequence[Order]) -> None:
         """Start a process for each order, and keep them up."""
         loop = asyncio.get_running_loop()
-        for order in orders:
-            twin = reusable(self._listener)
-            self._keepers.append(loop.create_task(self._keep(order, twin)))
+        self._keepers += [loop.create_task(self._keep(order)) for order in orders]
 
     def terminate(self) -> None:
         """Ask every member to drain."""
-        self._stopping = True
+        self._stopping.set()
         for process in self._members.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -193,22 +192,37 @@ class Crew:
             with suppress(ProcessLookupError):
                 process.kill()
 
-    async def _keep(self, order: Order, listener: socket.socket) -> None:
+    async def _keep(self, order: Order) -> None:
         """Run one member; start it again when it dies."""
         loop, deaths = asyncio.get_running_loop(), 0
-        with listener:
-            while not self._stopping:
+        listener: socket.socket | None = None
+        with ExitStack() as sockets:
+            while not self._stopping.is_set():
                 began = loop.time()
-                code = await self._run(order, listener)
-                if self._stopping:
+                try:
+                    if listener is None:
+                        listener = sockets.enter_context(reusable(self._listener))
+                    end: dict[str, object] = {"code": await self._run(order, listener)}
+                except OSError as error:  # there is no process or socket to be had
+                    end = {"error": str(error)}
+                if self._stopping.is_set():
                     return
                 lived_s = loop.time() - began
                 deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
                 wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
                 self._log.error(
-                    "member died", member=order.number, code=code, again_s=wait_s
+                    "member died", member=order.number, **end, again_s=wait_s
                 )
-                await asyncio.sleep(wait_s)
+                if deaths > 1:  # too long to wait for in its backlog
+                    sockets.close()
+                    listener = None
+                await self._rest(wait_s)
+
+    async def _rest(self, wait_s: float) -> None:
+        """Wait, but not beyond the end of the crew."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._stopping.wait()
 
     async def _run(self, order: Order, listener: socket.socket) -> int:
         descriptors = [listener.fileno()]
@@ -223,6 +237,9 @@ class Crew:
             start_new_session=True,  # Ctrl-C is for the leader, who passes it on
         )
         self._members[order.number] = process
+        if self._stopping.is_set():  # the others were told while it was being started
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
         try:
             if process.stdin is not None:
                 said = order.said(self._settings, listener.fileno())
