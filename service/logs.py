@@ -1,5 +1,6 @@
 """events → **lines**: one JSON object an event, or colors on a terminal."""
 
+import asyncio
 import json
 import logging
 import sys
@@ -109,6 +110,8 @@ class ForwardHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one record on, with its traceback."""
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return  # what the end of the service has cut off is no fault
         self._log.log(
             record.levelno,
             record.getMessage(),

@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
                 app,
                 http=connect,  # type: ignore[arg-type]  # makes protocols
                 proxy_headers=False,  # the client's address is not used
-                lifespan="on",
+                lifespan="off",  # `startup` and `shutdown` here do it, at any moment
                 log_config=None,
                 access_log=False,  # service/exchange.py has one line a request
                 server_header=False,
@@ -66,6 +66,7 @@ class Server(uvicorn.Server):
         self._serving = app.serving
         self._log = log
         self._place = place
+        self._up = False  # the port is open, and the place is taken
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -80,6 +81,9 @@ class Server(uvicorn.Server):
             self.failure = error
             self.should_exit = True
             return
+        if self.should_exit:  # a signal came first, and the port was never open
+            await self._serving.stop()
+            return
         # a full collection would go through all of this again while nobody is answered
         gc.freeze()
         await super().startup(sockets)
@@ -89,13 +93,25 @@ class Server(uvicorn.Server):
             url = f"http://{host}:{port}"
             self._log.info("listening", url=url, process=self._place.name)
             self._watch = self._loop.create_task(self._leave_when_broken())
+        self._up = True
+        if self.should_exit:  # a signal came meanwhile
+            self.should_exit = False
+            self.drain()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, then the engine, unless that must not take time."""
+        await super().shutdown(sockets)
+        if not self.force_exit:
+            await self._serving.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second."""
-        if not self.started or self._draining is not None:
+        if self._draining is not None:
             self.should_exit = self.force_exit = True
-            return
-        self.drain()
+        elif self._up:
+            self.drain()
+        else:
+            self.should_exit = True  # seen by `startup`, which must come to its end
 
     def drain(self) -> None:
         """Begin to drain, unless that has begun."""

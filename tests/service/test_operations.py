@@ -1,5 +1,6 @@
 """Health, models, metrics and logs tell the truth about the process."""
 
+import asyncio
 import json
 import os
 import re
@@ -8,15 +9,18 @@ import socket
 import subprocess
 import sys
 import threading
+from io import StringIO
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from classifier.errors import BundleError
+from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
-from service.server import bind, serve
+from service.logs import build_log, forwarded
+from service.server import Server, bind, serve
 from service.shapes import ModelDetail, ModelList
 from tests.service.conftest import RED, running, send
 from tests.synthetic import SLOW, make_bundle, png
@@ -101,6 +105,78 @@ def test_a_process_that_only_a_restart_helps_ends_with_an_error(settings_for):
 
     with pytest.raises(EngineFailedError, match="only a new process helps"):
         serve(settings, Broken(settings))
+
+
+class Stopped:
+    """A service that gets a signal at each of some moments of its life."""
+
+    name = "leader"
+
+    def __init__(self, settings, *moments: str) -> None:
+        self.moments, self.log, self.passed = moments, StringIO(), []
+        logger = build_log(settings, self.log)
+        self.engine = LaneEngine(settings, log=logger)
+        app = create_app(settings, self.engine, log=logger)
+        self.server = Server(app, logger, place=self)
+        start = self.engine.start
+
+        async def start_and_pass() -> None:
+            await start()
+            self.passes("loaded")
+
+        self.engine.start = start_and_pass
+        with forwarded(logger), bind("127.0.0.1", 0) as listener:
+            self.server.run(sockets=[listener])
+
+    def passes(self, moment: str) -> None:
+        """Note it; here a signal may come."""
+        self.passed.append(moment)
+        if moment in self.moments:
+            self.server.handle_exit(signal.SIGTERM, None)
+
+    async def taken(self, *_) -> None:
+        """As a place has it, which takes some turns of the loop."""
+        self.passes("open")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.passes("taken")
+
+    async def left(self) -> None:
+        """As a place has it."""
+        self.passes("draining")
+
+    @property
+    def faults(self) -> list[str]:
+        """What its log has beside news."""
+        lines = self.log.getvalue().splitlines()
+        return [line for line in lines if json.loads(line)["level"] != "info"]
+
+
+def test_a_service_that_is_stopped_while_it_loads_never_opens(settings_for):
+    """And ends as cleanly as any other."""
+    service = Stopped(settings_for(), "loaded")
+
+    assert service.passed == ["loaded"]
+    assert service.faults == []
+    assert service.engine.unready() == "the engine is closed"
+
+
+def test_a_service_that_is_stopped_while_it_opens_drains_like_any_other(settings_for):
+    """What its start has begun is ended, and nothing is cut off in the middle."""
+    service = Stopped(settings_for(), "open")
+
+    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.faults == []
+    assert service.engine.unready() == "the engine is closed"
+
+
+def test_a_second_signal_ends_a_service_at_once_and_without_a_fault(settings_for):
+    """There is no time to close the engine, and that is no error."""
+    service = Stopped(settings_for(), "open", "draining")
+
+    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.faults == []
+    assert service.engine.unready() is None
 
 
 def test_a_port_in_use_refuses_to_start(settings_for, server):
