@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from service.contract import Engine
 from service.engine.engine import LaneEngine
+from service.errors import EngineFailedError
 from service.neighbors import Neighbors
 from service.server import serve_on
 from service.serving import Serving
@@ -73,7 +75,10 @@ def main() -> int:
     engine = build_engine(settings, order)
     place = Member(order["number"], Path(order["folder"]))
     with socket.socket(fileno=order["listener"]) as listener:
-        serve_on(listener, settings, engine, place)
+        try:
+            serve_on(listener, settings, engine, place)
+        except EngineFailedError:  # logged; ended as in commands/serve.py
+            os._exit(1)
     return 0
 
 

@@ -121,9 +121,8 @@ class Server(uvicorn.Server):
     async def _leave_when_broken(self) -> None:
         """End with an error, so that whoever has started this process does so again."""
         await self._serving.engine.broken()
-        reason = self._serving.engine.unready()
-        self._log.error("broken", reason=reason)
-        self.failure = EngineFailedError(f"only a new process helps: {reason}")
+        self._log.error("broken", reason=self._serving.engine.unready())
+        self.failure = EngineFailedError("lanes hang; only a new process helps")
         self.drain()
 
     async def _drain(self) -> None:

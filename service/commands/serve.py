@@ -1,11 +1,13 @@
 """settings → **a running service**, until a signal."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from service.engine.engine import LaneEngine
+from service.errors import EngineFailedError
 from service.server import serve
 from service.settings import load_settings
 
@@ -45,4 +47,9 @@ def command(
         "precision": precision,
     }
     settings = load_settings(**{k: v for k, v in given.items() if v is not None})
-    serve(settings, LaneEngine(settings))
+    try:
+        serve(settings, LaneEngine(settings))
+    except EngineFailedError as error:
+        typer.secho(f"linnaeus: {error}", fg="red", err=True)
+        # an orderly end of Python would crash under the threads that hang
+        os._exit(1)

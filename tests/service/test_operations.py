@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
 import httpx
@@ -18,14 +20,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from classifier.errors import BundleError
 from service.app import create_app
 from service.engine.engine import LaneEngine
-from service.errors import EngineFailedError, SettingsError
+from service.errors import SettingsError
 from service.logs import build_log, forwarded
 from service.server import Server, bind, serve
+from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
 from tests.service.conftest import RED, running, send
+from tests.service.processes import serve as serve_process
 from tests.synthetic import SLOW, make_bundle, png
 
 SLOW_IMAGE = png((SLOW, 0, 0), (200, 200))
+ENDLESS = 3_000_000_000  # rounds of the loop of a slow image: about an hour
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/", "/docs", "/models"])
@@ -92,19 +97,35 @@ def test_a_folder_without_bundles_refuses_to_start(settings_for, tmp_path):
         serve(settings, LaneEngine(settings))
 
 
-def test_a_process_that_only_a_restart_helps_ends_with_an_error(settings_for):
+def test_a_process_whose_runs_hang_for_good_ends_with_status_1(tmp_path):
     """So that Docker, Kubernetes, systemd or its leader start it again."""
+    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)
+    with serve_process(
+        tmp_path,
+        LINNAEUS_PROCESSES="1",
+        LINNAEUS_LANES="2",
+        LINNAEUS_BATCH="1",
+        LINNAEUS_HANG_TIMEOUT_S="0.3",
+    ) as service:
+        url = f"{service.url}/classify"
+        with ThreadPoolExecutor(4) as senders:  # both lanes, and those in their places
+            sent = [senders.submit(httpx.post, url, content=SLOW_IMAGE) for _ in "four"]
+        answers = [each.result().status_code for each in sent]
+        code = service.process.wait(timeout=60)
 
-    class Broken(LaneEngine):
-        """One whose lanes hang for good."""
+    assert answers == [500] * 4
+    assert code == 1
 
-        async def broken(self) -> None:
-            """It is so at once."""
 
-    settings = settings_for()
+def test_what_the_end_cuts_off_is_no_fault():
+    """A request that the drain had no time for has its own line in the log."""
+    log, uvicorn = StringIO(), logging.getLogger("uvicorn.error")
+    with forwarded(build_log(Settings(), log)):
+        uvicorn.error("cut off", exc_info=asyncio.CancelledError())
+        uvicorn.error("broken", exc_info=ValueError("it is"))
 
-    with pytest.raises(EngineFailedError, match="only a new process helps"):
-        serve(settings, Broken(settings))
+    (line,) = log.getvalue().splitlines()
+    assert json.loads(line)["event"] == "broken"
 
 
 class Stopped:
