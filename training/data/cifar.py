@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.data.archives import DAMAGE
 from training.data.dataset import ArraySamples, Dataset, Split
-from training.data.tree import DAMAGE, Tree
+from training.data.tree import Tree
 from training.errors import DataError
 
 LABELS = (

@@ -12,7 +12,8 @@ import pytest
 from tests.training.data.pictures import write_tree
 from training.data import bounds
 from training.data import tree as tree_module
-from training.data.tree import ZipTree, open_tree
+from training.data.archives import ZipTree
+from training.data.tree import open_tree
 from training.errors import DataError
 
 

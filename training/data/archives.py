@@ -1,0 +1,169 @@
+"""zip or tar → **tree**: members read in place, each within its bounds."""
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from training.data.bounds import (
+    MAX_FILE_BYTES,
+    MAX_HELD_BYTES,
+    bounded,
+    check_count,
+    check_name,
+    check_unpacked,
+    is_junk,
+    parents,
+)
+from training.errors import DataError
+
+# What the readers of archives raise where one is damaged, cut off or encrypted. Not all
+# of it is an OSError, and tarfile lets pass what its decompressors raise.
+DAMAGE = (
+    *(OSError, EOFError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
+
+
+class ZipTree:
+    """A zip archive. Each process opens its own: a file position cannot be shared."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self._process = os.getpid()
+        self._archive = _open_zip(where)
+        files, folders, unpacked = [], set(), 0
+        self._sizes: dict[str, int] = {}
+        for member in self._archive.infolist():
+            check_name(where, member.filename)
+            if member.is_dir():
+                folders.add(member.filename.rstrip("/"))
+            elif not is_junk(member.filename):
+                files.append(member.filename)
+                self._sizes[member.filename] = member.file_size
+                unpacked += member.file_size
+        check_count(where, len(files))
+        check_unpacked(where, unpacked)
+        self.names = tuple(sorted(files))
+        self.folders = frozenset(folders) | parents(files)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member, read up to the bound whatever its header says."""
+        if self._process != os.getpid():  # a worker process was forked or spawned
+            self._archive, self._process = _open_zip(self.where), os.getpid()
+        try:
+            with self._archive.open(name) as member:
+                data = member.read(MAX_FILE_BYTES + 1)
+        except DAMAGE as error:
+            raise DataError(f"cannot read {name} in {self.where}: {error}") from error
+        return bounded(data, name, self.where)
+
+    def size(self, name: str) -> int:
+        """What the archive says of the member."""
+        return self._sizes[name]
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travels to worker processes without the open file."""
+        return self.__dict__ | {"_archive": None, "_process": -1}
+
+
+class TarTree:
+    """A tar archive: a plain one is read by offset, a compressed one held in memory."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self._held: dict[str, bytes] = {}
+        self._held_bytes = 0
+        self._offsets: dict[str, tuple[int, int]] = {}
+        folders: set[str] = set()
+        try:
+            with tarfile.open(where) as archive:
+                plain = not _is_compressed(where)
+                for member in archive:
+                    name = member.name.removeprefix("./").rstrip("/")
+                    self._admit(archive, member, name, folders, plain=plain)
+        except DAMAGE as error:
+            raise DataError(f"cannot read {where}: {error}") from error
+        self.names = tuple(sorted(self._offsets))
+        self.folders = frozenset(folders) | parents(self._offsets)
+
+    def _admit(
+        self,
+        archive: tarfile.TarFile,
+        member: tarfile.TarInfo,
+        name: str,
+        folders: set[str],
+        *,
+        plain: bool,
+    ) -> None:
+        if name in {"", "."}:
+            return
+        check_name(self.where, name)
+        if member.isdir():
+            folders.add(name)
+            return
+        if not member.isreg():
+            raise DataError(f"{self.where}: {name} is a link or device, not a file")
+        if is_junk(name):
+            return
+        check_count(self.where, len(self._offsets) + 1)
+        if member.size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{self.where}: {name} is larger than {MAX_FILE_BYTES >> 20} MiB"
+            )
+        self._offsets[name] = member.offset_data, member.size
+        if not plain:
+            self._hold(archive, member, name)
+
+    def _hold(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str
+    ) -> None:
+        self._held_bytes += member.size
+        if self._held_bytes > MAX_HELD_BYTES:
+            raise DataError(
+                f"{self.where} unpacks to more than {MAX_HELD_BYTES >> 30} GiB; "
+                "use a plain .tar, a .zip or a folder"
+            )
+        content = archive.extractfile(member)
+        self._held[name] = content.read() if content is not None else b""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member."""
+        if name in self._held:
+            return self._held[name]
+        if name not in self._offsets:
+            raise DataError(f"{self.where} has no {name}")
+        offset, size = self._offsets[name]
+        with self.where.open("rb") as file:  # its own position: safe in any worker
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise DataError(f"{self.where} is cut off inside {name}")
+        return data
+
+    def size(self, name: str) -> int:
+        """What the archive says of the member."""
+        return self._offsets[name][1]
+
+
+def is_tar(where: Path) -> bool:
+    """Whether a file is a tar, compressed or not; a damaged one is a `DataError`."""
+    try:
+        return tarfile.is_tarfile(where)
+    except DAMAGE as error:
+        raise DataError(f"cannot read {where}: {error}") from error
+
+
+def _open_zip(where: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(where)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"cannot read {where}: {error}") from error
+
+
+def _is_compressed(where: Path) -> bool:
+    with where.open("rb") as file:
+        start = file.read(6)
+    return start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
