@@ -278,7 +278,7 @@ async def test_a_front_end_that_dies_takes_only_its_own_requests_along(shared):
             asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
             for _ in range(8)
         ]
-        await until(lambda: pair.engine.queued(ODD) >= 7)
+        await until(lambda: pair.engine.queued(ODD) + pair.engine._backlog.busy == 8)
         pair.front._link._transport.abort()
         settled = await asyncio.gather(*asked, return_exceptions=True)
         waiting = list(pair.engine._backlog._lines[ODD].singles)
