@@ -145,8 +145,11 @@ class UnavailableError(ServiceError):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """`Retry-After` in whole seconds, rounded up (RFC 9110 knows no fractions)."""
-        return {"Retry-After": str(max(1, -int(-self.retry_after_s // 1)))}
+        """`Retry-After` in whole seconds, at least 1 (RFC 9110 knows no fractions).
+
+        The nearest: rounded up, 1.01 s would be told as nearly twice what it is.
+        """
+        return {"Retry-After": str(max(1, round(self.retry_after_s)))}
 
 
 class OverloadedError(UnavailableError):

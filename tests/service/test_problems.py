@@ -180,6 +180,16 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
     assert problem.request_id in logged
 
 
+@pytest.mark.parametrize(
+    ("wait_s", "told"), [(0.02, "1"), (1.01, "1"), (1.6, "2"), (7.7, "8")]
+)
+def test_retry_after_is_the_nearest_second_and_never_none(wait_s, told):
+    """Rounded up, 1.01 s would be told as twice what it is."""
+    error = service_errors.OverloadedError("full", retry_after_s=wait_s)
+
+    assert problem_of(error).headers["Retry-After"] == told
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_fault_in_the_log_shows_no_variable(log_format):
     """Those of its frames can be a client's image."""
