@@ -126,12 +126,12 @@ async def test_a_machine_that_stands_still_now_and_then_loses_no_lane_for_good()
     """Every lane at work looks as if it hung, and comes back a moment later."""
     async with running() as parts:
         for turn in (1, 2):
-            at_work = parts.lanes.threads
             parts.model.released.clear()
             parts.offer(2)
             await until(lambda turn=turn: len(parts.settled) == 2 * turn)
+            hung = [lane.thread for lane in parts.lanes._lost]
             parts.model.released.set()
-            await until(lambda each=at_work: not any(t.is_alive() for t in each))
+            await until(lambda each=hung: not any(t.is_alive() for t in each))
 
         assert parts.lanes.trouble is None
         assert len(parts.lanes) == 2
