@@ -103,7 +103,7 @@ def main() -> None:
         "--networks", nargs="+", default=["lenet5", "fastcifar_94", "resnet18_cifar"]
     )
     option("--batch-size", type=int, default=128)
-    option("--seconds", type=float, default=10.0, help="a round, at least")
+    option("--seconds", type=float, default=5.0, help="a round, at least")
     option("--rounds", type=int, default=5)
     option(
         "--results",
