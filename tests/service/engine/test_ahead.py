@@ -1,7 +1,6 @@
 """Decoding before the backlog, as on a GPU, with everything else real."""
 
 import asyncio
-import threading
 import time
 
 import pytest
@@ -11,11 +10,11 @@ from classifier.errors import ImageError
 from service.asking import classify_many
 from service.contract import Outcome
 from service.engine.ahead import DecodeAhead
-from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.engine.ticket import Ticket
 from service.errors import DrainingError, EngineFailedError, OverloadedError
 from service.settings import Settings
+from tests.service.closing import close_while_decoding
 from tests.synthetic import make_bundle, png
 
 COLORS = ("colors", 1)
@@ -108,33 +107,10 @@ async def test_a_fault_of_ours_fails_one_image_and_leaves_its_neighbors(engine):
 
 async def test_closing_tells_those_whose_images_are_being_decoded(engine, monkeypatch):
     """Those at work, those in line for it and those just come: each once, at once."""
-    fates, begun, go_on = [], asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
+    closing = await close_while_decoding(
+        engine, COLORS, engine._at_ahead, in_line=20, monkeypatch=monkeypatch
+    )
 
-    def held(*given, **named):
-        loop.call_soon_threadsafe(begun.set)
-        go_on.wait(20)
-        return decode_ticket(*given, **named)
-
-    def submit(images: int) -> None:
-        engine.submit(
-            COLORS,
-            [png((9, 9, 9))] * images,
-            deadline=None,
-            settle=lambda _, fate: fates.append(type(fate)),
-        )
-
-    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
-    submit(1)
-    submit(20)
-    await begun.wait()
-    submit(1)
-    under_way = list(engine._at_ahead)
-    await engine.close()
-    told = list(fates)
-    go_on.set()
-    ends = await asyncio.gather(*under_way, return_exceptions=True)
-
-    assert told == fates == [DrainingError] * 22
-    assert not any(isinstance(end, Exception) for end in ends)
+    assert closing.told == closing.fates == [DrainingError] * 22
+    assert not any(isinstance(end, Exception) for end in closing.ends)
     assert engine.queued(COLORS) == 0

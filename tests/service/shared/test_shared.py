@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +15,6 @@ from classifier import Classifier
 from classifier.errors import ImageError
 from service.asking import classify, classify_many
 from service.contract import Outcome
-from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.errors import (
     DeadlineExceededError,
@@ -30,6 +28,7 @@ from service.settings import Settings
 from service.shared.front import SharedEngine
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
+from tests.service.closing import close_while_decoding
 from tests.synthetic import SLOW, make_bundle, png
 
 COLORS, ODD = ("colors", 1), ("odd", 1)
@@ -329,34 +328,10 @@ async def test_trouble_of_the_engine_is_known_in_front(shared):
 
 async def test_closing_tells_those_whose_images_are_being_decoded(shared, monkeypatch):
     """Those at work, those in line for it and those just come: each once, at once."""
-    fates, begun, go_on = [], asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def held(*given, **named):
-        loop.call_soon_threadsafe(begun.set)
-        go_on.wait(20)
-        return decode_ticket(*given, **named)
-
-    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
     async with shared() as pair:
+        closing = await close_while_decoding(
+            pair.front, COLORS, pair.front._work, in_line=10, monkeypatch=monkeypatch
+        )
 
-        def submit(images: int) -> None:
-            pair.front.submit(
-                COLORS,
-                [png((9, 9, 9))] * images,
-                deadline=None,
-                settle=lambda _, fate: fates.append(type(fate)),
-            )
-
-        submit(1)
-        submit(10)
-        await begun.wait()
-        submit(1)
-        under_way = list(pair.front._work)
-        await pair.front.close()
-        told = list(fates)
-        go_on.set()
-        ends = await asyncio.gather(*under_way, return_exceptions=True)
-
-    assert told == fates == [DrainingError] * 12
-    assert not any(isinstance(end, Exception) for end in ends)
+    assert closing.told == closing.fates == [DrainingError] * 12
+    assert not any(isinstance(end, Exception) for end in closing.ends)
