@@ -1,7 +1,6 @@
 """settings → **application**: the composition root, the only place that builds."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
@@ -82,26 +81,17 @@ def create_app(
     *,
     log: FilteringBoundLogger | None = None,
 ) -> Application:
-    """The application around an engine, which it starts and closes by its lifespan."""
+    """The application around an engine, which `service/server.py` starts and closes."""
     log = log or build_log(settings)
     metrics = Metrics()
     ledger = Ledger(log, metrics)
     serving = Serving(settings, engine, metrics)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await serving.start()
-        try:
-            yield
-        finally:
-            await serving.stop()
 
     app = Application(
         title="Linnaeus",
         version=project_version(),
         summary="Image classification",
         description=DESCRIPTION,
-        lifespan=lifespan,
         redirect_slashes=False,  # a redirected POST would have to send its image again
         openapi_url=None,  # served by routes/pages.py, as are the docs
         docs_url=None,

@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
                 app,
                 http=connect,  # type: ignore[arg-type]  # makes protocols
                 proxy_headers=False,  # the client's address is not used
-                lifespan="off",  # `startup` and `shutdown` here do it, at any moment
+                lifespan="off",  # `startup` and `shutdown` here do it
                 log_config=None,
                 access_log=False,  # service/exchange.py has one line a request
                 server_header=False,

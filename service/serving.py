@@ -28,25 +28,21 @@ class Serving:
         )
         self.catalog = Catalog((), default=None)
         self.draining = False
-        self._started = False
         self._refusing = False
         self._active = 0
         self._idle = asyncio.Event()
 
     async def start(self) -> None:
-        """Load and warm up, once; after this the models can be found.
+        """Load and warm up; after this the models can be found.
 
         Raises:
             ClassifierError: a bundle or the device is refused.
             SettingsError: the default model is not loaded.
         """
-        if self._started:
-            return
         await self.engine.start()
         served = [Served(loaded, self.metrics) for loaded in self.engine.loaded]
         self.catalog = Catalog(served, default=self.settings.default_model)
         self._watch()
-        self._started = True
 
     async def metrics_page(self) -> bytes:
         """The metrics of all processes on this port."""
