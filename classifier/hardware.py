@@ -86,14 +86,20 @@ def memory_bytes(cgroup: Path = CGROUP, proc: Path = PROC) -> int | None:
     return min((limit for limit in limits if limit < 2**60), default=None)
 
 
+def _cpu_facts(proc: Path = PROC) -> dict[str, str]:
+    """What Linux says of the processor; of several cores, what the first has."""
+    facts: dict[str, str] = {}
+    for line in (_read(proc / "cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return facts
+
+
 @cache
 def cpu_flags() -> frozenset[str]:
     """Vector instructions, as Linux names them; empty where it does not say."""
-    for line in (_read(PROC / "cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+    facts = _cpu_facts()
+    return frozenset(facts.get("flags", facts.get("Features", "")).split())
 
 
 def has_fast_int8() -> bool:
@@ -110,9 +116,7 @@ def cpu_name(proc: Path = PROC) -> str:
     Clouds cut the name down to `AMD EPYC`, and two generations of that differ twofold
     in speed, so family and model follow where Linux gives them.
     """
-    first, _, _ = (_read(proc / "cpuinfo") or "").partition("\n\n")  # of all cores
-    pairs = (line.partition(":") for line in first.splitlines())
-    facts = {key.strip(): value.strip() for key, _, value in pairs}
+    facts = _cpu_facts(proc)
     if "model name" not in facts:
         return platform.machine()
     if "cpu family" not in facts or "model" not in facts:
