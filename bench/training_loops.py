@@ -7,7 +7,7 @@ bfloat16 where it pays, channels last.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, count
 
 import numpy as np
@@ -95,19 +95,18 @@ def plain_round(network: str, split: Split, batch_size: int) -> Round:
     )
     loss_of = nn.CrossEntropyLoss()
 
-    def train(seconds: float) -> float:
-        batches = iter(loader)
-        next(batches)  # the start of the workers is not counted
-        started_s = time.perf_counter()
-        for step, (images, labels) in enumerate(batches, 1):
+    def steps(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[None]:
+        for images, labels in batches:
             optimizer.zero_grad()
             loss = loss_of(model(images), labels)
             loss.backward()
             optimizer.step()
-            spent_s = time.perf_counter() - started_s
-            if spent_s >= seconds:
-                return step * batch_size / spent_s
-        raise AssertionError("a sampler without an end has ended")
+            yield
+
+    def train(seconds: float) -> float:
+        batches = iter(loader)
+        next(batches)  # the start of the workers is not counted
+        return images_per_s(steps(batches), batch_size, seconds)
 
     train(WARM_UP_S)
     return train
@@ -134,19 +133,28 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
     precision = min(step_s, key=step_s.__getitem__)
     optimizers = build_optimizers(model, settings, ranks)
 
-    def train(seconds: float) -> float:
-        started_s = time.perf_counter()
+    def steps() -> Iterator[None]:
         epochs = (batches.epoch(number) for number in count())
         for step, batch in enumerate(chain.from_iterable(epochs)):
             moment = taken.moment(step, steps_per_epoch=batches.steps(), steps=10**6)
             taken.take(model, optimizers, batch, moment, precision=precision)
-            spent_s = time.perf_counter() - started_s
-            if spent_s >= seconds:
-                return (step + 1) * batch_size / spent_s
-        raise AssertionError("epochs without an end have ended")
+            yield
+
+    def train(seconds: float) -> float:
+        return images_per_s(steps(), batch_size, seconds)
 
     train(WARM_UP_S)
     return train
+
+
+def images_per_s(steps: Iterator[None], batch_size: int, seconds: float) -> float:
+    """The rate of as many steps, without an end, as take at least so long."""
+    started_s, spent_s, images = time.perf_counter(), 0.0, 0
+    while spent_s < seconds:
+        next(steps)
+        images += batch_size
+        spent_s = time.perf_counter() - started_s
+    return images / spent_s
 
 
 ROUNDS: dict[str, Callable[[str, Split, int], Round]] = {
