@@ -159,7 +159,7 @@ def is_tar(where: Path) -> bool:
 def _open_zip(where: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(where)
-    except (OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise DataError(f"cannot read {where}: {error}") from error
 
 
