@@ -5,6 +5,7 @@ command of `bench/` that keeps a result writes it through `write_record`.
 """
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -19,20 +20,29 @@ from classifier.hardware import affinity_cores, cpu_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "numpy", "pillow", "fastapi", "uvicorn")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "pillow",
+    "fastapi",
+    "uvicorn",
+    "torch",
+)
 
 
 def commit() -> str:
     """The checked-out commit, with `+changes` where tracked files differ from it.
 
     Records do not count: one that is written row by row would mark its own rows.
+    Whoever copies the files alone to a GPU host says the commit in GIT_COMMIT.
     """
     try:
         head = _git("rev-parse", "HEAD")
         code = ("--", ".", ":!docs/results")
         changed = _git("status", "--porcelain", "--untracked-files=no", *code)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("GIT_COMMIT", "unknown")
     return f"{head}+changes" if changed else head
 
 

@@ -14,6 +14,7 @@ the best. Without a GPU it says so and exits with 2.
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,16 +38,22 @@ from classifier.session import cuda_problem
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def sweep(subject: Subject, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one graph."""
+def sweep(
+    subject: Subject, options: argparse.Namespace, *, until_s: float
+) -> dict[str, Any]:
+    """Everything about one graph, as far as the time allows."""
     nodes = nodes_by_provider(subject, Options())
     print(f"{subject.name} {subject.precision}: nodes by provider {nodes}", flush=True)
-    rows = [
-        measure(
-            subject, strategy, how, buckets=options.buckets, seconds=options.seconds
+    rows = []
+    for strategy, how in arrangements():
+        if time.monotonic() > until_s:
+            print(f"{subject.name} {subject.precision}: no time for more", flush=True)
+            break
+        rows.append(
+            measure(
+                subject, strategy, how, buckets=options.buckets, seconds=options.seconds
+            )
         )
-        for strategy, how in arrangements()
-    ]
     right = [row for row in rows if row.get("right")]
     best = max(right, key=lambda row: row["mixed_images_per_s"], default=None)
     return {"nodes": nodes, "rows": rows, "flight": fly(subject, best, options)}
@@ -93,7 +100,10 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--buckets", type=int, nargs="+", default=BUCKETS)
     parser.add_argument("--seconds", type=float, default=1.0, help="each figure")
-    parser.add_argument("--only", nargs="+", help="names of graphs")
+    parser.add_argument("--only", nargs="+", help="graphs: NAME or NAME.PRECISION")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="for all graphs together"
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
 
@@ -107,10 +117,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     preload_cuda()
     found: dict[str, Any] = {}
-    for subject in load_subjects(options.graphs):
-        if options.only and subject.name not in options.only:
-            continue
-        found[f"{subject.name} {subject.precision}"] = sweep(subject, options)
+    subjects = [
+        subject
+        for subject in load_subjects(options.graphs)
+        if not options.only
+        or {subject.name, f"{subject.name}.{subject.precision}"} & set(options.only)
+    ]
+    began_s, share_s = time.monotonic(), options.minutes * 60 / max(len(subjects), 1)
+    for number, subject in enumerate(subjects, start=1):
+        found[f"{subject.name} {subject.precision}"] = sweep(
+            subject, options, until_s=began_s + number * share_s
+        )
         if options.json is not None:
             write_record(options.json, {"build": build(), "gpu": found})
     return 0 if found else 1

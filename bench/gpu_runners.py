@@ -27,6 +27,8 @@ Strategy = Literal["exact", "padded", "bound", "session-a-bucket", "graph-a-buck
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # Which strategies keep their buffers on the device.
 BOUND: tuple[Strategy, ...] = ("bound", "session-a-bucket", "graph-a-bucket")
+# In which no session sees a change of shape.
+STILL: tuple[Strategy, ...] = ("session-a-bucket", "graph-a-bucket")
 # ONNX Runtime captures in the second run at the earliest, and replays from the third.
 CAPTURE_RUNS = 3
 

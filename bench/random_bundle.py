@@ -9,7 +9,7 @@ Needs the extra `train`.
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ from classifier.manifest import (
 from classifier.session import Session
 
 MEAN, STD = 0.5, 0.25  # any: the weights are random too
+# Of the largest |logit|, which random weights do not keep near ten.
+TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2}
 DESCRIPTION = "RANDOM WEIGHTS, made to measure speed: its answers mean nothing"
 
 
@@ -55,11 +57,17 @@ def build_graph(network: str, *, shape: tuple[int, int, int], classes: int) -> b
 
 
 def write_random_bundle(
-    root: Path, name: str, graph: bytes, *, shape: tuple[int, int, int], classes: int
+    root: Path,
+    name: str,
+    graphs: Mapping[Precision, bytes],
+    *,
+    shape: tuple[int, int, int],
+    classes: int,
 ) -> Path:
-    """Write `root/name/1` around a graph."""
+    """Write `root/name/1` around a graph in one or several precisions."""
     height, width, channels = shape
-    file = "model.fp32.onnx"
+    golden = _golden(graphs, shape)
+    files = {f"model.{precision}.onnx": graph for precision, graph in graphs.items()}
     manifest = Manifest(
         schema_version=1,
         name=name,
@@ -83,28 +91,33 @@ def write_random_bundle(
             top_k=5,
             abstain_threshold=None,
         ),
-        graphs=(
+        graphs=tuple(
             GraphVariant(
-                precision=Precision.FP32,
-                file=file,
+                precision=precision,
+                file=f"model.{precision}.onnx",
                 sha256=hashlib.sha256(graph).hexdigest(),
-                golden_tolerance=1e-2,
+                golden_tolerance=float(
+                    TOLERANCE[precision] * np.abs(golden.logits[precision]).max()
+                ),
                 gate=None,
                 metrics=(),
-            ),
+            )
+            for precision, graph in graphs.items()
         ),
         provenance=_provenance(),
     )
-    golden = _golden(graph, shape)
     card = f"# {name}\n\n{DESCRIPTION}.\n"
-    return write_bundle(root, manifest, graphs={file: graph}, golden=golden, card=card)
+    return write_bundle(root, manifest, graphs=files, golden=golden, card=card)
 
 
-def _golden(graph: bytes, shape: tuple[int, int, int]) -> Golden:
+def _golden(graphs: Mapping[Precision, bytes], shape: tuple[int, int, int]) -> Golden:
     noise = np.random.default_rng(0)
     pixels = noise.integers(0, 256, (2, *shape), dtype=np.uint8)  # [N, H, W, C]
-    logits = Session.load(graph).run(pixels)  # float32 [N, K]
-    return Golden(pixels, {Precision.FP32: logits})
+    logits = {
+        precision: Session.load(graph).run(pixels)  # float32 [N, K]
+        for precision, graph in graphs.items()
+    }
+    return Golden(pixels, logits)
 
 
 def _provenance() -> Provenance:
@@ -135,10 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     shape = (options.side, options.side, 1 if options.gray else 3)
     graph = build_graph(options.network, shape=shape, classes=options.classes)
-    name = options.name or options.network
     print(
         write_random_bundle(
-            options.out, name, graph, shape=shape, classes=options.classes
+            options.out,
+            options.name or options.network,
+            {Precision.FP32: graph},
+            shape=shape,
+            classes=options.classes,
         )
     )
     return 0

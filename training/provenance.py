@@ -1,6 +1,7 @@
 """here and now → **circumstances**: what a figure needs beside it to be believed."""
 
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -42,7 +43,10 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout, with `+changes` where training differs from it."""
+    """The commit of the checkout, with `+changes` where training differs from it.
+
+    Whoever copies the files alone to a GPU host says it in GIT_COMMIT.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -58,8 +62,8 @@ def commit() -> str | None:
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):  # an installed copy has no git
-        return None
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return os.environ.get("GIT_COMMIT")
 
 
 def _version(name: str) -> str | None:

@@ -38,6 +38,8 @@ class Buckets:
     def _run(self, batch: Batch) -> Logits:
         size = next(size for size in self._sessions if size >= len(batch))
         missing = size - len(batch)
+        if not missing:
+            return self._sessions[size].run(batch)
         # the last image again: any content will do, its rows are cut off
         padded = np.concatenate([batch, batch[-1:].repeat(missing, axis=0)])
         return self._sessions[size].run(padded)[: len(batch)]

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from bench import gpu
-from bench.gpu_runners import STRATEGIES, Options, bucket_of, build_runner, pad
+from bench.gpu_runners import STILL, STRATEGIES, Options, bucket_of, build_runner, pad
 from bench.gpu_sweep import (
     Subject,
     arrangements,
@@ -76,11 +76,13 @@ def test_a_refused_arrangement_is_a_row_too(subject):
 
 
 def test_the_sweep_tries_everything_once():
-    """Strategies x searches x layouts."""
+    """Strategies x layouts, and the dear search where no shape changes."""
     tried = list(arrangements())
 
-    assert len(set(tried)) == len(tried) == len(STRATEGIES) * 2 * 2
+    assert len(set(tried)) == len(tried) == (len(STRATEGIES) + len(STILL)) * 2
     assert {options.device for _, options in tried} == {"cuda"}
+    dear = {way for way, options in tried if options.conv_search == "EXHAUSTIVE"}
+    assert dear == set(STILL)
 
 
 def test_two_in_flight_count_both(subject):

@@ -75,6 +75,7 @@ def config_of(row: Row, *, epochs: int, batch_size: int, precision: str) -> Conf
             "label_smoothing": 0.1,
             "clip_norm": row.clip_norm,
             "precision": precision,
+            "validate_every": 10,  # there is none, but a checkpoint so often
         },
     }
     return parse_config(table, f"row {row.label}")

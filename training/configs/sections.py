@@ -189,8 +189,8 @@ class TrainConfig(Section):
     compile: bool = False  # on CUDA only
     patience: PositiveInt | None = None  # epochs without a better validation score
     keep: Literal["last", "best"] = "last"  # by validation score
-    validate_every: PositiveInt = 1  # epochs
-    checkpoint_minutes: Positive = 5.0  # at least so often, besides each epoch's end
+    validate_every: PositiveInt = 1  # epochs; a checkpoint is written with it
+    checkpoint_minutes: Positive = 5.0  # at least so often, besides
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

@@ -178,9 +178,8 @@ class _Run:
     def _finish_epoch(self, epoch: int, row: dict[str, float], spent_s: float) -> None:
         state, config = self._state, self._state.config
         last = state.step == state.plan.steps
-        if self._validation is not None and (
-            last or epoch % config.train.validate_every == 0
-        ):
+        looked_at = last or epoch % config.train.validate_every == 0
+        if self._validation is not None and looked_at:
             with self._averaged():
                 scores = self._validation.scores(state.network, state.plan.precision)
                 # The norms of each rank have seen other images. By a score of its own
@@ -193,7 +192,9 @@ class _Run:
         spent = {"seconds": self._seconds(), "epoch_seconds": spent_s}
         row = {name: round(value, 2) for name, value in spent.items()} | row
         self._log.epoch({"step": state.step, "epoch": epoch} | row)
-        self._checkpoint()
+        # Not after each of epochs that a GPU does in a second: writing takes as long.
+        if looked_at or self._checkpoint_is_due():
+            self._checkpoint()
 
     def _remember_best(self, scores: Scores) -> None:
         """Patience and `keep = "best"` go by the first score."""
