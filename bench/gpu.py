@@ -1,7 +1,7 @@
 """graphs + GPU → **table**: which way of running batches is fastest, and is it right.
 
-NOT YET RUN ON A GPU: no figure of it stands anywhere yet. One command, for a host that
-has torch (its CUDA 13 and cuDNN 9 are used), onnxruntime-gpu, onnx, pydantic, Pillow:
+One command, for a host that has torch (its CUDA 13 and cuDNN 9 are used),
+onnxruntime-gpu, onnx, pydantic and Pillow:
 
     python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu   # anywhere
     python -m bench.gpu --graphs build/gpu --json docs/results/gpu.json    # on the GPU
@@ -15,18 +15,22 @@ the best. Without a GPU it says so and exits with 2.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from bench.circumstances import write_record
-from bench.gpu_runners import Options, build_runner
+from bench.gpu_runners import Options
 from bench.gpu_sweep import (
     Subject,
     arrangements,
+    describe,
     describe_flight,
-    in_flight,
+    fly,
     load_subjects,
     measure,
     nodes_by_provider,
@@ -42,41 +46,37 @@ def sweep(
     subject: Subject, options: argparse.Namespace, *, until_s: float
 ) -> dict[str, Any]:
     """Everything about one graph, as far as the time allows."""
-    nodes = nodes_by_provider(subject, Options())
+    nodes = apart(nodes_by_provider, subject, Options())
     print(f"{subject.name} {subject.precision}: nodes by provider {nodes}", flush=True)
-    rows = []
+    subject.on_cpu  # noqa: B018 - once, and not in each process
+    rows: list[dict[str, Any]] = []
     for strategy, how in arrangements():
         if time.monotonic() > until_s:
             print(f"{subject.name} {subject.precision}: no time for more", flush=True)
             break
-        rows.append(
-            measure(
-                subject, strategy, how, buckets=options.buckets, seconds=options.seconds
-            )
-        )
+        row = apart(measure, subject, strategy, how, options.buckets, options.seconds)
+        rows.append(row)
+        print(describe(row), flush=True)
     right = [row for row in rows if row.get("right")]
     best = max(right, key=lambda row: row["mixed_images_per_s"], default=None)
-    return {"nodes": nodes, "rows": rows, "flight": fly(subject, best, options)}
+    flight = None
+    if best is not None:
+        flight = apart(fly, subject, best, options.buckets, options.seconds)
+        print(describe_flight(subject, flight), flush=True)
+    return {"nodes": nodes, "rows": rows, "flight": flight}
 
 
-def fly(
-    subject: Subject, best: dict[str, Any] | None, options: argparse.Namespace
-) -> dict[str, Any] | None:
-    """One and two batches in flight with the best arrangement, largest bucket."""
-    if best is None:
-        return None
-    how = Options("cuda", best["conv_search"], best["prefer_nhwc"])
-    batch = subject.noise(max(options.buckets))
-    rates = {}
-    for flights in (1, 2):
-        runners = [
-            build_runner(best["strategy"], subject.graph, how, options.buckets)
-            for _ in range(flights)
-        ]
-        rates[flights] = in_flight(runners, batch, seconds=options.seconds)
-    flight = {"strategy": best["strategy"], "images_per_s": rates}
-    print(describe_flight(subject, flight), flush=True)
-    return flight
+def apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """What `work` finds in a process of its own.
+
+    An illegal access ends all CUDA of its process, so it must have none beside it.
+    """
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(work, *given).result()
+    except BrokenProcessPool as error:
+        _, *known = given
+        return {"failure": f"its process died: {error}", "of": repr(known)[:500]}
 
 
 def preload_cuda() -> None:

@@ -2,11 +2,9 @@
 
 cuDNN plans anew whenever the shape differs from the last call's, so the question is how
 to keep shapes still: pad to a few *buckets* in one session; a *session a bucket*, each
-of which sees one shape; or a *CUDA graph a bucket*, whose replay plans nothing. The
-last two keep their input and output at fixed addresses (I/O binding), fed from pinned
-memory. All of them take uint8 [N, H, W, C] and return float32 [N, K].
-
-Written for CUDA, and not yet run on it; on the CPU all but the CUDA graph are tested.
+of which sees one shape; or such a session with a *CUDA graph*, whose replay plans
+nothing. The last two keep their input and output at fixed addresses (I/O binding), fed
+from pinned memory. All of them take uint8 [N, H, W, C] and return float32 [N, K].
 """
 
 import threading
@@ -124,9 +122,7 @@ class Padded(Exact):
 class Slot:
     """One bucket's buffers, bound to a session at fixed addresses."""
 
-    def __init__(
-        self, session: Any, bucket: int, options: Options, *, graph_id: int
-    ) -> None:
+    def __init__(self, session: Any, bucket: int, options: Options) -> None:
         self._session = session
         shape = [bucket, *session.get_inputs()[0].shape[1:]]  # N, H, W, C
         logits = session.get_outputs()[0].shape[1]  # K
@@ -136,9 +132,6 @@ class Slot:
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(INPUT, self._pixels)
         self._binding.bind_ortvalue_output(OUTPUT, self._logits)
-        self._run_options = onnxruntime.RunOptions()
-        if graph_id:
-            self._run_options.add_run_config_entry("gpu_graph_id", str(graph_id))
         self._busy = threading.Lock()
 
     def run(self, batch: Batch) -> Logits:
@@ -146,7 +139,7 @@ class Slot:
         with self._busy:
             self._staging[: len(batch)] = batch
             self._pixels.update_inplace(self._staging)
-            self._session.run_with_iobinding(self._binding, self._run_options)
+            self._session.run_with_iobinding(self._binding)
             logits: Logits = self._logits.numpy()[: len(batch)].copy()
         return logits
 
@@ -177,13 +170,12 @@ class Bound:
     ) -> None:
         self._buckets = sorted(buckets)
         capture = strategy == "graph-a-bucket"
-        apart = strategy == "session-a-bucket"
-        shared = None if apart else create_session(graph, options, capture=capture)
+        shared = create_session(graph, options) if strategy == "bound" else None
         self._slots = {}
-        for number, bucket in enumerate(self._buckets, start=1):
-            session = shared or create_session(graph, options)
-            graph_id = number if capture else 0  # 0 is reserved
-            slot = Slot(session, bucket, options, graph_id=graph_id)
+        for bucket in self._buckets:
+            # Several graphs in one session broke its memory (CUDA failure 700).
+            session = shared or create_session(graph, options, capture=capture)
+            slot = Slot(session, bucket, options)
             self._slots[bucket] = slot
             if capture:  # at start only: another thread's CUDA call would break it
                 blank = np.zeros((bucket, *session.get_inputs()[0].shape[1:]), np.uint8)

@@ -6,8 +6,8 @@ Three figures for each network, on the bundle that `auto` serves there (fp16):
 - what the engine gives for pixels that others have decoded, one image a request;
 - JPEG photos over HTTP, by the number of processes, beside decoding alone on all cores.
 
-    python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu     # anywhere
-    python -m bench.gpu_serving --graphs build/gpu --json build/serving.json # on the GPU
+    python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu   # anywhere
+    python -m bench.gpu_serving --graphs build/gpu --json gpu_serving.json # on the GPU
 
 `--device cpu` runs the same on a CPU, to try the command itself.
 """
@@ -76,6 +76,56 @@ def alone(models: Path, name: str, options: argparse.Namespace) -> dict[str, Any
     return {"precision": variant.precision, "images_per_s": rates}
 
 
+class Crowd:
+    """Requests of one decoded image each, so many at the engine at any moment."""
+
+    def __init__(self, engine: LaneEngine) -> None:
+        (loaded,) = engine.loaded
+        self._engine = engine
+        self._key = (loaded.manifest.name, loaded.manifest.version)
+        shape = (IN_FLIGHT, *loaded.manifest.preprocess.shape)
+        noise = np.random.default_rng(0)
+        self._pixels = noise.integers(0, 256, shape, dtype=np.uint8)
+        self._going = True
+        self.begin_count()
+
+    def begin_count(self) -> None:
+        """Forget what was counted, which is how warming ends."""
+        self.served = self.failed = self.batches = 0
+        self._began_s = time.perf_counter()
+
+    def start(self) -> None:
+        """Send all; each sends itself again."""
+        for at in range(IN_FLIGHT):
+            self._submit(at)
+
+    def end(self) -> dict[str, Any]:
+        """Send no more; what was found."""
+        self._going = False
+        return {
+            "images_per_s": self.served / (time.perf_counter() - self._began_s),
+            "failed": self.failed,
+            "mean_batch": self.batches / max(self.served, 1),
+        }
+
+    def _submit(self, at: int) -> None:
+        self._engine.submit_decoded(
+            self._key,
+            [self._pixels[at]],
+            deadline=None,
+            settle=lambda _, fate: self._settled(at, fate),
+        )
+
+    def _settled(self, at: int, fate: Settled) -> None:
+        if isinstance(fate, Outcome):
+            self.served += 1
+            self.batches += fate.timing.batch_size
+        else:
+            self.failed += 1
+        if self._going:
+            self._submit(at)
+
+
 async def engine_rate(
     models: Path, name: str, options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -84,42 +134,12 @@ async def engine_rate(
     settings = load_settings(**given, queue_capacity=2 * IN_FLIGHT, log_level="error")
     engine = LaneEngine(settings)
     await engine.start()
-    (loaded,) = engine.loaded
-    key = (loaded.manifest.name, loaded.manifest.version)
-    noise = np.random.default_rng(0)
-    shape = (IN_FLIGHT, *loaded.manifest.preprocess.shape)
-    pixels = noise.integers(0, 256, shape, dtype=np.uint8)
-    served, failed, sizes = 0, 0, 0.0
-    ends = asyncio.get_running_loop().create_future()
-    stop_s = float("inf")
-
-    def submit(at: int) -> None:
-        def settle(_: int, fate: Settled) -> None:
-            nonlocal served, failed, sizes
-            if isinstance(fate, Outcome):
-                served += 1
-                sizes += fate.timing.batch_size
-            else:
-                failed += 1
-            if time.perf_counter() < stop_s:
-                submit(at)
-            elif not ends.done():
-                ends.set_result(None)
-
-        engine.submit_decoded(key, [pixels[at]], deadline=None, settle=settle)
-
-    for at in range(IN_FLIGHT):
-        submit(at)
+    crowd = Crowd(engine)
+    crowd.start()
     await asyncio.sleep(WARM_S)
-    served, failed, sizes, began_s = 0, 0, 0.0, time.perf_counter()
+    crowd.begin_count()
     await asyncio.sleep(options.seconds)
-    found = {
-        "images_per_s": served / (time.perf_counter() - began_s),
-        "failed": failed,
-        "mean_batch": sizes / max(served, 1),
-    }
-    stop_s = 0.0
-    await ends
+    found = crowd.end()
     await engine.close()
     return found
 

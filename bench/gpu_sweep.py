@@ -1,6 +1,6 @@
 """graph + arrangement → **row**: is it right, how fast at each size and at mixed.
 
-Used by `bench/gpu.py`; not yet run on a GPU, its arithmetic is tested on the CPU.
+Used by `bench/gpu.py`; its arithmetic is tested on the CPU.
 """
 
 import dataclasses
@@ -157,7 +157,6 @@ def measure(
     subject: Subject,
     strategy: Strategy,
     options: Options,
-    *,
     buckets: Sequence[int],
     seconds: float,
 ) -> dict[str, Any]:
@@ -182,12 +181,28 @@ def measure(
         row["mixed_images_per_s"] = images_per_s(runner.run, batches, seconds=seconds)
     except Exception as error:  # a border: one refused option must not end the sweep
         row["failure"] = f"{type(error).__name__}: {error}"[:500]
-    print(describe(row), flush=True)
     return row
+
+
+def fly(
+    subject: Subject, best: Mapping[str, Any], buckets: Sequence[int], seconds: float
+) -> dict[str, Any]:
+    """One and two batches in flight as the best row has it, of the largest bucket."""
+    how = Options("cuda", best["conv_search"], best["prefer_nhwc"])
+    batch, rates = subject.noise(max(buckets)), {}
+    for flights in (1, 2):
+        runners = [
+            build_runner(best["strategy"], subject.graph, how, buckets)
+            for _ in range(flights)
+        ]
+        rates[flights] = in_flight(runners, batch, seconds=seconds)
+    return {"strategy": best["strategy"], "images_per_s": rates}
 
 
 def describe(row: dict[str, Any]) -> str:
     """One line of the table."""
+    if "graph" not in row:
+        return f"FAILED {row}"
     head = (
         f"{row['graph']} {row['precision']} {row['strategy']} {row['conv_search']}"
         f"{' nhwc' if row['prefer_nhwc'] else ''}"
@@ -201,6 +216,8 @@ def describe(row: dict[str, Any]) -> str:
 
 def describe_flight(subject: Subject, flight: dict[str, Any]) -> str:
     """One line on batches in flight."""
+    if "failure" in flight:
+        return f"{subject.name} {subject.precision}: in flight: {flight['failure']}"
     rates = " / ".join(f"{rate:,.0f}" for rate in flight["images_per_s"].values())
     return (
         f"{subject.name} {subject.precision} {flight['strategy']}: "

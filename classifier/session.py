@@ -177,6 +177,8 @@ def _create(graph: bytes, options: Any, device: Device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
         onnxruntime.preload_dlls()
+        # cuDNN tells of each plan that it tries in vain, past the session's own logger.
+        onnxruntime.set_default_logger_severity(FATAL_ONLY)
         providers.insert(0, CUDA_PROVIDER)
     try:
         session = onnxruntime.InferenceSession(

@@ -8,7 +8,8 @@ connections that arrive while a member is being replaced wait in its backlog. On
 dies again at once has none until its next start: the others get its connections.
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
-members only speak HTTP and decode: see `service/shared`.
+members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
+closes its port, for lanes that wait for its interpreter let the device wait.
 """
 
 import asyncio
@@ -19,10 +20,11 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, Self
 
 from structlog.typing import FilteringBoundLogger
 
@@ -37,24 +39,53 @@ from service.shared.slots import Slots, open_memory, slot_bytes
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
+LOOK_EVERY_S = 0.2  # whether the members serve
 # Beyond the drain itself, for a member to end.
 GRACE_S = 5.0
 
 
-def reusable(listener: socket.socket) -> socket.socket:
-    """Another socket on the same address; the kernel spreads connections over both."""
-    twin = socket.socket(listener.family, listener.type)
-    twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    twin.bind(listener.getsockname())
-    return twin
+class Port(Protocol):
+    """Of the process that leads."""
+
+    def close_port(self) -> None:
+        """Take no new connection."""
 
 
-def processes_wanted(settings: Settings, *, light: bool) -> int:
-    """How many processes shall serve; `light` says whether HTTP is the limit."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a listener is bound to; it is known also once that is closed."""
+
+    family: int
+    kind: int
+    name: Any  # as getsockname() has it, which differs by family
+
+    @classmethod
+    def of(cls, listener: socket.socket) -> Self:
+        """The address of a socket that is bound."""
+        return cls(listener.family, listener.type, listener.getsockname())
+
+    def listener(self) -> socket.socket:
+        """One more socket on it; the kernel spreads connections over all."""
+        with ExitStack() as undo:
+            twin = undo.enter_context(socket.socket(self.family, self.kind))
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            twin.bind(self.name)
+            undo.pop_all()
+        return twin
+
+
+def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
+    """How many processes shall serve.
+
+    Args:
+        light: a model is so cheap that HTTP is the limit.
+        shared: all will use one engine, whose device is faster than HTTP and decoding.
+    """
     if settings.processes != "auto":
         return settings.processes
-    return available_cores() if light and hasattr(socket, "SO_REUSEPORT") else 1
+    pays = (light or shared) and hasattr(socket, "SO_REUSEPORT")
+    return available_cores() if pays else 1
 
 
 def shares_engine(settings: Settings, loaded: Sequence[Loaded]) -> bool:
@@ -104,19 +135,23 @@ class Leader:
         self._log = log
         self._neighbors: Neighbors | None = None
         self._host: Host | None = None
+        self._handing_over: asyncio.Task[None] | None = None
 
-    async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
+    async def taken(self, serving: Serving, server: Port) -> None:
         """Start the members, where more than one process pays."""
         light = self._engine.inline is not None and self._engine.inline.serves_any
-        processes = processes_wanted(self._settings, light=light)
+        shared = shares_engine(self._settings, self._engine.loaded)
+        processes = processes_wanted(self._settings, light=light, shared=shared)
         if processes == 1:
             return
         folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
         self._neighbors = Neighbors(folder, self.name, serving.metrics.page)
         await self._neighbors.open()
         serving.neighbors = self._neighbors
-        if shares_engine(self._settings, self._engine.loaded):
+        if shared:
             orders = await self._share(folder, processes)
+            hand_over = self._hand_over(self._neighbors, server, len(orders))
+            self._handing_over = asyncio.create_task(hand_over)
         else:
             orders = self._divide(folder, processes)
         self._crew.start(orders)
@@ -146,8 +181,17 @@ class Leader:
         self._log.info("crew", processes=processes, engine="shared")
         return orders
 
+    async def _hand_over(self, neighbors: Neighbors, server: Port, count: int) -> None:
+        """Leave HTTP to the members once all of them serve."""
+        while len(neighbors.others) < count:  # noqa: ASYNC110 - in other processes
+            await asyncio.sleep(LOOK_EVERY_S)
+        server.close_port()
+        self._log.info("handed over", members=count)
+
     async def left(self) -> None:
         """Ask the members to drain, and wait for them."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
         self._crew.terminate()
         await self._crew.stopped()
         if self._host is not None:
@@ -164,7 +208,7 @@ class Crew:
         self, settings: Settings, listener: socket.socket, log: FilteringBoundLogger
     ) -> None:
         self._settings = settings
-        self._listener = listener
+        self._address = Address.of(listener)
         self._log = log
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -201,7 +245,7 @@ class Crew:
                 began = loop.time()
                 try:
                     if listener is None:
-                        listener = sockets.enter_context(reusable(self._listener))
+                        listener = sockets.enter_context(self._address.listener())
                     end: dict[str, object] = {"code": await self._run(order, listener)}
                 except OSError as error:  # there is no process or socket to be had
                     end = {"error": str(error)}

@@ -13,7 +13,7 @@ from service.contract import Engine
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError
 from service.neighbors import Neighbors
-from service.server import serve_on
+from service.server import Server, serve_on
 from service.serving import Serving
 from service.settings import Settings, load_settings
 from service.shared.front import SharedEngine
@@ -29,12 +29,12 @@ class Member:
         self._neighbors: Neighbors | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
+    async def taken(self, serving: Serving, server: Server) -> None:
         """Offer the metrics page, and listen for the leader's end."""
         self._neighbors = Neighbors(self._folder, self.name, serving.metrics.page)
         await self._neighbors.open()
         serving.neighbors = self._neighbors
-        self._watch = asyncio.create_task(drain_without_leader(drain))
+        self._watch = asyncio.create_task(drain_without_leader(server.drain))
 
     async def left(self) -> None:
         """Offer the page no longer."""

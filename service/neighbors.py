@@ -42,10 +42,14 @@ class Neighbors:
             self._server.close()
             self._own.unlink(missing_ok=True)
 
+    @property
+    def others(self) -> list[Path]:
+        """Where those beside it offer theirs; each does once its port is open."""
+        return [path for path in self.folder.glob("*.sock") if path != self._own]
+
     async def merged_page(self) -> bytes:
         """The sum of all pages that can be had."""
-        others = [path for path in self.folder.glob("*.sock") if path != self._own]
-        pages = await asyncio.gather(*(_fetch(path) for path in others))
+        pages = await asyncio.gather(*(_fetch(path) for path in self.others))
         return merge([self._page(), *(page for page in pages if page is not None)])
 
     async def _offer(

@@ -8,7 +8,6 @@ closes. A second signal stops without waiting.
 import asyncio
 import gc
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import FrameType
 from typing import Any, Protocol
@@ -88,7 +87,7 @@ class Server(uvicorn.Server):
         gc.freeze()
         await super().startup(sockets)
         if self.started and sockets:
-            await self._place.taken(self._serving, self.drain)
+            await self._place.taken(self._serving, self)
             host, port = sockets[0].getsockname()[:2]
             url = f"http://{host}:{port}"
             self._log.info("listening", url=url, process=self._place.name)
@@ -112,6 +111,11 @@ class Server(uvicorn.Server):
             self.drain()
         else:
             self.should_exit = True  # seen by `startup`, which must come to its end
+
+    def close_port(self) -> None:
+        """Take no new connection; those that are there are served."""
+        for server in self.servers:
+            server.close()
 
     def drain(self) -> None:
         """Begin to drain, unless that has begun."""
@@ -142,7 +146,7 @@ class Place(Protocol):
 
     name: str
 
-    async def taken(self, serving: Serving, drain: Callable[[], None]) -> None:
+    async def taken(self, serving: Serving, server: Server) -> None:
         """The process serves now."""
 
     async def left(self) -> None:

@@ -5,9 +5,13 @@ pixels ready. On a CPU lanes decode themselves, while the bytes are warm in thei
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from classifier.decode import DecodeLimits
 from classifier.manifest import PreprocessSpec
@@ -21,9 +25,25 @@ COST_WEIGHT = 0.05
 # Predictions err both ways; pixels that are ready too late were decoded for nothing.
 SAFETY = 1.3
 
+Failed = Mapping[Ticket, Settled]  # those that have no pixels, and why
+Done = Callable[[Failed], None]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The tickets of one request, and whom to tell when all are over."""
+
+    tickets: Sequence[Ticket]
+    done: Done
+    missing: int
+    failed: dict[Ticket, Settled] = field(default_factory=dict)
+
 
 class DecodeAhead:
-    """A bounded pool of decoders. Lives on one event loop."""
+    """Threads that decode, for one event loop, on which all of this is called.
+
+    What they have finished goes back in one wake-up of the loop, however much it is.
+    """
 
     def __init__(
         self,
@@ -43,33 +63,42 @@ class DecodeAhead:
         self._at_work = 0
         self._closed = False
         self._cost_s = 0.0  # of one image in one thread, learned
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._loop = asyncio.get_running_loop()
+        self._jobs: set[Job] = set()
+        self._to_do: SimpleQueue[tuple[Job, Ticket] | None] = SimpleQueue()
+        self._finished: deque[tuple[Job, Ticket, Settled | None]] = deque()
+        self._called = False  # the loop will collect what is finished
+        for number in range(threads):
+            threading.Thread(
+                target=self._work, name=f"decode-{number}", daemon=True
+            ).start()
 
-    async def decode(self, tickets: Sequence[Ticket]) -> dict[Ticket, Settled]:
-        """Decode the tickets of one request; returns those that have no pixels.
+    def decode(self, tickets: Sequence[Ticket], done: Done) -> None:
+        """Decode the tickets of one request; `done` is called once, and later.
 
         Raises:
             OverloadedError: as many images as may wait are being decoded, or these
                 could not be before their deadline.
-            DrainingError: the pool has ended.
+            DrainingError: it was closed.
         """
         self._admit(tickets)
-        loop = asyncio.get_running_loop()
         self._at_work += len(tickets)
-        try:
-            work = (loop.run_in_executor(self._pool, self._decode, t) for t in tickets)
-            errors = await asyncio.gather(*work)
-        finally:
-            self._at_work -= len(tickets)
+        job = Job(tickets, done, len(tickets))
+        self._jobs.add(job)
         for ticket in tickets:
-            if ticket.ahead_s:
-                self._cost_s += COST_WEIGHT * (ticket.ahead_s - self._cost_s)
-        return {t: e for t, e in zip(tickets, errors, strict=True) if e is not None}
+            self._to_do.put((job, ticket))
 
     def close(self) -> None:
-        """End the pool. Who awaits `decode` then may be cancelled: settle for them."""
+        """End the threads, each after its image; nothing that waits gets pixels."""
+        if self._closed:
+            return
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._threads):
+            self._to_do.put(None)
+        error = DrainingError("the service is about to stop")
+        jobs, self._jobs = self._jobs, set()
+        for job in jobs:
+            job.done(dict.fromkeys(job.tickets, error))
 
     def _admit(self, tickets: Sequence[Ticket]) -> None:
         if self._closed:
@@ -90,8 +119,18 @@ class DecodeAhead:
                 retry_after_s=wait_s,
             )
 
+    def _work(self) -> None:
+        """What each thread does until it is told to end."""
+        while (entry := self._to_do.get()) is not None:
+            job, ticket = entry
+            self._finished.append((job, ticket, self._decode(ticket)))
+            if not self._called:
+                self._called = True
+                with suppress(RuntimeError):  # the loop has ended, nobody is left
+                    self._loop.call_soon_threadsafe(self._collect)
+
     def _decode(self, ticket: Ticket) -> Settled | None:
-        if ticket.abandoned:
+        if ticket.abandoned or self._closed:
             return None
         began = time.monotonic()
         failed = decode_ticket(
@@ -100,3 +139,18 @@ class DecodeAhead:
         if failed is None:
             ticket.ahead_s = time.monotonic() - began
         return failed
+
+    def _collect(self) -> None:
+        """Tell of the requests that are over."""
+        self._called = False  # first: what is finished after the last look calls again
+        while self._finished:
+            job, ticket, failed = self._finished.popleft()
+            self._at_work -= 1
+            job.missing -= 1
+            if failed is not None:
+                job.failed[ticket] = failed
+            elif ticket.ahead_s:
+                self._cost_s += COST_WEIGHT * (ticket.ahead_s - self._cost_s)
+            if not job.missing and job in self._jobs:
+                self._jobs.remove(job)
+                job.done(job.failed)

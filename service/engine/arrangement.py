@@ -27,8 +27,9 @@ NEARLY = 0.03
 # Fewer lanes than cores must gain more than what a measurement can be wrong by.
 FEWER_LANES_GAIN = 0.15
 MEASURE_S = 0.03  # for each point of a curve
-# Two batches in flight: one is copied and cut while the other runs.
-CUDA_LANES = 2
+CUDA_MEASURE_S = 0.15  # the same on a GPU, where a run of a large batch takes longer
+# Two batches in flight, one being copied there and one running, and a third being cut.
+CUDA_LANES = 3
 
 
 class Runs(Protocol):
@@ -86,13 +87,13 @@ def arrange_on_cpu(
 
 
 def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
-    """A session for each padded size; the lanes share one device. Not yet run on it."""
+    """A session for each padded size; the lanes share one device."""
     others = {size: Session.load(graph, device="cuda") for size in SIZES[1:]}
     buckets = Buckets({SIZES[0]: proven} | others)
     lanes = CUDA_LANES if settings.lanes == "auto" else settings.lanes
     lone = Way(buckets, 1, 1, 1, seconds(buckets, proven.shape, 1))
     sizes = SIZES if settings.batch == "auto" else (settings.batch,)
-    curve = {n: seconds(buckets, proven.shape, n, lanes=lanes) for n in sizes}
+    curve = {n: shared_seconds(buckets, proven.shape, n, lanes=lanes) for n in sizes}
     return Arrangement(lanes, Way(buckets, 1, *best(curve)), lone)
 
 
@@ -130,6 +131,29 @@ def seconds(
     with ThreadPoolExecutor(lanes) as pool:
         lane_s = [pool.submit(least_s, run) for _ in range(lanes)]
         return mean(spent.result() for spent in lane_s) / n
+
+
+def shared_seconds(
+    session: Runs, shape: tuple[int, int, int], n: int, *, lanes: int
+) -> float:
+    """Seconds of lane time an image where the lanes wait for one device.
+
+    Of all runs: the least of one says how long it takes while the others do not run.
+    """
+    batch: Batch = np.zeros((n, *shape), np.uint8)
+    session.run(batch)
+    began = time.perf_counter()
+
+    def run() -> int:
+        count = 0
+        while time.perf_counter() - began < CUDA_MEASURE_S:
+            session.run(batch)
+            count += n
+        return count
+
+    with ThreadPoolExecutor(lanes) as pool:
+        images = sum(lane.result() for lane in [pool.submit(run) for _ in range(lanes)])
+    return lanes * (time.perf_counter() - began) / images
 
 
 def least_s(call: Callable[[], object]) -> float:

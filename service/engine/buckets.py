@@ -3,7 +3,7 @@
 cuDNN 9 keeps the plan of the last shape only and makes a new one whenever the shape
 changes (17 ms instead of 5 for one network, and 142 with EXHAUSTIVE search; see
 `docs/decisions.md`). A session that always sees one shape never pays that. The price is
-the weights once for each size. Not yet run on a GPU; its arithmetic is tested on a CPU.
+the weights once for each size.
 """
 
 from collections.abc import Mapping

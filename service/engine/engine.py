@@ -12,7 +12,7 @@ from classifier.decode import ImageInfo
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import Loaded, ModelKey, Settle, Withdraw
-from service.engine.ahead import DecodeAhead
+from service.engine.ahead import DecodeAhead, Failed
 from service.engine.backlog import Backlog
 from service.engine.inline import InlineLane
 from service.engine.lane import Lane
@@ -36,7 +36,6 @@ class LaneEngine:
         self._changed = threading.Condition()
         self._lanes: Lanes | None = None
         self._ahead: DecodeAhead | None = None
-        self._at_ahead: dict[asyncio.Task[None], Sequence[Ticket]] = {}
         self._closed = False
         self._broken = asyncio.Event()
         self.inline: InlineLane | None = None
@@ -129,7 +128,7 @@ class LaneEngine:
         if self._ahead is None:
             self._offer(tickets)
         else:
-            self._start_ahead(self._ahead, tickets)
+            self._ahead.decode(tickets, partial(self._decoded, tickets))
         return partial(_withdraw, tickets)
 
     def submit_decoded(
@@ -165,8 +164,6 @@ class LaneEngine:
         error = DrainingError("the service is about to stop")
         if self._ahead is not None:
             self._ahead.close()
-        for tickets in list(self._at_ahead.values()):
-            settle_all([(ticket, error) for ticket in tickets])
         await self._lanes.close()
         with self._changed:
             waiting = self._backlog.clear()
@@ -201,24 +198,17 @@ class LaneEngine:
             for position, data in enumerate(images)
         ]
 
-    def _start_ahead(self, ahead: DecodeAhead, tickets: Sequence[Ticket]) -> None:
-        task = self._loop.create_task(self._decode_and_offer(ahead, tickets))
-        self._at_ahead[task] = tickets
-        task.add_done_callback(self._at_ahead.pop)
-
-    async def _decode_and_offer(
-        self, ahead: DecodeAhead, tickets: Sequence[Ticket]
-    ) -> None:
-        """The way of a request on a GPU, whose refusals are settled, not raised."""
+    def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
+        """The tickets of a request were decoded ahead; `failed` are not to be run."""
+        settle_all(list(failed.items()))
+        whole = [ticket for ticket in tickets if ticket not in failed]
+        if not whole:
+            return
         try:
-            failed = await ahead.decode(tickets)
-            settle_all(list(failed.items()))
             self._check_open()  # much may have happened meanwhile
-            whole = [ticket for ticket in tickets if ticket not in failed]
-            if whole:
-                self._offer(whole)
+            self._offer(whole)
         except ServiceError as error:
-            settle_all([(ticket, error) for ticket in tickets])
+            settle_all([(ticket, error) for ticket in whole])
 
     def _offer(self, tickets: Sequence[Ticket]) -> None:
         with self._changed:

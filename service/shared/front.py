@@ -21,7 +21,7 @@ from service.contract import (
     Timing,
     Withdraw,
 )
-from service.engine.ahead import DecodeAhead
+from service.engine.ahead import DecodeAhead, Failed
 from service.engine.models import decode_limits
 from service.engine.ticket import Ticket, settle_all
 from service.errors import (
@@ -55,7 +55,6 @@ class SharedEngine:
         self._slots = slots
         self._threads = threads
         self._underway = Underway(deque(range(slots.count)))
-        self._work: dict[asyncio.Task[None], Request] = {}
         self._trouble: str | None = NOT_REACHED
         self._models: dict[ModelKey, Loaded] = {}
         self._closed = False
@@ -137,9 +136,11 @@ class SharedEngine:
             for position, data in enumerate(images)
         ]
         request = Request(tickets)
-        task = self._loop.create_task(self._decode_and_send(request, key))
-        self._work[task] = request
-        task.add_done_callback(self._work.pop)
+        try:
+            self._ahead.decode(tuple(tickets), partial(self._decoded, request, key))
+        except ServiceError:
+            free.extend(ticket.slot for ticket in tickets)
+            raise
         return partial(self._withdraw, request)
 
     async def close(self) -> None:
@@ -149,10 +150,7 @@ class SharedEngine:
             return
         self._ahead.close()
         self._link.close()
-        error = DrainingError("the service is about to stop")
-        for request in list(self._work.values()):
-            settle_all([(ticket, error) for ticket in request.tickets])
-        self._fail_all(error)
+        self._fail_all(DrainingError("the service is about to stop"))
 
     def _check_open(self) -> None:
         if self._closed:
@@ -166,10 +164,10 @@ class SharedEngine:
         pixels[:] = ready.pixels
         return replace(ready, pixels=pixels)
 
-    async def _decode_and_send(self, request: Request, key: ModelKey) -> None:
+    def _decoded(self, request: Request, key: ModelKey, failed: Failed) -> None:
+        """Send what has pixels to the engine's process."""
         tickets = list(request.tickets)
         try:
-            failed = await self._ahead.decode(tickets)
             self._check_open()  # much may have happened meanwhile
         except ServiceError as error:
             failed = dict.fromkeys(tickets, error)

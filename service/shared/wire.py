@@ -182,21 +182,32 @@ class Link(asyncio.Protocol):
         self._heard = heard
         self._lost = lost
         self._buffer = bytearray()
+        self._to_send: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None
 
     def send(self, message: Message) -> None:
-        """Write it, unless the other end is gone."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(pack(message))
+        """Write it, unless the other end is gone.
+
+        What is sent in one turn of the loop goes in one write: a batch settles many.
+        """
+        self._to_send.append(pack(message))
+        if len(self._to_send) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, once all is written."""
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
         self._transport = cast(asyncio.WriteTransport, transport)
+
+    def _flush(self) -> None:
+        frames, self._to_send = self._to_send, []
+        if frames and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(frames))
 
     def data_received(self, data: bytes) -> None:
         """Cut what has come into messages; the rest waits for more."""

@@ -1,5 +1,8 @@
 """The GPU sweep, as far as a machine without a GPU can prove it."""
 
+import os
+import signal
+
 import numpy as np
 import onnx
 import pytest
@@ -60,7 +63,7 @@ def test_padding_is_black_and_behind():
 
 def test_a_row_says_how_wrong_a_runner_is(subject):
     """On the CPU the sweep measures itself, so the error is zero."""
-    row = measure(subject, "padded", CPU, buckets=(1, 2, 32), seconds=0.01)
+    row = measure(subject, "padded", CPU, (1, 2, 32), 0.01)
 
     assert row["right"]
     assert row["relative_error"] == pytest.approx(0, abs=1e-6)
@@ -70,9 +73,21 @@ def test_a_row_says_how_wrong_a_runner_is(subject):
 
 def test_a_refused_arrangement_is_a_row_too(subject):
     """One option that a driver refuses must not end the sweep."""
-    row = measure(subject, "padded", CPU, buckets=(1,), seconds=0.01)
+    row = measure(subject, "padded", CPU, (1,), 0.01)
 
     assert "exceeds the largest bucket" in row["failure"]
+
+
+def die(*_):
+    """As an illegal access of CUDA would have it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_row_whose_process_dies_is_a_failed_row(subject):
+    """And the next one has a process of its own."""
+    assert "its process died" in gpu.apart(die, subject, "bound")["failure"]
+
+    assert gpu.apart(measure, subject, "bound", CPU, (1, 2, 32), 0.01)["right"]
 
 
 def test_the_sweep_tries_everything_once():

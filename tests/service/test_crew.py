@@ -14,7 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.crew import Crew, Order
+from classifier.hardware import available_cores
+from service.crew import Crew, Order, processes_wanted
 from service.logs import build_log
 from service.neighbors import merge
 from service.server import bind
@@ -58,6 +59,7 @@ def test_members_may_share_the_engine_of_their_leader(models):
     ) as service:
         assert service.logged("crew")["engine"] == "shared"
         service.logged("listening", process="member-1")
+        service.logged("handed over", members=1)
         before = [classify(service) for _ in range(40)]
         counted = service.metric("linnaeus_images_total", code="ok")
         (member,) = children(service.process)
@@ -69,6 +71,35 @@ def test_members_may_share_the_engine_of_their_leader(models):
 
     assert before == after == [200] * 40
     assert counted == 40
+
+
+def test_a_leader_whose_engine_is_shared_leaves_http_to_its_members(models):
+    """Its lanes would wait for its interpreter, and the device for them."""
+    with serve(models, LINNAEUS_PROCESSES="3", LINNAEUS_ENGINE="shared") as service:
+        service.logged("handed over", members=2)
+        members = children(service.process)
+        for member in members:
+            os.kill(member, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError):
+                urllib.request.urlopen(f"{service.url}/livez", timeout=1)  # noqa: S310
+        finally:
+            for member in members:
+                os.kill(member, signal.SIGCONT)
+        assert classify(service) == 200
+
+
+def test_one_process_a_core_serves_where_http_is_the_limit_or_one_engine_for_all(
+    settings_for,
+):
+    """A model that keeps the cores busy by itself is served by one."""
+    chosen = settings_for(processes="auto")
+
+    assert processes_wanted(chosen, light=False, shared=False) == 1
+    assert processes_wanted(chosen, light=True, shared=False) == available_cores()
+    assert processes_wanted(chosen, light=False, shared=True) == available_cores()
+    fixed = settings_for(processes=3)
+    assert processes_wanted(fixed, light=False, shared=False) == 3
 
 
 def test_members_share_the_port_and_the_metrics_page_counts_them_all(models):

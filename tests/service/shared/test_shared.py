@@ -330,8 +330,7 @@ async def test_closing_tells_those_whose_images_are_being_decoded(shared, monkey
     """Those at work, those in line for it and those just come: each once, at once."""
     async with shared() as pair:
         closing = await close_while_decoding(
-            pair.front, COLORS, pair.front._work, in_line=10, monkeypatch=monkeypatch
+            pair.front, COLORS, in_line=10, monkeypatch=monkeypatch
         )
 
     assert closing.told == closing.fates == [DrainingError] * 12
-    assert not any(isinstance(end, Exception) for end in closing.ends)
