@@ -154,7 +154,7 @@ def run(row: Row, bench: Bench, out: Path, *, epochs: int) -> dict[str, Any]:
 def fresh(row: Row) -> Network:
     """The row's network with seeded weights."""
     torch.manual_seed(0)
-    return build(row.network, classes=10, image_size=32)
+    return build(row.network, classes=10, image_size=32, **row.options)
 
 
 def percent(logits: torch.Tensor, labels: torch.Tensor) -> float:
