@@ -35,14 +35,16 @@ def commit() -> str:
     """The checked-out commit, with `+changes` where tracked files differ from it.
 
     Records do not count: one that is written row by row would mark its own rows.
-    Whoever copies the files alone to a GPU host says the commit in GIT_COMMIT.
+    Whoever copies the files to a GPU host without their history says it in GIT_COMMIT.
     """
+    if said := os.environ.get("GIT_COMMIT"):
+        return said
     try:
         head = _git("rev-parse", "HEAD")
         code = ("--", ".", ":!docs/results")
         changed = _git("status", "--porcelain", "--untracked-files=no", *code)
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("GIT_COMMIT", "unknown")
+        return "unknown"
     return f"{head}+changes" if changed else head
 
 

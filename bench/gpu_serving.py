@@ -221,7 +221,7 @@ def measure(name: str, models: Path, options: argparse.Namespace) -> dict[str, A
     for processes in options.processes:
         settings = {"LINNAEUS_PROCESSES": processes}
         piece(
-            f"http {processes}",
+            f"http_{processes}",
             lambda: http_rate(photos, models, name, settings, options),  # noqa: B023
         )
     return found

@@ -45,8 +45,10 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 def commit() -> str | None:
     """The commit of the checkout, with `+changes` where training differs from it.
 
-    Whoever copies the files alone to a GPU host says it in GIT_COMMIT.
+    Whoever copies the files to a GPU host without their history says it in GIT_COMMIT.
     """
+    if said := os.environ.get("GIT_COMMIT"):
+        return said
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -62,8 +64,8 @@ def commit() -> str | None:
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):  # a copy without its history
-        return os.environ.get("GIT_COMMIT")
+    except (OSError, subprocess.CalledProcessError):  # an installed copy has no git
+        return None
 
 
 def _version(name: str) -> str | None:

@@ -219,3 +219,10 @@ def test_a_workload_without_data_says_where_it_looked(tmp_path):
     """A folder, and the setting that names another."""
     with pytest.raises(FileNotFoundError, match="LINNAEUS_DATA"):
         load_workload("photos", data=tmp_path)
+
+
+def test_a_copy_without_its_history_is_told_its_commit(monkeypatch):
+    """On a GPU host, to which only files travel; an old history there may lie."""
+    monkeypatch.setenv("GIT_COMMIT", "c0ffee")
+
+    assert circumstances()["commit"] == "c0ffee"
