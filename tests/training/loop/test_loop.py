@@ -141,6 +141,21 @@ def test_a_checkpoint_in_an_epoch_does_not_replace_the_last_good_one(root):
     assert all(value.isfinite().all() for value in saved["network"].values())
 
 
+def test_a_checkpoint_comes_with_the_validation_and_not_with_each_epoch(root):
+    """Epochs that take a second would wait for the disk as long."""
+    config = read_config(root / "tiny.toml", ("train.validate_every=2",))
+    ready = prepare(config, root=root, ranks=RANKS)
+    lost = replace(ready.objective, loss=lost_from(ready.objective.loss, 46))
+
+    with pytest.raises(DivergedError):
+        fit(
+            ready.network, config, train=ready.batches, validation=None,
+            objective=lost, room=Room(root / "run", RANKS),
+        )  # fmt: skip
+
+    assert read_checkpoint(root / "run" / "last.pt")["step"] == 30
+
+
 def test_a_validation_loss_that_is_no_number_stops_the_run(root):
     """Before the checkpoint of its epoch: that of the first is the last good one."""
     config = read_config(root / "tiny.toml")
