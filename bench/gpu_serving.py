@@ -3,7 +3,8 @@
 Three figures for each network, on the bundle that `auto` serves there (fp16):
 
 - what ONNX Runtime gives by itself: one session, still batches of uint8, the best size;
-- what the engine gives for pixels that others have decoded, one image a request;
+- what the engine gives for pixels that others have decoded, in requests of one image
+  and of many;
 - JPEG photos over HTTP, by the number of processes, beside decoding alone on all cores.
 
     python -m bench.skeleton resnet50 efficientnet_lite0 --out build/gpu   # anywhere
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ from service.settings import load_settings
 
 STILL_BATCHES = (16, 32, 64)
 IN_FLIGHT = 256  # requests at the engine: more than its lanes hold
+REQUESTS = (1, 32)  # images of each
 MEMBERS_START_S = 8.0
 WARM_S = 2.0
 
@@ -77,15 +80,20 @@ def alone(models: Path, name: str, options: argparse.Namespace) -> dict[str, Any
 
 
 class Crowd:
-    """Requests of one decoded image each, so many at the engine at any moment."""
+    """Requests of decoded images; IN_FLIGHT of the images are at the engine at once."""
 
-    def __init__(self, engine: LaneEngine) -> None:
+    def __init__(self, engine: LaneEngine, *, images: int) -> None:
+        """`images` of each request."""
         (loaded,) = engine.loaded
         self._engine = engine
         self._key = (loaded.manifest.name, loaded.manifest.version)
         shape = (IN_FLIGHT, *loaded.manifest.preprocess.shape)
         noise = np.random.default_rng(0)
-        self._pixels = noise.integers(0, 256, shape, dtype=np.uint8)
+        pixels = noise.integers(0, 256, shape, dtype=np.uint8)
+        self._requests = [
+            list(pixels[at : at + images]) for at in range(0, IN_FLIGHT, images)
+        ]
+        self._missing = [0] * len(self._requests)
         self._going = True
         self.begin_count()
 
@@ -96,7 +104,7 @@ class Crowd:
 
     def start(self) -> None:
         """Send all; each sends itself again."""
-        for at in range(IN_FLIGHT):
+        for at in range(len(self._requests)):
             self._submit(at)
 
     def end(self) -> dict[str, Any]:
@@ -109,9 +117,10 @@ class Crowd:
         }
 
     def _submit(self, at: int) -> None:
+        self._missing[at] = len(self._requests[at])
         self._engine.submit_decoded(
             self._key,
-            [self._pixels[at]],
+            self._requests[at],
             deadline=None,
             settle=lambda _, fate: self._settled(at, fate),
         )
@@ -122,19 +131,20 @@ class Crowd:
             self.batches += fate.timing.batch_size
         else:
             self.failed += 1
-        if self._going:
+        self._missing[at] -= 1
+        if self._going and not self._missing[at]:
             self._submit(at)
 
 
 async def engine_rate(
-    models: Path, name: str, options: argparse.Namespace
+    models: Path, name: str, options: argparse.Namespace, *, images: int
 ) -> dict[str, Any]:
-    """The engine's images a second, for requests of one image that is decoded."""
+    """The engine's images a second, for requests of so many that are decoded."""
     given = {"models": models, "load": name, "device": options.device}
     settings = load_settings(**given, queue_capacity=2 * IN_FLIGHT, log_level="error")
     engine = LaneEngine(settings)
     await engine.start()
-    crowd = Crowd(engine)
+    crowd = Crowd(engine, images=images)
     crowd.start()
     await asyncio.sleep(WARM_S)
     crowd.begin_count()
@@ -213,7 +223,9 @@ def measure(name: str, models: Path, options: argparse.Namespace) -> dict[str, A
         print(f"{name} {label}: {found[label]}", flush=True)
 
     piece("alone", lambda: alone(models, name, options))
-    piece("engine", lambda: asyncio.run(engine_rate(models, name, options)))
+    for images in REQUESTS:
+        rate = partial(engine_rate, models, name, options, images=images)
+        piece(f"engine_{images}", lambda: asyncio.run(rate()))  # noqa: B023
     piece(
         "decode_images_per_s",
         lambda: decode_rate(photos, models, name, seconds=options.seconds),

@@ -23,6 +23,8 @@ from service.errors import DrainingError, NotReadyError, ServiceError
 from service.logs import build_log
 from service.settings import Settings
 
+ELSEWHERE = ImageInfo(0, 0, "")  # the process that has decoded it knows better
+
 
 class LaneEngine:
     """The engine of one process. Everything public is called on its event loop."""
@@ -147,7 +149,7 @@ class LaneEngine:
         self._check_open()
         tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
         for ticket, each in zip(tickets, pixels, strict=True):
-            ticket.ready = Preprocessed(each, ImageInfo(0, 0, ""), ())
+            ticket.ready = Preprocessed(each, ELSEWHERE, ())
         self._offer(tickets)
         return partial(_withdraw, tickets)
 
@@ -185,17 +187,10 @@ class LaneEngine:
         explain: bool,
     ) -> list[Ticket]:
         arrived, request = time.monotonic(), object() if len(images) > 1 else None
+        settles = (partial(settle, position) for position in range(len(images)))
         return [
-            Ticket(
-                key,
-                data,
-                arrived,
-                deadline,
-                request,
-                partial(settle, position),
-                explain=explain,
-            )
-            for position, data in enumerate(images)
+            Ticket(key, data, arrived, deadline, request, each, None, explain)
+            for data, each in zip(images, settles, strict=True)
         ]
 
     def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
