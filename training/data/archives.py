@@ -84,6 +84,7 @@ class TarTree:
                 for member in archive:
                     name = member.name.removeprefix("./").rstrip("/")
                     self._admit(archive, member, name, folders, plain=plain)
+                self._check_end(archive)
         except DAMAGE as error:
             raise DataError(f"cannot read {where}: {error}") from error
         self.names = tuple(sorted(self._offsets))
@@ -116,6 +117,17 @@ class TarTree:
         self._offsets[name] = member.offset_data, member.size
         if not plain:
             self._hold(archive, member, name)
+
+    def _check_end(self, archive: tarfile.TarFile) -> None:
+        """tarfile takes a header that it cannot read for the end, without a word."""
+        if archive.fileobj is None:
+            raise AssertionError("the archive is closed")
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise DataError(
+                f"{self.where} is damaged at byte {archive.offset}, where the header "
+                f"of file {len(self._offsets) + 1} should be"
+            )
 
     def _hold(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, name: str

@@ -1,5 +1,6 @@
 """A folder, a zip and a tar are the same tree; hostile archives are refused."""
 
+import gzip
 import io
 import pickle
 import tarfile
@@ -120,6 +121,27 @@ def test_a_cut_off_tar_names_the_file_that_is_missing_bytes(tmp_path):
 
     with pytest.raises(DataError, match="cut off inside"):
         tree.read(tree.names[-1])
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_tar_whose_next_header_is_damaged_does_not_end_there(tmp_path, suffix):
+    """tarfile takes it for the end: half of the images would be missing unsaid."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as target:
+        for name in ("a.png", "b.png"):
+            member = tarfile.TarInfo(f"red/{name}")
+            member.size = 1000
+            target.addfile(member, io.BytesIO(bytes(member.size)))
+    damaged = bytearray(content.getvalue())
+    second = 512 + 1024  # a header, and a content that fills two blocks
+    assert damaged[second : second + 9] == b"red/b.png"
+    damaged[second + 150] ^= 0xFF  # in its checksum
+    archive = tmp_path / f"a{suffix}"
+    whole = gzip.compress(damaged) if suffix == ".tar.gz" else bytes(damaged)
+    archive.write_bytes(whole)
+
+    with pytest.raises(DataError, match="at byte 1536, where the header of file 2"):
+        open_tree(archive)
 
 
 @pytest.mark.parametrize(
