@@ -159,7 +159,8 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
     Raises:
         SettingsError: the address cannot be listened on, or the default model is none.
         ClassifierError: a bundle or the device is refused.
-        EngineFailedError: so many lanes hang that only a new process helps.
+        EngineFailedError: so many lanes hang that only a new process helps, or nobody
+            waited for what they run.
     """
     log = build_log(settings)
     shared = settings.processes != 1
@@ -178,6 +179,8 @@ def serve_on(
         server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
+    if server.force_exit:
+        raise EngineFailedError("a second signal: what was at work was left behind")
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:

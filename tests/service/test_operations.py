@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
@@ -114,6 +115,25 @@ def test_a_process_whose_runs_hang_for_good_ends_with_status_1(tmp_path):
         code = service.process.wait(timeout=60)
 
     assert answers == [500] * 4
+    assert code == 1
+
+
+def test_a_second_signal_does_not_wait_for_the_run_at_work(tmp_path):
+    """Nor does the interpreter end beneath it, which would be an abort."""
+    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)
+    with serve_process(tmp_path, LINNAEUS_PROCESSES="1") as service:
+        url = f"{service.url}/classify"
+        with ThreadPoolExecutor(1) as sender:
+            sent = sender.submit(httpx.post, url, content=SLOW_IMAGE, timeout=60)
+            while not service.metric("linnaeus_buffered_bytes"):
+                time.sleep(0.05)
+            service.process.send_signal(signal.SIGTERM)
+            service.logged("draining")
+            service.process.send_signal(signal.SIGTERM)
+            code = service.process.wait(timeout=20)
+            lost = sent.exception()
+
+    assert isinstance(lost, httpx.TransportError)
     assert code == 1
 
 
