@@ -20,8 +20,9 @@ from classifier.hardware import available_cores
 from training.configs.config import Config, parse_config
 from training.data import Split
 from training.data.batches import Order, ResidentBatches
-from training.loop.arithmetic import Precision, keep_memory, place
-from training.loop.budget import time_step
+from training.loop.arithmetic import keep_memory, place
+from training.loop.budget import Work, make_plan
+from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.start import build_optimizers, timed_step
 from training.loop.step import Steps
@@ -126,18 +127,16 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
     model = build(network, classes=10, image_size=32).train()
     place(model, ranks.device)
     prepare = timed_step(settings, taken, batches, ranks)
-    candidates: tuple[Precision, ...] = ("fp32", "bf16")
-    step_s = {
-        name: time_step(model, prepare, name, 0.0, ranks.device) for name in candidates
-    }
-    precision = min(step_s, key=step_s.__getitem__)
+    work = Work(batches.steps(), batch_size, validation_images=0)
+    plan = make_plan(model, prepare, settings.train, (1.0,), work)
+    use_products(model, plan.products)
     optimizers = build_optimizers(model, settings, ranks)
 
     def steps() -> Iterator[None]:
         epochs = (batches.epoch(number) for number in count())
         for step, batch in enumerate(chain.from_iterable(epochs)):
             moment = taken.moment(step, steps_per_epoch=batches.steps(), steps=10**6)
-            taken.take(model, optimizers, batch, moment, precision=precision)
+            taken.take(model, optimizers, batch, moment, precision=plan.precision)
             yield
 
     def train(seconds: float) -> float:

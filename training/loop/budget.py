@@ -6,8 +6,9 @@ goes into the checkpoint: a run that goes on keeps the length it was planned wit
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,13 +16,15 @@ from torch import nn
 from training.configs.sections import TrainConfig
 from training.errors import ConfigError
 from training.loop.arithmetic import Precision
+from training.loop.convolutions import has_deep, use_products
 
-WARM_STEPS, TIMED_STEPS = 2, 3
+WARM_STEPS, TIMED_STEPS = 2, 5
 # Part of the budget that is planned: not all steps are equally fast, and what is left
 # suffices for the test split afterwards.
 SAFETY = 0.92
 FORWARD_SHARE = 1 / 3  # of a training step, whose backward pass costs twice as much
 
+Way = tuple[Precision, bool]  # the arithmetic, and whether with products
 # A network, an arithmetic, how far the training has come → a training step.
 Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
 
@@ -34,6 +37,7 @@ class Plan:
     steps_per_epoch: int
     precision: Precision
     measured: dict[str, float]  # what was timed, in seconds a step
+    products: bool = False  # of deep convolutions; see `convolutions.py`
 
     @property
     def epochs(self) -> float:
@@ -71,26 +75,34 @@ def make_plan(
     """
     device = next(network.parameters()).device
     begins = (0.0, *ends[:-1])
-    candidates: tuple[Precision, ...] = (
-        ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
-    )
     measured: dict[str, float] = {}
 
-    def cost(precision: Precision, begin: float) -> float:
-        key = precision if len(ends) == 1 else f"{precision} from {begin:g}"
-        if key not in measured:
-            measured[key] = time_step(network, prepare, precision, begin, device)
-        return measured[key]
+    def measure(chosen: tuple[Way, ...], begin: float) -> None:
+        steps = {}
+        for precision, products in chosen:
+            copied = copy.deepcopy(network)
+            use_products(copied, products)
+            steps[key((precision, products), begin)] = prepare(copied, precision, begin)
+        measured.update(time_steps(steps, device))
 
-    precision = candidates[0]
-    if len(candidates) > 1:
-        precision = min(candidates, key=lambda p: cost(p, begins[-1]))
+    def key(way: Way, begin: float) -> str:
+        name = f"{way[0]} with products" if way[1] else way[0]
+        return name if len(ends) == 1 else f"{name} from {begin:g}"
+
+    def cost(way: Way, begin: float) -> float:
+        if key(way, begin) not in measured:
+            measure((way,), begin)
+        return measured[key(way, begin)]
+
+    way, *others = ways(config.precision, network, device)
+    if others:
+        measure((way, *others), begins[-1])
+        way = min((way, *others), key=lambda each: cost(each, begins[-1]))
     if config.minutes is None:
         steps = round((config.epochs or 0) * work.steps_per_epoch)
     else:
         costs = [
-            (end, cost(precision, begin))
-            for begin, end in zip(begins, ends, strict=True)
+            (end, cost(way, begin)) for begin, end in zip(begins, ends, strict=True)
         ]
         steps = steps_within(config.minutes * 60, costs, work)
     if steps < 1:
@@ -98,7 +110,16 @@ def make_plan(
             f"{config.minutes} minutes or {config.epochs} epochs is less than a step; "
             f"measured seconds a step: {measured}"
         )
-    return Plan(steps, work.steps_per_epoch, precision, measured)
+    return Plan(steps, work.steps_per_epoch, way[0], measured, way[1])
+
+
+def ways(precision: str, network: nn.Module, device: torch.device) -> tuple[Way, ...]:
+    """What is to be chosen from by its cost: for `auto` all that can pay there."""
+    if precision != "auto":
+        return ((cast(Precision, precision), False),)
+    found: tuple[Way, ...] = (("fp32", False), ("bf16", False))
+    deep = device.type == "cpu" and has_deep(network)
+    return (*found, ("bf16", True)) if deep else found
 
 
 def steps_within(seconds: float, costs: list[tuple[float, float]], work: Work) -> int:
@@ -125,11 +146,22 @@ def time_step(
 ) -> float:
     """Median seconds of one training step on a copy of the network."""
     step = prepare(copy.deepcopy(network), precision, progress)
-    seconds = []
+    return time_steps({precision: step}, device)[precision]
+
+
+def time_steps(
+    steps: Mapping[str, Callable[[], None]], device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each, taken by turns: a machine is not always equally fast."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(WARM_STEPS + TIMED_STEPS):
-        started_s = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started_s)
-    return sorted(seconds[WARM_STEPS:])[TIMED_STEPS // 2]
+        for name, step in steps.items():
+            started_s = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - started_s)
+    return {
+        name: sorted(each[WARM_STEPS:])[TIMED_STEPS // 2]
+        for name, each in seconds.items()
+    }

@@ -21,6 +21,7 @@ from training.data.batches import Batch, Batches
 from training.errors import DivergedError
 from training.loop.arithmetic import place
 from training.loop.budget import Plan, Work
+from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.log import Log
 from training.loop.origin import Origin
@@ -123,7 +124,8 @@ class _Run:
         state, plan = self._state, self._state.plan
         self._log.say(
             f"{plan.epochs:.2f} epochs of {plan.steps_per_epoch} steps in "
-            f"{plan.precision}, from step {state.step}; measured {plan.measured}"
+            f"{plan.precision}{' with products' if plan.products else ''}, "
+            f"from step {state.step}; measured {plan.measured}"
         )
         try:
             while state.step < plan.steps and not self._patience_is_over():
@@ -216,6 +218,7 @@ class _Run:
     def _keep(self) -> Scores:
         """Leave the weights to keep in the network, and say how good they are."""
         state = self._state
+        use_products(state.network, False)  # it is done with gradients
         if state.best_weights:
             state.network.load_state_dict(state.best_weights)
         elif state.ema is not None and state.ema.averages:

@@ -10,6 +10,7 @@ from training.configs.config import Config
 from training.data.batches import Batches
 from training.loop.arithmetic import Precision
 from training.loop.budget import Plan, Prepare, Work, make_plan
+from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.origin import Origin
 from training.loop.state import State, saved_plan, saved_run
@@ -45,6 +46,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
         plan = _agreed(plan, ranks)
     else:
         plan = saved_plan(saved)
+    use_products(network, plan.products)
     optimizers = build_optimizers(network, config, ranks)
     state = State(config, network, optimizers, plan, origin)
     if config.train.ema:
@@ -98,5 +100,8 @@ def _agreed(plan: Plan, ranks: Ranks) -> Plan:
     """The first rank's plan: the others have measured other times."""
     low = ranks.agree(float(plan.precision == "bf16")) > 0
     return replace(
-        plan, steps=int(ranks.agree(plan.steps)), precision="bf16" if low else "fp32"
+        plan,
+        steps=int(ranks.agree(plan.steps)),
+        precision="bf16" if low else "fp32",
+        products=ranks.agree(float(plan.products)) > 0,
     )
