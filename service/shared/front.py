@@ -184,8 +184,9 @@ class SharedEngine:
             )
 
     def _withdraw(self, request: Request) -> None:
-        for ticket in request.tickets:
+        for ticket in request.sent or request.tickets:
             ticket.abandoned = True
+            ticket.data = b""  # counted no longer; see `_withdraw` of the other engine
         if request.number is not None and request.tickets:
             # The slots stay taken until its last message from there: a result may be
             # about to be written into them, and the socket orders messages only.

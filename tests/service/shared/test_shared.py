@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from classifier import Classifier
 from classifier.errors import ImageError
 from service.asking import classify, classify_many
 from service.contract import Outcome
+from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.errors import (
     DeadlineExceededError,
@@ -235,6 +237,50 @@ async def test_a_withdrawn_slot_stays_taken_while_a_result_may_come(shared):
         assert list(pair.front._underway.free) == [0]
 
     np.testing.assert_allclose(outcome.logits[0], 200 * 16 / 255, rtol=1e-5)
+
+
+async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
+    """They are counted no longer, so they must not wait for a decoder in memory."""
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop, fates = asyncio.get_running_loop(), []
+
+    def held(*given, **named):
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    async with shared() as pair:
+        withdraw = pair.front.submit(
+            COLORS,
+            [png((9, 9, 9))] * 4,
+            deadline=None,
+            settle=lambda _, fate: fates.append(fate),
+        )
+        await begun.wait()
+        (job,) = pair.front._ahead._jobs
+        withdraw()
+        left = {ticket.data for ticket in job.tickets}
+        go_on.set()
+        await until(lambda: free(pair) == 16)
+
+    assert left == {b""}
+    assert fates == []
+
+
+async def test_bytes_go_with_their_sender_also_from_the_engine(shared):
+    """Those of an image that was answered, and of one that is run just now."""
+    images, answered = [png((1, 0, 0)), png((SLOW, 0, 0))], []
+    async with shared(lanes=1, batch=1) as pair:
+        withdraw = pair.front.submit(
+            ODD, images, deadline=None, settle=lambda place, _: answered.append(place)
+        )
+        await until(lambda: answered == [0])
+        (request,) = pair.front._underway.requests.values()
+        withdraw()
+        left = {ticket.data for ticket in request.sent}
+
+    assert left == {b""}
 
 
 async def test_every_slot_of_a_withdrawn_request_comes_back_once(shared):
