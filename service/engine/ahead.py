@@ -98,7 +98,7 @@ class DecodeAhead:
         error = DrainingError("the service is about to stop")
         jobs, self._jobs = self._jobs, set()
         for job in jobs:
-            job.done(dict.fromkeys(job.tickets, error))
+            self._tell(job, dict.fromkeys(job.tickets, error))
 
     def _admit(self, tickets: Sequence[Ticket]) -> None:
         if self._closed:
@@ -124,6 +124,7 @@ class DecodeAhead:
         while (entry := self._to_do.get()) is not None:
             job, ticket = entry
             self._finished.append((job, ticket, self._decode(ticket)))
+            del entry, job, ticket  # an idle thread would keep its last image alive
             if not self._called:
                 self._called = True
                 with suppress(RuntimeError):  # the loop has ended, nobody is left
@@ -153,4 +154,12 @@ class DecodeAhead:
                 self._cost_s += COST_WEIGHT * (ticket.ahead_s - self._cost_s)
             if not job.missing and job in self._jobs:
                 self._jobs.remove(job)
-                job.done(job.failed)
+                self._tell(job, job.failed)
+
+    def _tell(self, job: Job, failed: Failed) -> None:
+        try:
+            job.done(failed)
+        except Exception as error:  # border: the other requests must hear all the same
+            self._loop.call_exception_handler(
+                {"message": "a request could not be told", "exception": error}
+            )

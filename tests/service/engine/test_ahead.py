@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+import weakref
+from functools import partial
 
 import pytest
 
@@ -110,6 +112,56 @@ async def test_a_fault_of_ours_fails_one_image_and_leaves_its_neighbors(engine):
     assert list(failed) == [red]
     assert isinstance(failed[red], EngineFailedError)
     assert green.ready is not None
+
+
+async def test_a_request_that_cannot_be_told_does_not_keep_the_others_from_hearing(
+    engine,
+):
+    """All that is finished goes back together, but a fault is one request's alone."""
+    specs = {COLORS: engine.loaded[0].manifest.preprocess}
+    loop, faults, told = asyncio.get_running_loop(), [], []
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
+
+    def done(number, _):
+        told.append(number)
+        if number in (0, 2):
+            raise RuntimeError("a fault of ours")
+
+    def ask(number):
+        ticket = Ticket(COLORS, png((1, 2, 3)), 0.0, None)
+        ahead.decode([ticket], partial(done, number))
+
+    ask(0)
+    ask(1)
+    while len(ahead._finished) < 2:
+        pass  # the loop must not turn, or each would be told in a turn of its own
+    await asyncio.sleep(0)
+    first = list(told)
+    ask(2)
+    ask(3)
+    ahead.close()
+
+    assert first == [0, 1]
+    assert sorted(told) == [0, 1, 2, 3]
+    assert [str(fault) for fault in faults] == ["a fault of ours"] * 2
+
+
+async def test_a_thread_without_work_keeps_nothing_of_its_last_image(engine):
+    """It may wait for hours, and bytes and connection of the sender are long gone."""
+    specs = {COLORS: engine.loaded[0].manifest.preprocess}
+    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
+
+    def settle(fate):
+        """The ticket's way to its sender."""
+
+    sender = weakref.ref(settle)
+    await decode(ahead, [Ticket(COLORS, png((1, 2, 3)), 0.0, None, settle=settle)])
+    del settle
+    async with asyncio.timeout(10):
+        while sender() is not None:  # noqa: ASYNC110  (the thread says nothing)
+            await asyncio.sleep(0)
+    ahead.close()
 
 
 async def test_closing_tells_those_whose_images_are_being_decoded(engine, monkeypatch):
