@@ -103,7 +103,6 @@ class SharedEngine:
             threads=self._threads,
             keep=self._put_into_slot,
         )
-        self._trouble = state.trouble
 
     def submit(
         self,

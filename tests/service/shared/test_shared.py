@@ -363,6 +363,35 @@ async def test_what_is_being_decoded_when_the_engine_ends_is_told_so(shared):
     assert {problem_of(each).status for each in settled} == {503}
 
 
+async def test_trouble_that_begins_while_a_front_end_starts_is_known_to_it(
+    shared, monkeypatch
+):
+    """What the greeting said is old by then."""
+    async with shared() as pair:
+        given = pair.front._settings, pair.front._path, pair.front._slots
+        late = SharedEngine(
+            given[0], number=1, path=given[1], slots=given[2], threads=1
+        )
+        loop, told = asyncio.get_running_loop(), threading.Event()
+
+        async def trouble():
+            pair.engine._lanes._tell("no lane is alive")
+            await until(lambda: late.unready() == "no lane is alive")
+            told.set()
+
+        def meanwhile():
+            asyncio.run_coroutine_threadsafe(trouble(), loop)
+            told.wait(20)
+
+        monkeypatch.setattr("service.shared.front.warm_up", meanwhile)
+        await late.start()
+        found = late.unready()
+        await late.close()
+
+    assert told.is_set()
+    assert found == "no lane is alive"
+
+
 async def test_trouble_of_the_engine_is_known_in_front(shared):
     """So that a balancer sees it wherever it asks."""
     async with shared() as pair:
