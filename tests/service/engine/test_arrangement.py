@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from classifier.bundle import load_bundle
-from service.engine.arrangement import best
+from service.engine.arrangement import best, shared_seconds
 from service.engine.engine import LaneEngine
 from service.engine.models import ServedModel, load_model
 from service.settings import Settings
@@ -31,6 +31,22 @@ def test_batches_that_cost_nearly_the_same_are_as_good():
     """The largest of them for a crowd of singles, the smallest beside batches."""
     assert best({1: 0.0100, 2: 0.0099, 4: 0.0099, 8: 0.011}) == (4, 1, 0.0099)
     assert best({1: 0.0100, 2: 0.0080, 4: 0.0079}) == (4, 2, 0.0079)
+
+
+def test_lanes_that_begin_too_late_to_be_measured_are_measured_once(monkeypatch):
+    """A machine that stands still just then is no reason not to start."""
+    ran = []
+
+    class Runs:
+        def run(self, batch):
+            ran.append(len(batch))
+            return batch
+
+    monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
+    spent_s = shared_seconds(Runs(), (8, 8, 3), 4, lanes=3)
+
+    assert spent_s > 0
+    assert ran == [4] * 4  # first to warm up
 
 
 def test_every_cost_of_the_arrangement_is_measured(load):
