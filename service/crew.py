@@ -24,14 +24,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
+from service.address import Address
 from service.contract import Loaded
 from service.engine.engine import LaneEngine
-from service.neighbors import Neighbors
+from service.neighbors import Neighbors, page_path
 from service.serving import Serving
 from service.settings import Settings
 from service.shared.host import Host
@@ -49,30 +50,6 @@ class Port(Protocol):
 
     def close_port(self) -> None:
         """Take no new connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """What a listener is bound to; it is known also once that is closed."""
-
-    family: int
-    kind: int
-    name: Any  # as getsockname() has it, which differs by family
-
-    @classmethod
-    def of(cls, listener: socket.socket) -> Self:
-        """The address of a socket that is bound."""
-        return cls(listener.family, listener.type, listener.getsockname())
-
-    def listener(self) -> socket.socket:
-        """One more socket on it; the kernel spreads connections over all."""
-        with ExitStack() as undo:
-            twin = undo.enter_context(socket.socket(self.family, self.kind))
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            twin.bind(self.name)
-            undo.pop_all()
-        return twin
 
 
 def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
@@ -291,3 +268,5 @@ class Crew:
             return await process.wait()
         finally:
             del self._members[order.number]
+            # of one that was killed: it would be taken for one that serves
+            page_path(order.folder, f"member-{order.number}").unlink(missing_ok=True)

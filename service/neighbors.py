@@ -22,11 +22,16 @@ LEAST = frozenset(("linnaeus_ready", "process_start_time_seconds"))
 SampleKey = tuple[str, tuple[tuple[str, str], ...]]  # name, sorted labels
 
 
+def page_path(folder: Path, name: str) -> Path:
+    """Where the process of that name offers its page; there while it serves."""
+    return folder / f"{name}.sock"
+
+
 class Neighbors:
     """This process's page, and those of the processes beside it."""
 
     def __init__(self, folder: Path, name: str, page: Callable[[], bytes]) -> None:
-        self._own = folder / f"{name}.sock"
+        self._own = page_path(folder, name)
         self.folder = folder
         self._page = page
         self._server: asyncio.AbstractServer | None = None

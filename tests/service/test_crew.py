@@ -17,7 +17,7 @@ import pytest
 from classifier.hardware import available_cores
 from service.crew import Crew, Order, processes_wanted
 from service.logs import build_log
-from service.neighbors import merge
+from service.neighbors import Neighbors, merge
 from service.server import bind
 from service.settings import Settings
 from tests.service.processes import Service, serve
@@ -198,6 +198,11 @@ import json, socket, sys
 order = json.loads(sys.stdin.readline())
 socket.socket(fileno=order["listener"]).listen()
 """
+OFFERS_ITS_PAGE_AND_DIES = """
+import json, pathlib, sys
+order = json.loads(sys.stdin.readline())
+pathlib.Path(order["folder"], f"member-{order['number']}.sock").touch()
+"""
 STAYS = """
 import sys
 sys.stdin.read()
@@ -262,6 +267,16 @@ async def test_only_for_a_quick_restart_do_connections_wait(crew):
     await end(built.crew)
 
     assert (quick, slow) == (True, False)
+
+
+async def test_a_member_that_died_is_not_taken_for_one_that_serves(crew, tmp_path):
+    """A leader hands over when all offer their pages, and a dead one would count."""
+    built = crew(OFFERS_ITS_PAGE_AND_DIES, again_s=(30.0,))
+    await deaths(built, 1)
+    others = Neighbors(tmp_path, "leader", bytes).others
+    await end(built.crew)
+
+    assert others == []
 
 
 async def test_a_member_that_cannot_be_started_is_tried_again(crew):
