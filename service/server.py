@@ -8,7 +8,9 @@ closes. A second signal stops without waiting.
 import asyncio
 import gc
 import socket
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Protocol
 
@@ -66,6 +68,8 @@ class Server(uvicorn.Server):
         self._log = log
         self._place = place
         self._up = False  # the port is open, and the place is taken
+        self._listeners: Sequence[socket.socket] = ()
+        self._taking: set[asyncio.Task[Any]] = set()  # those that had to wait
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -86,6 +90,7 @@ class Server(uvicorn.Server):
         # a full collection would go through all of this again while nobody is answered
         gc.freeze()
         await super().startup(sockets)
+        self._listeners = sockets or ()
         if self.started and sockets:
             await self._place.taken(self._serving, self)
             host, port = sockets[0].getsockname()[:2]
@@ -113,14 +118,36 @@ class Server(uvicorn.Server):
             self.should_exit = True  # seen by `startup`, which must come to its end
 
     def close_port(self) -> None:
-        """Take no new connection; those that are there are served."""
-        for server in self.servers:
+        """Take no new connection; those that are there, or wait to be, are served."""
+        for listener, server in zip(self._listeners, self.servers, strict=True):
+            if server.is_serving():
+                self._take_waiting(listener)
             server.close()
 
     def drain(self) -> None:
         """Begin to drain, unless that has begun."""
         if self._draining is None:
             self._draining = self._loop.create_task(self._drain())
+
+    def _take_waiting(self, listener: socket.socket) -> None:
+        """Take the connections that the kernel would reset with their listener."""
+        protocol: Any = self.config.http_protocol_class
+        connect = partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        listener.setblocking(False)
+        with suppress(OSError):  # at the end: nothing waits any more
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                taking = self._loop.create_task(
+                    self._loop.connect_accepted_socket(connect, connection)
+                )
+                self._taking.add(taking)
+                taking.add_done_callback(self._taking.discard)
 
     async def _leave_when_broken(self) -> None:
         """End with an error, so that whoever has started this process does so again."""

@@ -41,7 +41,7 @@ class RunningServer(Server):
 
 @contextmanager
 def running(settings: Settings) -> Iterator[SimpleNamespace]:
-    """Serve in a thread. Yields `url`, `client`, `app`, and `log`, a text stream."""
+    """Serve in a thread. Yields `url`, `client`, `app`, `server`, `log`, a stream."""
     log = StringIO()
     logger = build_log(settings, log)
     engine = LaneEngine(settings, log=logger)
@@ -56,7 +56,9 @@ def running(settings: Settings) -> Iterator[SimpleNamespace]:
         host, port = listener.getsockname()[:2]
         url = f"http://{host}:{port}"
         with httpx.Client(base_url=url, timeout=30) as client:
-            yield SimpleNamespace(url=url, client=client, app=app, log=log, port=port)
+            yield SimpleNamespace(
+                url=url, client=client, app=app, log=log, port=port, server=server
+            )
     finally:
         server.should_exit = True
         thread.join()

@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from contextlib import ExitStack
 from io import StringIO
@@ -20,6 +22,7 @@ from service.logs import build_log
 from service.neighbors import Neighbors, merge
 from service.server import bind
 from service.settings import Settings
+from tests.service.conftest import running
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
 
@@ -87,6 +90,31 @@ def test_a_leader_whose_engine_is_shared_leaves_http_to_its_members(models):
             for member in members:
                 os.kill(member, signal.SIGCONT)
         assert classify(service) == 200
+
+
+def test_who_has_connected_before_the_port_closes_is_answered(settings_for):
+    """Also who was not noticed yet, whom the kernel would reset."""
+    with running(settings_for()) as served, ExitStack() as sockets:
+        late = [socket.socket() for _ in range(3)]
+        done = threading.Event()
+
+        def close():
+            for each in late:  # the loop does not turn meanwhile
+                sockets.enter_context(each).connect(("127.0.0.1", served.port))
+            served.server.close_port()
+            served.server.close_port()
+            done.set()
+
+        served.server._loop.call_soon_threadsafe(close)
+        assert done.wait(20)
+        for each in late:
+            each.settimeout(20)
+            each.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        statuses = [each.recv(15) for each in late]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", served.port))
+
+    assert statuses == [b"HTTP/1.1 200 OK"] * 3
 
 
 def test_one_process_a_core_serves_where_http_is_the_limit_or_one_engine_for_all(
