@@ -9,7 +9,8 @@ dies again at once has none until its next start: the others get its connections
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
 members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
-closes its port, for lanes that wait for its interpreter let the device wait.
+closes its port, for lanes that wait for its interpreter let the device wait. Should all
+members keep dying, it opens it again.
 """
 
 import asyncio
@@ -50,6 +51,9 @@ class Port(Protocol):
 
     def close_port(self) -> None:
         """Take no new connection."""
+
+    async def open_port(self, listener: socket.socket) -> None:
+        """Take connections again."""
 
 
 def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
@@ -159,11 +163,18 @@ class Leader:
         return orders
 
     async def _hand_over(self, neighbors: Neighbors, server: Port, count: int) -> None:
-        """Leave HTTP to the members once all of them serve."""
-        while len(neighbors.others) < count:  # noqa: ASYNC110 - in other processes
-            await asyncio.sleep(LOOK_EVERY_S)
-        server.close_port()
-        self._log.info("handed over", members=count)
+        """Leave HTTP to the members once all of them serve, until none is left."""
+        while True:
+            while len(neighbors.others) < count:  # noqa: ASYNC110 - in other processes
+                await asyncio.sleep(LOOK_EVERY_S)
+            server.close_port()
+            self._log.info("handed over", members=count)
+            await self._crew.deserted.wait()
+            try:
+                await server.open_port(self._crew.address.listener())
+                self._log.error("took the port back")
+            except OSError as error:  # there is no socket to be had
+                self._log.error("the port is lost", error=str(error))
 
     async def left(self) -> None:
         """Ask the members to drain, and wait for them."""
@@ -185,7 +196,9 @@ class Crew:
         self, settings: Settings, listener: socket.socket, log: FilteringBoundLogger
     ) -> None:
         self._settings = settings
-        self._address = Address.of(listener)
+        self.address = Address.of(listener)
+        self.deserted = asyncio.Event()  # no member has a listener
+        self._listening: set[int] = set()  # members that have one
         self._log = log
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -222,7 +235,9 @@ class Crew:
                 began = loop.time()
                 try:
                     if listener is None:
-                        listener = sockets.enter_context(self._address.listener())
+                        listener = sockets.enter_context(self.address.listener())
+                        self._listening.add(order.number)
+                        self.deserted.clear()
                     end: dict[str, object] = {"code": await self._run(order, listener)}
                 except OSError as error:  # there is no process or socket to be had
                     end = {"error": str(error)}
@@ -237,6 +252,9 @@ class Crew:
                 if deaths > 1:  # too long to wait for in its backlog
                     sockets.close()
                     listener = None
+                    self._listening.discard(order.number)
+                    if not self._listening:
+                        self.deserted.set()
                 await self._rest(wait_s)
 
     async def _rest(self, wait_s: float) -> None:

@@ -124,6 +124,11 @@ class Server(uvicorn.Server):
                 self._take_waiting(listener)
             server.close()
 
+    async def open_port(self, listener: socket.socket) -> None:
+        """Take connections again, on this socket."""
+        await super().startup([listener])
+        self._listeners = [listener]
+
     def drain(self) -> None:
         """Begin to drain, unless that has begun."""
         if self._draining is None:

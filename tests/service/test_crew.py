@@ -92,6 +92,23 @@ def test_a_leader_whose_engine_is_shared_leaves_http_to_its_members(models):
         assert classify(service) == 200
 
 
+def test_a_leader_whose_members_cannot_live_serves_again(models):
+    """Until they can: a bundle that is just being replaced is no end of the service."""
+    with serve(models, LINNAEUS_PROCESSES="2", LINNAEUS_ENGINE="shared") as service:
+        service.logged("handed over")
+        (models / "colors").rename(models / "elsewhere")
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        service.logged("took the port back")
+        statuses = [classify(service) for _ in range(5)]
+        (models / "elsewhere").rename(models / "colors")
+        service.lines.clear()
+        service.logged("handed over")
+        statuses += [classify(service) for _ in range(5)]
+
+    assert statuses == [200] * 10
+
+
 def test_who_has_connected_before_the_port_closes_is_answered(settings_for):
     """Also who was not noticed yet, whom the kernel would reset."""
     with running(settings_for()) as served, ExitStack() as sockets:
