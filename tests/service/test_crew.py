@@ -1,27 +1,19 @@
 """Several processes on one port: spread, counted together, replaced, ended together."""
 
-import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from contextlib import ExitStack
-from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from classifier.hardware import available_cores
-from service.crew import Crew, Order, processes_wanted
-from service.logs import build_log
-from service.neighbors import Neighbors, merge
-from service.server import bind
-from service.settings import Settings
+from service.crew import processes_wanted
+from service.neighbors import merge
 from tests.service.conftest import running
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
@@ -236,123 +228,3 @@ def test_a_log_that_nobody_reads_does_not_keep_the_service_from_serving_or_endin
 
     assert statuses == [200] * 3
     assert code == 0
-
-
-LISTENS_AND_DIES = """
-import json, socket, sys
-order = json.loads(sys.stdin.readline())
-socket.socket(fileno=order["listener"]).listen()
-"""
-OFFERS_ITS_PAGE_AND_DIES = """
-import json, pathlib, sys
-order = json.loads(sys.stdin.readline())
-pathlib.Path(order["folder"], f"member-{order['number']}.sock").touch()
-"""
-STAYS = """
-import sys
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def crew(tmp_path, monkeypatch):
-    """`crew(program, again_s=(0.1, 30))`: its members run that program of Python."""
-    with ExitStack() as sockets:
-
-        def build(program: str, *, again_s: tuple[float, ...]) -> SimpleNamespace:
-            path, log = tmp_path / "member", StringIO()
-            path.write_text(f"#!{sys.executable}\n{program}")
-            path.chmod(0o700)
-            monkeypatch.setattr(sys, "executable", str(path))
-            monkeypatch.setattr("service.crew.RESTART_AFTER_S", again_s)
-            settings = Settings(log_format="json")
-            listener = sockets.enter_context(bind("127.0.0.1", 0, shared=True))
-            crew = Crew(settings, listener, build_log(settings, log))
-            crew.start([Order(1, tmp_path, {})])
-            return SimpleNamespace(
-                crew=crew, path=path, log=log, port=listener.getsockname()[1]
-            )
-
-        yield build
-
-
-async def deaths(built: SimpleNamespace, count: int) -> list[dict[str, object]]:
-    """The log, when so many members have died."""
-    async with asyncio.timeout(20):
-        while built.log.getvalue().count("member died") < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    return [json.loads(line) for line in built.log.getvalue().splitlines()]
-
-
-async def end(crew: Crew) -> None:
-    """Stop it; its members need no time for that."""
-    crew.terminate()
-    async with asyncio.timeout(10):
-        await crew.stopped()
-
-
-async def connects(port: int) -> bool:
-    """Whether a connection is taken or would wait, and not be refused."""
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
-
-
-async def test_only_for_a_quick_restart_do_connections_wait(crew):
-    """Half a minute in the backlog of a member that keeps dying is no service."""
-    built = crew(LISTENS_AND_DIES, again_s=(0.5, 30.0))
-    await deaths(built, 1)
-    quick = await connects(built.port)
-    await deaths(built, 2)
-    slow = await connects(built.port)
-    await end(built.crew)
-
-    assert (quick, slow) == (True, False)
-
-
-async def test_a_member_that_died_is_not_taken_for_one_that_serves(crew, tmp_path):
-    """A leader hands over when all offer their pages, and a dead one would count."""
-    built = crew(OFFERS_ITS_PAGE_AND_DIES, again_s=(30.0,))
-    await deaths(built, 1)
-    others = Neighbors(tmp_path, "leader", bytes).others
-    await end(built.crew)
-
-    assert others == []
-
-
-async def test_a_member_that_cannot_be_started_is_tried_again(crew):
-    """A machine that has no process or memory left may have some later."""
-    built = crew(LISTENS_AND_DIES, again_s=(0.01,))
-    built.path.unlink()
-    lines = await deaths(built, 2)
-    await end(built.crew)
-
-    assert "No such file" in lines[0]["error"]
-    assert lines[1]["again_s"] == 0.01
-
-
-async def test_the_end_does_not_wait_for_a_restart(crew):
-    """Nobody needs the member that would be started then."""
-    built = crew(LISTENS_AND_DIES, again_s=(30.0,))
-    await deaths(built, 1)
-
-    await end(built.crew)
-
-
-async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatch):
-    """It was not there yet when the others were told."""
-    start = asyncio.create_subprocess_exec
-    built = crew(STAYS, again_s=(30.0,))
-
-    async def start_meanwhile(*given, **named):
-        process = await start(*given, **named)
-        built.crew.terminate()
-        return process
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_meanwhile)
-    async with asyncio.timeout(10):
-        await built.crew.stopped()
