@@ -5,7 +5,7 @@ convolution's gradient has a few large directions and many small ones that matte
 replacing G = U S V^T by U V^T lets all of them move alike.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,29 @@ def orthogonalize(matrices: Tensor, *, steps: int = STEPS) -> Tensor:
         x = a * x + (b * gram + c * gram @ gram) @ x
     orthogonal: Tensor = x.mT if tall else x
     return orthogonal.to(matrices.dtype)
+
+
+def orthogonalize_all(
+    matrices: Sequence[Tensor], *, together: bool | None = None
+) -> list[Tensor]:
+    """`orthogonalize` each of float [g, R, S].
+
+    Those of one shape go `together` where None leaves it to the device: a GPU waits
+    longer for its fifty small products to be launched than it computes.
+    """
+    if together is None:
+        together = any(matrix.is_cuda for matrix in matrices)
+    if not together:
+        return [orthogonalize(matrix) for matrix in matrices]
+    of_shape: dict[torch.Size, list[int]] = {}
+    for place, matrix in enumerate(matrices):
+        of_shape.setdefault(matrix.shape, []).append(place)
+    found = list(matrices)
+    for places in of_shape.values():
+        stacked = torch.stack([matrices[place] for place in places])  # [n, g, R, S]
+        for place, orthogonal in zip(places, orthogonalize(stacked), strict=True):
+            found[place] = orthogonal
+    return found
 
 
 class Muon(Optimizer):
@@ -80,24 +103,29 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+        due = [
+            (parameter, self._ahead(parameter, parameter.grad, group), group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        updates = orthogonalize_all([ahead for _, ahead, _ in due])
+        for (parameter, _, group), update in zip(due, updates, strict=True):
+            self._update(parameter, update.view_as(parameter), group)
 
-    def _update(
+    def _ahead(
         self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
-    ) -> None:
+    ) -> Tensor:
+        """The Nesterov average of the gradients, in blocks [g, O / g, I h w]."""
         state = self.state[parameter]
         if not state:
             state["average"] = torch.zeros_like(parameter)
         average = state["average"]
         average.mul_(group["momentum"]).add_(gradient)
-        ahead = gradient.add(average, alpha=group["momentum"])  # Nesterov
-        blocks = ahead.reshape(
-            group["groups"], -1, ahead[0].numel()
-        )  # [g, O / g, I h w]
-        update = orthogonalize(blocks).view_as(parameter)
+        ahead = gradient.add(average, alpha=group["momentum"])
+        return ahead.reshape(group["groups"], -1, ahead[0].numel())
+
+    def _update(self, parameter: Tensor, update: Tensor, group: dict[str, Any]) -> None:
         if group["renormalize"] and parameter.ndim == FILTER_AXES:
             parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp_min(1e-7))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])

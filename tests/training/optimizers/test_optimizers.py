@@ -7,7 +7,7 @@ from torch import nn
 from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers.ema import Lookahead, MovingAverage
-from training.optimizers.muon import Muon, orthogonalize
+from training.optimizers.muon import Muon, orthogonalize, orthogonalize_all
 from training.optimizers.optimizers import Optimizers, clip_norm
 
 
@@ -29,6 +29,21 @@ def test_the_directions_stay():
 
     cosine = (update * (u @ vt)).sum() / update.norm() / (u @ vt).norm()
     assert cosine > 0.95
+
+
+def test_matrices_of_one_shape_may_go_together():
+    """Each gets its own, in its own place, as if it were alone."""
+    draw = torch.Generator().manual_seed(2)
+    shapes = [(1, 6, 18), (4, 3, 9), (1, 6, 18), (1, 18, 6), (1, 6, 18)]
+    matrices = [torch.randn(shape, generator=draw) for shape in shapes]
+
+    one_by_one = orthogonalize_all(matrices, together=False)
+    at_once = orthogonalize_all(matrices, together=True)
+
+    for alone, other in zip(one_by_one, at_once, strict=True):
+        assert alone.shape == other.shape
+        assert torch.allclose(alone, other, atol=2e-2)
+    assert not torch.allclose(at_once[0], at_once[2], atol=0.1)
 
 
 def test_a_grouped_convolution_is_a_batch_of_small_ones():
