@@ -24,6 +24,9 @@ CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cach
 WIDE_BATCH = 4  # beside a batch of one, which is measured for the lone image anyway
 # Batches are as good as the best when an image costs no more than this share more.
 NEARLY = 0.03
+# On a GPU: cutting a batch and telling its senders cost the interpreter as much as the
+# device needs for some images, and the curve knows only the device.
+CUDA_NEARLY = 0.10
 # Fewer lanes than cores must gain more than what a measurement can be wrong by.
 FEWER_LANES_GAIN = 0.15
 MEASURE_S = 0.03  # for each point of a curve
@@ -94,7 +97,8 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
     lone = Way(buckets, 1, 1, 1, seconds(buckets, proven.shape, 1))
     sizes = SIZES if settings.batch == "auto" else (settings.batch,)
     curve = {n: shared_seconds(buckets, proven.shape, n, lanes=lanes) for n in sizes}
-    return Arrangement(lanes, Way(buckets, 1, *best(curve)), lone)
+    crowd = Way(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
+    return Arrangement(lanes, crowd, lone)
 
 
 def fastest(
@@ -106,13 +110,13 @@ def fastest(
     return Way(session, session.threads, *best(curve))
 
 
-def best(curve: dict[int, float]) -> tuple[int, int, float]:
+def best(curve: dict[int, float], *, nearly: float = NEARLY) -> tuple[int, int, float]:
     """The largest and the smallest batch that are good, and seconds an image.
 
     The largest has its answers written in one go; the smallest is over sooner.
     """
     least = min(curve.values())
-    good = [n for n, cost_s in curve.items() if cost_s <= least * (1 + NEARLY)]
+    good = [n for n, cost_s in curve.items() if cost_s <= least * (1 + nearly)]
     return max(good), min(good), curve[max(good)]
 
 
