@@ -72,7 +72,9 @@ def apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
     An illegal access ends all CUDA of its process, so it must have none beside it.
     """
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=preload_cuda
+        ) as pool:
             return pool.submit(work, *given).result()
     except BrokenProcessPool as error:
         _, *known = given
@@ -82,9 +84,16 @@ def apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
 def preload_cuda() -> None:
     """torch brings the CUDA and cuDNN libraries: to be imported before a session."""
     if find_spec("torch") is not None:
-        import torch  # noqa: PLC0415  only where there is a GPU
+        import torch  # noqa: F401, PLC0415  only where there is a GPU
 
-        print(f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}")
+
+def describe_device() -> str:
+    """What torch calls the GPU, where there is torch."""
+    if find_spec("torch") is None:
+        return "no torch, whose CUDA libraries would be used"
+    import torch  # noqa: PLC0415  as above
+
+    return f"torch {torch.__version__}, {torch.cuda.get_device_name(0)}"
 
 
 def build() -> str:
@@ -115,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem is not None:
         print(f"nothing was measured: {problem}", file=sys.stderr)
         return 2
-    preload_cuda()
+    print(describe_device(), flush=True)
     found: dict[str, Any] = {}
     subjects = [
         subject
