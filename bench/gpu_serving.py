@@ -28,8 +28,10 @@ import numpy as np
 
 from bench.bodies import raw
 from bench.circumstances import write_record
+from bench.gpu_engine import engine_rate
 from bench.gpu_sweep import images_per_s, load_subjects
 from bench.launch import processor_s
+from bench.model import Decoder
 from bench.options import command_line
 from bench.random_bundle import write_random_bundle
 from bench.service import serving
@@ -38,15 +40,10 @@ from bench.wrk import saturate
 from classifier.bundle import load_bundle
 from classifier.hardware import available_cores
 from classifier.manifest import Precision
-from classifier.preprocess import preprocess
 from classifier.session import Session, cuda_problem
 from classifier.variant import choose_variant
-from service.contract import Outcome, Settled
-from service.engine.engine import LaneEngine
-from service.settings import load_settings
 
 STILL_BATCHES = (16, 32, 64)
-IN_FLIGHT = 256  # requests at the engine: more than its lanes hold
 REQUESTS = (1, 32)  # images of each
 MEMBERS_START_S = 8.0
 WARM_S = 2.0
@@ -79,91 +76,11 @@ def alone(models: Path, name: str, options: argparse.Namespace) -> dict[str, Any
     return {"precision": variant.precision, "images_per_s": rates}
 
 
-class Crowd:
-    """Requests of decoded images; IN_FLIGHT of the images are at the engine at once."""
-
-    def __init__(self, engine: LaneEngine, *, images: int) -> None:
-        """`images` of each request."""
-        (loaded,) = engine.loaded
-        self._engine = engine
-        self._key = (loaded.manifest.name, loaded.manifest.version)
-        shape = (IN_FLIGHT, *loaded.manifest.preprocess.shape)
-        noise = np.random.default_rng(0)
-        pixels = noise.integers(0, 256, shape, dtype=np.uint8)
-        self._requests = [
-            list(pixels[at : at + images]) for at in range(0, IN_FLIGHT, images)
-        ]
-        self._missing = [0] * len(self._requests)
-        self._going = True
-        self.begin_count()
-
-    def begin_count(self) -> None:
-        """Forget what was counted, which is how warming ends."""
-        self.served = self.failed = self.batches = 0
-        self._began_s = time.perf_counter()
-
-    def start(self) -> None:
-        """Send all; each sends itself again."""
-        for at in range(len(self._requests)):
-            self._submit(at)
-
-    def end(self) -> dict[str, Any]:
-        """Send no more; what was found."""
-        self._going = False
-        return {
-            "images_per_s": self.served / (time.perf_counter() - self._began_s),
-            "failed": self.failed,
-            "mean_batch": self.batches / max(self.served, 1),
-        }
-
-    def _submit(self, at: int) -> None:
-        self._missing[at] = len(self._requests[at])
-        self._engine.submit_decoded(
-            self._key,
-            self._requests[at],
-            deadline=None,
-            settle=lambda _, fate: self._settled(at, fate),
-        )
-
-    def _settled(self, at: int, fate: Settled) -> None:
-        if isinstance(fate, Outcome):
-            self.served += 1
-            self.batches += fate.timing.batch_size
-        else:
-            self.failed += 1
-        self._missing[at] -= 1
-        if self._going and not self._missing[at]:
-            self._submit(at)
-
-
-async def engine_rate(
-    models: Path, name: str, options: argparse.Namespace, *, images: int
-) -> dict[str, Any]:
-    """The engine's images a second, for requests of so many that are decoded."""
-    given = {"models": models, "load": name, "device": options.device}
-    settings = load_settings(**given, queue_capacity=2 * IN_FLIGHT, log_level="error")
-    engine = LaneEngine(settings)
-    await engine.start()
-    crowd = Crowd(engine, images=images)
-    crowd.start()
-    await asyncio.sleep(WARM_S)
-    crowd.begin_count()
-    await asyncio.sleep(options.seconds)
-    found = crowd.end()
-    await engine.close()
-    return found
-
-
 def _decode(photos: Sequence[bytes], models: Path, name: str, seconds: float) -> float:
     """Images a second of one process that only decodes."""
-    spec = load_bundle(models / name).manifest.preprocess
-    for data in photos:
-        preprocess(data, spec)
-    count, began_s = 0, time.perf_counter()
-    while (spent_s := time.perf_counter() - began_s) < seconds:
-        preprocess(photos[count % len(photos)], spec)
-        count += 1
-    return count / spent_s
+    decoder = Decoder(load_bundle(models / name))
+    batches = [[photo] for photo in photos]
+    return images_per_s(lambda one: decoder.pixels(one[0]), batches, seconds=seconds)
 
 
 def decode_rate(
@@ -224,7 +141,14 @@ def measure(name: str, models: Path, options: argparse.Namespace) -> dict[str, A
 
     piece("alone", lambda: alone(models, name, options))
     for images in REQUESTS:
-        rate = partial(engine_rate, models, name, options, images=images)
+        rate = partial(
+            engine_rate,
+            models,
+            name,
+            device=options.device,
+            images=images,
+            seconds=options.seconds,
+        )
         piece(f"engine_{images}", lambda: asyncio.run(rate()))  # noqa: B023
     piece(
         "decode_images_per_s",

@@ -26,12 +26,12 @@ from bench.gpu_runners import (
     Strategy,
     build_runner,
 )
+from bench.random_bundle import TOLERANCE
 from bench.skeleton import fill
+from classifier.manifest import Precision
 from classifier.runtime import onnxruntime
 from classifier.session import INPUT, OUTPUT
 
-# Largest |logit difference| to fp32 on the CPU, as a share of the largest |logit|.
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 CHECKED = (1, 3, 32)  # batch sizes compared with the CPU; 3 is padded
 
 
@@ -172,7 +172,7 @@ def measure(
         runner = build_runner(strategy, subject.graph, options, buckets)
         row["start_s"] = time.perf_counter() - started_s
         row["relative_error"] = relative_error(runner, subject)
-        row["right"] = row["relative_error"] <= TOLERANCE[subject.precision]
+        row["right"] = row["relative_error"] <= TOLERANCE[Precision(subject.precision)]
         row["images_per_s"] = {
             n: images_per_s(runner.run, [subject.noise(n)], seconds=seconds)
             for n in buckets

@@ -29,10 +29,11 @@ from classifier.manifest import (
     Provenance,
     Task,
 )
-from classifier.session import Session
+from classifier.session import Logits, Session
 
 MEAN, STD = 0.5, 0.25  # any: the weights are random too
-# Of the largest |logit|, which random weights do not keep near ten.
+# Largest |logit difference| to the CPU, as a share of the largest |logit|, which random
+# weights do not keep near ten.
 TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2}
 DESCRIPTION = "RANDOM WEIGHTS, made to measure speed: its answers mean nothing"
 
@@ -67,7 +68,7 @@ def write_random_bundle(
     """Write `root/name/1` around a graph in one or several precisions."""
     height, width, channels = shape
     golden = _golden(graphs, shape)
-    files = {f"model.{precision}.onnx": graph for precision, graph in graphs.items()}
+    files = {_file(precision): graph for precision, graph in graphs.items()}
     manifest = Manifest(
         schema_version=1,
         name=name,
@@ -92,22 +93,28 @@ def write_random_bundle(
             abstain_threshold=None,
         ),
         graphs=tuple(
-            GraphVariant(
-                precision=precision,
-                file=f"model.{precision}.onnx",
-                sha256=hashlib.sha256(graph).hexdigest(),
-                golden_tolerance=float(
-                    TOLERANCE[precision] * np.abs(golden.logits[precision]).max()
-                ),
-                gate=None,
-                metrics=(),
-            )
+            _variant(precision, graph, golden.logits[precision])
             for precision, graph in graphs.items()
         ),
         provenance=_provenance(),
     )
     card = f"# {name}\n\n{DESCRIPTION}.\n"
     return write_bundle(root, manifest, graphs=files, golden=golden, card=card)
+
+
+def _file(precision: Precision) -> str:
+    return f"model.{precision}.onnx"
+
+
+def _variant(precision: Precision, graph: bytes, logits: Logits) -> GraphVariant:
+    return GraphVariant(
+        precision=precision,
+        file=_file(precision),
+        sha256=hashlib.sha256(graph).hexdigest(),
+        golden_tolerance=float(TOLERANCE[precision] * np.abs(logits).max()),
+        gate=None,
+        metrics=(),
+    )
 
 
 def _golden(graphs: Mapping[Precision, bytes], shape: tuple[int, int, int]) -> Golden:

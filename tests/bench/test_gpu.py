@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from bench import gpu
+from bench import gpu, gpu_serving
+from bench.gpu_engine import engine_rate
 from bench.gpu_runners import STILL, STRATEGIES, Options, bucket_of, build_runner, pad
 from bench.gpu_sweep import (
     Subject,
@@ -21,7 +22,7 @@ from bench.gpu_sweep import (
 )
 from bench.skeleton import LEFT_OUT, fill, strip
 from classifier.session import cuda_problem
-from tests.synthetic import graph
+from tests.synthetic import graph, make_bundle
 
 CPU = Options(device="cpu")
 BUCKETS = (1, 2, 4)
@@ -107,6 +108,20 @@ def test_two_in_flight_count_both(subject):
     assert in_flight(runners, subject.noise(4), seconds=0.01) > 0
 
 
+@pytest.mark.parametrize("images", [1, 32])
+async def test_the_engine_is_kept_busy_and_nothing_fails(tmp_path, images):
+    """By requests that send themselves again until they are told to stop."""
+    make_bundle(tmp_path, "colors")
+
+    found = await engine_rate(
+        tmp_path, "colors", device="cpu", images=images, seconds=0.2
+    )
+
+    assert found["images_per_s"] > 0
+    assert found["mean_batch"] >= 1
+    assert found["failed"] == 0
+
+
 def test_a_rate_counts_whole_batches():
     """The batches go round, the first time to warm."""
     seen = []
@@ -180,11 +195,12 @@ def test_subjects_are_named_by_their_files(tmp_path):
 
 
 @pytest.mark.skipif(cuda_problem() is None, reason="this machine has a GPU")
-def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path, capsys):
+@pytest.mark.parametrize("command", [gpu, gpu_serving])
+def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path, capsys, command):
     """A table from the CPU under the name of a GPU would be worse than none."""
     record = tmp_path / "gpu.json"
 
-    code = gpu.main(["--graphs", str(tmp_path), "--json", str(record)])
+    code = command.main(["--graphs", str(tmp_path), "--json", str(record)])
 
     assert code == 2
     assert "nothing was measured" in capsys.readouterr().err
