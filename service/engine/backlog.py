@@ -235,18 +235,14 @@ class Backlog:
 
     def _wait_s(self, key: ModelKey, ahead: int) -> float:
         """Wait behind `ahead` images of one line, the others having their share."""
-        cost_s = self._lines[key].cost_s
-        wait_s = own_s = ahead * cost_s
-        if own_s and len(self._lines) > 1:  # behind nobody, none of the others counts
-            wait_s += sum(
-                min(own_s, len(line) * line.cost_s)
-                for other, line in self._lines.items()
-                if other != key
-            )
-        wait_s += (
-            cost_s * self._in_hand / 2
-        )  # of what is begun half is done, on average
-        return wait_s / self.lanes
+        own_s = ahead * self._lines[key].cost_s
+        others_s = sum(
+            min(own_s, len(line) * line.cost_s)
+            for other, line in self._lines.items()
+            if other != key
+        )
+        begun_s = self._lines[key].cost_s * self._in_hand / 2  # half done, on average
+        return (own_s + others_s + begun_s) / self.lanes
 
     def _occupied(self) -> Iterator[Line]:
         return (line for line in self._lines.values() if line)

@@ -187,10 +187,17 @@ class LaneEngine:
         explain: bool,
     ) -> list[Ticket]:
         arrived, request = time.monotonic(), object() if len(images) > 1 else None
-        settles = (partial(settle, position) for position in range(len(images)))
         return [
-            Ticket(key, data, arrived, deadline, request, each, None, explain)
-            for data, each in zip(images, settles, strict=True)
+            Ticket(
+                key,
+                data,
+                arrived,
+                deadline,
+                request,
+                partial(settle, position),
+                explain=explain,
+            )
+            for position, data in enumerate(images)
         ]
 
     def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
