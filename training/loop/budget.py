@@ -6,9 +6,9 @@ goes into the checkpoint: a run that goes on keeps the length it was planned wit
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -24,9 +24,18 @@ WARM_STEPS, TIMED_STEPS = 2, 5
 SAFETY = 0.92
 FORWARD_SHARE = 1 / 3  # of a training step, whose backward pass costs twice as much
 
-Way = tuple[Precision, bool]  # the arithmetic, and whether with products
 # A network, an arithmetic, how far the training has come → a training step.
 Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
+
+
+class Way(NamedTuple):
+    """An arithmetic, and whether deep convolutions have their gradients by products."""
+
+    precision: Precision
+    products: bool = False  # see `convolutions.py`
+
+    def __str__(self) -> str:
+        return f"{self.precision} with products" if self.products else self.precision
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,12 @@ class Plan:
     steps_per_epoch: int
     precision: Precision
     measured: dict[str, float]  # what was timed, in seconds a step
-    products: bool = False  # of deep convolutions; see `convolutions.py`
+    products: bool = False
+
+    @property
+    def way(self) -> Way:
+        """What a step is computed with."""
+        return Way(self.precision, self.products)
 
     @property
     def epochs(self) -> float:
@@ -73,53 +87,68 @@ def make_plan(
     Raises:
         ConfigError: the minutes do not suffice for one step.
     """
-    device = next(network.parameters()).device
     begins = (0.0, *ends[:-1])
-    measured: dict[str, float] = {}
-
-    def measure(chosen: tuple[Way, ...], begin: float) -> None:
-        steps = {}
-        for precision, products in chosen:
-            copied = copy.deepcopy(network)
-            use_products(copied, products)
-            steps[key((precision, products), begin)] = prepare(copied, precision, begin)
-        measured.update(time_steps(steps, device))
-
-    def key(way: Way, begin: float) -> str:
-        name = f"{way[0]} with products" if way[1] else way[0]
-        return name if len(ends) == 1 else f"{name} from {begin:g}"
-
-    def cost(way: Way, begin: float) -> float:
-        if key(way, begin) not in measured:
-            measure((way,), begin)
-        return measured[key(way, begin)]
-
-    way, *others = ways(config.precision, network, device)
+    clock = _Clock(network, prepare, phases=len(ends))
+    way, *others = ways(config.precision, network, clock.device)
     if others:
-        measure((way, *others), begins[-1])
-        way = min((way, *others), key=lambda each: cost(each, begins[-1]))
+        way = clock.cheapest((way, *others), begins[-1])
     if config.minutes is None:
         steps = round((config.epochs or 0) * work.steps_per_epoch)
     else:
         costs = [
-            (end, cost(way, begin)) for begin, end in zip(begins, ends, strict=True)
+            (end, clock.cost(way, begin))
+            for begin, end in zip(begins, ends, strict=True)
         ]
         steps = steps_within(config.minutes * 60, costs, work)
     if steps < 1:
         raise ConfigError(
             f"{config.minutes} minutes or {config.epochs} epochs is less than a step; "
-            f"measured seconds a step: {measured}"
+            f"measured seconds a step: {clock.measured}"
         )
-    return Plan(steps, work.steps_per_epoch, way[0], measured, way[1])
+    return Plan(
+        steps, work.steps_per_epoch, way.precision, clock.measured, way.products
+    )
+
+
+class _Clock:
+    """Seconds of a training step, on copies of the network that are thrown away."""
+
+    def __init__(self, network: nn.Module, prepare: Prepare, *, phases: int) -> None:
+        self.device = next(network.parameters()).device
+        self.measured: dict[str, float] = {}
+        self._network, self._prepare, self._phases = network, prepare, phases
+
+    def cheapest(self, choice: Sequence[Way], begin: float) -> Way:
+        """Of those that are timed by turns, so far into the training."""
+        self._measure(choice, begin)
+        return min(choice, key=lambda way: self.cost(way, begin))
+
+    def cost(self, way: Way, begin: float) -> float:
+        """Measured, unless it is known."""
+        if self._name(way, begin) not in self.measured:
+            self._measure([way], begin)
+        return self.measured[self._name(way, begin)]
+
+    def _measure(self, choice: Sequence[Way], begin: float) -> None:
+        steps = {}
+        for way in choice:
+            copied = copy.deepcopy(self._network)
+            use_products(copied, way.products)
+            name = self._name(way, begin)
+            steps[name] = self._prepare(copied, way.precision, begin)
+        self.measured |= time_steps(steps, self.device)
+
+    def _name(self, way: Way, begin: float) -> str:
+        return str(way) if self._phases == 1 else f"{way} from {begin:g}"
 
 
 def ways(precision: str, network: nn.Module, device: torch.device) -> tuple[Way, ...]:
     """What is to be chosen from by its cost: for `auto` all that can pay there."""
     if precision != "auto":
-        return ((cast(Precision, precision), False),)
-    found: tuple[Way, ...] = (("fp32", False), ("bf16", False))
+        return (Way(cast(Precision, precision)),)
+    found = (Way("fp32"), Way("bf16"))
     deep = device.type == "cpu" and has_deep(network)
-    return (*found, ("bf16", True)) if deep else found
+    return (*found, Way("bf16", products=True)) if deep else found
 
 
 def steps_within(seconds: float, costs: list[tuple[float, float]], work: Work) -> int:

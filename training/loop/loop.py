@@ -124,8 +124,7 @@ class _Run:
         state, plan = self._state, self._state.plan
         self._log.say(
             f"{plan.epochs:.2f} epochs of {plan.steps_per_epoch} steps in "
-            f"{plan.precision}{' with products' if plan.products else ''}, "
-            f"from step {state.step}; measured {plan.measured}"
+            f"{plan.way}, from step {state.step}; measured {plan.measured}"
         )
         try:
             while state.step < plan.steps and not self._patience_is_over():
