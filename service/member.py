@@ -1,4 +1,4 @@
-"""order of a leader → **one more process** on its port; see `service/crew.py`."""
+"""order of a leader → **one more process** on its port; see `service/leader.py`."""
 
 import asyncio
 import json

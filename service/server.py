@@ -21,10 +21,10 @@ from classifier.errors import ClassifierError
 from service.app import Application, create_app
 from service.connection import BoundedConnection
 from service.contract import Engine
-from service.crew import Leader
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
 from service.express import Express
+from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.protocol import ExpressProtocol
 from service.serving import Serving

@@ -13,8 +13,8 @@ import pytest
 
 from classifier.manifest import Task
 from service.app import create_app
-from service.crew import Leader
 from service.engine.engine import LaneEngine
+from service.leader import Leader
 from service.logs import build_log
 from service.server import Server, bind
 from service.settings import Settings

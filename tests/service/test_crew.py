@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from classifier.hardware import available_cores
-from service.crew import processes_wanted
+from service.leader import processes_wanted
 from service.neighbors import merge
 from tests.service.conftest import running
 from tests.service.processes import Service, serve

@@ -1,0 +1,157 @@
+"""one process → **several on one port**, where HTTP and not the model is the limit.
+
+A network of 20 µs leaves one Python process as the bottleneck and the other cores idle.
+The leader, which serves like any other, then starts a member a core. Each has a
+listening socket of its own on the same port (SO_REUSEPORT): with one shared socket,
+nearly every connection ends up in one process. The sockets belong to the leader, so
+connections that arrive while a member is being replaced wait in its backlog. One that
+dies again at once has none until its next start: the others get its connections.
+
+On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
+members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
+closes its port, for lanes that wait for its interpreter let the device wait. Should all
+members keep dying, it opens it again.
+"""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from classifier.hardware import available_cores
+from service.contract import Loaded
+from service.crew import Crew, Order
+from service.engine.engine import LaneEngine
+from service.neighbors import Neighbors
+from service.serving import Serving
+from service.settings import Settings
+from service.shared.host import Host
+from service.shared.slots import Slots, open_memory, slot_bytes
+
+LOOK_EVERY_S = 0.2  # whether the members serve
+
+
+class Port(Protocol):
+    """Of the process that leads."""
+
+    def close_port(self) -> None:
+        """Take no new connection."""
+
+    async def open_port(self, listener: socket.socket) -> None:
+        """Take connections again."""
+
+
+def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
+    """How many processes shall serve.
+
+    Args:
+        light: a model is so cheap that HTTP is the limit.
+        shared: all will use one engine, whose device is faster than HTTP and decoding.
+    """
+    if settings.processes != "auto":
+        return settings.processes
+    pays = (light or shared) and hasattr(socket, "SO_REUSEPORT")
+    return available_cores() if pays else 1
+
+
+def shares_engine(settings: Settings, loaded: Sequence[Loaded]) -> bool:
+    """Whether members use the leader's engine: a device is not for several."""
+    if settings.engine == "auto":
+        return any(model.device == "cuda" for model in loaded)
+    return settings.engine == "shared"
+
+
+class Leader:
+    """The first process: serves, and keeps the others up."""
+
+    name = "leader"
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: LaneEngine,
+        listener: socket.socket,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._crew = Crew(settings, listener, log)
+        self._log = log
+        self._neighbors: Neighbors | None = None
+        self._host: Host | None = None
+        self._handing_over: asyncio.Task[None] | None = None
+
+    async def taken(self, serving: Serving, server: Port) -> None:
+        """Start the members, where more than one process pays."""
+        light = self._engine.inline is not None and self._engine.inline.serves_any
+        shared = shares_engine(self._settings, self._engine.loaded)
+        processes = processes_wanted(self._settings, light=light, shared=shared)
+        if processes == 1:
+            return
+        folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
+        self._neighbors = Neighbors(folder, self.name, serving.metrics.page)
+        await self._neighbors.open()
+        serving.neighbors = self._neighbors
+        if shared:
+            orders = await self._share(folder, processes)
+            hand_over = self._hand_over(self._neighbors, server, len(orders))
+            self._handing_over = asyncio.create_task(hand_over)
+        else:
+            orders = self._divide(folder, processes)
+        self._crew.start(orders)
+
+    def _divide(self, folder: Path, processes: int) -> list[Order]:
+        """Members with their own engines, and lanes for all of them alike."""
+        wanted, share = self._settings.lanes, max(1, available_cores() // processes)
+        lanes = share if wanted == "auto" else wanted
+        self._engine.limit_lanes(lanes)
+        self._log.info("crew", processes=processes, lanes_each=lanes)
+        return [
+            Order(number, folder, {"lanes": lanes}) for number in range(1, processes)
+        ]
+
+    async def _share(self, folder: Path, processes: int) -> list[Order]:
+        """Members that use the engine of this process."""
+        size = slot_bytes(loaded.manifest for loaded in self._engine.loaded)
+        path, orders, memories = folder / "engine", [], {}
+        for number in range(1, processes):
+            memory = open_memory(self._settings.queue_capacity * size)
+            memories[number] = Slots.of(memory, size)
+            threads = max(1, available_cores() // processes)
+            host = {"path": str(path), "slot_bytes": size, "threads": threads}
+            orders.append(Order(number, folder, {}, host, memory))
+        self._host = Host(self._engine, path, memories)
+        await self._host.open()
+        self._log.info("crew", processes=processes, engine="shared")
+        return orders
+
+    async def _hand_over(self, neighbors: Neighbors, server: Port, count: int) -> None:
+        """Leave HTTP to the members once all of them serve, until none is left."""
+        while True:
+            while len(neighbors.others) < count:  # noqa: ASYNC110 - in other processes
+                await asyncio.sleep(LOOK_EVERY_S)
+            server.close_port()
+            self._log.info("handed over", members=count)
+            await self._crew.deserted.wait()
+            try:
+                await server.open_port(self._crew.address.listener())
+                self._log.error("took the port back")
+            except OSError as error:  # there is no socket to be had
+                self._log.error("the port is lost", error=str(error))
+
+    async def left(self) -> None:
+        """Ask the members to drain, and wait for them."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+        self._crew.terminate()
+        await self._crew.stopped()
+        if self._host is not None:
+            await self._host.close()
+        if self._neighbors is not None:
+            await self._neighbors.close()
+            shutil.rmtree(self._neighbors.folder, ignore_errors=True)
