@@ -6,6 +6,7 @@ its seed and a run can be repeated.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -56,9 +57,14 @@ def alternating_flip(indices: Tensor, *, epoch: int, seed: int, total: int) -> T
     Two epochs show every image both ways, where coins would show half of them twice the
     same way. Jordan, arXiv:2404.00498.
     """
+    return (_mirrored_first(seed, total, indices.device)[indices] + epoch) % 2 == 1
+
+
+@lru_cache(maxsize=1)
+def _mirrored_first(seed: int, total: int, device: torch.device) -> Tensor:
+    """A coin for each image, int64 [total]; kept, for every step asks for them."""
     coins = torch.Generator().manual_seed(seed)
-    first = torch.randint(0, 2, (total,), generator=coins)
-    return (first.to(indices.device)[indices] + epoch) % 2 == 1
+    return torch.randint(0, 2, (total,), generator=coins).to(device)
 
 
 def reflect_crop(pixels: Tensor, *, pad: int, generator: Generator) -> Tensor:

@@ -48,6 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     option("--results", type=Path, default=Path("docs/results/cifar10_table.json"))
     option("--images", type=int, help="only so many, to prove the command itself")
     option("--device", default="auto")
+    option("--compile", action="store_true", help="fuse kernels, on CUDA only")
     option("--only", nargs="*", choices=[row.label for row in ROWS], metavar="LABEL")
     return parser.parse_args()
 

@@ -66,7 +66,14 @@ ROWS = (
 )
 
 
-def config_of(row: Row, *, epochs: int, batch_size: int, precision: str) -> Config:
+def config_of(
+    row: Row,
+    *,
+    epochs: int,
+    batch_size: int,
+    precision: str = "fp32",
+    compiled: bool = False,
+) -> Config:
     """The whole run of one network, as a config file would say it."""
     scale = batch_size / BATCH_SIZE
     muon = {
@@ -106,6 +113,7 @@ def config_of(row: Row, *, epochs: int, batch_size: int, precision: str) -> Conf
             "label_smoothing": 0.1,
             "clip_norm": row.clip_norm,
             "precision": precision,
+            "compile": compiled,
             "validate_every": 10,  # there is none, but a checkpoint so often
         },
     }

@@ -17,6 +17,7 @@ import torch
 
 from training.cifar10_table.rows import BATCH_SIZE, ROWS, Row, config_of, share_out
 from training.cifar10_table.sheet import load_sheet, write_sheet
+from training.configs.config import Config
 from training.data import Split, load_dataset
 from training.data.batches import Order, ResidentBatches
 from training.data.stratify import hold_out
@@ -43,7 +44,18 @@ class Bench:
     objective: Objective
     ranks: Ranks
     precision: str
+    compiled: bool
     batch_size: int
+
+    def config(self, row: Row, *, epochs: int) -> Config:
+        """A row's run on this device."""
+        return config_of(
+            row,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            compiled=self.compiled,
+        )
 
 
 def open_bench(arguments: argparse.Namespace, ranks: Ranks) -> Bench:
@@ -56,20 +68,20 @@ def open_bench(arguments: argparse.Namespace, ranks: Ranks) -> Bench:
             for split in (train, test)
         )
     batch_size = min(BATCH_SIZE, len(train) // 2)
-    spec = config_of(ROWS[0], epochs=1, batch_size=1, precision="fp32").data.spec
+    shared = config_of(ROWS[0], epochs=1, batch_size=batch_size)
     batches = ResidentBatches(
-        train.pixels(spec),
+        train.pixels(shared.data.spec),
         train.labels,
         Order(len(train), batch_size, seed=0),
         ranks.device,
     )
-    task = config_of(ROWS[0], epochs=1, batch_size=1, precision="fp32").task
     return Bench(
         batches,
         test,
-        build_objective(task, labels=10, label_smoothing=0.1),
+        build_objective(shared.task, labels=10, label_smoothing=0.1),
         ranks,
         "bf16" if ranks.device.type == "cuda" else "auto",
+        arguments.compile,
         batch_size,
     )
 
@@ -109,9 +121,7 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
 def seconds_an_epoch(row: Row, bench: Bench) -> float:
     """Measured on some steps of the real training."""
     precision: Precision = "bf16" if bench.precision == "bf16" else "fp32"
-    config = config_of(
-        row, epochs=1, batch_size=bench.batch_size, precision=bench.precision
-    )
+    config = bench.config(row, epochs=1)
     steps = Steps(config, bench.objective, samples=bench.train.samples)
     network = fresh(row).train()
     place(network, bench.ranks.device)
@@ -122,9 +132,7 @@ def seconds_an_epoch(row: Row, bench: Bench) -> float:
 
 def run(row: Row, bench: Bench, out: Path, *, epochs: int) -> dict[str, Any]:
     """Train one network, or go on with it, and measure it on the test split."""
-    config = config_of(
-        row, epochs=epochs, batch_size=bench.batch_size, precision=bench.precision
-    )
+    config = bench.config(row, epochs=epochs)
     network = fresh(row)
     outcome = fit(
         network,

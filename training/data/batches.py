@@ -95,9 +95,14 @@ class ResidentBatches:
         return self._order.steps
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """Gathers each batch on the device."""
-        for chosen in self._order.batches(number, first_step):
-            indices = chosen.to(self._pixels.device)
+        """Gathers each batch on the device.
+
+        The order goes there at once: a GPU's queue runs dry while a step waits for it.
+        """
+        batches = self._order.batches(number, first_step)
+        if not batches:
+            return
+        for indices in torch.stack(batches).to(self._pixels.device):
             yield Batch(self._pixels[indices], self._labels[indices], indices)
 
 

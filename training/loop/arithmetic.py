@@ -8,7 +8,8 @@ import ctypes
 import os
 import sys
 from contextlib import AbstractContextManager
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,17 @@ def normalize(
     images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Tensor:
     """(images - mean) / std for each channel; float [N, C, H, W] in 0..1."""
-    shape = (1, -1, 1, 1)
-    return (images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(
-        shape
-    )
+    device = images.device
+    return (images - _by_channel(mean, device)) / _by_channel(std, device)
+
+
+@lru_cache(maxsize=8)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float [1, C, 1, 1]; kept, because a copy to a GPU waits for all its work."""
+    with torch.inference_mode(False):  # the first to ask may be a validation
+        return torch.tensor(values, dtype=torch.float32, device=device).view(
+            1, -1, 1, 1
+        )
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -47,6 +55,17 @@ def place(network: nn.Module, device: torch.device) -> None:
     """Move a network to the device, its filters channels last as the images are."""
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def compiled(network: nn.Module, *, wanted: bool, device: torch.device) -> nn.Module:
+    """The network as it is trained: its kernels fused on CUDA, where that is wanted.
+
+    Its weights and its mode stay `network`'s own. The first step compiles: a minute for
+    a hundred layers, and seconds once torch has them in its cache.
+    """
+    if not wanted or device.type != "cuda":
+        return network
+    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 def keep_memory() -> None:

@@ -19,7 +19,7 @@ from torch import nn
 from training.configs.config import Config
 from training.data.batches import Batch, Batches
 from training.errors import DivergedError
-from training.loop.arithmetic import place
+from training.loop.arithmetic import compiled, place
 from training.loop.budget import Plan, Work
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
@@ -112,9 +112,8 @@ class _Run:
             first_step=state.step,
             live=room.live if room.ranks.first else None,
         )
-        network = state.network
-        if state.config.train.compile and room.ranks.device.type == "cuda":
-            network = torch.compile(network)  # type: ignore[assignment]
+        wanted, device = state.config.train.compile, room.ranks.device
+        network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
         self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()

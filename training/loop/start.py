@@ -8,7 +8,7 @@ from torch import nn
 
 from training.configs.config import Config
 from training.data.batches import Batches
-from training.loop.arithmetic import Precision
+from training.loop.arithmetic import Precision, compiled
 from training.loop.budget import Plan, Prepare, Work, make_plan
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
@@ -87,9 +87,10 @@ def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Pr
         optimizers = build_optimizers(copied, config, ranks)
         batch = next(iter(train.epoch(0)))
         moment = steps.at(progress)
+        trained = compiled(copied, wanted=config.train.compile, device=ranks.device)
 
         def take() -> None:
-            steps.take(copied, optimizers, batch, moment, precision=precision)
+            steps.take(trained, optimizers, batch, moment, precision=precision)
 
         return take
 

@@ -46,22 +46,30 @@ def orthogonalize_all(
 ) -> list[Tensor]:
     """`orthogonalize` each of float [g, R, S].
 
-    Those of one shape go `together` where None leaves it to the device: a GPU waits
-    longer for its fifty small products to be launched than it computes.
+    Those whose smaller sides are equal go `together`, where None leaves it to the
+    device: a GPU waits longer for its fifty small products to be launched than it
+    computes. Zeros at the end of the longer side make them one shape; they add nothing
+    to a Gram matrix and stay zeros.
     """
     if together is None:
         together = any(matrix.is_cuda for matrix in matrices)
     if not together:
         return [orthogonalize(matrix) for matrix in matrices]
-    of_shape: dict[torch.Size, list[int]] = {}
-    for place, matrix in enumerate(matrices):
-        of_shape.setdefault(matrix.shape, []).append(place)
-    found = list(matrices)
-    for places in of_shape.values():
-        stacked = torch.stack([matrices[place] for place in places])  # [n, g, R, S]
-        for place, orthogonal in zip(places, orthogonalize(stacked), strict=True):
-            found[place] = orthogonal
-    return found
+    wide = [m.mT if m.shape[-2] > m.shape[-1] else m for m in matrices]
+    of_side: dict[torch.Size, list[int]] = {}
+    for place, matrix in enumerate(wide):
+        of_side.setdefault(matrix.shape[:-1], []).append(place)
+    for (groups, side), places in of_side.items():
+        longest = max(wide[place].shape[-1] for place in places)
+        padded = wide[places[0]].new_zeros(len(places), groups, side, longest)
+        for row, place in zip(padded, places, strict=True):
+            row[..., : wide[place].shape[-1]] = wide[place]
+        for row, place in zip(orthogonalize(padded), places, strict=True):
+            wide[place] = row[..., : wide[place].shape[-1]]
+    return [
+        found if found.shape == matrix.shape else found.mT
+        for found, matrix in zip(wide, matrices, strict=True)
+    ]
 
 
 class Muon(Optimizer):
@@ -104,29 +112,45 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         due = [
-            (parameter, self._ahead(parameter, parameter.grad, group), group)
+            (group, [p for p in group["params"] if p.grad is not None])
             for group in self.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
         ]
-        updates = orthogonalize_all([ahead for _, ahead, _ in due])
-        for (parameter, _, group), update in zip(due, updates, strict=True):
-            self._update(parameter, update.view_as(parameter), group)
+        ahead = [
+            block
+            for group, parameters in due
+            for block in self._ahead(parameters, group)
+        ]
+        updates = iter(orthogonalize_all(ahead))
+        for group, parameters in due:
+            own = [next(updates).reshape(p.shape) for p in parameters]
+            self._update(parameters, own, group)
 
-    def _ahead(
-        self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
-    ) -> Tensor:
-        """The Nesterov average of the gradients, in blocks [g, O / g, I h w]."""
-        state = self.state[parameter]
-        if not state:
-            state["average"] = torch.zeros_like(parameter)
-        average = state["average"]
-        average.mul_(group["momentum"]).add_(gradient)
-        ahead = gradient.add(average, alpha=group["momentum"])
-        return ahead.reshape(group["groups"], -1, ahead[0].numel())
+    # What torch's own optimizers use, too, so that a list of tensors is one kernel.
 
-    def _update(self, parameter: Tensor, update: Tensor, group: dict[str, Any]) -> None:
-        if group["renormalize"] and parameter.ndim == FILTER_AXES:
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp_min(1e-7))
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"])
+    def _ahead(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """The Nesterov averages of the gradients, in blocks [g, O / g, I h w]."""
+        if not parameters:
+            return []
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["average"] = torch.zeros_like(parameter)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        averages = [self.state[p]["average"] for p in parameters]
+        torch._foreach_mul_(averages, group["momentum"])
+        torch._foreach_add_(averages, gradients)
+        ahead = torch._foreach_add(gradients, averages, alpha=group["momentum"])
+        return [a.reshape(group["groups"], -1, a[0].numel()) for a in ahead]
+
+    def _update(
+        self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]
+    ) -> None:
+        if not parameters:
+            return
+        filters = [p for p in parameters if p.ndim == FILTER_AXES]
+        if group["renormalize"] and filters:
+            norms = torch._foreach_norm(filters)
+            for parameter, norm in zip(filters, norms, strict=True):
+                parameter.mul_(len(parameter) ** 0.5 / norm.clamp_min(1e-7))
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])

@@ -160,8 +160,11 @@ def _build(config: OptimizerConfig, parameters: list[tuple[Tensor, int]]) -> Opt
         raise ConfigError(
             "muon takes filters and matrices; give vectors to sgd or adamw"
         )
-    by_groups = [{"params": [p], "groups": g} for p, g in parameters]
-    return Muon(by_groups, lr=rate, momentum=config.momentum, weight_decay=decay)
+    of_groups: dict[int, list[Tensor]] = {}
+    for parameter, groups in parameters:
+        of_groups.setdefault(groups, []).append(parameter)
+    blocks = [{"params": own, "groups": groups} for groups, own in of_groups.items()]
+    return Muon(blocks, lr=rate, momentum=config.momentum, weight_decay=decay)
 
 
 def clip_norm(parameters: list[Tensor], *, limit: float | None) -> None:

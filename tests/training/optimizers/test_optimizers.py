@@ -31,10 +31,10 @@ def test_the_directions_stay():
     assert cosine > 0.95
 
 
-def test_matrices_of_one_shape_may_go_together():
+def test_matrices_of_one_smaller_side_may_go_together():
     """Each gets its own, in its own place, as if it were alone."""
     draw = torch.Generator().manual_seed(2)
-    shapes = [(1, 6, 18), (4, 3, 9), (1, 6, 18), (1, 18, 6), (1, 6, 18)]
+    shapes = [(1, 6, 18), (4, 3, 9), (1, 6, 18), (1, 18, 6), (1, 6, 7), (4, 30, 3)]
     matrices = [torch.randn(shape, generator=draw) for shape in shapes]
 
     one_by_one = orthogonalize_all(matrices, together=False)
