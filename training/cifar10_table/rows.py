@@ -5,7 +5,9 @@ test split; ours are of the last epoch. Recipe for all: SGD with Nesterov moment
 triangular rate, label smoothing, reflected crops, alternating flip, cutout; the rates
 are for the mean loss of 512 images (Goyal et al., arXiv:1706.02677, for their scale).
 Deep networks of few epochs have their filters in the hands of Muon, with the rate and
-momentum of `training/configs/cifar10_94.toml`: SGD left ResNet50 at 89.3 % after 19.
+momentum of `training/configs/cifar10_94.toml`: SGD left ResNet50 at 89.3 % after 19,
+and a thin DenseNet on 10,000 train images, shrunk to 16x16, at 70.0 % of 3,000 others
+after 8 where Muon had 76.9.
 """
 
 from collections.abc import Mapping
@@ -42,12 +44,12 @@ ROWS = (
     Row("ResNet18", "resnet18_cifar", 93.02, 30, 0.2),
     Row("PreActResNet18", "preact_resnet18_cifar", 95.11, 80, 0.2),
     Row("ResNet50", "resnet50_cifar", 93.62, 24, 0.2, muon=True, options=ZERO_INIT),
-    Row("ResNet101", "resnet101_cifar", 93.75, 20, 0.15, muon=True, options=ZERO_INIT),
+    Row("ResNet101", "resnet101_cifar", 93.75, 14, 0.15, muon=True, options=ZERO_INIT),
     Row(
         "ResNeXt29 32x4d",
         "resnext29_32x4d_cifar",
         94.73,
-        30,
+        32,
         0.2,
         muon=True,
         options=ZERO_INIT,
@@ -56,13 +58,13 @@ ROWS = (
         "ResNeXt29 2x64d",
         "resnext29_2x64d_cifar",
         94.82,
-        30,
+        32,
         0.2,
         muon=True,
         options=ZERO_INIT,
     ),
-    Row("DenseNet121", "densenet121_cifar", 95.04, 30, 0.2),
-    Row("DPN92", "dpn92_cifar", 95.16, 26, 0.15, clip_norm=5.0),
+    Row("DenseNet121", "densenet121_cifar", 95.04, 34, 0.2, muon=True),
+    Row("DPN92", "dpn92_cifar", 95.16, 32, 0.15, clip_norm=5.0, muon=True),
 )
 
 
