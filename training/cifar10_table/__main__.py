@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     option("--images", type=int, help="only so many, to prove the command itself")
     option("--device", default="auto")
     option("--compile", action="store_true", help="fuse kernels, on CUDA only")
+    option("--again", action="store_true", help="what has been measured already, too")
     option("--only", nargs="*", choices=[row.label for row in ROWS], metavar="LABEL")
     return parser.parse_args()
 

@@ -46,25 +46,25 @@ ROWS = (
     Row("ResNet50", "resnet50_cifar", 93.62, 24, 0.2, muon=True, options=ZERO_INIT),
     Row("ResNet101", "resnet101_cifar", 93.75, 14, 0.15, muon=True, options=ZERO_INIT),
     Row(
-        "ResNeXt29 32x4d",
+        "ResNeXt29-32x4d",
         "resnext29_32x4d_cifar",
         94.73,
-        32,
+        45,
         0.2,
         muon=True,
         options=ZERO_INIT,
     ),
     Row(
-        "ResNeXt29 2x64d",
+        "ResNeXt29-2x64d",
         "resnext29_2x64d_cifar",
         94.82,
-        32,
+        45,
         0.2,
         muon=True,
         options=ZERO_INIT,
     ),
-    Row("DenseNet121", "densenet121_cifar", 95.04, 34, 0.2, muon=True),
-    Row("DPN92", "dpn92_cifar", 95.16, 32, 0.15, clip_norm=5.0, muon=True),
+    Row("DenseNet121", "densenet121_cifar", 95.04, 20, 0.2, muon=True),
+    Row("DPN92", "dpn92_cifar", 95.16, 22, 0.15, clip_norm=5.0, muon=True),
 )
 
 

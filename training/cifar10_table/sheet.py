@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.cifar10_table.rows import ROWS
+from training.cifar10_table.rows import ROWS, Row
 from training.errors import TrainingError
 from training.files import write_whole
 from training.provenance import write_results
@@ -18,16 +18,18 @@ FULL = 50_000  # images of the train split
 Sheet = dict[str, dict[str, Any]]  # label → cell
 
 
+def empty(row: Row) -> dict[str, Any]:
+    """The cell of a network that has not been run."""
+    return {"network": row.network, "goal": row.goal, "status": NOT_RUN}
+
+
 def load_sheet(path: Path, *, images: int = FULL) -> Sheet:
     """The sheet so far, or one without a measurement.
 
     Raises:
         TrainingError: the file is damaged, or was made with another number of images.
     """
-    sheet: Sheet = {
-        row.label: {"network": row.network, "goal": row.goal, "status": NOT_RUN}
-        for row in ROWS
-    }
+    sheet: Sheet = {row.label: empty(row) for row in ROWS}
     if not path.is_file():
         return sheet
     try:

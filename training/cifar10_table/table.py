@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from training.cifar10_table.rows import BATCH_SIZE, ROWS, Row, config_of, share_out
-from training.cifar10_table.sheet import load_sheet, write_sheet
+from training.cifar10_table.sheet import Sheet, empty, load_sheet, write_sheet
 from training.configs.config import Config
 from training.data import Split, load_dataset
 from training.data.batches import Order, ResidentBatches
@@ -25,7 +25,7 @@ from training.loop.arithmetic import Precision, place
 from training.loop.budget import time_step
 from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
-from training.loop.start import timed_step
+from training.loop.start import CHECKPOINT, timed_step
 from training.loop.step import Steps
 from training.loop.validation import Validation
 from training.networks import Network, build
@@ -89,12 +89,11 @@ def open_bench(arguments: argparse.Namespace, ranks: Ranks) -> Bench:
 def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None:
     """Train what is not measured yet, cheapest information first: time all of them."""
     sheet = load_sheet(arguments.results, images=bench.train.samples)
-    due = [
-        row
-        for row in ROWS
-        if (not arguments.only or row.label in arguments.only)
-        and sheet[row.label]["status"] != "measured"
-    ]
+    wanted = [row for row in ROWS if not arguments.only or row.label in arguments.only]
+    if arguments.again:
+        for row in wanted:
+            forget(sheet, row, arguments.out)
+    due = [row for row in wanted if sheet[row.label]["status"] != "measured"]
     write_sheet(arguments.results, sheet)
     costs = {}
     for row in due:
@@ -116,6 +115,16 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
         cell |= run(row, bench, arguments.out, epochs=epochs)
         write_sheet(arguments.results, sheet)
         del costs[row.label]
+
+
+def forget(sheet: Sheet, row: Row, out: Path) -> None:
+    """Empty a measured cell and drop its run's checkpoint; others are left as they are.
+
+    A run that has only begun is not forgotten: `--again` that was cut off goes on.
+    """
+    if sheet[row.label]["status"] == "measured":
+        sheet[row.label] = empty(row)
+        (out / row.network / CHECKPOINT).unlink(missing_ok=True)
 
 
 def seconds_an_epoch(row: Row, bench: Bench) -> float:

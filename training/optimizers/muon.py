@@ -148,9 +148,12 @@ class Muon(Optimizer):
             return
         filters = [p for p in parameters if p.ndim == FILTER_AXES]
         if group["renormalize"] and filters:
-            norms = torch._foreach_norm(filters)
-            for parameter, norm in zip(filters, norms, strict=True):
-                parameter.mul_(len(parameter) ** 0.5 / norm.clamp_min(1e-7))
+            scales = torch._foreach_norm(filters)
+            torch._foreach_clamp_min_(scales, 1e-7)
+            torch._foreach_reciprocal_(scales)
+            torch._foreach_mul_(scales, [len(p) ** 0.5 for p in filters])
+            for parameter, scale in zip(filters, scales, strict=True):
+                parameter.mul_(scale)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])

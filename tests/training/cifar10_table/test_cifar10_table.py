@@ -87,3 +87,9 @@ def test_the_command_measures_and_does_not_measure_again(
     second = run(command, repository)
     assert second.returncode == 0, second.stderr
     assert json.loads(results.read_text())["networks"]["ResNet18"] == cell
+
+    again = run([*command, "--again"], repository)
+    assert again.returncode == 0, again.stderr
+    anew = json.loads(results.read_text())["networks"]["ResNet18"]
+    assert anew["status"] == "measured"
+    assert anew["circumstances"]["command"].endswith("--again")
