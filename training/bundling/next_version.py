@@ -20,6 +20,7 @@ from training.data.splits import Share
 from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
+from training.graphs.class_maps import drop_class_maps
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
     """
     bundle = load_bundle(path)
     manifest = bundle.manifest
-    fp32 = bundle.read_graph(bundle.graph(Precision.FP32))
+    # build_bundle gives class maps back, to smaller graphs too
+    fp32 = drop_class_maps(bundle.read_graph(bundle.graph(Precision.FP32)))
     splits = splits_for(manifest, data)
     wishes = BundleConfig(
         description=manifest.description,

@@ -18,6 +18,7 @@ from training.graphs.graph import (
     INPUT,
     OUTPUT,
     GraphError,
+    drop_unused,
     producers,
     serialize,
     sort_nodes,
@@ -156,22 +157,4 @@ def _set_ends(model: ModelProto, facts: Facts) -> None:
     del graph.input[:], graph.output[:]
     graph.input.append(pixels)
     graph.output.append(logits)
-    _drop_unused(model)
-
-
-def _drop_unused(model: ModelProto) -> None:
-    """Other outputs are gone; what only they needed goes too."""
-    made_by = producers(model)
-    needed: set[str] = set()
-    waiting = [OUTPUT]
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            node = made_by.get(name)
-            waiting.extend(node.input if node else ())
-    nodes = [n for n in model.graph.node if needed.intersection(n.output)]
-    tensors = [t for t in model.graph.initializer if t.name in needed]
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(tensors)
+    drop_unused(model)

@@ -17,6 +17,7 @@ from training.graphs.graph import (
     OUTPUT,
     attribute,
     constant,
+    drop_unused,
     fresh_name,
     parse,
     producers,
@@ -51,11 +52,14 @@ class Head(NamedTuple):
 
 
 def add_class_maps(graph: bytes) -> bytes:
-    """The graph with the output `class_maps`; unchanged where there is no such head.
+    """The graph with the output `class_maps`.
 
-    For an fp16 graph, call this before the conversion.
+    Unchanged where it has that already, or no such head. In an fp16 graph the head is
+    not found: call this before the conversion.
     """
     model = parse(graph)
+    if CLASS_MAPS in [output.name for output in model.graph.output]:
+        return graph
     head = find_head(onnx.shape_inference.infer_shapes(model))
     if head is None:
         return graph
@@ -72,6 +76,20 @@ def add_class_maps(graph: bytes) -> bytes:
     shape = ["N", classes, *head.shape]
     output = helper.make_tensor_value_info(CLASS_MAPS, TensorProto.FLOAT, shape)
     model.graph.output.append(output)
+    return serialize(model)
+
+
+def drop_class_maps(graph: bytes) -> bytes:
+    """The graph without the output `class_maps`; unchanged where it has none.
+
+    Quantization would take the product of the maps for a layer of the network.
+    """
+    model = parse(graph)
+    outputs = [output.name for output in model.graph.output]
+    if CLASS_MAPS not in outputs:
+        return graph
+    model.graph.output.pop(outputs.index(CLASS_MAPS))
+    drop_unused(model)
     return serialize(model)
 
 

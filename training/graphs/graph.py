@@ -130,6 +130,24 @@ def consumers(model: ModelProto) -> dict[str, list[NodeProto]]:
     return readers
 
 
+def drop_unused(model: ModelProto) -> None:
+    """Some outputs are gone; what only they needed goes too."""
+    made_by = producers(model)
+    needed: set[str] = set()
+    waiting = [output.name for output in model.graph.output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            node = made_by.get(name)
+            waiting.extend(node.input if node else ())
+    nodes = [n for n in model.graph.node if needed.intersection(n.output)]
+    tensors = [t for t in model.graph.initializer if t.name in needed]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(tensors)
+
+
 def constant(model: ModelProto, name: str) -> NDArray[np.generic] | None:
     """The value of an initializer or a Constant node; None if `name` is computed."""
     for tensor in model.graph.initializer:

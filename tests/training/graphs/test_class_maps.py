@@ -5,8 +5,8 @@ import pytest
 from onnx import numpy_helper
 
 from tests.training.quantization.nets import CLASSES, images, net
-from training.graphs.class_maps import CLASS_MAPS, add_class_maps
-from training.graphs.graph import run
+from training.graphs.class_maps import CLASS_MAPS, add_class_maps, drop_class_maps
+from training.graphs.graph import parse, run, serialize
 from training.quantization.float16 import store_weights_as_float16
 from training.quantization.quantize import quantize_int8
 
@@ -56,3 +56,15 @@ def test_a_network_without_such_a_head_is_left_alone():
 
     assert add_class_maps(graph) == graph
     assert CLASSES == 5
+
+
+@pytest.mark.parametrize("kind", ["fp32", "stored as fp16", "int8"])
+def test_maps_are_added_once_and_come_off_without_a_trace(kind):
+    """Two outputs of one name are no graph; their product is no layer to quantize."""
+    graph = serialize(parse(make(kind)))
+    explained = add_class_maps(graph)
+
+    assert explained != graph
+    assert add_class_maps(explained) == explained
+    assert drop_class_maps(explained) == graph
+    assert drop_class_maps(graph) == graph

@@ -1,0 +1,57 @@
+"""A next version is the same model: smaller graphs, and nothing lost on the way."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from classifier.bundle import load_bundle
+from classifier.manifest import Manifest, Precision
+from classifier.session import Session
+from cli import app
+from tests.synthetic import manifest_fields
+from tests.training.data.pictures import write_tree
+from tests.training.quantization.nets import SIDE, net
+from training.bundling.bundling import build_bundle
+from training.bundling.draft import Recipe
+from training.bundling.from_run import bundle_labels
+from training.configs.task_sections import BundleConfig
+from training.data import cut, load_dataset
+
+
+def linnaeus(*arguments: object) -> Result:
+    """Run the command in this process; it must succeed."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def pooled(tmp_path: Path) -> Path:
+    """`models/colors`, whose network pools globally, beside its `photos`."""
+    photos = write_tree(tmp_path / "photos", {"blue": 20, "green": 20, "red": 20})
+    splits = cut(load_dataset(photos))
+    fields = manifest_fields("colors", side=SIDE)
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    recipe = Recipe(
+        name="colors",
+        task=manifest.task,
+        labels=bundle_labels(splits.dataset),
+        preprocess=manifest.preprocess,
+        config=BundleConfig(int8=False),
+        provenance=manifest.provenance,
+    )
+    graph = net(classes=3).SerializeToString()
+    return build_bundle(graph, recipe, splits, tmp_path / "models").folder.parent
+
+
+def test_a_bundle_with_class_maps_is_optimized_and_keeps_them(pooled: Path):
+    """They come off before a graph is made smaller, and every graph gets them back."""
+    linnaeus("optimize", pooled, pooled.parent.parent / "photos")
+
+    old, new = (load_bundle(pooled, version=version) for version in (1, 2))
+    fp32 = [bundle.read_graph(bundle.graph(Precision.FP32)) for bundle in (old, new)]
+    assert fp32[0] == fp32[1]
+    for variant in new.manifest.graphs:
+        assert Session.load(new.read_graph(variant)).has_class_maps
