@@ -126,7 +126,8 @@ def smaller(
         else:
             found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
-        found[Precision.FP16] = Built(to_float16(fp32), None)
+        # in fp16 the head, which the maps come from, is not found any more
+        found[Precision.FP16] = Built(to_float16(add_class_maps(fp32)), None)
     return found
 
 

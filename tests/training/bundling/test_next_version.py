@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -55,3 +56,18 @@ def test_a_bundle_with_class_maps_is_optimized_and_keeps_them(pooled: Path):
     assert fp32[0] == fp32[1]
     for variant in new.manifest.graphs:
         assert Session.load(new.read_graph(variant)).has_class_maps
+
+
+def test_an_fp16_graph_explains_like_the_others(pooled: Path):
+    """A GPU takes it, and `explain` may not depend on the device."""
+    linnaeus("optimize", pooled, pooled.parent.parent / "photos", "--no-int8", "--fp16")
+
+    bundle = load_bundle(pooled)
+    pixels = bundle.read_golden().pixels
+    maps = [
+        Session.load(bundle.read_graph(bundle.graph(each))).run_with_class_maps(pixels)
+        for each in (Precision.FP32, Precision.FP16)
+    ]
+    for fp32, fp16 in zip(*maps, strict=True):  # logits, class maps
+        assert fp16.dtype == np.float32
+        assert fp16 == pytest.approx(fp32, abs=0.05)
