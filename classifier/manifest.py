@@ -23,9 +23,12 @@ SCHEMA_VERSION = 1
 # Bounds that keep a hostile or mistyped manifest from asking for unbounded memory.
 MAX_LABELS = 100_000
 MAX_SIDE = 4096
+MAX_LABEL_CHARACTERS = 200
 BINARY_LABELS = 2  # negative, positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+LabelText = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
+Description = Annotated[str, Field(max_length=2000)]
 FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 FileName = Annotated[str, Field(pattern=FILE_NAME.pattern)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -60,9 +63,9 @@ class Strict(BaseModel):
 class Label(Strict):
     """One class: `id` is stable (a wnid, a slug), `name` is for people."""
 
-    id: Annotated[str, Field(min_length=1, max_length=200)]
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    group: Annotated[str, Field(min_length=1, max_length=200)] | None
+    id: LabelText
+    name: LabelText
+    group: LabelText | None
 
 
 class PreprocessSpec(Strict):
@@ -174,7 +177,7 @@ class Manifest(Strict):
     schema_version: Literal[1]
     name: Name
     version: PositiveInt
-    description: Annotated[str, Field(max_length=2000)]
+    description: Description
     task: Task
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)]
     preprocess: PreprocessSpec

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from classifier.bundle import list_versions
 from classifier.golden import Golden
@@ -16,6 +17,7 @@ from classifier.manifest import (
     Label,
     Manifest,
     MetricSet,
+    Name,
     PostprocessSpec,
     Precision,
     PreprocessSpec,
@@ -24,6 +26,7 @@ from classifier.manifest import (
 )
 from training.configs.task_sections import BundleConfig
 from training.data.pieces import in_pieces
+from training.errors import ConfigError
 from training.graphs.graph import run
 
 # |logit error| allowed at load, as a part of the largest logit: rounding of another
@@ -105,6 +108,22 @@ def variant_of(
         gate=built.gate,
         metrics=metrics,
     )
+
+
+def check_name(name: str) -> None:
+    """Refuse now what the manifest would refuse after minutes of work.
+
+    Raises:
+        ConfigError: no bundle can be called so.
+    """
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the bundle cannot be called {name!r}: its name must begin with a small "
+            "letter or a digit and have at most 64 of them, dots, hyphens and "
+            "underscores"
+        ) from error
 
 
 def next_version(root: Path, name: str) -> int:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from classifier.manifest import Label, Provenance, Task
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Recipe
+from training.bundling.draft import Recipe, check_name
 from training.bundling.figures import Bundled
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
@@ -50,8 +50,11 @@ def export_run(
     Raises:
         CheckpointError: the run is not finished, its file is damaged, or the data is
             not what it was trained on.
-        ConfigError: `positive` is none of the labels, or the task is not multi-class.
+        ConfigError: `name` is no name for a bundle, `positive` none of the labels, or
+            the task not multi-class.
     """
+    if name is not None:
+        check_name(name)
     saved = read_checkpoint(run / FINAL)
     config = parse_config(saved["config"], str(run / FINAL))
     splits = open_splits(config, data, run.parent)

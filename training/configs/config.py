@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from classifier.manifest import Task
+from classifier.manifest import Name, Task
 from training.configs.sections import (
     AugmentConfig,
     DataConfig,
@@ -30,7 +30,7 @@ from training.errors import ConfigError
 class Config(Section):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    name: Name
     task: Task
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataConfig

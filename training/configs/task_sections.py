@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from classifier.manifest import Description
 from training.configs.sections import Positive, Rate, Section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -51,7 +52,7 @@ class NegativesConfig(Section):
 class BundleConfig(Section):
     """The rules that a bundle gets from validation images, and what its card says."""
 
-    description: str = ""
+    description: Description = ""
     license: str = "not stated"
     source: str = "not stated"
     top_k: PositiveInt = 5

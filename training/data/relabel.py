@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from classifier.manifest import MAX_LABEL_CHARACTERS
 from training.data.dataset import Dataset
 from training.errors import DataError
 
@@ -11,7 +12,8 @@ from training.errors import DataError
 def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     """`positive` labels against all others: label 0 is the negative, 1 the positive.
 
-    With one positive label the two are called `not-dog` and `dog`; a data set of two
+    With one positive label the two are called `not-dog` and `dog`, with several
+    `dog-or-wolf`, or `beagle-or-24-others` where that is too long; a data set of two
     labels keeps both names.
 
     Raises:
@@ -26,6 +28,8 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     ones = [k for k, name in enumerate(dataset.label_names) if name in positive]
     others = [name for name in dataset.label_names if name not in positive]
     name = "-or-".join(positive)
+    if len(f"not-{name}") > MAX_LABEL_CHARACTERS:
+        name = f"{positive[0]}-or-{len(positive) - 1}-others"
     parts = {
         key: replace(split, labels=np.isin(split.labels, ones).astype(np.int64))
         for key, split in dataset.parts.items()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from classifier.bundle import write_bundle
 from classifier.manifest import Manifest, PostprocessSpec, Provenance, Task
-from training.bundling.draft import next_version
+from training.bundling.draft import check_name, next_version
 from training.pretrained.imagenet_card import write_card
 from training.pretrained.photos import Photos, load_photos
 from training.pretrained.published import (
@@ -36,6 +36,7 @@ def build_imagenet_bundle(model: str, *, name: str, data: Path, models: Path) ->
         TrainingError, GraphError, NetworkError: a stage fails; nothing is written.
         BundleError: the disk refuses.
     """
+    check_name(name)
     started_s = time.perf_counter()
     published = find_published(model)
     network = load_published(published)

@@ -100,3 +100,14 @@ def test_the_card_says_where_the_time_of_features_is_not_counted(tmp_path, cache
 
     said = [line for line in lines if "came from the cache" in line]
     assert len(said) == (1 if cached else 0)
+
+
+def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(
+    tmp_path: Path,
+):
+    """Not after minutes of rules and gates; here there is not even a run."""
+    result = export(tmp_path / "runs" / "pets", "--name", "My Pets")
+
+    assert result.exit_code == 1
+    assert "cannot be called 'My Pets'" in result.stderr
+    assert "at most 64" in result.stderr

@@ -104,6 +104,11 @@ def test_a_config_begins_with_its_command(path):
             "gamma_negative is 0.5; it must be 0 or at least 1",
         ),
         ('name = "tiny"', 'name = "Tiny Net"', "name: String should match pattern"),
+        (
+            "[train]",
+            "[bundle]\ndescription = '" + 2001 * "x" + "'\n[train]",
+            r"bundle\.description: String should have at most 2000 characters",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(read, old, new, message):

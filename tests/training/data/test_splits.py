@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classifier.manifest import MAX_LABEL_CHARACTERS
 from tests.training.data.pictures import write_tree
 from training.data import ArraySamples, Split, cut, load_dataset
 from training.data.negatives import join
@@ -101,6 +102,18 @@ def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
     with pytest.raises(DataError, match=r"\['pink'\] cannot be the positive labels"):
         as_binary(load_dataset(tmp_path), ("pink",))
+
+
+def test_many_positive_labels_have_a_name_that_a_bundle_can_have(tmp_path):
+    """All of them in a row would be longer than a label may be."""
+    breeds = tuple(f"retriever-{n}" for n in range(25))
+    photos = load_dataset(write_tree(tmp_path, {"red": 1, "blue": 1}))
+    dataset = replace(photos, label_names=(*breeds, "cat", "horse"))
+
+    names = as_binary(dataset, breeds).label_names
+
+    assert names == ("not-retriever-0-or-24-others", "retriever-0-or-24-others")
+    assert len(names[0]) <= MAX_LABEL_CHARACTERS
 
 
 def test_a_split_is_known_by_its_images_wherever_they_lie(tmp_path):

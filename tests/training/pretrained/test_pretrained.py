@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from classifier import Classifier
 from classifier.bundle import load_bundle
+from cli import app
 from training.errors import DataError, TrainingError
 from training.pretrained.photos import load_photos
 from training.pretrained.published import (
@@ -158,3 +160,13 @@ def test_the_label_file_has_two_columns(repository):
     """Anybody can read it."""
     with (repository / "training/labels/imagenet.csv").open(newline="") as file:
         assert next(csv.reader(file)) == ["id", "name"]
+
+
+def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(tmp_path):
+    """Not after minutes of quantization; here there are not even photos."""
+    arguments = ["pretrained", "efficientnet-lite0", "--name", "My Pets"]
+
+    result = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "cannot be called 'My Pets'" in result.stderr
