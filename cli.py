@@ -51,7 +51,7 @@ COMMANDS = {
         "training.commands.evaluate", "train", "Measure a bundle on a data set."
     ),
     "optimize": Command(
-        "training.commands.optimize", "train", "Add gated fp16 and int8 graphs."
+        "training.commands.optimize", "train", "Add a gated int8 graph, and fp16."
     ),
     "export": Command(
         "training.commands.export", "train", "Make a bundle of a trained run."

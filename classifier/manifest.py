@@ -139,7 +139,7 @@ class Gate(Strict):
     accuracy_drop: (
         FiniteFloat  # fp32 minus this variant, as a fraction (0.01 = one point)
     )
-    agreement: Probability  # share of images with the same decision
+    agreement: Probability  # share of equal decisions, one an image or one a label
     reason: str  # what was tried and what failed, for a person
 
 

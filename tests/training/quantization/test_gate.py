@@ -49,6 +49,40 @@ def test_ninety_seven_decisions_of_a_hundred_must_agree(differing, passes):
     assert gate.agreement == pytest.approx(1 - differing / 100)
 
 
+@pytest.mark.parametrize(
+    ("shape", "counted"), [((1000,), "images"), ((200, 5), "decisions")]
+)
+def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(shape, counted):
+    """One point of accuracy, 99 of 100 decide the same, and ten of twenty are missed.
+
+    Where an image has several labels, each is a decision.
+    """
+    truth = np.zeros(1000, np.bool_)
+    truth[:20] = True
+    int8 = truth.copy()
+    int8[:10] = False
+    truth, int8 = truth.reshape(shape), int8.reshape(shape)
+
+    gate = judge(truth, int8, Labelled("x", [], truth), exclude=())
+
+    assert not gate.passed
+    assert gate.accuracy_drop == pytest.approx(0.01)
+    assert gate.agreement == pytest.approx(0.99)
+    assert gate.reason == (
+        f"all layers in int8; accuracy over 1000 labelled {counted} lost 1.00 points, "
+        f"F1 33.33 (at most 1), agreement over 1000 {counted} 99.00 % (at least 97)"
+    )
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [(2, True), (3, False)])
+def test_one_point_of_f1_may_be_lost_and_no_more(wrong, passes):
+    """With 100 positives each false alarm costs half a point."""
+    truth = np.arange(1000) < 100
+    int8 = np.arange(1000) < 100 + wrong
+
+    assert judge(truth, int8, Labelled("x", [], truth), exclude=()).passed is passes
+
+
 def test_a_good_int8_graph_passes_and_says_what_was_measured():
     """The reason is for a person and for the card."""
     graph = net().SerializeToString()
