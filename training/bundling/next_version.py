@@ -12,6 +12,7 @@ from classifier.bundle import Bundle, load_bundle
 from classifier.manifest import Manifest, Precision, Task
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Recipe
+from training.configs.config import Config
 from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
@@ -21,17 +22,20 @@ from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 from training.graphs.class_maps import drop_class_maps
+from training.loop.runs import open_splits
 
 
 @dataclass(frozen=True)
 class DataSource:
     """Labelled images, and how they are read.
 
-    `validation` and `seed` cut the validation images off train, where the data has none
-    of its own. Those of the config that trained the bundle cut the same images.
+    With the config that trained the bundle they are split as they were then, and `path`
+    is the folder of data sets. Without one, `validation` and `seed` cut the validation
+    images off train, where the data has none of its own.
     """
 
     path: Path
+    config: Config | None = None
     positive: tuple[str, ...] = ()  # labels that mean yes to a binary bundle
     validation: Share = DEFAULT_VALIDATION
     seed: int = 0
@@ -42,6 +46,7 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
 
     Raises:
         BundleError: no such bundle, or it has no fp32 graph to start from.
+        ConfigError: the data does not fit the config.
         DataError: the data's labels are not the bundle's.
         GraphError: the graph cannot be quantized at all.
     """
@@ -94,7 +99,7 @@ def unseen(manifest: Manifest, splits: Splits) -> str:
     return (
         "Validation: not the images that the training had held out, so that it may "
         "have learned some of them and the figures of the smaller graphs may flatter; "
-        "`--validation` and `--seed` of the training cut the same"
+        "`--config` with the config of the training cuts the same"
     )
 
 
@@ -103,18 +108,23 @@ def splits_for(manifest: Manifest, data: DataSource) -> Splits:
 
     A data set without a test split keeps validation for its figures.
     """
+    if data.config is not None:
+        splits = open_splits(data.config, data.path)
+        return splits.relabelled(lambda dataset: counted_as(dataset, manifest))
     multi_label = manifest.task is Task.MULTILABEL
     dataset = load_dataset(data.path, multi_label=multi_label)
-    if manifest.task is Task.BINARY:
-        dataset = as_question(dataset, manifest, data.positive)
     if len(dataset.parts["train"]) < 2:  # noqa: PLR2004 - one to look at, one to keep
         raise DataError(f"{data.path} has too few images to optimize by")
-    counted = counted_as(dataset, manifest)
+    counted = counted_as(dataset, manifest, data.positive)
     return cut(counted, validation=data.validation, seed=data.seed)
 
 
-def counted_as(dataset: Dataset, manifest: Manifest) -> Dataset:
+def counted_as(
+    dataset: Dataset, manifest: Manifest, positive: tuple[str, ...] = ()
+) -> Dataset:
     """The data set with the bundle's labels in the bundle's order."""
+    if manifest.task is Task.BINARY:
+        dataset = as_question(dataset, manifest, positive)
 
     def counted(labels: Labels) -> Labels:
         aligned = align(labels, dataset, manifest)

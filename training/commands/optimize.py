@@ -11,8 +11,19 @@ from training.configs.sections import DEFAULT_VALIDATION
 def command(
     bundle: Annotated[Path, typer.Argument(help="models/NAME or models/NAME/VERSION.")],
     data: Annotated[
-        Path, typer.Argument(help="Labelled images: int8 ranges, gate, figures.")
+        Path,
+        typer.Argument(
+            help="Labelled images: int8 ranges, gate, figures. With --config, the "
+            "folder of the data sets."
+        ),
     ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML of the training: its images are split as they were then, so "
+            "that none of validation was learned from."
+        ),
+    ] = None,
     int8: Annotated[bool, typer.Option(help="Try an int8 graph.")] = True,
     fp16: Annotated[bool, typer.Option(help="Add an fp16 graph, for GPUs.")] = False,
     positive: Annotated[
@@ -20,14 +31,17 @@ def command(
         typer.Option(help="Labels of the data that count as the positive one."),
     ] = None,
     validation: Annotated[
-        float,
+        float | None,
         typer.Option(
             help="Validation images, a share of train or a number, where the data has "
-            "none of its own. Take the training's, so that none was learned from.",
+            "none of its own and there is no --config.",
             min=0,
+            show_default=str(DEFAULT_VALIDATION),
         ),
-    ] = DEFAULT_VALIDATION,
-    seed: Annotated[int, typer.Option(help="Of the splits, as in the training.")] = 0,
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of that cut.", show_default="0")
+    ] = None,
 ) -> None:
     """Write the bundle's next version with smaller graphs that lose next to nothing.
 
@@ -41,12 +55,24 @@ def command(
         optimize_bundle,
     )
     from training.commands.progress import say_steps  # noqa: PLC0415
-    from training.errors import TrainingError  # noqa: PLC0415
+    from training.configs.config import read_config  # noqa: PLC0415
+    from training.errors import ConfigError, TrainingError  # noqa: PLC0415
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
     say_steps()
-    images = DataSource(data, tuple(positive or ()), validation, seed)
     try:
+        if config is not None and (positive or (validation, seed) != (None, None)):
+            raise ConfigError(
+                "--config says how the data is read; give it without --positive, "
+                "--validation and --seed"
+            )
+        images = DataSource(
+            data,
+            None if config is None else read_config(config),
+            tuple(positive or ()),
+            DEFAULT_VALIDATION if validation is None else validation,
+            seed or 0,
+        )
         folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)
     except (TrainingError, ClassifierError, GraphError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)

@@ -6,6 +6,7 @@ quantization ranges; they are drawn from train without being taken out of it, si
 ranges need typical images and not unseen ones. The temperature is fitted on validation.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -64,11 +65,15 @@ class Splits:
         return self._test
 
     def asked(self, positive: tuple[str, ...]) -> "Splits":
-        """The same splits with yes and no as labels: no image changes its side.
+        """The same splits with yes and no as labels.
 
         Raises:
             DataError: a positive label is unknown, or nothing would be negative.
         """
+        return self.relabelled(lambda dataset: as_binary(dataset, positive))
+
+    def relabelled(self, relabel: Callable[[Dataset], Dataset]) -> "Splits":
+        """The same splits under other labels: no image changes its side."""
         parts = {
             "train": self.train,
             "validation": self.validation,
@@ -76,7 +81,7 @@ class Splits:
         }
         if self._test is not None:
             parts["test"] = self._test
-        dataset = as_binary(replace(self.dataset, parts=parts), positive)
+        dataset = relabel(replace(self.dataset, parts=parts))
         test = dataset.parts.get("test")
         parts = {name: dataset.parts[name] for name in parts if name != "test"}
         return Splits(dataset, test=test, **parts)

@@ -1,6 +1,7 @@
 """A next version is the same model: smaller graphs, and nothing lost on the way."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from training.bundling.draft import Recipe
 from training.bundling.from_run import bundle_labels
 from training.configs.task_sections import BundleConfig
 from training.data import cut, load_dataset
+
+WriteConfig = Callable[..., Path]
 
 
 def linnaeus(*arguments: object) -> Result:
@@ -71,3 +74,39 @@ def test_an_fp16_graph_explains_like_the_others(pooled: Path):
     for fp32, fp16 in zip(*maps, strict=True):  # logits, class maps
         assert fp16.dtype == np.float32
         assert fp16 == pytest.approx(fp32, abs=0.05)
+
+
+def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
+    tmp_path: Path, write_config: WriteConfig
+):
+    """Test is cut first, and by all labels also where the bundle knows two."""
+    data, models = tmp_path / "data", tmp_path / "models"
+    write_tree(data / "photos", {"blue": 24, "green": 24, "red": 24})
+    config = write_config(
+        "photos", "multiclass", "photos",
+        data="test = 12", epochs="1", bundle="int8 = false",
+    )  # fmt: skip
+    run, red = tmp_path / "runs" / "photos", models / "red"
+    linnaeus("train", config, "--data", data, "--out", run)
+    linnaeus(
+        "export", run, "--data", data, "--models", models,
+        "--name", "red", "--positive", "red",
+    )  # fmt: skip
+
+    linnaeus("optimize", red / "1", data / "photos", "--validation", 18, "--no-int8")
+    linnaeus("optimize", red / "1", data, "--config", config, "--no-int8")
+
+    by_hand, by_config = ((red / v / "card.md").read_text() for v in ("2", "3"))
+    assert "Validation: not the images that the training had held out" in by_hand
+    assert "Validation: the images that the training had held out" in by_config
+    assert "Measured on 12 images (photos, test)" in by_config
+
+
+def test_a_config_says_alone_how_the_data_is_split(tmp_path: Path):
+    """Two answers to one question would be one too many."""
+    arguments = ["optimize", tmp_path, tmp_path, "--config", "a.toml", "--seed", 1]
+
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+
+    assert result.exit_code == 1
+    assert "give it without --positive, --validation and --seed" in result.stderr
