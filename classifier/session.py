@@ -5,8 +5,8 @@ CUDA cannot be used, takes the host's cores instead of the container's, and spin
 idle threads; see `docs/decisions.md`.
 """
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -45,7 +45,19 @@ CUDA_PROVIDER = (
         "arena_extend_strategy": "kSameAsRequested",
     },
 )
-OUT_OF_MEMORY = ("failed to allocate", "out of memory", "cuda failure 2", "bad alloc")
+OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad alloc")
+
+# pixels uint8 [N, 1, 1, 1], cast and flattened → logits float32 [N, 1]. Written out,
+# because there is no `onnx` where images are served; a test makes it again.
+TRIAL = (
+    b"\x08\n:\x83\x01"  # IR version 10; the graph
+    b'\n!\n\x06pixels\x12\x06values"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02'
+    b'\n\x19\n\x06values\x12\x06logits"\x07Flatten\x12\x05trial'
+    b"Z!\n\x06pixels\x12\x17\n\x15\x08\x02\x12\x11\n\x03\x12\x01N"
+    b"\n\x02\x08\x01\n\x02\x08\x01\n\x02\x08\x01"
+    b"b\x19\n\x06logits\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01"
+    b"B\x04\n\x00\x10\x14"  # operator set 20
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ def choose_device(choice: DeviceChoice) -> tuple[Device, str]:
     """
     if choice == "cpu":
         return "cpu", "the CPU was asked for"
-    problem = cuda_problem()
+    problem = cuda_problem() or trial_problem()
     if problem is None:
         return "cuda", "CUDA works"
     if choice == "cuda":
@@ -146,12 +158,33 @@ def cuda_problem() -> str | None:
     """Why CUDA cannot be used here; None where an attempt is worth making.
 
     `get_available_providers` says only what was compiled in, so the driver is looked
-    for as well. Whether a graph really runs there is checked when it is loaded.
+    for as well. Whether a graph really runs there is tried by `choose_device`.
     """
     if CUDA_PROVIDER[0] not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDA (extra 'gpu' not installed)"
-    if not any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/dxg")):
-        return "no NVIDIA device is visible (/dev/nvidia0 or /dev/dxg)"
+    if not has_device_file(Path("/dev")):
+        return "no NVIDIA device is visible (/dev/nvidia0 … or /dev/dxg)"
+    return None
+
+
+def has_device_file(folder: Path) -> bool:
+    """Whether there is an NVIDIA device, of any number, or that of WSL.
+
+    A container that was given the second GPU of its host has no `nvidia0`.
+    """
+    return any(folder.glob("nvidia[0-9]*")) or (folder / "dxg").exists()
+
+
+def trial_problem() -> str | None:
+    """What ONNX Runtime says to a tiny graph on CUDA; None where it runs.
+
+    The driver may be too old for it, or CUDA_VISIBLE_DEVICES hide every device.
+    """
+    try:
+        session = Session.load(TRIAL, device="cuda", threads=1)
+        session.run(np.zeros((1, *session.shape), np.uint8))
+    except SessionError as error:
+        return str(error)
     return None
 
 
@@ -186,12 +219,13 @@ def _create(graph: bytes, options: Any, device: Device) -> Any:
             options,
             providers=providers,
             disabled_optimizers=list(DISABLED_OPTIMIZERS),
+            enable_fallback=0,  # it would print the error and go on without CUDA
         )
     except Exception as error:  # border, as above
         raise _translated(error) from error
     if device == "cuda" and session.get_providers()[0] != CUDA_PROVIDER[0]:
         raise DeviceUnavailableError(
-            "CUDA was asked for, but ONNX Runtime fell back to the CPU; "
+            "ONNX Runtime found no way to use CUDA; "
             "driver, CUDA 13 and cuDNN 9 libraries must match its build"
         )
     return session

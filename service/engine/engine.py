@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from classifier.decode import ImageInfo
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels, Preprocessed
+from classifier.session import choose_device
 from service.contract import Loaded, ModelKey, Settle, Withdraw
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.backlog import Backlog
@@ -64,19 +65,20 @@ class LaneEngine:
         await self._broken.wait()
 
     async def start(self) -> None:
-        """Load, replay the goldens, measure, open the lanes.
+        """Choose the device, load, replay the goldens, measure, open the lanes.
 
         Raises:
             BundleError, SessionError: a bundle or the device refuses.
         """
         self._loop = asyncio.get_running_loop()
-        models = await asyncio.to_thread(load_models, self._settings)
+        device, reason = await asyncio.to_thread(choose_device, self._settings.device)
+        self._log.info("device", device=device, reason=reason)
+        models = await asyncio.to_thread(load_models, self._settings, device=device)
         self._models = {model.key: model for model in models}
         decode, capacity = self._settings.decode, self._settings.queue_capacity
         if decode == "auto":
             self.inline = InlineLane(self._models, self._loop)
-            cuda = any(model.session.device == "cuda" for model in models)
-            decode = "ahead" if cuda else "lane"
+            decode = "ahead" if device == "cuda" else "lane"
         if decode == "ahead":
             limits = decode_limits(self._settings)
             self._ahead = DecodeAhead(

@@ -10,7 +10,7 @@ from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
 from classifier.preprocess import preprocess
-from classifier.session import Device, Session, choose_device
+from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
 from service.contract import Loaded, ModelKey
 from service.engine.arrangement import (
@@ -85,9 +85,8 @@ def find_bundles(settings: Settings) -> list[Bundle]:
     return bundles
 
 
-def load_models(settings: Settings) -> list[ServedModel]:
+def load_models(settings: Settings, *, device: Device) -> list[ServedModel]:
     """Load, prove and measure every bundle. Raises BundleError or SessionError."""
-    device, _ = choose_device(settings.device)
     warm_up()
     return [
         load_model(bundle, settings, device=device) for bundle in find_bundles(settings)

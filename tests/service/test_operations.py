@@ -328,8 +328,8 @@ def process(bundles):
         text=True,
     )
     assert process.stdout is not None
-    first = json.loads(process.stdout.readline())
-    yield process, first["url"]
+    events = (json.loads(line) for line in process.stdout)
+    yield process, next(e["url"] for e in events if e["event"] == "listening")
     process.kill()
     process.wait()
     process.stdout.close()

@@ -311,7 +311,7 @@ async def test_what_becomes_of_lanes_is_logged_like_everything_else(
     for thread in threads:
         thread.join()
 
-    line = json.loads(stream.getvalue())
+    line = json.loads(stream.getvalue().splitlines()[-1])
     assert (line["event"], line["level"]) == ("lane died", "error")
     assert "ZeroDivisionError" in str(line["exception"])
 
@@ -345,6 +345,19 @@ async def test_readiness_waits_for_the_models(models):
     after = engine.unready()
 
     assert (before is None, while_up is None, after is None) == (False, True, False)
+
+
+async def test_the_device_is_logged_with_the_reason_for_it(models):
+    """Once, at the start: whoever wonders why it is slow looks there."""
+    settings = Settings(models=models, device="cpu", log_format="json")
+    stream = StringIO()
+    engine = LaneEngine(settings, log=build_log(settings, stream))
+    await engine.start()
+    await engine.close()
+
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "device"
+    assert (line["device"], line["reason"]) == ("cpu", "the CPU was asked for")
 
 
 async def test_no_thread_is_left_after_close(models):
