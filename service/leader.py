@@ -1,11 +1,12 @@
 """one process → **several on one port**, where HTTP and not the model is the limit.
 
 A network of 20 µs leaves one Python process as the bottleneck and the other cores idle.
-The leader, which serves like any other, then starts a member a core. Each has a
-listening socket of its own on the same port (SO_REUSEPORT): with one shared socket,
-nearly every connection ends up in one process. The sockets belong to the leader, so
-connections that arrive while a member is being replaced wait in its backlog. One that
-dies again at once has none until its next start: the others get its connections.
+If all that are loaded are so cheap, the leader, which serves like any other, starts a
+member a core. Each has a listening socket of its own on the same port (SO_REUSEPORT):
+with one shared socket, nearly every connection ends up in one process. The sockets
+belong to the leader, so connections that arrive while a member is being replaced wait
+in its backlog. One that dies again at once has none until its next start: the others
+get its connections.
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
 members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
@@ -50,7 +51,7 @@ def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
     """How many processes shall serve.
 
     Args:
-        light: a model is so cheap that HTTP is the limit.
+        light: every model is so cheap that HTTP is the limit.
         shared: all will use one engine, whose device is faster than HTTP and decoding.
     """
     if settings.processes != "auto":
@@ -88,7 +89,7 @@ class Leader:
 
     async def taken(self, serving: Serving, server: Port) -> None:
         """Start the members, where more than one process pays."""
-        light = self._engine.inline is not None and self._engine.inline.serves_any
+        light = self._engine.inline is not None and self._engine.inline.serves_all
         shared = shares_engine(self._settings, self._engine.loaded)
         processes = processes_wanted(self._settings, light=light, shared=shared)
         if processes == 1:

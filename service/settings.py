@@ -115,8 +115,8 @@ class Settings(BaseSettings):
     )
     processes: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
         "auto",
-        description="Processes that share the port. `auto`: one a core if a model is "
-        "so cheap that HTTP is the limit or if they share an engine, else one.",
+        description="Processes that share the port. `auto`: one a core if every model "
+        "is so cheap that HTTP is the limit or if they share an engine, else one.",
     )
     engine: Literal["auto", "own", "shared"] = Field(
         "auto",

@@ -43,13 +43,9 @@ class InlineLane:
         self, models: Mapping[ModelKey, ServedModel], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._models = {key: model for key, model in models.items() if model.inline}
+        self.serves_all = len(self._models) == len(models)  # so HTTP is the limit
         self._loop = loop
         self._waiting: dict[ModelKey, list[Waiting]] = {}
-
-    @property
-    def serves_any(self) -> bool:
-        """Whether there is a model so cheap that HTTP is the limit."""
-        return bool(self._models)
 
     def serves(self, key: ModelKey) -> bool:
         """Whether images for that model may come here at all."""

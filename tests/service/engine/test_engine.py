@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from service.asking import classify, classify_many
 from service.contract import Outcome
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
+from service.engine.inline import InlineLane
+from service.engine.models import ServedModel, load_models
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -358,6 +361,26 @@ async def test_the_device_is_logged_with_the_reason_for_it(models):
     line = json.loads(stream.getvalue())
     assert line["event"] == "device"
     assert (line["device"], line["reason"]) == ("cpu", "the CPU was asked for")
+
+
+def costing(model: ServedModel, cost_s: float) -> ServedModel:
+    """The same model, as if a lone image took so long."""
+    lone = replace(model.arrangement.lone, cost_s=cost_s)
+    return replace(model, arrangement=replace(model.arrangement, lone=lone))
+
+
+async def test_http_is_the_limit_only_if_every_model_is_cheap(models):
+    """One that keeps the cores busy is not loaded once a core for a tiny one's sake."""
+    one, other = load_models(Settings(models=models), device="cpu")
+    cheap, dear = costing(one, 1e-5), costing(other, 0.1)
+    loop = asyncio.get_running_loop()
+
+    alone = InlineLane({cheap.key: cheap}, loop)
+    beside = InlineLane({cheap.key: cheap, dear.key: dear}, loop)
+
+    assert alone.serves(cheap.key)
+    assert beside.serves(cheap.key)
+    assert (alone.serves_all, beside.serves_all) == (True, False)
 
 
 async def test_no_thread_is_left_after_close(models):
