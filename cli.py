@@ -156,14 +156,15 @@ def main() -> None:
 def missing_extra(name: str, error: ModuleNotFoundError) -> str | None:
     """What to install for a command; None when it is our own module that is missing.
 
-    The command may find out when it is imported or, later, when it runs.
+    The command may find out when it is imported or, later, when it runs. Not the extra
+    `cpu` as well: a build of ONNX Runtime is there, and it may be the one for GPUs.
     """
     entry, module = COMMANDS.get(name), (error.name or "").split(".")[0]
     if entry is None or entry.extra is None or module in {"service", "training"}:
         return None
     return (
         f"linnaeus {name} needs {module}, which is not installed; install it: "
-        f"pip install -c constraints.txt -e '.[cpu,{entry.extra}]'"
+        f"pip install -c constraints.txt -e '.[{entry.extra}]'"
     )
 
 
