@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.app import create_app
+from service.engine.engine import LaneEngine
 from service.settings import Settings
 from tests.project.test_containers import memory_needed
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 METRIC = re.compile(r"\blinnaeus_[a-z_]+")
+ROUTES = re.compile(r'\broute(=~?)\\?"([^"\\]+)')
 
 
 def documented_metrics() -> set[str]:
@@ -29,6 +32,32 @@ def test_every_metric_that_is_watched_exists(name):
 
     assert used
     assert used - documented_metrics() == set()
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "grafana.json"])
+def test_whoever_watches_routes_watches_all_that_take_images(name):
+    """A service that is asked for batches only would be slow and full unnoticed."""
+    taking = create_app(Settings(), LaneEngine(Settings())).short_ways
+    watched = ROUTES.findall((DEPLOY / "monitoring" / name).read_text())
+
+    assert watched
+    for operator, value in watched:
+        pattern = value if operator == "=~" else re.escape(value)
+        assert [route for route in taking if not re.fullmatch(pattern, route)] == []
+
+
+def test_a_process_that_is_gone_is_alerted_of():
+    """It has no `linnaeus_ready` that could be 0; only Prometheus knows of it."""
+    alerts = yaml.safe_load((DEPLOY / "monitoring/alerts.yml").read_text())
+    [ready] = [
+        rule["expr"]
+        for rule in alerts["groups"][0]["rules"]
+        if rule["alert"] == "LinnaeusNotReady"
+    ]
+    scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
+    [job] = [each["job_name"] for each in scraped["scrape_configs"]]
+
+    assert f'or min by (job) (up{{job="{job}"}}) == 0' in ready
 
 
 @pytest.mark.parametrize(
