@@ -104,3 +104,12 @@ def test_the_worst_images_fit_into_the_memory_of_the_pod():
 
     given = int(limits["memory"].removesuffix("Gi")) * 2**30
     assert given > memory_needed(int(limits["cpu"]))
+
+
+def test_the_worst_images_fit_into_the_memory_of_the_unit():
+    """As many cores as it grants, not as the machine has."""
+    text = (DEPLOY / "systemd/linnaeus.service").read_text()
+    [quota] = re.findall(r"^CPUQuota=(\d+)%$", text, re.MULTILINE)
+    [memory] = re.findall(r"^MemoryMax=(\d+)G$", text, re.MULTILINE)
+
+    assert int(memory) * 2**30 > memory_needed(int(quota) // 100)
