@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Dockerfile → the image linnaeus:cpu or linnaeus:gpu, with Docker, or with Podman's
-# buildah where there is no Docker.
+# buildah where there is no Docker or ENGINE=podman asks for it.
 #
 #   deploy/build-image.sh cpu
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:?cpu or gpu}
 
-if docker info >/dev/null 2>&1; then
+if [ "${ENGINE:-docker}" != podman ] && docker info >/dev/null 2>&1; then
     exec docker build --target "$target" --tag "linnaeus:$target" .
 fi
 command -v buildah >/dev/null || { echo "neither Docker nor buildah (Podman) works here" >&2; exit 1; }

@@ -35,7 +35,7 @@ if [ ! -d /run/systemd/system ]; then # no systemd to make control groups and ti
     limits=(--ulimit nofile=1024:1024 --ulimit nproc=4096:4096)
 fi
 
-deploy/build-image.sh cpu
+ENGINE=podman deploy/build-image.sh cpu
 trap 'podman rm --force --time 0 "$name" >/dev/null 2>&1 || true' EXIT
 podman run --detach --name "$name" "${limits[@]}" --network none --read-only \
     --tmpfs /tmp:size=64m --cap-drop all --security-opt no-new-privileges \

@@ -4,7 +4,9 @@
 """
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,36 @@ def test_only_what_the_dockerfile_copies_reaches_the_builder():
 
     assert "*" in ignored
     assert copied == let_in
+
+
+@pytest.fixture
+def engines(tmp_path, monkeypatch):
+    """Docker and Podman side by side: small programs that note what they are told.
+
+    buildah fails, so that nothing goes on from an image that was not built.
+    """
+    called = tmp_path / "called"
+    for name, status in {"docker": 0, "podman": 0, "buildah": 3}.items():
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$1" >> {called}\nexit {status}\n')
+        program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("ENGINE", raising=False)
+    return called
+
+
+def test_the_image_that_is_tried_is_the_one_that_was_built(engines):
+    """Podman does not see what Docker has built, and would try an older image."""
+    tried = subprocess.run([ROOT / "deploy/image-test.sh"], check=False)
+
+    assert tried.returncode == 3
+    calls = engines.read_text().splitlines()
+    assert "buildah bud" in calls
+    assert [call for call in calls if call.startswith("docker")] == []
+
+
+def test_an_image_is_built_with_docker_where_it_works(engines):
+    """Nobody asked for Podman, and Compose takes what Docker has built."""
+    subprocess.run([ROOT / "deploy/build-image.sh", "cpu"], check=True)
+
+    assert engines.read_text().splitlines() == ["docker info", "docker build"]
