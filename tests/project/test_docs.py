@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import cli
 from classifier import Classifier
+from classifier.bundle import list_versions
 from training.configs.config import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -152,6 +153,19 @@ def test_a_config_that_a_page_shows_whole_is_one(page, tmp_path):
         config.write_text(body)
 
         assert read_config(config).name in body
+
+
+def test_the_page_on_bundles_names_every_bundle_of_the_checkout():
+    """Whoever looks for one to try reads there what it shows."""
+    models = ROOT / "models"
+    [named] = re.findall(
+        r"^With the checkout come .*?\n\n",
+        (models / "README.md").read_text(),
+        re.M | re.S,
+    )
+    there = {folder.name for folder in models.iterdir() if list_versions(folder)}
+
+    assert set(re.findall(r"`([^`]+)`", named)) == there
 
 
 def test_the_readme_shows_the_test_command_that_runs_in_continuous_integration():
