@@ -27,7 +27,7 @@ REQUEST = struct.Struct("<Q")  # the numbers of a front-end never begin again
 SUBMIT = struct.Struct("<QHBdH")  # request, model, explain, deadline, images
 SETTLED = struct.Struct("<QHHfff")  # request, position, batch size, milliseconds
 FAILED = struct.Struct("<QH")  # request, position; the rest is JSON
-MAPS = struct.Struct("<HHH")  # K, h, w of class maps; the rest is float32
+MAPS = struct.Struct("<III")  # K, h, w of class maps; the rest is float32
 WHOLE_REQUEST = 0xFFFF
 
 # What an engine refuses or breaks with, by the code that names it on the wire.

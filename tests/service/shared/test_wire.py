@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.errors import SessionError
+from classifier.manifest import MAX_LABELS
 from service.errors import (
     DrainingError,
     EngineFailedError,
@@ -19,6 +20,7 @@ from service.errors import (
 from service.shared.slots import Slots, open_memory
 from service.shared.wire import (
     LENGTH,
+    MAPS,
     WHOLE_REQUEST,
     Failed,
     Hello,
@@ -88,6 +90,11 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
 def test_the_numbers_of_requests_do_not_end(message):
     """A front-end counts up for as long as it lives, also past 32 bits."""
     assert unpack(pack(message)[LENGTH.size :]) == message
+
+
+def test_class_maps_are_of_as_many_labels_as_a_bundle_may_have():
+    """16 bits would count 65,535, and end the request of an image of more."""
+    assert MAPS.unpack(MAPS.pack(MAX_LABELS, 7, 7)) == (MAX_LABELS, 7, 7)
 
 
 @pytest.mark.parametrize(
