@@ -89,8 +89,8 @@ class Settings(BaseSettings):
     )
     max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
         512 * MIB,
-        description="Most bytes of request bodies held at once, over all connections; "
-        "beyond it new bodies are refused with 503.",
+        description="Most bytes of request bodies that a process holds at once, over "
+        "all its connections; beyond it new bodies are refused with 503.",
     )
     max_pixels: Annotated[int, Field(ge=1)] = Field(
         50_000_000,
@@ -98,8 +98,9 @@ class Settings(BaseSettings):
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,
-        description="Most images waiting for one model, of single requests and of "
-        "batch requests each; beyond it, 503. At least `LINNAEUS_MAX_BATCH_ITEMS`.",
+        description="Most images waiting for one model of an engine, of single "
+        "requests and of batch requests each; beyond it, 503. At least "
+        "`LINNAEUS_MAX_BATCH_ITEMS`.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         10_000,

@@ -134,14 +134,19 @@ def _memory(settings: Settings) -> Finding:
     """Whether the worst images, one in each lane, fit beside the largest bodies."""
     limit, lanes = hardware.memory_bytes(), hardware.available_cores()
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
-    needed = images + settings.max_buffered_bytes
+    # `auto` decides when the models are measured: docs/settings.md says what is counted
+    processes = 1 if settings.processes == "auto" else settings.processes
+    bodies = processes * settings.max_buffered_bytes
+    needed = images + bodies
+    plural = "" if processes == 1 else "es"
     text = (
-        f"at worst {needed / 1e9:.1f} GB for images and bodies in {lanes} lanes; "
+        f"at worst {needed / 1e9:.1f} GB for images in {lanes} lanes and bodies in "
+        f"{processes} process{plural}; "
         f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
     )
     if limit is None or needed <= limit:
         return Finding("ok", "memory", text)
-    left = max(0, limit - settings.max_buffered_bytes)
+    left = max(0, limit - bodies)
     fitting = left // (lanes * MAX_BYTES_A_PIXEL)
     return Finding(
         "note",

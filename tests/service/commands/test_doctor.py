@@ -121,6 +121,22 @@ def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     assert "MAX_PIXELS" not in fits.stdout
 
 
+def test_the_bodies_of_each_process_are_counted(linnaeus, tmp_path, monkeypatch):
+    """Each holds its own, up to the bound."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(10**9))
+    found = []
+    for processes in ("1", "3"):
+        monkeypatch.setenv("LINNAEUS_PROCESSES", processes)
+        shown = linnaeus("doctor", "--models", tmp_path, "--device", "cpu").stdout
+        found += re.findall(r"at worst ([\d.]+) GB .* bodies in (\d) process", shown)
+
+    (one, _), (three, _) = found
+    assert [processes for _, processes in found] == ["1", "3"]
+    assert float(three) - float(one) == pytest.approx(2)
+
+
 def test_a_mistyped_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
     """The service would refuse to start."""
     make_bundle(tmp_path)
