@@ -1,1 +1,48 @@
-"""The service: bundles behind HTTP. Never imports torch, training or onnx."""
+"""The service: bundles behind HTTP. Never imports torch, training or onnx.
+
+A request's way, told in `docs/architecture.md`, goes down this list:
+
+from settings to a process
+settings    environment → settings, read once
+app         settings → application: the only place that builds
+server      application → process, with a drain before it stops
+serving     what all routes share, from start to drain
+logs        events → lines
+commands    `linnaeus serve`, and the others that need no torch
+
+from a connection to an answer: HTTP
+connection  socket → request, bounded in bytes and in time
+protocol    each request on its way: the short one, or ASGI
+express     the short way of a plain image
+routes      the way of everything else, a module a resource
+exchange    request ⇄ response: one id, one line of log, one set of counters
+bodies      socket → body, bounded too
+multipart   body → parts of a form
+images      body → image bytes, of one image or many
+parameters  query string → parameters, every one known
+catalog     name, version → served model
+answers     answer → response bytes
+
+asking the engine
+contract    what HTTP asks of an engine, and what comes back
+asking      images → outcomes, for a task that waits
+patience    disconnects and deadlines while it does
+engine      images → logits: the queue and the lanes
+shared      one engine for several processes
+
+several processes on one port
+leader      starts the others, and shares out the work
+crew        starts them again when they die
+member      one of them
+address     one more listener on the port
+neighbors   the metrics pages of all → one
+
+what is told of it
+errors      what can go wrong, one class an arrow
+problems    error → the one shape of every error
+metrics     what Prometheus scrapes
+shapes      the shapes of every body
+openapi     routes → OpenAPI, with `examples` that are true
+examples    real bytes and real answers
+page        the page to try it, and its documentation
+"""

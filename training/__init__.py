@@ -9,6 +9,13 @@ The six steps, and where they live:
 5. optimize   graphs, quantization
 6. save       rules, bundling
 
-commands are their command lines, foreign takes a stranger's ONNX file through the last
-three, cifar10_table fills one table. labels has names that several of them need.
+And around them:
+
+commands       their command lines
+foreign        a stranger's ONNX file → the last three steps
+cifar10_table  nine networks → one table
+labels         names that several of them need
+provenance     the circumstances of a figure
+files          content → file, whole or not at all
+errors         what can go wrong, one class an arrow
 """

@@ -1,6 +1,16 @@
 """images → **logits**, batched on the device: one bounded backlog, lanes that serve it.
 
-`backlog` decides (pure, no clock) · `lane` works (a thread) · `inline` is the short way
-for tiny images · `isolation` bisects a failing batch · `models` loads and measures ·
-`lanes` replaces what breaks · `engine` builds all of it.
+engine       builds all of it, and is what HTTP asks
+models       bundles → loaded, proven and measured
+arrangement  lanes x threads x batch, as measured here
+buckets      batches of a few padded sizes, for CUDA
+
+ticket       one waiting image
+backlog      decides which go next: the whole policy, without a thread or a clock
+lane         works: a thread that decodes and runs what it takes
+lanes        replaces those that die or hang
+decoding     a ticket's bytes → its pixels, or its own error
+ahead        the same before the backlog, for a GPU
+isolation    bisects a batch that fails
+inline       the short way of tiny images for tiny models, on the event loop
 """

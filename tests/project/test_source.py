@@ -20,6 +20,16 @@ CHOSEN_BY_FRAMEWORKS = {
     "handle_exit",  # uvicorn.Server
 }
 
+# A package's docstring is its map: `name  what`, `one, two  what`, or `1. step  names`.
+MAPPED_ROOMS = {"service", "training"}
+MAP_ROW = re.compile(r"^(?:\d\. \w+ {2,}(.+)|(\w+(?:, \w+)*) {2,}\S)", re.MULTILINE)
+WITHOUT_MAP = {
+    "service/commands",  # a module a command, of its name
+    "service/routes",  # a module a resource, of its path
+    "training/commands",
+    "training/networks",  # a module a family; `linnaeus networks` lists them
+}
+
 # A folder of somebody's machine; what a container or every Unix has is no such folder.
 PRIVATE_PATH = re.compile(r"(?<![\w.~/:-])/(?:home|root|Users|work)/\w")
 
@@ -73,6 +83,57 @@ def test_every_module_says_what_it_is(sources):
     ]
 
     assert silent == []
+
+
+def packages(sources):
+    """Those whose first page is a map."""
+    return [
+        source
+        for source in sources
+        if source.path.name == "__init__.py"
+        and source.room in MAPPED_ROOMS
+        and str(source.path.parent) not in WITHOUT_MAP
+    ]
+
+
+def mapped(package) -> set[str]:
+    """The names in the columns of a package's docstring."""
+    rows = MAP_ROW.findall(ast.get_docstring(package.tree))
+    return {name for row in rows for name in re.findall(r"\w+", "".join(row))}
+
+
+def test_the_map_of_a_package_shows_all_that_is_in_it(sources):
+    """Thirty flat files are found by whoever reads one page, if that page is whole."""
+    lost = []
+    for package in packages(sources):
+        folder = package.path.parent
+        inside = {
+            source.path.relative_to(folder).parts[0].removesuffix(".py")
+            for source in sources
+            if folder in source.path.parents
+        }
+        missing = inside - mapped(package) - {"__init__"}
+        lost += [f"{folder}/{name}" for name in sorted(missing)]
+
+    assert packages(sources)
+    assert lost == []
+
+
+def test_a_map_shows_nothing_that_is_gone(sources, repository):
+    """Who looks for it would look in vain."""
+    shown = [
+        package.path.parent / name
+        for package in packages(sources)
+        for name in sorted(mapped(package))
+    ]
+    gone = [
+        str(path)
+        for path in shown
+        if not (repository / path).is_dir()
+        and not (repository / path).with_suffix(".py").is_file()
+    ]
+
+    assert gone == []
 
 
 def test_names_say_something(sources):

@@ -1,6 +1,7 @@
 """TOML → **Config**: runnable claims, and the keys that they may have.
 
 *.toml         a run each: its head says with which command, how long and how well
-config         the sections of a run, strict and frozen
+config         a run of those sections, strict and frozen
+sections       [data], [network], [train] and the others of every run
 task_sections  [transfer], [[negatives]] and [bundle]
 """

@@ -1,15 +1,16 @@
 """config + data → **trained network**: the training itself.
 
-runs         a config file and a folder: everything around one training
-loop         epochs, on one screen
-start        what stands before the first step: fresh, or from a checkpoint
-step         a batch: augment, forward, loss, backward, update
-validation   forward passes without augmentation
-state        all that a checkpoint holds, and `checkpoint` the file
-origin       which data it was, so that a run goes on with no other
-budget       a few timed steps → arithmetic and number of epochs
-arithmetic   precision, normalization, memory, seeds
-distributed  several processes that train one network
-log, curves  what is written down on the way
-rate_finder  where the loss falls fastest
+runs               a config file and a folder: everything around one training
+loop               epochs, on one screen
+start              what stands before the first step: fresh, or from a checkpoint
+step               a batch: augment, forward, loss, backward, update
+validation         forward passes without augmentation
+state, checkpoint  all that a run goes on from, and the file of it
+origin             which data it was, so that a run goes on with no other
+budget             a few timed steps → arithmetic and number of epochs
+arithmetic         precision, normalization, memory, seeds
+convolutions       deep ones, with their gradients as one matrix product
+distributed        several processes that train one network
+log, curves, bar   what is written down and shown on the way
+rate_finder        where the loss falls fastest
 """
