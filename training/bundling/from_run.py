@@ -68,7 +68,7 @@ def export_run(
     recipe = Recipe(
         name=name or config.name,
         task=config.task,
-        labels=bundle_labels(splits.dataset),
+        labels=bundle_labels(splits.dataset, config.task),
         preprocess=config.data.spec,
         config=rules,
         provenance=provenance(run, saved, splits, rules),
@@ -185,12 +185,23 @@ def ask_one(
     return detector, asked, splits.asked((positive,))
 
 
-def bundle_labels(dataset: Dataset) -> tuple[Label, ...]:
-    """Ids as in the data; names for people, without the group that stands beside."""
-    groups = dataset.groups or (None,) * len(dataset.label_names)
+def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:
+    """Ids as in the data; names for people, as short as tells each label from the rest.
+
+    Only fine-grained labels have groups: `sea-lion` and `sea-otter` of another task
+    share a word and nothing more.
+    """
+    ids = dataset.label_names
+    groups = dataset.groups if task is Task.FINE_GRAINED else (None,) * len(ids)
+    spellings = (
+        [readable(label, group) for label, group in zip(ids, groups, strict=True)],
+        [readable(label, None) for label in ids],  # `apple-red` beside `pear-red`
+    )
+    apart = (names for names in spellings if len(set(names)) == len(ids))
+    names = next(apart, list(ids))  # `sea-lion` beside `sea_lion`
     return tuple(
-        Label(id=label, name=readable(label, group), group=group)
-        for label, group in zip(dataset.label_names, groups, strict=True)
+        Label(id=label, name=name, group=group)
+        for label, name, group in zip(ids, names, groups, strict=True)
     )
 
 

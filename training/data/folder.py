@@ -4,8 +4,9 @@
     cat/1.jpg        dog/2.jpg                                (no splits: all is train)
 
 Folder names are the labels, sorted. Names of the form `apple-granny-smith` carry their
-group before the first hyphen, when two of them share it. ImageNet's folders are wnids;
-a `LOC_synset_mapping.txt` beside the splits gives them names.
+group before the first hyphen, when two of them share it; it counts for a fine-grained
+task alone. ImageNet's folders are wnids; a `LOC_synset_mapping.txt` beside the splits
+gives them names.
 """
 
 import logging

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from classifier import Task
 from classifier.bundle import load_bundle
 from cli import app
-from tests.training.data.pictures import write_tree
-from training.bundling.from_run import remarks
+from tests.training.data.pictures import encoded, write_tree
+from training.bundling.from_run import bundle_labels, remarks
 from training.data import cut, load_dataset
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 
@@ -86,6 +87,46 @@ def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
 
     assert result.exit_code == 0, result.output
     assert "does not say which images it was trained on" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "folders", "names"),
+    [
+        (Task.MULTICLASS, ("lion", "sea-cow", "sea-lion"), "lion, sea cow, sea lion"),
+        (Task.FINE_GRAINED, ("apple-fuji", "apple-gala", "pear"), "fuji, gala, pear"),
+        (
+            Task.FINE_GRAINED,
+            ("apple-gala", "apple-red", "pear-red"),
+            "apple gala, apple red, pear red",
+        ),
+        (Task.MULTICLASS, ("cat", "sea-lion", "sea_lion"), "cat, sea-lion, sea_lion"),
+    ],
+    ids=["no groups", "groups", "one name in two groups", "two spellings"],
+)
+def test_no_two_labels_of_a_bundle_have_one_name(
+    tmp_path: Path, task: Task, folders: tuple[str, ...], names: str
+):
+    """What stands before a hyphen is left out where it is said as the group instead."""
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(encoded("red", 0))
+
+    labels = bundle_labels(load_dataset(tmp_path), task)
+
+    assert ", ".join(label.name for label in labels) == names
+    assert [label.id for label in labels] == list(folders)
+    assert {label.group is None for label in labels} == {task is Task.MULTICLASS}
+
+
+def test_the_names_of_the_fruit_bundle_are_still_made_the_same(
+    repository: Path, data_dir: Path
+):
+    """Ten kinds, three of them with names that say their group alone."""
+    committed = load_bundle(repository / "models" / "fruit").manifest.labels
+
+    dataset = load_dataset(data_dir / "fruits-fine-grained.tar")
+
+    assert bundle_labels(dataset, Task.FINE_GRAINED) == committed
 
 
 @pytest.mark.parametrize("cached", [True, False, None])
