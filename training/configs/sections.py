@@ -56,7 +56,7 @@ class DataConfig(Section):
     # (mean cosine within a scene; 0.3 is loose, 0.6 is nearly the same view).
     series: str | None = None
     alike: Annotated[float, Field(gt=0, lt=1)] | None = None
-    positive: tuple[str, ...] = ()  # binary from many labels: these against the rest
+    positive: tuple[str, ...] = ()  # binary: the labels that mean yes, of two or many
     resident_mib: PositiveInt = 4096  # larger sets stream from worker processes
 
     @property

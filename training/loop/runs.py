@@ -60,7 +60,7 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
     dataset = load_dataset(root / config.data.path, multi_label=multi_label)
     if config.data.positive:
         dataset = as_binary(dataset, config.data.positive)
-    _check_task(config.task, dataset)  # negatives leave two labels, whatever it had
+    _check_task(config, dataset)  # negatives would hide what it has
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
     dataset = with_scenes(dataset, config.data, runs / FEATURES)
@@ -213,15 +213,17 @@ def write_final(trained: Trained, path: Path) -> None:
     )
 
 
-def _check_task(task: Task, dataset: Dataset) -> None:
-    labels = len(dataset.label_names)
+def _check_task(config: Config, dataset: Dataset) -> None:
+    task, names = config.task, dataset.label_names
     if dataset.multi_label != (task is Task.MULTILABEL):
         kind = "several labels" if dataset.multi_label else "one label"
         raise ConfigError(f"task is {task}; images of {dataset.name} have {kind}")
-    if task is Task.BINARY and labels != 2:  # noqa: PLR2004
+    if task is Task.BINARY and not config.data.positive:
+        # The alphabet would decide what recall is promised of: `healthy`, not `cancer`.
         raise ConfigError(
-            f"task is binary and {dataset.name} has {labels} labels; name the positive "
-            "ones with data.positive"
+            f"task is binary, and nothing says which of the {len(names)} labels of "
+            f"{dataset.name} mean yes: {', '.join(names[:20])}; name them with "
+            f'data.positive, such as positive = ["{names[0]}"]'
         )
     if task is Task.FINE_GRAINED and None in dataset.groups:
         raise ConfigError(

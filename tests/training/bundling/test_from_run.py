@@ -121,7 +121,7 @@ def test_no_two_labels_of_a_bundle_have_one_name(
 def test_the_names_of_the_fruit_bundle_are_still_made_the_same(
     repository: Path, data_dir: Path
 ):
-    """Ten kinds, three of them with names that say their group alone."""
+    """Ten kinds; peach and nectarine are groups of one, and keep their names."""
     committed = load_bundle(repository / "models" / "fruit").manifest.labels
 
     dataset = load_dataset(data_dir / "fruits-fine-grained.tar")

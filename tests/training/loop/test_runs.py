@@ -22,8 +22,25 @@ def test_negatives_do_not_hide_that_nothing_is_positive(
     negatives = '[[negatives]]\npath = "colors"'
     path = write_config("colors", "binary", "colors", bundle=negatives)
 
-    with pytest.raises(ConfigError, match=r"3 labels; name the positive .*\.positive"):
+    with pytest.raises(ConfigError, match=r"which of the 3 labels .*data\.positive"):
         open_splits(read_config(path), color_folder)
+
+
+def test_what_means_yes_is_not_left_to_the_alphabet(
+    tmp_path: Path, write_config: WriteConfig
+):
+    """A recall of 98 % was promised of `healthy`, because it comes after `cancer`."""
+    scans = write_tree(tmp_path / "scans", {"red": 30, "blue": 30})
+    (scans / "red").rename(scans / "cancer")
+    (scans / "blue").rename(scans / "healthy")
+    silent = write_config("silent", "binary", "scans", bundle="recall = 0.98")
+    clear = write_config("clear", "binary", "scans", data='positive = ["cancer"]')
+
+    with pytest.raises(ConfigError, match=r'cancer, healthy; .* = \["cancer"\]'):
+        open_splits(read_config(silent), tmp_path)
+    splits = open_splits(read_config(clear), tmp_path)
+
+    assert splits.dataset.label_names == ("healthy", "cancer")
 
 
 @pytest.mark.parametrize("task", ["multiclass", "binary", "fine-grained"])
