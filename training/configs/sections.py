@@ -51,9 +51,10 @@ class DataConfig(Section):
     # under 1: a part of train; else a number of images
     validation: Share = DEFAULT_VALIDATION
     test: Share = 0.0
-    # What belongs together is never parted by a cut: file names that this regular
-    # expression finds the same words in, or photos whose ImageNet features are so alike
-    # (mean cosine within a scene; 0.3 is loose, 0.6 is nearly the same view).
+    # What belongs together is never parted by a cut: file names (from the data set's
+    # folder on) that this regular expression finds the same words in, or photos whose
+    # ImageNet features are so alike (mean cosine within a scene; 0.3 is loose, 0.6 is
+    # nearly the same view).
     series: str | None = None
     alike: Annotated[float, Field(gt=0, lt=1)] | None = None
     positive: tuple[str, ...] = ()  # binary: the labels that mean yes, of two or many

@@ -36,6 +36,9 @@ class Samples(Protocol):
     def name(self, index: int) -> str:
         """Where the image comes from, for messages."""
 
+    def inner_name(self, index: int) -> str:
+        """Its name inside the data set, the same wherever that lies."""
+
     def read(self, index: int) -> bytes:
         """The image file."""
 
@@ -62,6 +65,10 @@ class FileSamples:
     def name(self, index: int) -> str:
         """The path of the file, or its name inside the archive."""
         return str(self.tree.where / self.names[index])
+
+    def inner_name(self, index: int) -> str:
+        """The path of the file below the folder or the archive."""
+        return self.names[index]
 
     def read(self, index: int) -> bytes:
         """The file's bytes."""
@@ -91,6 +98,10 @@ class ArraySamples:
     def name(self, index: int) -> str:
         """The file and the position in it."""
         return f"{self.source}[{self.positions[index]}]"
+
+    def inner_name(self, index: int) -> str:
+        """The same: `source` does not say where the data set lies."""
+        return self.name(index)
 
     def read(self, index: int) -> bytes:
         """The image as a lossless PNG, so that it can take the path of every file."""

@@ -32,6 +32,11 @@ class JoinedSamples:
         part, position = self.positions[index]
         return self.parts[part].name(position)
 
+    def inner_name(self, index: int) -> str:
+        """Its name inside its own source."""
+        part, position = self.positions[index]
+        return self.parts[part].inner_name(position)
+
     def read(self, index: int) -> bytes:
         """The image file."""
         part, position = self.positions[index]

@@ -28,7 +28,7 @@ def with_scenes(dataset: Dataset, config: DataConfig, cache: Path) -> Dataset:
     """
     train = dataset.train
     if config.series is not None:
-        names = [train.samples.name(i) for i in range(len(train))]
+        names = [train.samples.inner_name(i) for i in range(len(train))]
         scenes = scenes_by_name(names, config.series)
     elif config.alike is not None:
         scenes = _by_likeness(train, config.alike, config.path, cache)

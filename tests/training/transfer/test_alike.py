@@ -1,11 +1,15 @@
 """Which photos are of one scene is asked of names or looks, as the config says."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from training.configs.sections import DataConfig
 from training.data import load_dataset
+from training.data.negatives import join
 from training.errors import DataError
 from training.transfer.alike import with_scenes
 
@@ -45,6 +49,23 @@ def test_names_tell_scenes(shop, tmp_path):
     assert len(np.unique(scenes)) == 4
     assert all(len(np.unique(scenes[shelves(shop) == s])) == 1 for s in range(4))
     assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize("series", [r"shelf(\d)", r"^(apple|pear)/shelf(\d)_"])
+def test_where_the_photos_lie_tells_nothing(shop, tmp_path, series):
+    """Names inside the data set do, also of photos that others have joined."""
+    shutil.copytree(tmp_path / "shop", tmp_path / "shelf7" / "shop")
+    elsewhere = load_dataset(tmp_path / "shelf7" / "shop")
+    joined = replace(shop, parts={"train": join("train", [elsewhere.train])})
+    config = DataConfig(**GIVEN, series=series)
+
+    found = [
+        with_scenes(dataset, config, tmp_path).train.scenes.tolist()
+        for dataset in (shop, elsewhere, joined)
+    ]
+
+    assert len(set(found[0])) == 4
+    assert found[0] == found[1] == found[2]
 
 
 def test_looks_tell_scenes(shop, tmp_path):
