@@ -100,7 +100,7 @@ def cut(
     train knows its scenes, none of them is parted.
 
     Raises:
-        DataError: a share leaves nothing to train on.
+        DataError: a share leaves nothing to train on, or holds out nothing.
     """
     train = dataset.train
     parts = dict(dataset.parts)
@@ -125,8 +125,19 @@ def _cut_off(train: Split, name: str, share: Share, seed: int) -> tuple[Split, S
             f"{name} = {share} of {len(train)} training images leaves none to train on"
         )
     inside = hold_out(train.labels, count=count, seed=seed, scenes=train.scenes)
+    if share and not len(inside):  # unsaid, nothing would be watched or measured
+        raise DataError(
+            f"{name} = {share} holds out none of the {len(train)} training images"
+            f"{_in_scenes(train)}; give a larger share, or 0 to do without"
+        )
     outside = np.setdiff1d(np.arange(len(train)), inside)
     return train.select(outside), train.select(inside, name)
+
+
+def _in_scenes(train: Split) -> str:
+    if train.scenes is None:
+        return ""
+    return f", which are of {len(np.unique(train.scenes))} scenes that are not parted"
 
 
 def _sample(train: Split, seed: int) -> Split:

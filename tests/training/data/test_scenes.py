@@ -125,3 +125,14 @@ def test_a_cut_keeps_scenes_together_and_remembers_them(tmp_path):
     assert [len(part) for part in parts] == [48, 16, 16]
     assert not seen[0] & seen[1]
     assert not seen[2] & (seen[0] | seen[1])
+
+
+def test_a_share_smaller_than_any_scene_is_refused(tmp_path):
+    """Of five scenes a label, one is twice the tenth: training would run unwatched."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 20, "blue": 20}))
+    train = replace(dataset.train, scenes=np.arange(40) // 4)
+    known = replace(dataset, parts={"train": train})
+
+    with pytest.raises(DataError, match=r"validation = 0\.1 .* 40 .* of 10 scenes"):
+        cut(known)
+    assert len(cut(known, validation=0.2).validation) == 8

@@ -93,6 +93,16 @@ def test_a_cut_that_leaves_nothing_is_refused(tmp_path):
         cut(dataset, validation=18)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.02])
+def test_a_cut_that_holds_out_nothing_is_refused(tmp_path, share):
+    """A test split without an image would be missed at the end of the export."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 12, "blue": 12}))
+
+    with pytest.raises(DataError, match=rf"test = {share} holds out none of the 24 tr"):
+        cut(dataset, test=share)
+    assert len(cut(dataset, validation=0, test=0.0).validation) == 0
+
+
 def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
     """`red` against everything else."""
     write_tree(tmp_path, {"red": 2, "blue": 1, "green": 1})
