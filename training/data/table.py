@@ -4,8 +4,8 @@
     1.jpg,car|person,train         1.jpg,1,0,1
 
 Either one column of labels, several of them separated by `|`, or a column a label with
-0 and 1. `split` is optional. Paths are relative to the CSV, or to `images/` beside it;
-absolute ones must lie below its folder.
+0 and 1. A file has one row. `split` is optional. Paths are relative to the CSV, or to
+`images/` beside it; absolute ones must lie below its folder.
 """
 
 import csv
@@ -33,16 +33,21 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one CSV file; row n of the data stands on line n + 2."""
+    """The rows of one CSV file."""
 
     where: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    lines: tuple[int, ...]  # of the file, on which each row ends
 
     def column(self, allowed: tuple[str, ...]) -> str | None:
         """The first of the allowed columns that the table has, by lower-case name."""
         found = {name.lower(): name for name in reversed(self.columns)}
         return next((found[name] for name in allowed if name in found), None)
+
+    def place(self, row: int) -> str:
+        """The file and the line of a row, for messages."""
+        return f"{self.where}, line {self.lines[row]}"
 
 
 def read_table(tree: Tree, name: str, *, multi_label: bool | None = None) -> Dataset:
@@ -51,8 +56,8 @@ def read_table(tree: Tree, name: str, *, multi_label: bool | None = None) -> Dat
     `multi_label` None means: multi-label if any row has several labels, or none.
 
     Raises:
-        DataError: a column is missing, a file is missing, a cell cannot be understood,
-            or a split has a label that train lacks.
+        DataError: a column is missing, a file is missing or listed twice, a cell cannot
+            be understood or has no column, or a split has a label that train lacks.
     """
     table = _parse(tree, name)
     files = _files(table, tree)
@@ -80,18 +85,26 @@ def _parse(tree: Tree, name: str) -> Table:
         raise DataError(f"{where} is not UTF-8: {error}") from error
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(
-        io.StringIO(text), delimiter=delimiter, restkey="", restval=""
-    )
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restval="")
+    rows: list[Row] = []
+    lines: list[int] = []
     try:
         columns = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
-        rows = tuple(reader)
+        for row in reader:
+            surplus = [cell for cell in row.pop(None, ()) if cell.strip()]
+            if surplus:
+                raise DataError(
+                    f"{where}, line {reader.line_num}: {surplus[0]!r} has no column; "
+                    f"several labels of a cell are separated by {SEPARATOR}"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}") from error
     if not rows:
         raise DataError(f"{where} has no rows")
-    return Table(where, tuple(columns), rows)
+    return Table(where, tuple(columns), tuple(rows), tuple(lines))
 
 
 def _files(table: Table, tree: Tree) -> list[str]:
@@ -100,15 +113,22 @@ def _files(table: Table, tree: Tree) -> list[str]:
         raise _missing(table, "a column with the file", FILE_COLUMNS)
     present = frozenset(tree.names)
     folders = (Path(os.path.abspath(tree.where)), tree.where.resolve())
-    files = []
-    for line, row in enumerate(table.rows, start=2):
+    row_of: dict[str, int] = {}
+    for n, row in enumerate(table.rows):
         given = row[column].strip().replace("\\", "/").removeprefix("./")
         name = _inside(given, folders) if os.path.isabs(given) else given
-        found = next((n for n in (name, f"images/{name}") if n in present), None)
+        places = (name, f"images/{name}")
+        found = next((place for place in places if place in present), None)
         if found is None:
-            raise DataError(f"{table.where}, line {line}: {_absence(name, tree)}")
-        files.append(found)
-    return files
+            raise DataError(f"{table.place(n)}: {_absence(name, tree)}")
+        if found in row_of:  # a cut could put one image into train and validation
+            raise DataError(
+                f"{table.place(n)}: {found!r} stands on line "
+                f"{table.lines[row_of[found]]} already; several labels of an image go "
+                f"into one row, separated by {SEPARATOR}"
+            )
+        row_of[found] = n
+    return list(row_of)
 
 
 def _inside(path: str, folders: tuple[Path, ...]) -> str:
@@ -157,8 +177,8 @@ def _one_hot(table: Table) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
             cell = row[name].strip().lower()
             if cell not in TRUE | FALSE:
                 raise DataError(
-                    f"{table.where}, line {n + 2}: column {name!r} holds {row[name]!r}."
-                    f" Without a column {' or '.join(LABEL_COLUMNS)}, every other "
+                    f"{table.place(n)}: column {name!r} holds {row[name]!r}. "
+                    f"Without a column {' or '.join(LABEL_COLUMNS)}, every other "
                     "column is a label with 0 or 1"
                 )
             hot[n, k] = cell in TRUE
@@ -169,8 +189,8 @@ def _single(table: Table, hot: NDArray[np.uint8]) -> NDArray[np.int64]:
     odd = np.flatnonzero(hot.sum(1) != 1)
     if len(odd):
         raise DataError(
-            f"{table.where}, line {odd[0] + 2}: {int(hot[odd[0]].sum())} labels where "
-            "exactly one is expected; several, or none, are of the task multilabel"
+            f"{table.place(odd[0])}: {int(hot[odd[0]].sum())} labels where exactly one "
+            "is expected; several, or none, are of the task multilabel"
         )
     single: NDArray[np.int64] = hot.argmax(1).astype(np.int64)
     return single
@@ -185,7 +205,7 @@ def _rows_by_split(table: Table) -> dict[str, NDArray[np.int64]]:
         split = SPLIT_FOLDERS.get(row[column].strip().lower())
         if split is None:
             raise DataError(
-                f"{table.where}, line {n + 2}: split {row[column]!r}; allowed are "
+                f"{table.place(n)}: split {row[column]!r}; allowed are "
                 f"{', '.join(SPLIT_FOLDERS)}"
             )
         rows.setdefault(split, []).append(n)

@@ -108,12 +108,35 @@ def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
         ("filename,label\na.png,x\nb.png,x\n", "2 are needed"),
         ("filename,label\n", "has no rows"),
         ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
+        ("file,labels\na.png,x\nb.png,y,z\n", r"line 3: 'z' has no column.* by \|"),
     ],
 )
 def test_what_is_missing_is_named(write, text, message):
     """The message says what there is, and what is allowed."""
     with pytest.raises(DataError, match=message):
         load_dataset(write(text))
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png"])
+def test_a_file_has_one_row(write, again):
+    """Listed twice, it could be learned and held out; two labels contradict."""
+    message = r"line 4: 'a\.png' stands on line 2 already"
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(f"file,label\na.png,x\nb.png,y\n{again},y\n"))
+
+
+def test_a_row_is_named_by_its_line_in_the_file(write):
+    """Blank lines and cells of several lines are counted as an editor does."""
+    text = 'file,label,note\na.png,x,"in two\nlines"\n\nb.png,y,\nz.png,y,\n'
+    with pytest.raises(DataError, match=r"line 6: there is no file 'z\.png'"):
+        load_dataset(write(text))
+
+
+def test_cells_that_are_empty_need_no_column(write):
+    """Spreadsheets leave delimiters at the ends of rows."""
+    dataset = load_dataset(write("file,label\na.png,x,\nb.png,y,,\n"))
+
+    assert dataset.label_names == ("x", "y")
 
 
 def test_spreadsheets_write_semicolons_and_a_byte_order_mark(write):
