@@ -26,7 +26,8 @@ THUMBNAIL = 16  # pixels a side
 HASH_SIDE = 8  # 8 x 8 comparisons across and as many down: 128 bits
 BAND_BITS = 16  # two images meet where one of eight bands of their hashes is equal
 # A band that so many images share (a black border, a blank page) says nothing; they
-# meet only where the whole hash is equal.
+# meet only where the whole hash is equal. Where that too is shared by so many (the
+# frames of a fixed camera), each meets its neighbors in brightness, which it hides.
 COMMON = 40
 # Mean difference of two thumbnails, in levels of 255, below which they are one picture;
 # saving a photo anew as JPEG changes about one.
@@ -161,7 +162,7 @@ def difference_hash(thumbnail: NDArray[np.uint8]) -> bytes:
 
 def _duplicates(seen: list[_Seen]) -> Iterator[Duplicate]:
     met: set[tuple[int, int]] = set()
-    for a, b in _candidates(seen):
+    for a, b in map(sorted, _candidates(seen)):
         first, second = seen[a], seen[b]
         if (a, b) in met:
             continue
@@ -191,8 +192,8 @@ def _candidates(seen: list[_Seen]) -> Iterator[tuple[int, int]]:
         yield from _pairs(rare)
         for group in bands:
             if len(group) > COMMON:
-                alike = _grouped((seen[n].bits, n) for n in group)
-                yield from _pairs(g for g in alike if len(g) <= COMMON)
+                group.sort(key=lambda n: seen[n].thumbnail.mean())
+                yield from _pairs(_grouped((seen[n].bits, n) for n in group))
 
 
 def _grouped(keyed: Iterable[tuple[bytes, int]]) -> list[list[int]]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -101,6 +102,20 @@ def test_a_file_copied_many_times_stays_cheap(tree):
         (tree / "train" / "red" / f"copy{n}.png").write_bytes(encoded("red", 3))
 
     assert len(check(load_dataset(tree)).duplicates) == 60
+
+
+def test_one_frame_of_many_that_look_alike_is_a_leak_too(tree):
+    """A camera that stands still sees the light change, over the day and over again."""
+    view = np.array(picture("red", 3)) // 2
+    for n in range(60):
+        frame = Image.fromarray(view + np.uint8(n // 2))
+        split = "test" if n == 41 else "train"
+        frame.save(tree / split / "red" / f"frame{n}.png", compress_level=n % 10)
+    findings = check(load_dataset(tree))
+
+    assert any("frame41.png" in leak.first + leak.second for leak in findings.leaks)
+    assert not findings.sound
+    assert len(findings.duplicates) < 60
 
 
 def test_the_command_reports_and_fails_on_findings(tree, repository):
