@@ -38,9 +38,11 @@ class ZipTree:
         self._sizes: dict[str, int] = {}
         for member in self._archive.infolist():
             check_name(where, member.filename)
+            if is_junk(member.filename):
+                continue
             if member.is_dir():
                 folders.add(member.filename.rstrip("/"))
-            elif not is_junk(member.filename):
+            else:
                 files.append(member.filename)
                 self._sizes[member.filename] = member.file_size
                 unpacked += member.file_size
@@ -102,13 +104,13 @@ class TarTree:
         if name in {"", "."}:
             return
         check_name(self.where, name)
+        if is_junk(name):
+            return
         if member.isdir():
             folders.add(name)
             return
         if not member.isreg():
             raise DataError(f"{self.where}: {name} is a link or device, not a file")
-        if is_junk(name):
-            return
         check_count(self.where, len(self._offsets) + 1)
         if member.size > MAX_FILE_BYTES:
             raise DataError(

@@ -181,3 +181,17 @@ def test_what_file_managers_leave_behind_is_not_data(tmp_path):
     (folder / ".DS_Store").write_bytes(b"x")
 
     assert open_tree(folder).names == ("blue/0.png", "red/0.png")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_folders_that_are_left_behind_are_not_data_either(tmp_path, name):
+    """A Mac packs `__MACOSX` beside the data, and Jupyter looks into every folder."""
+    folder = write_tree(tmp_path / "data" / "flowers", {"red": 1, "blue": 1})
+    (folder / "red" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "data" / "__MACOSX" / "flowers").mkdir(parents=True)
+    (tmp_path / "data" / "__MACOSX" / "flowers" / "._red").write_bytes(b"x")
+
+    tree = open_tree(packed(tmp_path / "data", tmp_path / name))
+
+    assert tree.names == ("blue/0.png", "red/0.png")
+    assert tree.folders == {"red", "blue"}
