@@ -1,5 +1,6 @@
 """content → **file**: whole or not at all, and a clear word where the disk refuses."""
 
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ def whole(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`, which takes its name when the block is over.
 
     A kill or a full disk leaves what was at `path` before; after an error nothing of
-    the temporary file stays.
+    the temporary file stays. Its name is its own: two runs may write one file of
+    features at the same time, and each leaves a whole one.
 
     Raises:
         DiskError: the folder cannot be made, or the file not be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,18 @@ def test_an_interrupted_writer_leaves_the_file_before_it(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """Two runs compute the same features; the one that ends last leaves its own."""
+    path = tmp_path / "a.txt"
+
+    with whole(path) as first, whole(path) as second:
+        first.write_text("the first, which ends last")
+        second.write_text("the second")
+
+    assert path.read_text() == "the first, which ends last"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_file_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
     """For the file below it and for the folder itself."""
     (tmp_path / "a").write_text("")
