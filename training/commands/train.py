@@ -80,7 +80,7 @@ def _train(
     draw_curves(folder / "log.csv", folder / "curves.png")
     outcome = trained.outcome
     typer.echo(
-        f"{outcome.plan.epochs:.2f} epochs in {outcome.seconds:.0f} s; validation "
+        f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s; validation "
         f"{outcome.scores}; weights in {folder / FINAL}"
     )
     if test:
@@ -111,6 +111,7 @@ def _test(trained: Any, results: Path | None) -> None:
             "test": found,
             "validation": outcome.scores,
             "training_seconds": round(outcome.seconds, 1),
+            "epochs": outcome.epochs,
             "plan": asdict(outcome.plan) | {"epochs": outcome.plan.epochs},
             **circumstances(command_line()),
             "config": config.model_dump(mode="json"),

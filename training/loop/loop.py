@@ -52,6 +52,11 @@ class Outcome:
     seconds: float  # of training and validation, over all starts; of a probe, its last
     scores: Scores  # of the kept weights on validation; empty without one
 
+    @property
+    def epochs(self) -> float:
+        """How many are done: with patience perhaps fewer than planned."""
+        return self.steps / self.plan.steps_per_epoch
+
 
 def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     network: nn.Module,

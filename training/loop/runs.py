@@ -206,7 +206,7 @@ def write_final(trained: Trained, path: Path) -> None:
             **trained.origin.state(),
             "groups": list(dataset.groups),
             "seconds": trained.outcome.seconds,
-            "epochs": trained.outcome.plan.epochs,
+            "epochs": trained.outcome.epochs,
             "precision": trained.outcome.plan.precision,
             "scores": trained.outcome.scores,
         },

@@ -89,12 +89,17 @@ def test_too_few_minutes_are_an_error(root):
 
 
 def test_patience_ends_a_run_that_gains_nothing(root):
-    """With a rate that hardly moves a weight, no epoch is better than the first."""
+    """With a rate that hardly moves a weight, no epoch is better than the first.
+
+    What is recorded is the length that it had, not the one that was planned.
+    """
     text = CONFIG.replace("learning_rate = 0.02", "learning_rate = 1e-12")
     write_config(root, text.replace("learning_rate = 3e-3", "learning_rate = 1e-12"))
     done, _ = trained(root, "train.patience=2", "train.epochs=30", "train.ema=0.0")
 
     assert done.outcome.steps < 30 * 15
+    assert done.outcome.epochs == done.outcome.steps / 15
+    assert read_checkpoint(root / "run" / "final.pt")["epochs"] == done.outcome.epochs
 
 
 def test_the_best_epoch_is_kept_when_asked_for(root):
