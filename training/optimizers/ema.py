@@ -58,8 +58,8 @@ class Lookahead:
 
     def __init__(self, network: nn.Module, *, every: int, decay: float) -> None:
         self.every, self.decay = every, decay
-        self.slow = {n: v.clone() for n, v in network.state_dict().items()}
         self._network = network
+        self.slow = {name: value.clone() for name, value in self._state().items()}
 
     @torch.no_grad()
     def update(self, step: int, progress: float) -> None:
@@ -67,8 +67,17 @@ class Lookahead:
         if (step + 1) % self.every:
             return
         decay = self.decay**self.every * progress**3
-        for name, current in self._network.state_dict().items():
+        for name, current in self._state().items():
             slow = self.slow[name]
             if slow.is_floating_point():
                 slow.lerp_(current, 1 - decay)
                 current.copy_(slow)
+
+    def _state(self) -> dict[str, Tensor]:
+        """The network's state, each tensor once: folded norms have two names.
+
+        Under the second one the jump would start from where the first has led.
+        """
+        state, network = self._network.state_dict(), self._network
+        own = [*dict(network.named_parameters()), *dict(network.named_buffers())]
+        return {name: state[name] for name in own if name in state}

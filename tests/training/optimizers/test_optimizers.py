@@ -157,3 +157,16 @@ def test_lookahead_jumps_back_every_so_many_steps():
     assert net.weight.item() == 8.0
     lookahead.update(1, progress=0.5)
     assert net.weight.item() == pytest.approx(7.0)
+
+
+def test_lookahead_jumps_once_with_what_has_two_names():
+    """As a norm has that is folded into the weight and the bias before it."""
+    shared = nn.Linear(1, 1, bias=False)
+    net = nn.ModuleDict({"one": shared, "other": shared})
+    shared.weight.data.fill_(0.0)
+    lookahead = Lookahead(net, every=1, decay=1.0)
+    shared.weight.data.fill_(8.0)
+
+    lookahead.update(0, progress=0.5)
+
+    assert shared.weight.item() == pytest.approx(7.0)
