@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from training.configs.task_sections import ProbeKind
 from training.data.scenes import Scenes
+from training.errors import DataError
 from training.objectives.objective import Objective, Scores
 from training.rules.temperature import fit_temperature
 
@@ -71,6 +72,9 @@ def fit_probe(  # noqa: PLR0913 - each is a choice of its own
     view, as it will be served. The loss chooses: of few images the share of right
     answers is too coarse, and says nothing of how sure they are. A discriminant needs
     one label an image, which a config is checked for.
+
+    Raises:
+        DataError: too few images to hold some out.
     """
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
     folds = list(_folds(labels, scenes, seed))
@@ -90,15 +94,23 @@ def _folds(
 
     Scenes are dealt out so that each fold has its share of each label, as far as they
     can be: a label whose scenes are all held out cannot be learned at all.
+
+    Raises:
+        DataError: there are not even two folds' worth of images.
     """
-    count = len(labels)
-    if scenes is None:
-        whole = KFold(min(FOLDS, count), shuffle=True, random_state=seed)
-        return whole.split(np.arange(count))
-    parts = min(FOLDS, len(np.unique(scenes)))
-    deal = StratifiedGroupKFold if labels.ndim == 1 else GroupKFold
-    whole = deal(parts, shuffle=True, random_state=seed)
-    return whole.split(np.arange(count), labels, groups=scenes)
+    deal, most = KFold, len(labels)
+    if scenes is not None:
+        deal, most = GroupKFold, len(np.unique(scenes))
+        if labels.ndim == 1:  # at least one label must have an image for each fold
+            deal, most = StratifiedGroupKFold, min(most, np.bincount(labels).max())
+    if most < 2:  # noqa: PLR2004 - one to fit to, one to hold out
+        raise DataError(
+            "the probe is chosen by images of train that are held out in turn, and "
+            f"{len(labels)} images cannot be parted: give two of a label, of different "
+            "scenes where data.series or data.alike tells them"
+        )
+    whole = deal(min(FOLDS, most), shuffle=True, random_state=seed)
+    return whole.split(np.arange(len(labels)), labels, groups=scenes)
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,35 @@ def test_the_folds_of_the_probe_hold_no_label_out_whole():
     assert probe.cross_validation["accuracy"] == 1.0
 
 
+def test_labels_with_fewer_images_than_folds_are_enough():
+    """Three images of each, in scenes of their own: three folds in place of five."""
+    labels = np.arange(12) % 4
+    features = np.eye(4, dtype=np.float32)[labels][None]
+    objective = build_objective(Task.MULTICLASS, labels=4, label_smoothing=0.0)
+
+    probe = fit_probe(
+        features, labels, objective, strengths=(1e-3,), seed=0, scenes=np.arange(12)
+    )
+
+    assert probe.cross_validation["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "scenes"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 1], [0, 0, 0]), ([0], None)]
+)
+def test_images_that_cannot_be_held_out_choose_no_probe(labels, scenes):
+    """One of each label, one scene, or one image: nothing is left to learn from."""
+    features = np.zeros((1, len(labels), 4), np.float32)
+    objective = build_objective(Task.MULTICLASS, labels=3)
+    known = None if scenes is None else np.array(scenes)
+
+    with pytest.raises(DataError, match=f"{len(labels)} images cannot be parted"):
+        fit_probe(
+            features, np.array(labels), objective, strengths=(0.1,), seed=0,
+            scenes=known,
+        )  # fmt: skip
+
+
 def test_the_probe_goes_into_a_head_unchanged(network: Network):
     """Standardizing is folded into the weights: the head needs the features alone."""
     objective = build_objective(Task.MULTICLASS, labels=3)
