@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from classifier.decode import PILLOW_CEILING
 from service.errors import SettingsError
 
 PREFIX = "LINNAEUS_"
@@ -92,9 +93,10 @@ class Settings(BaseSettings):
         description="Most bytes of request bodies that a process holds at once, over "
         "all its connections; beyond it new bodies are refused with 503.",
     )
-    max_pixels: Annotated[int, Field(ge=1)] = Field(
+    max_pixels: Annotated[int, Field(ge=1, le=PILLOW_CEILING)] = Field(
         50_000_000,
-        description="Most pixels that an image may declare (width x height).",
+        description="Most pixels that an image may declare (width x height); at most "
+        "178956970, above which Pillow refuses by itself.",
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,

@@ -76,11 +76,11 @@ class LaneEngine:
         models = await asyncio.to_thread(load_models, self._settings, device=device)
         self._models = {model.key: model for model in models}
         decode, capacity = self._settings.decode, self._settings.queue_capacity
+        limits = decode_limits(self._settings)
         if decode == "auto":
-            self.inline = InlineLane(self._models, self._loop)
+            self.inline = InlineLane(self._models, self._loop, limits=limits)
             decode = "ahead" if device == "cuda" else "lane"
         if decode == "ahead":
-            limits = decode_limits(self._settings)
             self._ahead = DecodeAhead(
                 {model.key: model.manifest.preprocess for model in models},
                 limits=limits,

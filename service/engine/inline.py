@@ -24,7 +24,7 @@ from service.errors import EngineFailedError
 
 # What may be decoded on the event loop: about 100 µs at worst.
 MAX_BYTES = 8 * 1024
-LIMITS = DecodeLimits(max_pixels=128 * 128)
+MAX_PIXELS = 128 * 128
 MAX_BATCH = 32
 
 
@@ -40,11 +40,17 @@ class InlineLane:
     """Serves the models that are cheap enough. Lives on one event loop."""
 
     def __init__(
-        self, models: Mapping[ModelKey, ServedModel], loop: asyncio.AbstractEventLoop
+        self,
+        models: Mapping[ModelKey, ServedModel],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        limits: DecodeLimits,
     ) -> None:
+        """`limits` are those of the lanes."""
         self._models = {key: model for key, model in models.items() if model.inline}
         self.serves_all = len(self._models) == len(models)  # so HTTP is the limit
         self._loop = loop
+        self._limits = DecodeLimits(max_pixels=min(MAX_PIXELS, limits.max_pixels))
         self._waiting: dict[ModelKey, list[Waiting]] = {}
 
     def serves(self, key: ModelKey) -> bool:
@@ -61,7 +67,7 @@ class InlineLane:
             return False
         arrived = time.monotonic()
         ticket = Ticket(key, data, arrived, None)
-        failed = decode_ticket(ticket, model.manifest.preprocess, limits=LIMITS)
+        failed = decode_ticket(ticket, model.manifest.preprocess, limits=self._limits)
         if isinstance(failed, ImageTooLargeError):
             return False  # a lane decides by the real limits
         if failed is not None:

@@ -106,6 +106,15 @@ def test_all_bodies_together_are_bounded(settings_for):
     assert held == 0
 
 
+def test_pixels_are_bounded_also_where_a_tiny_image_is_run_at_once(settings_for):
+    """The event loop has a bound of its own; the smaller of the two counts."""
+    with running(settings_for(max_pixels=1_000)) as server:
+        response = send(server.client, png((9, 9, 9), (128, 128)))
+
+    assert response.status_code == 413
+    assert response.json()["code"] == "image_too_many_pixels"
+
+
 def test_a_late_answer_is_a_504(settings_for):
     """The promise holds even while a run goes on that nobody can interrupt."""
     settings = settings_for(request_timeout_ms=50)

@@ -41,6 +41,7 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
         ("LINNAEUS_PORT", "70000", ["'70000'", "65535"]),
         ("LINNAEUS_DEVICE", "gpu", ["'gpu'", "'auto', 'cpu' or 'cuda'"]),
         ("LINNAEUS_MAX_PIXELS", "0", ["'0'", "greater than or equal to 1"]),
+        ("LINNAEUS_MAX_PIXELS", "200000000", ["'200000000'", "178956970"]),
         ("LINNAEUS_PROT", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
         ("LINNAEUS_XYZZY", "1", ["not a setting", "docs/settings.md"]),
         ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
