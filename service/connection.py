@@ -1,8 +1,9 @@
 """socket → **request**, bounded in bytes and in time, whatever surrounds its body.
 
 httptools keeps headers and trailers for as long as they come, uvicorn's timers begin
-with the first answer, and a piece of data may hold ten thousand requests: one client
-could hold a connection for ever, or fill the memory.
+with the first answer and end with the next byte, whatever that belongs to, and a piece
+of data may hold ten thousand requests: one client could hold a connection for ever, or
+fill the memory.
 """
 
 import asyncio
@@ -49,8 +50,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(*arguments, **given)
         self.parser = Parser(self)
         self._head_timeout_s = head_timeout_s
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
         self._in_head = True
+        self._in_body = False
         self._mixed = False  # this piece of data holds the end of a head or a request
         self._around = 0  # bytes of the head, or around the chunks of the body
         self._body_bytes = 0
@@ -78,8 +80,10 @@ class BoundedConnection(HttpToolsProtocol):
         allowed = MAX_HEAD_BYTES + self._body_bytes
         if self._around > allowed:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        elif self._in_head and self._head_timer is None:
+        elif self._in_head:
             self._time_head()
+        elif self.cycle is not None and self.cycle.response_complete:
+            self._time_idleness()
 
     def on_message_begin(self) -> None:
         """A new head begins."""
@@ -92,7 +96,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here on the body has bounds of its own."""
-        self._in_head, self._mixed = False, True
+        self._in_head, self._in_body, self._mixed = False, True, True
         self._around = 0
         self._stop_timer()
         if not self.parser.should_upgrade():
@@ -105,7 +109,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete; or its head, with which an offer ends."""
-        self._mixed = True
+        self._in_body, self._mixed = False, True
+        self._stop_timer()
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -135,14 +140,27 @@ class BoundedConnection(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _time_head(self) -> None:
-        self._head_timer = self.loop.call_later(
-            self._head_timeout_s, self._refuse, HTTPStatus.REQUEST_TIMEOUT
-        )
+        if self._timer is None:
+            self._timer = self.loop.call_later(
+                self._head_timeout_s, self._refuse, HTTPStatus.REQUEST_TIMEOUT
+            )
+
+    def _time_idleness(self) -> None:
+        """Nobody reads or answers here: what has come ended uvicorn's timer."""
+        if self._in_body:  # of a request that was answered at its head
+            if self._timer is None:
+                self._timer = self.loop.call_later(
+                    self._head_timeout_s, self.timeout_keep_alive_handler
+                )
+        elif self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _refuse(self, status: HTTPStatus) -> None:
         """There is no request yet that a problem could belong to: a bare status."""

@@ -2,12 +2,14 @@
 
 import re
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
 from service.connection import MAX_AHEAD, MAX_HEAD_BYTES
-from tests.service.conftest import RED, send
+from tests.service.conftest import RED, running, send
 
 CHUNKED = (
     b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
@@ -17,6 +19,15 @@ GET = b"GET /livez HTTP/1.1\r\nHost: any\r\n\r\n"
 LAST = b"GET /livez HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n"
 # One piece of data may hold a quarter of a megabyte, which counts for the head before.
 MANY = 16 * MAX_HEAD_BYTES
+UNREAD = b"%b %b HTTP/1.1\r\nHost: any\r\nContent-Length: 1000\r\n\r\n"
+ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+@pytest.fixture(scope="module")
+def impatient(settings_for) -> Iterator[SimpleNamespace]:
+    """A server that waits for nobody longer than a second."""
+    with running(settings_for(keep_alive_s=1, body_timeout_ms=1_000)) as server:
+        yield server
 
 
 def post(headers: bytes = b"") -> bytes:
@@ -37,7 +48,7 @@ def statuses(port: int, *pieces: bytes) -> list[int]:
         with suppress(ConnectionError):
             while chunk := connection.recv(65536):
                 received += chunk
-    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
+    return [int(code) for code in ANSWER.findall(received)]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +118,34 @@ def test_a_websocket_is_declined(server):
     )
 
     assert statuses(server.port, GET[:-2] + offer + b"\r\n" + LAST) == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "later"),
+    [
+        (UNREAD % (b"POST", b"/classify?model=none"), 404, bytes(1_000)),
+        (UNREAD % (b"POST", b"/classify?model=none"), 404, bytes(999)),
+        (UNREAD % (b"GET", b"/livez"), 200, b"x"),
+        (GET, 200, b"\r\n"),
+        (post(), 200, b"\r\n"),
+    ],
+    ids=["body", "most of a body", "byte", "empty line", "empty line, short way"],
+)
+def test_what_comes_after_an_answer_does_not_keep_a_connection(
+    impatient, request_, status, later
+):
+    """Clients send head and body apart; what comes of a body that was not waited for is
+    no request, nor is an empty line."""
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as peer:
+        peer.sendall(request_)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += peer.recv(65536)
+        peer.sendall(later)
+        while chunk := peer.recv(65536):
+            answer += chunk
+
+    assert [int(code) for code in ANSWER.findall(answer)] == [status]
 
 
 @pytest.mark.parametrize("target", [b"example.org:443", b"/"])
