@@ -5,8 +5,12 @@ A task that is cancelled here withdraws its request, so nothing is run for nobod
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from service.contract import Engine, ModelKey, Outcome, Settled
+from service.errors import DeadlineExceededError
+
+LATE = "the answer did not come before the deadline of this request"
 
 
 async def classify_many(
@@ -18,6 +22,9 @@ async def classify_many(
     explain: bool = False,
 ) -> list[Settled]:
     """Run the images of one request, in order; a failure stands in its image's place.
+
+    The engine looks at deadlines too, where that saves work; this is the promise to the
+    client, which holds even if a run hangs: what is not settled by then is too late.
 
     Raises:
         ServiceError: the request as a whole is refused.
@@ -39,11 +46,14 @@ async def classify_many(
         key, images, deadline=deadline, settle=settle, explain=explain
     )
     try:
-        await done
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await done
     finally:
         if withdraw is not None:
             withdraw()
-    return [fate for fate in settled if fate is not None]
+    late = DeadlineExceededError(LATE)
+    return [late if fate is None else fate for fate in settled]
 
 
 async def classify(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from classifier.errors import ClassifierError
+from service.asking import LATE
 from service.contract import Outcome, Settle, Settled, Withdraw
 from service.errors import DeadlineExceededError, ServiceError
 from service.exchange import CLIENT_GONE, Exchange, Headers, Ledger, signature
@@ -177,9 +178,4 @@ class Express:
 
 
 def _expire(settle: Settle) -> None:
-    settle(
-        0,
-        DeadlineExceededError(
-            "the answer did not come before the deadline of this request"
-        ),
-    )
+    settle(0, DeadlineExceededError(LATE))

@@ -41,7 +41,7 @@ class ClassifyMany:
             try:
                 images = await self._read(scope, receive, content_type)
                 deadline = serving.deadline()
-                async with Patience(receive, deadline=deadline):
+                async with Patience(receive):
                     outcomes = await self._run(
                         served, images, deadline=deadline, explain=parameters.explain
                     )

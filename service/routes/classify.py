@@ -36,7 +36,7 @@ class ClassifyOne:
                 body = await serving.bodies.read(scope, receive, limit=limit)
                 image = await read_image(body, content_type)
                 deadline = serving.deadline()
-                async with Patience(receive, deadline=deadline):
+                async with Patience(receive):
                     outcome = await classify(
                         serving.engine,
                         served.key,

@@ -8,7 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.service.conftest import RED, running, send
+from tests.service.conftest import GREEN, RED, running, send
 from tests.synthetic import SLOW, png
 
 # The model `poison` takes a good while for it; too large to be run on the event loop.
@@ -122,6 +122,19 @@ def test_a_late_answer_is_a_504(settings_for):
         response = send(server.client, SLOW_IMAGE, model="poison")
 
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_batch_that_is_late_by_an_image_keeps_the_answers_it_has(settings_for):
+    """Who has to ask again for all of them pays twice for those that came in time."""
+    settings = settings_for(request_timeout_ms=300, lanes=1, batch=1)
+    files = [("files", image) for image in (RED, GREEN, *[SLOW_IMAGE] * 6)]
+    with running(settings) as server:
+        response = server.client.post("/classify/batch?model=poison", files=files)
+
+    assert response.status_code == 200
+    codes = [r.get("error", {}).get("code", "ok") for r in response.json()["results"]]
+    assert codes[:2] == ["ok", "ok"]
+    assert codes[-1] == "deadline_exceeded"
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):
