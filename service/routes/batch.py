@@ -88,18 +88,19 @@ class ClassifyMany:
                 balancer or a client's retry sees it in the status.
         """
         readable = [image for image in images if isinstance(image, bytes)]
-        ran = await classify_many(
-            self._serving.engine,
-            served.key,
-            readable,
-            deadline=deadline,
-            explain=explain,
-        )
-        for outcome in ran[:1]:
-            if isinstance(outcome, UnavailableError | DeadlineExceededError) and all(
-                type(other) is type(outcome) for other in ran
-            ):
-                raise outcome
+        try:
+            ran = await classify_many(
+                self._serving.engine,
+                served.key,
+                readable,
+                deadline=deadline,
+                explain=explain,
+            )
+            _raise_common(ran)
+        except ServiceError as error:
+            for _ in images:  # as of single ones
+                served.metrics.failed(error.code)
+            raise
         following = iter(ran)
         return [
             next(following) if isinstance(image, bytes) else image for image in images
@@ -134,6 +135,15 @@ def write_results(
         len(results) - failed,
         failed,
     )
+
+
+def _raise_common(ran: Sequence[Settled]) -> None:
+    """Raises what every image met, if that is a 503 or a 504."""
+    first = ran[0] if ran else None
+    if isinstance(first, UnavailableError | DeadlineExceededError) and all(
+        type(other) is type(first) for other in ran
+    ):
+        raise first
 
 
 def _bounded(image: bytes | ServiceError, limit: int) -> bytes | ServiceError:

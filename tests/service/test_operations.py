@@ -261,6 +261,18 @@ def test_what_happens_is_counted(settings_for):
     assert counted["linnaeus_queued_images", "1", "colors"] == 0
 
 
+def test_the_images_of_a_batch_that_is_refused_whole_are_counted(settings_for):
+    """As those of single requests are, by the code that all of them met."""
+    settings = settings_for(request_timeout_ms=50, lanes=1, batch=1)
+    files = [("files", SLOW_IMAGE)] * 2
+    with running(settings) as server:
+        late = server.client.post("/classify/batch?model=poison", files=files)
+        counted = metrics_of(server.client)
+
+    assert late.status_code == 504
+    assert counted["linnaeus_images_total", "1", "deadline_exceeded", "poison"] == 2
+
+
 def test_every_metric_is_documented(client, repository):
     """And no other."""
     page = client.get("/metrics").text
