@@ -1,25 +1,26 @@
 """bytes of a connection → **requests**, each on its way: the short one or ASGI.
 
 A request that is as simple as can be (`POST /classify`, a raw body of declared length,
-no header that would have to be understood) is answered straight from the parser's
+no header that changes how it is read) is answered straight from the parser's
 callbacks by `service/express.py`. Every other one is uvicorn's.
 """
 
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.exchange import REQUEST_ID
 from service.express import PATH, Express, Parcel, Reply
+from service.images import is_raw, media_type_of
 
 URL = PATH.encode()
-RAW_TYPES = (b"image/", b"application/octet-stream")
 # A body that takes longer to come goes the ordinary way, where it is timed.
 PATIENCE_S = 1.0
-# A request with any other header goes the ordinary way, where it is read.
-HARMLESS_HEADERS = frozenset(
-    (b"host", b"user-agent", b"accept", b"accept-encoding", b"connection", b"priority")
+# What only the ordinary way reads, or what changes how the body comes. Browsers,
+# proxies and tracing send many other headers, which nobody reads.
+TELLING_HEADERS = frozenset(
+    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade")
 )
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
@@ -55,8 +56,13 @@ class ExpressProtocol(HttpToolsProtocol):
         """Choose the way of this request."""
         if self._is_simple():
             query = self.url[len(URL) + 1 :]
+            # the same as uvicorn: HTTP/1.0 is answered and closed
+            parser = self.parser
+            keep_alive = (
+                parser.get_http_version() != "1.0" and parser.should_keep_alive()
+            )
             self._coming = self._express.open(
-                query, self.headers, keep_alive=self.parser.should_keep_alive()
+                query, self.headers, keep_alive=keep_alive
             )
         if self._coming is None:
             super().on_headers_complete()
@@ -85,11 +91,11 @@ class ExpressProtocol(HttpToolsProtocol):
         if not url.startswith(URL) or url[len(URL) : len(URL) + 1] not in (b"", b"?"):
             return False
         busy = self.cycle is not None and not self.cycle.response_complete
-        if busy or self.flow.write_paused or self.expect_100_continue:
+        if busy or self.flow.write_paused:
             return False
         if self.parser.get_method() != b"POST" or self.parser.should_upgrade():
             return False
-        return self.parser.get_http_version() == "1.1" and self._has_simple_headers()
+        return self._has_simple_headers()
 
     def _has_simple_headers(self) -> bool:
         length = 0
@@ -98,13 +104,10 @@ class ExpressProtocol(HttpToolsProtocol):
                 case b"content-length":
                     length = int(value)  # digits, or the parser had refused it
                 case b"content-type":
-                    if not value.startswith(RAW_TYPES):
-                        return False
-                case b"x-request-id":
-                    if not REQUEST_ID.fullmatch(value):
+                    if not _is_raw(value):
                         return False
                 case _:
-                    if name not in HARMLESS_HEADERS:
+                    if name in TELLING_HEADERS:
                         return False
         return 0 < length <= self._express.max_bytes
 
@@ -132,3 +135,9 @@ class ExpressProtocol(HttpToolsProtocol):
         if reply.closes:
             self.transport.close()
         self.on_response_complete()
+
+
+@lru_cache(maxsize=16)
+def _is_raw(content_type: bytes) -> bool:
+    """Clients send a few only, and to read one anew costs as much as all the rest."""
+    return is_raw(media_type_of(content_type.decode("latin-1")))

@@ -7,16 +7,18 @@ import re
 import socket
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from service.app import Application
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
 
 SMALL = png((200, 30, 90))
 LARGE = png((200, 30, 90), (300, 300))  # too large for the event loop: goes to a lane
-ORDINARY = "X-Other: 1"  # a header that the short way does not know
+ORDINARY = "Content-Encoding: identity"  # which the short way leaves to the other
 
 
 def noise(side: int) -> bytes:
@@ -45,9 +47,11 @@ def request(body: bytes, *headers: str, target: str = "/classify") -> bytes:
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
-def exchange(service: Service, *pieces: bytes, answers: int = 1) -> list[dict]:
+def exchange(
+    service: Service | SimpleNamespace, *pieces: bytes, answers: int = 1
+) -> list[dict]:
     """Send pieces on one connection and read so many JSON answers."""
-    with socket.create_connection((service.host, service.port), timeout=20) as peer:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
         for piece in pieces:
             peer.sendall(piece)
         read, found = b"", []
@@ -95,6 +99,28 @@ def test_the_short_way_and_the_ordinary_way_answer_alike(service, body, model):
 
     assert heads[0] == heads[1]
     assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "image/png",
+        "IMAGE/PNG; q=1",
+        "application/octet-stream",
+        "application/octet-stream ; q=1",
+        "application/octet-streamX",
+        "image",
+        "text/plain",
+        "",
+    ],
+)
+def test_a_content_type_is_read_alike_on_both_ways(service, content_type):
+    """What is no raw image to one is none to the other."""
+    given = f"Content-Type: {content_type}"
+    (short,) = exchange(service, request(SMALL, given))
+    (ordinary,) = exchange(service, request(SMALL, given, ORDINARY))
+
+    assert without_id(short["body"]) == without_id(ordinary["body"])
 
 
 def test_a_problem_does_not_end_the_connection(service):
@@ -190,6 +216,57 @@ def test_a_client_that_closes_is_answered_and_closed(service):
     assert b"connection: close" in answer["head"].lower()
 
 
+@pytest.fixture
+def by_asgi(monkeypatch) -> list[bool]:
+    """Grows with each request that goes the ordinary way."""
+    seen, serve_one = [], Application.__call__
+
+    async def note(app, scope, receive, send):
+        seen.append(True)
+        await serve_one(app, scope, receive, send)
+
+    monkeypatch.setattr(Application, "__call__", note)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "version", [b"1.0", b"1.1"]
+)  # nginx sends both, by its settings
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For: 192.0.2.1",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "Accept-Language: de",
+        "Sec-Fetch-Mode: cors",
+        "Authorization: Bearer any",
+        "Cookie: a=b",
+        "X-Request-ID: not harmless",
+    ],
+)
+def test_headers_that_nobody_reads_do_not_keep_a_request_from_the_short_way(
+    server, by_asgi, header, version
+):
+    """Browsers, proxies and tracing add theirs to every request."""
+    sent = request(SMALL, header).replace(b"HTTP/1.1", b"HTTP/" + version)
+
+    (answer,) = exchange(server, sent)
+
+    assert answer["body"]["predictions"][0]["label"] == "red"
+    assert (b"connection: close" in answer["head"]) == (version == b"1.0")
+    assert by_asgi == []
+
+
+def test_a_header_that_changes_what_is_done_is_read(server, by_asgi):
+    """By whom it concerns."""
+    (whole,) = exchange(server, request(SMALL, ORDINARY))
+    (packed,) = exchange(server, request(SMALL, "Content-Encoding: gzip"))
+
+    assert whole["body"]["predictions"][0]["label"] == "red"
+    assert packed["body"]["code"] == "media_type_unsupported"
+    assert by_asgi == [True, True]
+
+
 @pytest.mark.parametrize("image", [SMALL, LARGE])
 def test_requests_on_the_short_way_are_counted_and_logged(service, image):
     """The same metrics and the same log line, and nothing is held any more."""
@@ -211,7 +288,7 @@ def test_a_request_that_breaks_off_is_counted_and_held_no_more(service):
     gone = partial(service.metric, "linnaeus_requests_total", code="client_gone")
     before = gone()
 
-    with socket.create_connection((service.host, service.port), timeout=20) as peer:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
         peer.sendall(request(noise(300))[:5000])
     service.logged("request", code="client_gone")
 

@@ -298,7 +298,8 @@ def test_a_request_is_one_line_of_json(settings_for):
     assert (line["model"], line["batch_size"]) == ("colors", 1)
 
 
-@pytest.mark.parametrize("header", [b"", b"X-Other: 1\r\n"])  # the short way, or not
+# the short way, or not
+@pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
 def test_an_image_that_arrives_when_there_is_no_lane_any_more_is_told_so(
     settings_for, header
 ):

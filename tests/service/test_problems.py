@@ -218,7 +218,8 @@ def cause_of(server, request_id):
     return json.dumps(line)
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Other": "1"}])  # the short way, or not
+# the short way, or not
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "identity"}])
 def test_the_cause_of_a_failed_run_is_in_the_log(server, headers):
     """Under the id of the request, as its answer says; without a pixel of the image."""
     response = server.client.post(
