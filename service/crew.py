@@ -75,15 +75,20 @@ class Crew:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
 
+    def kill(self) -> None:
+        """End every member at once, whatever it is at."""
+        for process in self._members.values():
+            with suppress(ProcessLookupError):
+                process.kill()
+
     async def stopped(self) -> None:
         """Wait until every member is gone; those that will not go are killed."""
         if not self._keepers:
             return
         limit_s = self._settings.drain_notice_s + self._settings.drain_timeout_s
         _, late = await asyncio.wait(self._keepers, timeout=limit_s + GRACE_S)
-        for process in self._members.values() if late else ():
-            with suppress(ProcessLookupError):
-                process.kill()
+        if late:
+            self.kill()
 
     async def _keep(self, order: Order) -> None:
         """Run one member; start it again when it dies."""

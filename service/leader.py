@@ -156,3 +156,9 @@ class Leader:
         if self._neighbors is not None:
             await self._neighbors.close()
             shutil.rmtree(self._neighbors.folder, ignore_errors=True)
+
+    def cut_off(self) -> None:
+        """Take the members along: they would serve nobody, and hold the port."""
+        self._crew.kill()
+        if self._neighbors is not None:
+            shutil.rmtree(self._neighbors.folder, ignore_errors=True)

@@ -41,6 +41,9 @@ class Member:
         if self._neighbors is not None:
             await self._neighbors.close()
 
+    def cut_off(self) -> None:
+        """Nothing is beside it that it would have to end."""
+
 
 async def drain_without_leader(drain: Callable[[], None]) -> None:
     """Wait for the end of the pipe that the leader holds, then drain."""

@@ -104,6 +104,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, then the engine, unless that must not take time."""
+        if self.force_exit:
+            self._place.cut_off()
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._serving.stop()
@@ -183,6 +185,9 @@ class Place(Protocol):
 
     async def left(self) -> None:
         """The process drains now."""
+
+    def cut_off(self) -> None:
+        """The process ends now, in the middle of what it is at."""
 
 
 def serve(settings: Settings, engine: LaneEngine) -> None:

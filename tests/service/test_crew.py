@@ -174,6 +174,19 @@ def test_members_end_with_their_leader_even_when_it_is_killed(models):
         service.process.communicate(timeout=30)
 
 
+def test_members_end_at_once_with_a_leader_that_is_told_so_twice(models):
+    """In sessions of their own they do not hear of it, and would hold the port."""
+    with serve(models, LINNAEUS_PROCESSES="2", LINNAEUS_DRAIN_NOTICE_S="60") as service:
+        service.logged("listening", process="member-1")
+        service.process.terminate()
+        service.logged("draining")
+        service.process.terminate()
+        # the pipe of the log ends only when no process holds it any more
+        service.process.communicate(timeout=20)
+
+    assert service.process.returncode == 1
+
+
 def test_a_second_server_on_the_port_is_an_error(models):
     """Sharing a port is for our own processes, not for an accident."""
     with serve(models, LINNAEUS_PROCESSES="2") as service:

@@ -186,6 +186,10 @@ class Stopped:
         """As a place has it."""
         self.passes("draining")
 
+    def cut_off(self) -> None:
+        """As a place has it."""
+        self.passes("cut off")
+
     @property
     def faults(self) -> list[str]:
         """What its log has beside news."""
@@ -215,7 +219,7 @@ def test_a_second_signal_ends_a_service_at_once_and_without_a_fault(settings_for
     """There is no time to close the engine, and that is no error."""
     service = Stopped(settings_for(), "open", "draining")
 
-    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.passed == ["loaded", "open", "taken", "draining", "cut off"]
     assert service.faults == []
     assert service.engine.unready() is None
 
