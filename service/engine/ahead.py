@@ -88,6 +88,11 @@ class DecodeAhead:
         for ticket in tickets:
             self._to_do.put((job, ticket))
 
+    def waiting(self, key: ModelKey) -> int:
+        """Images of that model on their way to pixels, those being decoded too."""
+        jobs = (job.tickets for job in self._jobs if job.tickets[0].model == key)
+        return sum(map(len, jobs))
+
     def close(self) -> None:
         """End the threads, each after its image; nothing that waits gets pixels."""
         if self._closed:

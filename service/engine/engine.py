@@ -58,7 +58,8 @@ class LaneEngine:
 
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
-        return self._backlog.waiting(key)
+        ahead = 0 if self._ahead is None else self._ahead.waiting(key)
+        return ahead + self._backlog.waiting(key)
 
     async def broken(self) -> None:
         """Wait until so many lanes hang for so long that only a new process helps."""

@@ -69,8 +69,8 @@ class SharedEngine:
         return self._trouble
 
     def queued(self, key: ModelKey) -> int:
-        """None here: they wait in the engine's process, which counts them."""
-        return 0
+        """Images that wait for pixels here; the engine's process counts the others."""
+        return self._ahead.waiting(key)
 
     async def broken(self) -> None:
         """Wait for ever: the process that has the engine ends, and with it this one."""
@@ -213,14 +213,18 @@ class SharedEngine:
         logits, scores = self._slots.read_result(ticket.slot, manifest.logits)
         if ticket.ready is None:
             raise AssertionError("a ticket was run before it was decoded")
+        spent_ms = 1e3 * (time.monotonic() - ticket.arrived)
+        decode_ms = 1e3 * ticket.ahead_s
+        known_ms = decode_ms + settled.batch_ms + settled.infer_ms
         outcome = Outcome(
             logits=logits,
             scores=scores,
             image=ticket.ready.image,
             warnings=ticket.ready.warnings,
             timing=Timing(
-                decode_ms=1e3 * ticket.ahead_s,
-                queue_ms=settled.queue_ms,
+                decode_ms=decode_ms,
+                # for a decoder, for mates, for a lane, and on the way there and back
+                queue_ms=max(0.0, spent_ms - known_ms),
                 batch_ms=settled.batch_ms,
                 infer_ms=settled.infer_ms,
                 batch_size=settled.batch_size,

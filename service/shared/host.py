@@ -84,7 +84,6 @@ class Guest:
                 number,
                 position,
                 timing.batch_size,
-                timing.queue_ms,
                 timing.batch_ms,
                 timing.infer_ms,
                 b"" if maps is None else wire.MAPS.pack(*maps.shape) + maps.tobytes(),

@@ -25,7 +25,7 @@ from service.errors import (
 LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<Q")  # the numbers of a front-end never begin again
 SUBMIT = struct.Struct("<QHBdH")  # request, model, explain, deadline, images
-SETTLED = struct.Struct("<QHHfff")  # request, position, batch size, milliseconds
+SETTLED = struct.Struct("<QHHff")  # request, position, batch size, milliseconds
 FAILED = struct.Struct("<QH")  # request, position; the rest is JSON
 MAPS = struct.Struct("<III")  # K, h, w of class maps; the rest is float32
 WHOLE_REQUEST = 0xFFFF
@@ -79,7 +79,6 @@ class Settled:
     request: int
     position: int
     batch_size: int
-    queue_ms: float
     batch_ms: float
     infer_ms: float
     maps: bytes = b""  # MAPS and float32 [K, h, w], when asked for
@@ -137,10 +136,8 @@ def pack(message: Message) -> bytes:
             body += struct.pack(f"<{len(slots)}I", *slots)
         case Withdraw(request):
             body = b"W" + REQUEST.pack(request)
-        case Settled(request, position, size, queue_ms, batch_ms, infer_ms, maps):
-            body = b"R" + SETTLED.pack(
-                request, position, size, queue_ms, batch_ms, infer_ms
-            )
+        case Settled(request, position, size, batch_ms, infer_ms, maps):
+            body = b"R" + SETTLED.pack(request, position, size, batch_ms, infer_ms)
             body += maps
         case Failed(request, position, code, detail, retry_after_s):
             body = b"F" + FAILED.pack(request, position)
@@ -164,9 +161,9 @@ def unpack(body: bytes) -> Message:
         case b"W":
             return Withdraw(*REQUEST.unpack(rest))
         case b"R":
-            request, position, size, queue, batch, infer = SETTLED.unpack_from(rest)
+            request, position, size, batch, infer = SETTLED.unpack_from(rest)
             maps = rest[SETTLED.size :]
-            return Settled(request, position, size, queue, batch, infer, maps)
+            return Settled(request, position, size, batch, infer, maps)
         case b"F":
             return Failed(*FAILED.unpack_from(rest), *json.loads(rest[FAILED.size :]))
     trouble, models = json.loads(rest)

@@ -1,6 +1,7 @@
 """Decoding before the backlog, as on a GPU, with everything else real."""
 
 import asyncio
+import threading
 import time
 import weakref
 from functools import partial
@@ -12,6 +13,7 @@ from classifier.errors import ImageError
 from service.asking import classify_many
 from service.contract import Outcome
 from service.engine.ahead import DecodeAhead
+from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.engine.ticket import Ticket
 from service.errors import DrainingError, EngineFailedError, OverloadedError
@@ -172,3 +174,23 @@ async def test_closing_tells_those_whose_images_are_being_decoded(engine, monkey
 
     assert closing.told == closing.fates == [DrainingError] * 22
     assert engine.queued(COLORS) == 0
+
+
+async def test_images_that_wait_for_a_decoder_are_queued(engine, monkeypatch):
+    """They are most of those that wait, where decoding is what is slow."""
+    go_on = threading.Event()
+
+    def held(*given, **named):
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    asked = asyncio.create_task(
+        classify_many(engine, COLORS, [png((9, 9, 9))] * 30, deadline=None)
+    )
+    await asyncio.sleep(0)
+    queued = engine.queued(COLORS)
+    go_on.set()
+    await asked
+
+    assert (queued, engine.queued(COLORS)) == (30, 0)

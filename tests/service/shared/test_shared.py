@@ -268,6 +268,43 @@ async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
     assert fates == []
 
 
+async def test_what_waits_for_a_decoder_is_counted_and_timed_as_waiting(
+    shared, monkeypatch
+):
+    """On a GPU that is the queue that matters, and the engine over there knows nothing
+    of it."""
+    go_on = threading.Event()
+
+    def held(*given, **named):
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    async with shared() as pair:  # with two decoders
+        began = time.monotonic()
+        asked = [
+            asyncio.create_task(classify(pair.front, COLORS, image, deadline=None))
+            for image in [png((9, 9, 9))] * 5
+        ]
+        await until(lambda: free(pair) == 11)
+        waiting_since = time.monotonic()
+        queued = pair.front.queued(COLORS), pair.front.queued(ODD)
+        await asyncio.sleep(0.05)
+        held_ms = 1e3 * (time.monotonic() - waiting_since)
+        go_on.set()
+        outcomes = await asyncio.gather(*asked)
+        spent_ms = 1e3 * (time.monotonic() - began)
+        left = pair.front.queued(COLORS)
+
+    phases = [
+        (t.decode_ms, t.queue_ms, t.batch_ms, t.infer_ms)
+        for t in (outcome.timing for outcome in outcomes)
+    ]
+    assert (queued, left) == ((5, 0), 0)
+    assert all(held_ms <= sum(each) <= spent_ms for each in phases)
+    assert sum(queue_ms >= held_ms for _, queue_ms, _, _ in phases) >= 3
+
+
 async def test_bytes_go_with_their_sender_also_from_the_engine(shared):
     """Those of an image that was answered, and of one that is run just now."""
     images, answered = [png((1, 0, 0)), png((SLOW, 0, 0))], []
