@@ -1,22 +1,31 @@
-"""pages of several processes → **one metrics page**.
+"""pages of several processes → **one metrics page**, whose counters never fall.
 
 Processes that share a port each count for themselves, and a scrape reaches any one of
 them. Each therefore offers its page to the others on a Unix socket in a private folder,
 and whoever is asked adds all pages up.
+
+A counter that falls is a counter that began again to Prometheus, which would take all
+of it for new. So each keeps in a file beside its socket what it has told last: that
+stands for it while it hangs, and its counts outlive it. Who has its place next goes on
+from there. As only the process of a place writes that file, it needs no lock.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-PATIENCE_S = 1.0  # for a neighbor's page; one that hangs is left out
+PATIENCE_S = 1.0  # for a neighbor's page; of one that hangs the last is taken
+END = b"# EOF\n"  # a page without it broke off with its process
 
 # Sums would mean nothing for these: all must be ready, the eldest began it.
 LEAST = frozenset(("linnaeus_ready", "process_start_time_seconds"))
+# What goes on being true of a process that has ended; gauges do not.
+LASTING = frozenset(("counter", "histogram"))
 
 
 SampleKey = tuple[str, tuple[tuple[str, str], ...]]  # name, sorted labels
@@ -27,18 +36,27 @@ def page_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.sock"
 
 
+def told_path(folder: Path, name: str) -> Path:
+    """Where it keeps the page that it has told last; there also when it is gone."""
+    return folder / f"{name}.page"
+
+
 class Neighbors:
     """This process's page, and those of the processes beside it."""
 
     def __init__(self, folder: Path, name: str, page: Callable[[], bytes]) -> None:
+        self._name = name
         self._own = page_path(folder, name)
         self.folder = folder
         self._page = page
+        self._before: Sequence[bytes] = ()  # counts of who had this place before
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
         """Offer this process's page."""
         self._own.unlink(missing_ok=True)  # of a process that died
+        told = _told(self.folder, self._name)
+        self._before = () if told is None else (told,)
         self._server = await asyncio.start_unix_server(self._offer, self._own)
 
     async def close(self) -> None:
@@ -53,45 +71,79 @@ class Neighbors:
         return [path for path in self.folder.glob("*.sock") if path != self._own]
 
     async def merged_page(self) -> bytes:
-        """The sum of all pages that can be had."""
-        pages = await asyncio.gather(*(_fetch(path) for path in self.others))
-        return merge([self._page(), *(page for page in pages if page is not None)])
+        """The sum of all pages, of those that are gone too."""
+        names = {path.stem for path in self.folder.glob("*.[sp]*")} - {self._name}
+        pages = await asyncio.gather(*(self._fetch(name) for name in sorted(names)))
+        return merge([self._tell(), *(page for page in pages if page is not None)])
 
     async def _offer(
         self, _: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        writer.write(self._page())
+        writer.write(self._tell() + END)
         await writer.drain()
         writer.close()
 
+    def _tell(self) -> bytes:
+        """The page of this place, kept before anybody hears of it."""
+        page = merge([self._page(), *self._before])
+        path = told_path(self.folder, self._name)
+        new = path.with_suffix(".new")
+        with suppress(OSError):  # a full disk, or the end of the service
+            new.write_bytes(page)
+            new.replace(path)
+        return page
 
-async def _fetch(path: Path) -> bytes | None:
-    """A neighbor's page; None when it is just dying or hangs."""
+    async def _fetch(self, name: str) -> bytes | None:
+        """A neighbor's page, or what it has told last if it is dying or hangs."""
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                path = page_path(self.folder, name)
+                reader, writer = await asyncio.open_unix_connection(path)
+                with closing(writer):
+                    page = await reader.read()
+                if page.endswith(END):
+                    return page
+        return _told(self.folder, name)
+
+
+def _told(folder: Path, name: str) -> bytes | None:
+    """What a process has told last, if anything; of one that is gone, its counts."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(path)
-            page = await reader.read()
-            writer.close()
-            return page
-    except (OSError, TimeoutError):
+        page = told_path(folder, name).read_bytes()
+    except OSError:
         return None
+    return page if page_path(folder, name).exists() else counts_of(page)
 
 
 def merge(pages: Sequence[bytes]) -> bytes:
     """Add pages of the text exposition format up, sample by sample."""
     if len(pages) == 1:
         return pages[0]
+    return _written(_Merged(pages))
+
+
+def counts_of(page: bytes) -> bytes:
+    """A page without what is only true while its process lives."""
+    return _written(_Merged([page], kinds=LASTING))
+
+
+def _written(families: Collector) -> bytes:
     registry = CollectorRegistry()
-    registry.register(_Merged(pages))
+    registry.register(families)
     return generate_latest(registry)
 
 
 class _Merged(Collector):
-    def __init__(self, pages: Iterable[bytes]) -> None:
+    def __init__(
+        self, pages: Iterable[bytes], *, kinds: frozenset[str] | None = None
+    ) -> None:
+        """`kinds` are the types of families that are taken; None takes all."""
         self._families: dict[str, Metric] = {}
         values: dict[str, dict[SampleKey, list[float]]] = {}
         for page in pages:
             for family in text_string_to_metric_families(page.decode()):
+                if kinds is not None and family.type not in kinds:
+                    continue
                 self._families.setdefault(family.name, family)
                 known = values.setdefault(family.name, {})
                 for sample in family.samples:

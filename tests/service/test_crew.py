@@ -165,6 +165,25 @@ def test_a_member_that_is_killed_is_replaced(models):
     assert statuses == [200] * 20
 
 
+def test_what_a_member_has_counted_outlives_it(models):
+    """A counter that falls looks to Prometheus as if it had begun again."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        answered = [classify(service) for _ in range(40)]
+        counted = [service.metric("linnaeus_images_total", code="ok")]
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        service.logged("member died", member=1)
+        counted.append(service.metric("linnaeus_images_total", code="ok"))
+        service.lines.clear()
+        service.logged("listening", process="member-1")
+        answered += [classify(service) for _ in range(20)]
+        counted.append(service.metric("linnaeus_images_total", code="ok"))
+
+    assert answered == [200] * 60
+    assert counted == [40, 40, 60]
+
+
 def test_members_end_with_their_leader_even_when_it_is_killed(models):
     """No orphan keeps the port."""
     with serve(models, LINNAEUS_PROCESSES="2") as service:

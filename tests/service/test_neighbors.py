@@ -1,0 +1,122 @@
+"""Pages of processes that come, hang and go are one page, whose counters never fall."""
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+
+import pytest
+
+from service.neighbors import Neighbors, page_path
+
+PAGE = """\
+# HELP linnaeus_images_total Images.
+# TYPE linnaeus_images_total counter
+linnaeus_images_total{{model="a"}} {images}
+# HELP linnaeus_queued_images Images that wait.
+# TYPE linnaeus_queued_images gauge
+linnaeus_queued_images 5.0
+# HELP linnaeus_batch_size Images in the run.
+# TYPE linnaeus_batch_size histogram
+linnaeus_batch_size_bucket{{le="+Inf"}} {images}
+linnaeus_batch_size_count {images}
+linnaeus_batch_size_sum {images}
+"""
+
+
+@pytest.fixture
+async def serving(tmp_path):
+    """`await serving("member-1", images=3)`: one more process, that offers its page."""
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, *, images: int) -> Neighbors:
+            def page() -> bytes:
+                return PAGE.format(images=float(images)).encode()
+
+            process = Neighbors(tmp_path, name, page)
+            await process.open()
+            stack.push_async_callback(process.close)
+            return process
+
+        yield start
+
+
+async def found(asked: Neighbors) -> dict[str, float]:
+    """What the merged page of a process says."""
+    lines = (await asked.merged_page()).decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.partition("{")[0]: float(value) for name, value in pairs}
+
+
+async def test_counts_outlive_their_process_whoever_is_asked(serving):
+    """A scrape reaches any of the others; what was true of the process only is gone."""
+    leader = await serving("leader", images=1)
+    other = await serving("member-2", images=10)
+    dies = await serving("member-1", images=100)
+    before = await found(leader)
+    await dies.close()
+    after = await found(other)
+
+    assert before["linnaeus_images_total"] == after["linnaeus_images_total"] == 111
+    assert after["linnaeus_batch_size_count"] == 111
+    assert before["linnaeus_queued_images"] == 15
+    assert after["linnaeus_queued_images"] == 10
+
+
+async def test_who_has_the_place_of_another_goes_on_from_its_counts(serving):
+    """However often it is taken, and whether or not anybody asked meanwhile."""
+    leader = await serving("leader", images=1)
+    sums = []
+    for images in (10, 100, 1_000):
+        member = await serving("member-1", images=images)
+        sums.append((await found(leader))["linnaeus_images_total"])
+        await member.close()
+        unasked = await serving("member-1", images=5)
+        await unasked.close()
+    sums.append((await found(leader))["linnaeus_images_total"])
+
+    assert sums == [11, 111, 1_111, 1_111]
+
+
+async def test_of_one_that_hangs_the_last_page_counts(serving, tmp_path, monkeypatch):
+    """Without it every sum would fall, and rise again."""
+    monkeypatch.setattr("service.neighbors.PATIENCE_S", 0.05)
+    leader = await serving("leader", images=1)
+    member = await serving("member-1", images=100)
+    before = await found(leader)
+    await member.close()
+    with socket.socket(socket.AF_UNIX) as hangs:
+        hangs.bind(str(page_path(tmp_path, "member-1")))
+        hangs.listen()
+        after = await found(leader)
+
+    assert before == after
+    assert before["linnaeus_images_total"] == 101
+
+
+@pytest.mark.parametrize("said", [b"", PAGE.encode()[:90]])
+async def test_a_page_that_breaks_off_is_none(serving, tmp_path, said):
+    """A process may be killed in the middle of it."""
+
+    async def offer(_, writer):
+        writer.write(said)
+        writer.close()
+
+    leader = await serving("leader", images=1)
+    member = await serving("member-1", images=100)
+    before = await found(leader)
+    await member.close()
+    path = page_path(tmp_path, "member-1")
+    async with await asyncio.start_unix_server(offer, path):
+        after = await found(leader)
+
+    assert before == after
+
+
+async def test_without_room_for_a_file_the_page_is_told_all_the_same(serving, tmp_path):
+    """Scrapes matter most when a disk is full."""
+    leader = await serving("leader", images=1)
+    await serving("member-1", images=100)
+    for name in ("leader", "member-1"):
+        (tmp_path / f"{name}.new").mkdir()  # so that it cannot be written
+
+    assert (await found(leader))["linnaeus_images_total"] == 101
