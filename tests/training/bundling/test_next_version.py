@@ -41,7 +41,7 @@ def pooled(tmp_path: Path) -> Path:
     recipe = Recipe(
         name="colors",
         task=manifest.task,
-        labels=bundle_labels(splits.dataset),
+        labels=bundle_labels(splits.dataset, manifest.task),
         preprocess=manifest.preprocess,
         config=BundleConfig(int8=False),
         provenance=manifest.provenance,
