@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from classifier import Classifier
+from classifier.decode import DEFAULT_LIMITS
 from classifier.errors import BundleError, ImageError
 from service.asking import classify, classify_many
 from service.contract import Outcome
@@ -375,8 +376,9 @@ async def test_http_is_the_limit_only_if_every_model_is_cheap(models):
     cheap, dear = costing(one, 1e-5), costing(other, 0.1)
     loop = asyncio.get_running_loop()
 
-    alone = InlineLane({cheap.key: cheap}, loop)
-    beside = InlineLane({cheap.key: cheap, dear.key: dear}, loop)
+    alone = InlineLane({cheap.key: cheap}, loop, limits=DEFAULT_LIMITS)
+    both = {cheap.key: cheap, dear.key: dear}
+    beside = InlineLane(both, loop, limits=DEFAULT_LIMITS)
 
     assert alone.serves(cheap.key)
     assert beside.serves(cheap.key)
