@@ -134,3 +134,13 @@ def share_out(
     wanted = sum(row.epochs * costs[row.label] for row in due)
     part = min(seconds / wanted, 2.0) if wanted else 0.0
     return {row.label: max(int(row.epochs * part), 1) for row in due}
+
+
+def at_pace(costs: dict[str, float], done: str, seconds: float) -> dict[str, float]:
+    """`costs` of the networks after `done`, whose epochs took so many `seconds`.
+
+    What was timed in a few steps at the start, beside other work perhaps, is too high
+    or too low for all of them alike.
+    """
+    pace = seconds / costs[done]
+    return {label: cost * pace for label, cost in costs.items() if label != done}

@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 
-from training.cifar10_table.rows import BATCH_SIZE, ROWS, Row, config_of, share_out
+from training.cifar10_table.rows import (
+    BATCH_SIZE,
+    ROWS,
+    Row,
+    at_pace,
+    config_of,
+    share_out,
+)
 from training.cifar10_table.sheet import Sheet, empty, load_sheet, write_sheet
 from training.configs.config import Config
 from training.data import Split, load_dataset
@@ -114,7 +121,7 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
         write_sheet(arguments.results, sheet)
         cell |= run(row, bench, arguments.out, epochs=epochs)
         write_sheet(arguments.results, sheet)
-        del costs[row.label]
+        costs = at_pace(costs, row.label, cell["seconds"] / cell["epochs"])
 
 
 def forget(sheet: Sheet, row: Row, out: Path) -> None:

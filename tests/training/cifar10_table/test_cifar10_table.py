@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.loop.runs import run
-from training.cifar10_table.rows import ROWS, config_of, share_out
+from training.cifar10_table.rows import ROWS, at_pace, config_of, share_out
 from training.cifar10_table.sheet import NOT_RUN, load_sheet, markdown, write_sheet
 from training.errors import TrainingError
 from training.networks import card
@@ -35,6 +35,14 @@ def test_the_table_never_plans_more_than_its_minutes(seconds, costs):
     planned = sum(epochs[label] * cost for label, cost in by_label.items())
     assert planned <= max(seconds, sum(costs)) + max(costs) * len(ROWS)
     assert all(1 <= epochs[row.label] <= 2 * row.epochs for row in ROWS)
+
+
+def test_what_a_network_took_corrects_what_the_others_will_take():
+    """All were timed together, so a machine that was busy then was so for all."""
+    costs = {"VGG16": 4.0, "ResNet18": 2.0, "ResNet50": 10.0}
+
+    assert at_pace(costs, "VGG16", 2.0) == {"ResNet18": 1.0, "ResNet50": 5.0}
+    assert at_pace({"VGG16": 4.0}, "VGG16", 2.0) == {}
 
 
 def test_a_sheet_without_measurements_has_no_number_but_the_goals(tmp_path):
