@@ -94,7 +94,10 @@ def open_bench(arguments: argparse.Namespace, ranks: Ranks) -> Bench:
 
 
 def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None:
-    """Train what is not measured yet, cheapest information first: time all of them."""
+    """Train what is not measured yet; where minutes are given, time all of them first.
+
+    Given epochs need no plan, and no time for one.
+    """
     sheet = load_sheet(arguments.results, images=bench.train.samples)
     wanted = [row for row in ROWS if not arguments.only or row.label in arguments.only]
     if arguments.again:
@@ -102,13 +105,13 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
             forget(sheet, row, arguments.out)
     due = [row for row in wanted if sheet[row.label]["status"] != "measured"]
     write_sheet(arguments.results, sheet)
-    costs = {}
-    for row in due:
+    costs: dict[str, float] = {}
+    for row in due if arguments.epochs is None else ():
         costs[row.label] = seconds_an_epoch(row, bench)
         sys.stderr.write(f"{row.label}: {costs[row.label]:.2f} s an epoch\n")
     for row in due:
         left_s = deadline_s - time.monotonic()
-        if arguments.epochs is None and left_s < costs[row.label]:
+        if costs and left_s < costs[row.label]:
             sys.stderr.write(f"{row.label}: no time left for an epoch, not run\n")
             del costs[row.label]
             continue  # a cheaper one may still fit
@@ -121,7 +124,8 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
         write_sheet(arguments.results, sheet)
         cell |= run(row, bench, arguments.out, epochs=epochs)
         write_sheet(arguments.results, sheet)
-        costs = at_pace(costs, row.label, cell["seconds"] / cell["epochs"])
+        if costs:
+            costs = at_pace(costs, row.label, cell["seconds"] / cell["epochs"])
 
 
 def forget(sheet: Sheet, row: Row, out: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_command_measures_and_does_not_measure_again(
     """On a few images of the real data, one network of the nine."""
     results = tmp_path / "table.json"
     command = [sys.executable, "-m", "training.cifar10_table", "--epochs", "1"]
-    command += ["--images", "40", "--only", "ResNet18", "--device", "cpu"]
+    command += ["--images", "20", "--only", "ResNet18", "--device", "cpu"]
     command += ["--data", str(data_dir / "cifar-10"), "--out", str(tmp_path / "runs")]
     command += ["--results", str(results)]
 
@@ -89,8 +89,8 @@ def test_the_command_measures_and_does_not_measure_again(
     assert first.returncode == 0, first.stderr
     cell = json.loads(results.read_text())["networks"]["ResNet18"]
     assert cell["status"] == "measured"
-    assert cell["train_images"] == 40
-    assert "(40 images only)" in results.with_suffix(".md").read_text()
+    assert cell["train_images"] == 20
+    assert "(20 images only)" in results.with_suffix(".md").read_text()
 
     second = run(command, repository)
     assert second.returncode == 0, second.stderr
