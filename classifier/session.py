@@ -118,6 +118,17 @@ class Session:
         logits: Logits = self._run([OUTPUT], batch)[0]
         return logits
 
+    def give_back(self) -> None:
+        """Return memory of the host that earlier runs have taken, but for a run of one.
+
+        ONNX Runtime keeps what its largest runs needed, side by side if they were so,
+        and that can be a hundred times the graph.
+        """
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        blank = np.zeros((1, *self.shape), np.uint8)
+        self._session.run([OUTPUT], {INPUT: blank}, options)
+
     def run_with_class_maps(self, batch: Batch) -> tuple[Logits, ClassMaps]:
         """Run a batch; also class-activation maps, float32 [N, K, h, w].
 

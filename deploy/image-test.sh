@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image and tries the container as hardened as it is meant to run: no network,
-# no root, no capability, nothing writable but /tmp, 512 MiB. Every line is a claim that
+# no root, no capability, nothing writable but /tmp, 1 GiB. Every line is a claim that
 # was checked; the first that does not hold ends the test.
 #
 #   deploy/image-test.sh                        needs Podman and buildah
@@ -39,7 +39,7 @@ ENGINE=podman deploy/build-image.sh cpu
 trap 'podman rm --force --time 0 "$name" >/dev/null 2>&1 || true' EXIT
 podman run --detach --name "$name" "${limits[@]}" --network none --read-only \
     --tmpfs /tmp:size=64m --cap-drop all --security-opt no-new-privileges \
-    --memory 512m --pids-limit 256 --env LINNAEUS_DRAIN_NOTICE_S=2 "$image" >/dev/null
+    --memory 1g --pids-limit 256 --env LINNAEUS_DRAIN_NOTICE_S=2 "$image" >/dev/null
 
 ready='
 import http.client, time

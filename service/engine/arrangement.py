@@ -107,6 +107,7 @@ def fastest(
     """The batch size that suits a session best, unless the settings say one."""
     tried = batches if settings.batch == "auto" else (settings.batch,)
     curve = {n: seconds(session, session.shape, n, lanes=lanes) for n in tried}
+    session.give_back()  # a model that nobody asks shall not hold a crowd's memory
     return Way(session, session.threads, *best(curve))
 
 
