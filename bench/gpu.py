@@ -36,8 +36,8 @@ from bench.gpu_sweep import (
     nodes_by_provider,
 )
 from bench.options import command_line
+from classifier.device import cuda_problem
 from classifier.runtime import onnxruntime
-from classifier.session import cuda_problem
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 

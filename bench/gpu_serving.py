@@ -38,9 +38,10 @@ from bench.service import serving
 from bench.workloads import data_root, read_photos
 from bench.wrk import saturate
 from classifier.bundle import load_bundle
+from classifier.device import cuda_problem
 from classifier.hardware import available_cores
 from classifier.manifest import Precision
-from classifier.session import Session, cuda_problem
+from classifier.session import Session
 from classifier.variant import choose_variant
 
 STILL_BATCHES = (16, 32, 64)

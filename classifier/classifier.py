@@ -14,13 +14,14 @@ from PIL import Image
 
 from classifier.bundle import Bundle, load_bundle
 from classifier.decode import DEFAULT_LIMITS, DecodeLimits, ImageInfo
+from classifier.device import DeviceChoice, choose_device
 from classifier.errors import ImageDecodeError, ImageError
 from classifier.explanation import Explanation, explain
 from classifier.hardware import available_cores
 from classifier.manifest import GraphVariant, Manifest, Precision
 from classifier.postprocess import Answer, Postprocessor
 from classifier.preprocess import Preprocessed, preprocess, preprocess_image
-from classifier.session import DeviceChoice, Session, choose_device
+from classifier.session import Session
 from classifier.variant import choose_variant, load_session
 
 ImageLike = bytes | str | Path | Image.Image | npt.NDArray[np.uint8]

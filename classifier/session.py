@@ -6,7 +6,6 @@ idle threads; see `docs/decisions.md`.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,7 +21,6 @@ from classifier.hardware import available_cores
 from classifier.runtime import onnxruntime
 
 Device = Literal["cpu", "cuda"]
-DeviceChoice = Literal["auto", "cpu", "cuda"]
 Batch = npt.NDArray[np.uint8]  # [N, H, W, C]
 Logits = npt.NDArray[np.float32]  # [N, K]
 ClassMaps = npt.NDArray[np.float32]  # [N, K, h, w]
@@ -46,18 +44,6 @@ CUDA_PROVIDER = (
     },
 )
 OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad alloc")
-
-# pixels uint8 [N, 1, 1, 1], cast and flattened → logits float32 [N, 1]. Written out,
-# because there is no `onnx` where images are served; a test makes it again.
-TRIAL = (
-    b"\x08\n:\x83\x01"  # IR version 10; the graph
-    b'\n!\n\x06pixels\x12\x06values"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02'
-    b'\n\x19\n\x06values\x12\x06logits"\x07Flatten\x12\x05trial'
-    b"Z!\n\x06pixels\x12\x17\n\x15\x08\x02\x12\x11\n\x03\x12\x01N"
-    b"\n\x02\x08\x01\n\x02\x08\x01\n\x02\x08\x01"
-    b"b\x19\n\x06logits\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01"
-    b"B\x04\n\x00\x10\x14"  # operator set 20
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +101,7 @@ class Session:
             OutOfMemoryError: a smaller batch may fit.
             SessionError: anything else that ONNX Runtime reports.
         """
-        logits: Logits = self._run([OUTPUT], batch)[0]
+        logits: Logits = self._run([OUTPUT], batch, self._run_options)[0]
         return logits
 
     def give_back(self) -> None:
@@ -124,10 +110,9 @@ class Session:
         ONNX Runtime keeps what its largest runs needed, side by side if they were so,
         and that can be a hundred times the graph.
         """
-        options = onnxruntime.RunOptions()
+        options = _run_options()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        blank = np.zeros((1, *self.shape), np.uint8)
-        self._session.run([OUTPUT], {INPUT: blank}, options)
+        self._run([OUTPUT], np.zeros((1, *self.shape), np.uint8), options)
 
     def run_with_class_maps(self, batch: Batch) -> tuple[Logits, ClassMaps]:
         """Run a batch; also class-activation maps, float32 [N, K, h, w].
@@ -137,66 +122,16 @@ class Session:
         """
         if not self.has_class_maps:
             raise SessionError("this graph has no class-activation maps")
-        logits, maps = self._run([OUTPUT, CLASS_MAPS], batch)
+        logits, maps = self._run([OUTPUT, CLASS_MAPS], batch, self._run_options)
         if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
             raise SessionError("the graph gave class maps that are not finite numbers")
         return logits, maps
 
-    def _run(self, outputs: list[str], batch: Batch) -> list[Any]:
+    def _run(self, outputs: list[str], batch: Batch, options: Any) -> list[Any]:
         try:
-            return list(self._session.run(outputs, {INPUT: batch}, self._run_options))
+            return list(self._session.run(outputs, {INPUT: batch}, options))
         except Exception as error:  # border: ORT raises a dozen types without a root
             raise _translated(error) from error
-
-
-def choose_device(choice: DeviceChoice) -> tuple[Device, str]:
-    """The device to use and one sentence saying why.
-
-    Raises:
-        DeviceUnavailableError: "cuda" was asked for and cannot be used.
-    """
-    if choice == "cpu":
-        return "cpu", "the CPU was asked for"
-    problem = cuda_problem() or trial_problem()
-    if problem is None:
-        return "cuda", "CUDA works"
-    if choice == "cuda":
-        raise DeviceUnavailableError(f"CUDA was asked for, but {problem}")
-    return "cpu", f"using the CPU: {problem}"
-
-
-def cuda_problem() -> str | None:
-    """Why CUDA cannot be used here; None where an attempt is worth making.
-
-    `get_available_providers` says only what was compiled in, so the driver is looked
-    for as well. Whether a graph really runs there is tried by `choose_device`.
-    """
-    if CUDA_PROVIDER[0] not in onnxruntime.get_available_providers():
-        return "this build of ONNX Runtime has no CUDA (extra 'gpu' not installed)"
-    if not has_device_file(Path("/dev")):
-        return "no NVIDIA device is visible (/dev/nvidia0 … or /dev/dxg)"
-    return None
-
-
-def has_device_file(folder: Path) -> bool:
-    """Whether there is an NVIDIA device, of any number, or that of WSL.
-
-    A container that was given the second GPU of its host has no `nvidia0`.
-    """
-    return any(folder.glob("nvidia[0-9]*")) or (folder / "dxg").exists()
-
-
-def trial_problem() -> str | None:
-    """What ONNX Runtime says to a tiny graph on CUDA; None where it runs.
-
-    The driver may be too old for it, or CUDA_VISIBLE_DEVICES hide every device.
-    """
-    try:
-        session = Session.load(TRIAL, device="cuda", threads=1)
-        session.run(np.zeros((1, *session.shape), np.uint8))
-    except SessionError as error:
-        return str(error)
-    return None
 
 
 def _options(threads: int, device: Device) -> Any:

@@ -14,10 +14,11 @@ from rich.table import Table
 from classifier import hardware
 from classifier.bundle import list_versions, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
+from classifier.device import choose_device
 from classifier.errors import ClassifierError
 from classifier.golden import replay
 from classifier.runtime import installed_builds, onnxruntime
-from classifier.session import Device, Session, choose_device
+from classifier.session import Device, Session
 from service.engine.models import ServedModel, load_model
 from service.errors import SettingsError
 from service.settings import Settings, load_settings

@@ -9,9 +9,9 @@ from functools import partial
 from structlog.typing import FilteringBoundLogger
 
 from classifier.decode import ImageInfo
+from classifier.device import choose_device
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels, Preprocessed
-from classifier.session import choose_device
 from service.contract import Loaded, ModelKey, Settle, Withdraw
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.backlog import Backlog

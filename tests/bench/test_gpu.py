@@ -21,7 +21,7 @@ from bench.gpu_sweep import (
     nodes_by_provider,
 )
 from bench.skeleton import LEFT_OUT, fill, strip
-from classifier.session import cuda_problem
+from classifier.device import cuda_problem
 from tests.synthetic import graph, make_bundle
 
 CPU = Options(device="cpu")

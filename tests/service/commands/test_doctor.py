@@ -5,7 +5,7 @@ import re
 import pytest
 
 from classifier import hardware
-from classifier.session import cuda_problem
+from classifier.device import cuda_problem
 from tests.synthetic import make_bundle
 
 
