@@ -70,12 +70,12 @@ class Order:
         """Full batches in an epoch."""
         return self.samples // self.batch_size
 
-    def batches(self, epoch: int, first_step: int) -> list[Tensor]:
-        """Indices, int64 [N / world], of each batch that is left."""
+    def batches(self, epoch: int, first_step: int) -> Tensor:
+        """Indices, int64 [steps, N / world], a row for each batch that is left."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.samples, generator=generator)
         whole = order[: self.steps * self.batch_size].view(self.steps, -1)
-        return list(whole[first_step:, self.rank :: self.world])
+        return whole[first_step:, self.rank :: self.world]
 
 
 class ResidentBatches:
@@ -99,10 +99,8 @@ class ResidentBatches:
 
         The order goes there at once: a GPU's queue runs dry while a step waits for it.
         """
-        batches = self._order.batches(number, first_step)
-        if not batches:
-            return
-        for indices in torch.stack(batches).to(self._pixels.device):
+        order = self._order.batches(number, first_step).to(self._pixels.device)
+        for indices in order:
             yield Batch(self._pixels[indices], self._labels[indices], indices)
 
 
@@ -134,7 +132,7 @@ class StreamedBatches:
         Raises:
             DataError: an image cannot be decoded, or a worker was killed.
         """
-        order = [b.tolist() for b in self._order.batches(number, first_step)]
+        order = self._order.batches(number, first_step).tolist()
         loader = DataLoader(
             self._decoding,
             batch_sampler=order,

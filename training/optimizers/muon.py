@@ -112,8 +112,9 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         due = [
-            (group, [p for p in group["params"] if p.grad is not None])
+            (group, parameters)
             for group in self.param_groups
+            if (parameters := [p for p in group["params"] if p.grad is not None])
         ]
         ahead = [
             block
@@ -125,17 +126,14 @@ class Muon(Optimizer):
             own = [next(updates).reshape(p.shape) for p in parameters]
             self._update(parameters, own, group)
 
-    # What torch's own optimizers use, too, so that a list of tensors is one kernel.
-
     def _ahead(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
         """The Nesterov averages of the gradients, in blocks [g, O / g, I h w]."""
-        if not parameters:
-            return []
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["average"] = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
         averages = [self.state[p]["average"] for p in parameters]
+        # as torch's own optimizers do it: a list of tensors is one kernel
         torch._foreach_mul_(averages, group["momentum"])
         torch._foreach_add_(averages, gradients)
         ahead = torch._foreach_add(gradients, averages, alpha=group["momentum"])
@@ -144,8 +142,6 @@ class Muon(Optimizer):
     def _update(
         self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]
     ) -> None:
-        if not parameters:
-            return
         filters = [p for p in parameters if p.ndim == FILTER_AXES]
         if group["renormalize"] and filters:
             scales = torch._foreach_norm(filters)
