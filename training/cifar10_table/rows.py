@@ -5,9 +5,7 @@ test split; ours are of the last epoch. Recipe for all: SGD with Nesterov moment
 triangular rate, label smoothing, reflected crops, alternating flip, cutout; the rates
 are for the mean loss of 512 images (Goyal et al., arXiv:1706.02677, for their scale).
 Deep networks of few epochs have their filters in the hands of Muon, with the rate and
-momentum of `training/configs/cifar10_94.toml`: SGD left ResNet50 at 89.3 % after 19,
-and a thin DenseNet on 10,000 train images, shrunk to 16x16, at 70.0 % of 3,000 others
-after 8 where Muon had 76.9.
+momentum of `training/configs/cifar10_94.toml`; why is in `docs/training.md`.
 """
 
 from collections.abc import Mapping
@@ -77,19 +75,6 @@ def config_of(
     compiled: bool = False,
 ) -> Config:
     """The whole run of one network, as a config file would say it."""
-    scale = batch_size / BATCH_SIZE
-    muon = {
-        "parameters": "filters",
-        "kind": "muon",
-        "learning_rate": MUON_RATE * scale,
-        "momentum": MUON_MOMENTUM,
-    }
-    sgd = {
-        "kind": "sgd",
-        "learning_rate": row.rate * scale,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-    }
     table: dict[str, Any] = {
         "name": row.network.replace("_", "-"),
         "task": "multiclass",
@@ -102,7 +87,7 @@ def config_of(
             "validation": 0,  # nothing is chosen by it
         },
         "network": {"name": row.network, "options": dict(row.options)},
-        "optimizer": (muon, sgd) if row.muon else (sgd,),
+        "optimizer": optimizers_of(row, scale=batch_size / BATCH_SIZE),
         "schedule": {"shape": "linear", "warmup": row.warmup, "start": 0.2},
         "augment": {
             "flip": "alternating",
@@ -120,6 +105,25 @@ def config_of(
         },
     }
     return parse_config(table, f"row {row.label}")
+
+
+def optimizers_of(row: Row, *, scale: float) -> tuple[dict[str, Any], ...]:
+    """What a row is trained with, its rates times `scale`."""
+    sgd = {
+        "kind": "sgd",
+        "learning_rate": row.rate * scale,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    }
+    if not row.muon:
+        return (sgd,)
+    muon = {
+        "parameters": "filters",
+        "kind": "muon",
+        "learning_rate": MUON_RATE * scale,
+        "momentum": MUON_MOMENTUM,
+    }
+    return (muon, sgd)
 
 
 def share_out(
