@@ -72,7 +72,9 @@ class Neighbors:
 
     async def merged_page(self) -> bytes:
         """The sum of all pages, of those that are gone too."""
-        names = {path.stem for path in self.folder.glob("*.[sp]*")} - {self._name}
+        # of one that is gone there may be its last page alone
+        found = (*self.folder.glob("*.sock"), *self.folder.glob("*.page"))
+        names = {path.stem for path in found} - {self._name}
         pages = await asyncio.gather(*(self._fetch(name) for name in sorted(names)))
         return merge([self._tell(), *(page for page in pages if page is not None)])
 
