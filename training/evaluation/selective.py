@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta  # type: ignore[import-untyped]
 
-from training.evaluation.metrics import Booleans, Floats
+from training.evaluation.metrics import Booleans, Floats, Integers
+
+STEPS = 20  # coverages tested: more would find little more, and fail more often
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,37 @@ class AbstainRule:
 def abstain_rule(
     score: Floats, correct: Booleans, *, risk: float, confidence: float = 0.95
 ) -> AbstainRule | None:
-    """The threshold of most coverage whose bounded risk is at most `risk`; or None.
+    """The most coverage that a sequence of tests grants a risk of at most `risk`.
 
-    The bound is the Clopper-Pearson bound at each attainable threshold. It is exact for
-    a threshold fixed beforehand; having picked the best of many, it is a little
-    optimistic, which is why the risk is measured again on test and reported beside it.
-    None when even the surest answers are too few or too wrong to promise that.
+    Fixed-sequence testing (Angelopoulos et al. 2021, arXiv:2110.01052): the coverages
+    are fixed beforehand and tested from the strictest on, each by its Clopper-Pearson
+    bound, up to the first that fails. So the risk of all thresholds that pass is within
+    `risk` with the confidence asked for, and the laxest may be taken; the best of all
+    thresholds would be one that was lucky. None when not even the first one passes.
     """
     curve = risk_coverage(score, correct)
     answered = np.rint(curve.coverage * len(score)).astype(int)
     wrong = np.rint(curve.risk * answered).astype(int)
-    for at in reversed(range(len(answered))):
-        bound = clopper_pearson_upper(
-            int(wrong[at]), int(answered[at]), confidence=confidence
-        )
-        if bound <= risk:
-            return _rule(curve, at, bound)
-    return None
+    rule = None
+    for at in _sequence(answered):
+        n = int(answered[at])
+        if clopper_pearson_upper(0, n, confidence=confidence) > risk:
+            continue  # too few to promise anything, even without a mistake
+        bound = clopper_pearson_upper(int(wrong[at]), n, confidence=confidence)
+        if bound > risk:
+            break
+        rule = _rule(curve, at, bound)
+    return rule
+
+
+def _sequence(answered: Integers) -> list[int]:
+    """Positions of STEPS even coverages in `answered` [P], the strictest first.
+
+    Where a threshold cannot part equal scores, the next stricter one stands in.
+    """
+    wanted = answered[-1] * np.arange(1, STEPS + 1) // STEPS
+    at = np.unique(np.searchsorted(answered, wanted, side="right")) - 1
+    return [int(position) for position in at if position >= 0]
 
 
 def _rule(curve: RiskCoverage, at: int, bound: float) -> AbstainRule:
