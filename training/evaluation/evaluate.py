@@ -81,7 +81,7 @@ class Evaluation:
         }
 
 
-def _plain(row: ClassRow) -> dict[str, float]:
+def _plain(row: ClassRow) -> dict[str, float | None]:
     return {
         "n": row.n,
         "predicted": row.predicted,

@@ -31,10 +31,12 @@ def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Me
     decided = positive >= threshold
     values = {
         "accuracy": float(np.mean(decided == truth)),
-        "f1": float(sk.f1_score(truth, decided, zero_division=0)),
-        "precision": float(sk.precision_score(truth, decided, zero_division=0)),
         "prevalence": float(np.mean(truth)),
     }
+    if decided.any():
+        values["precision"] = float(np.mean(truth[decided]))
+    if decided.any() or truth.any():
+        values["f1"] = float(sk.f1_score(truth, decided))
     if not truth.any():
         return values
     values["pr_auc"] = float(sk.average_precision_score(truth, positive))
@@ -50,7 +52,8 @@ def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Me
 
 def multiclass_metrics(probabilities: Floats, truth: Integers) -> Metrics:
     """Top-1, top-5 (where K > 5) and the mean of the per-class accuracies."""
-    by_class = [row.recall for row in per_class(probabilities, truth) if row.n]
+    rows = per_class(probabilities, truth)
+    by_class = [row.recall for row in rows if row.recall is not None]
     values = {
         "accuracy": top_k_accuracy(probabilities, truth, k=1),
         "balanced_accuracy": float(np.mean(by_class)),
@@ -76,13 +79,13 @@ class ClassRow:
     index: int
     n: int
     predicted: int
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None  # None where nothing was predicted
+    recall: float | None  # None where no image has it
+    f1: float | None  # None where both hold
 
 
 def per_class(probabilities: Floats, truth: Integers) -> list[ClassRow]:
-    """One row a class, by top-1. Precision of a class never predicted counts as 0."""
+    """One row a class, by top-1."""
     return _rows(
         one_hot(probabilities.argmax(axis=1), probabilities.shape[1]),
         one_hot(truth, probabilities.shape[1]),
@@ -100,19 +103,21 @@ def _rows(decided: Booleans, truth: Booleans) -> list[ClassRow]:
     """By hand: scikit-learn takes a table of one column for a binary task."""
     hits = (decided & truth).sum(axis=0)  # int [K]
     said, n = decided.sum(axis=0), truth.sum(axis=0)
-    precision, recall = hits / np.maximum(said, 1), hits / np.maximum(n, 1)
-    f1 = 2 * hits / np.maximum(said + n, 1)
     return [
         ClassRow(
             k,
             int(n[k]),
             int(said[k]),
-            float(precision[k]),
-            float(recall[k]),
-            float(f1[k]),
+            _ratio(hits[k], said[k]),
+            _ratio(hits[k], n[k]),
+            _ratio(2 * hits[k], said[k] + n[k]),
         )
         for k in range(truth.shape[1])
     ]
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
 
 
 def multilabel_metrics(
@@ -121,12 +126,14 @@ def multilabel_metrics(
     """mAP (mean over the labels that occur), micro and macro F1, exact matches."""
     decided = probabilities >= np.asarray(thresholds)  # bool [N, K]
     values = {
-        "micro_f1": _f1(truth, decided, average="micro"),
-        "macro_f1": _f1(truth, decided, average="macro"),
         "exact_match": float(np.mean((decided == truth).all(axis=1))),
         # Share of single yes/no answers that are right.
         "accuracy": float(np.mean(decided == truth)),
     }
+    f1 = f1_by_label(decided, truth)
+    if len(f1):
+        values["micro_f1"] = float(sk.f1_score(truth.ravel(), decided.ravel()))
+        values["macro_f1"] = float(np.mean(f1))
     precisions = average_precisions(probabilities, truth)
     present = [value for value in precisions if value is not None]
     if present:
@@ -134,8 +141,15 @@ def multilabel_metrics(
     return values
 
 
-def _f1(truth: Booleans, decided: Booleans, *, average: str) -> float:
-    return float(sk.f1_score(truth, decided, average=average, zero_division=0))
+def f1_by_label(decided: Booleans, truth: Booleans) -> Floats:
+    """F1 of each label that occurs or was predicted; of the others there is none.
+
+    2·hits / (predicted + true): 0 where a label was missed or invented throughout.
+    """
+    hits = (decided & truth).sum(axis=0)  # int [K]
+    named = decided.sum(axis=0) + truth.sum(axis=0)
+    f1: Floats = 2 * hits[named > 0] / named[named > 0]
+    return f1
 
 
 def average_precisions(probabilities: Floats, truth: Booleans) -> list[float | None]:

@@ -67,7 +67,8 @@ def _figures(facts: CardFacts) -> Iterator[str]:
     yield "| --- |" + " ---: |" * (len(facts.evaluations) + 1)
     reference = facts.evaluations.get(Precision.FP32, first)
     for name in sorted(first.metrics):
-        cells = [f"{e.metrics.get(name, 0):.4f}" for e in facts.evaluations.values()]
+        values = [e.metrics.get(name) for e in facts.evaluations.values()]
+        cells = ["" if value is None else f"{value:.4f}" for value in values]
         low, high = reference.intervals.get(name, (None, None))
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
         yield f"| {name} | {' | '.join(cells)} | {interval} |"
@@ -92,14 +93,17 @@ def _classes(facts: CardFacts) -> Iterator[str]:
     yield "| " + " | ".join(head) + " |"
     yield "| --- |" + " ---: |" * (len(head) - 1)
     for k, row in enumerate(reference.rows):
-        numbers = (row.precision, row.recall, row.f1)
-        cells = [reference.labels[k], str(row.n), *(f"{v:.3f}" for v in numbers)]
-        if multi:
-            value = precisions[k]
-            cells.append("" if value is None else f"{value:.3f}")
+        numbers = [row.precision, row.recall, row.f1]
+        numbers += [precisions[k]] if multi else []
+        cells = ["" if value is None else f"{value:.3f}" for value in numbers]
         if small is not None:
-            cells.append(f"{small.rows[k].recall - row.recall:+.3f}")
+            cells.append(_change(row.recall, small.rows[k].recall))
+        cells = [reference.labels[k], str(row.n), *cells]
         yield "| " + " | ".join(cells) + " |"
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{after - before:+.3f}"
 
 
 def _confusions(facts: CardFacts) -> Iterator[str]:

@@ -107,7 +107,8 @@ def precision_recall_plot(evaluation: Evaluation) -> bytes:
         area = average_precision_score(truth[:, k], scores)
         (line,) = axes.step(recall, precision, where="post", label=f"{name} {area:.3f}")
         row = evaluation.rows[k]
-        axes.plot(row.recall, row.precision, "o", color=line.get_color())
+        if row.precision is not None and row.recall is not None:
+            axes.plot(row.recall, row.precision, "o", color=line.get_color())
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.set_ylim(0, 1.02)

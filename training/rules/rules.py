@@ -84,10 +84,12 @@ def decisions(logits: Logits, spec: PostprocessSpec) -> Truth:
 
 
 def honest_f1(logits: Logits, truth: Truth, spec: PostprocessSpec) -> list[str]:
-    """A line on what per-label thresholds promise; none for other tasks."""
+    """A line on what per-label thresholds promise, where that can be known."""
     if spec.thresholds is None or len(spec.thresholds) == 1:
         return []
     value = out_of_fold_f1(probabilities(logits, spec), truth)
+    if value is None:
+        return []
     return [
         f"Macro F1 on validation, each image decided by thresholds that have not seen "
         f"it: {value:.4f}"

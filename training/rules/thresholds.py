@@ -12,7 +12,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
 from sklearn.model_selection import KFold  # type: ignore[import-untyped]
 
 from training.errors import DataError
-from training.evaluation.metrics import Booleans, Floats
+from training.evaluation.metrics import Booleans, Floats, f1_by_label
 
 RARE = 20  # with fewer positives than this a label's own best threshold is mostly noise
 
@@ -90,13 +90,17 @@ def per_label_f1(
 
 def out_of_fold_f1(
     probabilities: Floats, truth: Booleans, *, folds: int = 5, seed: int = 0
-) -> float:
-    """Macro F1 with each fold decided by thresholds that never saw it."""
+) -> float | None:
+    """Macro F1 with each fold decided by thresholds that never saw it.
+
+    None where there is but one image, or where no label occurs or was predicted.
+    """
+    if len(truth) == 1:
+        return None
     decided = np.zeros_like(truth)
     splitter = KFold(min(folds, len(truth)), shuffle=True, random_state=seed)
     for rest, held_out in splitter.split(truth):
         chosen = per_label_f1(probabilities[rest], truth[rest], folds=folds, seed=seed)
         decided[held_out] = probabilities[held_out] >= np.asarray(chosen)
-    hits = (decided & truth).sum(axis=0)
-    named = decided.sum(axis=0) + truth.sum(axis=0)
-    return float(np.mean(2 * hits / np.maximum(named, 1)))
+    f1 = f1_by_label(decided, truth)
+    return float(np.mean(f1)) if len(f1) else None

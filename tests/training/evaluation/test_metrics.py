@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from training.evaluation import metrics
 
@@ -38,10 +39,28 @@ def test_a_rare_label_cannot_hide_behind_accuracy():
 
 
 def test_what_is_undefined_is_left_out():
-    """Without positives there is no recall and no area; nothing is made up."""
+    """Without a positive, in truth or answer, only accuracy is known; 0 is made up."""
     found = metrics.binary_metrics(np.zeros(4), np.zeros(4, bool), threshold=0.5)
 
-    assert not {"pr_auc", "roc_auc", "mcc", "recall"} & set(found)
+    assert found == {"accuracy": 1, "prevalence": 0}
+
+
+def test_a_detector_that_always_says_no_has_no_precision():
+    """It missed all, which is an F1 of 0; of its yes nothing is known."""
+    truth = np.arange(10) < 3
+
+    found = metrics.binary_metrics(np.zeros(10), truth, threshold=0.5)
+
+    assert found["f1"] == found["recall"] == 0
+    assert "precision" not in found
+
+
+def test_yes_without_a_positive_is_always_wrong():
+    """There is something to be right about, and none of it is."""
+    found = metrics.binary_metrics(np.ones(4), np.zeros(4, bool), threshold=0.5)
+
+    assert found["f1"] == found["precision"] == 0
+    assert "recall" not in found
 
 
 def test_top_k_breaks_ties_by_index():
@@ -80,6 +99,46 @@ def test_micro_f1_counts_decisions_and_macro_f1_labels():
     assert found["micro_f1"] == pytest.approx(6 / 7)
     assert found["macro_f1"] == 0.5
     assert found["exact_match"] == pytest.approx(2 / 3)
+
+
+def test_labels_that_never_occur_have_no_part_in_macro_f1():
+    """Perfect answers are perfect by every figure, though three labels are absent."""
+    truth = np.zeros((40, 5), bool)
+    truth[:20, 0] = truth[20:, 1] = True
+
+    found = metrics.multilabel_metrics(truth * 0.9, truth, thresholds=(0.5,) * 5)
+
+    assert found["macro_f1"] == found["micro_f1"] == found["map"] == 1
+
+
+def test_a_label_that_was_missed_or_invented_counts_as_zero():
+    """The first is right, the second missed, the third invented, the fourth absent."""
+    truth = np.array([[1, 1, 0, 0]] * 4, bool)
+    scores = np.array([[0.9, 0.1, 0.9, 0.1]] * 4)
+
+    found = metrics.multilabel_metrics(scores, truth, thresholds=(0.5,) * 4)
+
+    assert found["macro_f1"] == pytest.approx(1 / 3)
+    assert found["macro_f1"] == sk.f1_score(
+        truth, scores >= 0.5, average="macro", zero_division=np.nan
+    )
+
+
+def test_without_any_label_there_is_no_f1():
+    """Nothing was there and nothing was answered: that is all right, and no F1."""
+    found = metrics.multilabel_metrics(
+        np.zeros((4, 2)), np.zeros((4, 2), bool), thresholds=(0.5, 0.5)
+    )
+
+    assert found == {"exact_match": 1, "accuracy": 1}
+
+
+def test_the_row_of_a_class_has_only_what_is_known():
+    """Class 1 is never predicted, class 2 never there, class 3 neither."""
+    rows = metrics.per_class(np.eye(4)[[0, 2]], np.array([0, 1]))
+
+    known = [(row.precision, row.recall, row.f1) for row in rows]
+    assert known == [(1, 1, 1), (None, 0, 0), (0, None, 0), (None, None, None)]
 
 
 def test_a_group_wins_by_the_sum_of_its_labels():

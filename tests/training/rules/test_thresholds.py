@@ -85,3 +85,19 @@ def test_out_of_fold_f1_is_not_better_than_the_fitted_one():
     fitted = np.mean(2 * hits / (decided.sum(axis=0) + truth.sum(axis=0)))
 
     assert thresholds.out_of_fold_f1(scores, truth) <= fitted
+
+
+def test_one_image_is_no_ground_for_an_out_of_fold_f1():
+    """There is no other to take thresholds from; a bundle is made all the same."""
+    scores, truth = np.array([[0.9, 0.2]]), np.array([[True, False]])
+
+    assert thresholds.out_of_fold_f1(scores, truth) is None
+    assert thresholds.per_label_f1(scores, truth) == [0.55, 0.55]
+
+
+def test_labels_that_never_occur_have_no_part_in_the_out_of_fold_f1():
+    """Two of five labels, each answered right."""
+    truth = np.zeros((40, 5), bool)
+    truth[::2, 0] = truth[1::2, 1] = True
+
+    assert thresholds.out_of_fold_f1(truth * 0.9 + 0.05, truth) == 1
