@@ -29,6 +29,7 @@ def command(
     """Measure a bundle on labelled images, as it is served."""
     from classifier import Classifier  # noqa: PLC0415 - the help should be instant
     from classifier.errors import ClassifierError  # noqa: PLC0415
+    from training.commands.progress import say_steps  # noqa: PLC0415
     from training.errors import TrainingError  # noqa: PLC0415
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415
     from training.evaluation.labelled import open_labelled  # noqa: PLC0415
@@ -37,6 +38,7 @@ def command(
         write_evaluation,
     )
 
+    say_steps()
     try:
         classifier = Classifier.load(bundle, precision=precision)
         dataset, part = open_labelled(

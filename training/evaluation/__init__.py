@@ -1,7 +1,9 @@
 """predictions + truth → **figures**: how good a model is, and how sure.
 
-metrics      accuracy, average precision, F1, groups, confusable labels
+metrics      accuracy, average precision, F1, confusable labels
+answers      what top-1, top-5 and groups need of each image, once
 reliability  does 0.8 mean right in 8 cases of 10?
+intervals    between which values a figure may lie
 selective    when to abstain: fewer answers, fewer wrong ones
 evaluate     bundle + split → every figure, measured as it is served
 labelled     path + bundle → a split as that bundle's task sees it

@@ -4,7 +4,7 @@ Images go through `classifier/` from their bytes to their logits, so what is mea
 what a request would get. Torch has no part in it. Axes: N images, K labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +18,17 @@ from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
 from training.data.dataset import Dataset, Split
 from training.errors import DataError
-from training.evaluation import metrics, reliability
-from training.evaluation.metrics import Booleans, ClassRow, Floats, Metrics
+from training.evaluation import metrics
+from training.evaluation.answers import Answers, multiclass_metrics, per_class
+from training.evaluation.intervals import bootstrap
+from training.evaluation.metrics import (
+    Booleans,
+    ClassRow,
+    Floats,
+    Integers,
+    Metrics,
+)
+from training.evaluation.reliability import sigmoid_reliability, softmax_reliability
 from training.evaluation.selective import RiskCoverage, risk_coverage
 
 Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
@@ -189,51 +198,44 @@ def measure(
     manifest: Manifest, scores: Floats, truth: Truth
 ) -> tuple[Metrics, dict[str, tuple[float, float]], list[ClassRow]]:
     """Metrics, their intervals, and a row a class."""
-    spec = manifest.postprocess
-    match manifest.task:
-        case Task.BINARY:
-            threshold = (spec.thresholds or (0.5,))[0]
-
-            def binary(s: Floats, t: Truth) -> Metrics:
-                values = metrics.binary_metrics(s[:, 0], t, threshold=threshold)
-                return values | reliability.sigmoid_reliability(s, t)
-
-            rows = metrics.per_label(scores, truth[:, None], (threshold,))
-            found, statistic = binary(scores, truth), binary
-        case Task.MULTILABEL:
-            thresholds = spec.thresholds or (0.5,) * len(manifest.labels)
-
-            def multilabel(s: Floats, t: Truth) -> Metrics:
-                values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
-                return values | reliability.sigmoid_reliability(s, t)
-
-            rows = metrics.per_label(scores, truth, thresholds)
-            found, statistic = multilabel(scores, truth), multilabel
-        case _:
-
-            def multiclass(s: Floats, t: Truth) -> Metrics:
-                values = metrics.multiclass_metrics(s, t)
-                return values | reliability.softmax_reliability(s, t)
-
-            rows = metrics.per_class(scores, truth)
-            found, statistic = multiclass(scores, truth), multiclass
-            found = found | _softmax_extras(manifest, scores, truth)
-    return found, reliability.bootstrap(statistic, scores, truth), rows
+    rows, statistics = figures(manifest, scores, truth)
+    found = statistics(np.arange(len(truth)))
+    return found, bootstrap(statistics, len(truth)), rows
 
 
-def _softmax_extras(manifest: Manifest, scores: Floats, truth: Truth) -> Metrics:
-    """Groups, and what abstaining would bring and brings."""
-    correct = scores.argmax(axis=1) == truth
-    best = scores.max(axis=1)
-    extras = {"aurc": risk_coverage(best, correct).aurc}
-    groups = [label.group for label in manifest.labels]
-    if manifest.task is Task.FINE_GRAINED:
-        named = [group or "" for group in groups]
-        extras["group_accuracy"] = metrics.group_accuracy(scores, truth, named)
-    limit = manifest.postprocess.abstain_threshold
-    if limit is not None:
-        answered = best >= limit
-        extras["coverage"] = float(answered.mean())
-        if answered.any():
-            extras["risk"] = float(1 - correct[answered].mean())
-    return extras
+def figures(
+    manifest: Manifest, scores: Floats, truth: Truth
+) -> tuple[list[ClassRow], Callable[[Integers], Metrics]]:
+    """A row a class, and the metrics of the images at some positions."""
+    rules = manifest.postprocess
+    thresholds = rules.thresholds or (0.5,) * scores.shape[1]
+    if manifest.task is Task.BINARY:
+
+        def binary(index: Integers) -> Metrics:
+            s, t = scores[index], truth[index]
+            values = metrics.binary_metrics(s[:, 0], t, threshold=thresholds[0])
+            return values | sigmoid_reliability(s, t)
+
+        return metrics.per_label(scores, truth[:, None], thresholds), binary
+    if manifest.task is Task.MULTILABEL:
+
+        def multilabel(index: Integers) -> Metrics:
+            s, t = scores[index], truth[index]
+            values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
+            return values | sigmoid_reliability(s, t)
+
+        return metrics.per_label(scores, truth, thresholds), multilabel
+    answers = Answers.of(scores, truth, groups=_groups(manifest))
+
+    def multiclass(index: Integers) -> Metrics:
+        drawn = answers.select(index)
+        values = multiclass_metrics(drawn, abstain_threshold=rules.abstain_threshold)
+        return values | softmax_reliability(drawn)
+
+    return per_class(answers), multiclass
+
+
+def _groups(manifest: Manifest) -> list[str] | None:
+    if manifest.task is not Task.FINE_GRAINED:
+        return None
+    return [label.group or "" for label in manifest.labels]

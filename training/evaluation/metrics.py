@@ -19,8 +19,6 @@ Integers = NDArray[np.integer]
 Booleans = NDArray[np.bool_]
 Metrics = dict[str, float]
 
-TOP = 5  # the second figure of every ImageNet table since 2010
-
 
 def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Metrics:
     """Of a detector: `positive` [N] are scores of the positive label, truth bool [N].
@@ -50,28 +48,6 @@ def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Me
     }
 
 
-def multiclass_metrics(probabilities: Floats, truth: Integers) -> Metrics:
-    """Top-1, top-5 (where K > 5) and the mean of the per-class accuracies."""
-    rows = per_class(probabilities, truth)
-    by_class = [row.recall for row in rows if row.recall is not None]
-    values = {
-        "accuracy": top_k_accuracy(probabilities, truth, k=1),
-        "balanced_accuracy": float(np.mean(by_class)),
-    }
-    if probabilities.shape[1] > TOP:  # with no more classes than that it is 1 anyway
-        values["top_5"] = top_k_accuracy(probabilities, truth, k=TOP)
-    return values
-
-
-def top_k_accuracy(probabilities: Floats, truth: Integers, *, k: int) -> float:
-    """Share of images whose class has fewer than k classes scored above it.
-
-    Ties go by class index, as in the service: the lower index is listed first.
-    """
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]  # int [N, k]
-    return float(np.mean((order == truth[:, None]).any(axis=1)))
-
-
 @dataclass(frozen=True)
 class ClassRow:
     """How one class fared: `n` images have it, `predicted` were said to."""
@@ -84,25 +60,17 @@ class ClassRow:
     f1: float | None  # None where both hold
 
 
-def per_class(probabilities: Floats, truth: Integers) -> list[ClassRow]:
-    """One row a class, by top-1."""
-    return _rows(
-        one_hot(probabilities.argmax(axis=1), probabilities.shape[1]),
-        one_hot(truth, probabilities.shape[1]),
-    )
-
-
 def per_label(
     probabilities: Floats, truth: Booleans, thresholds: Sequence[float]
 ) -> list[ClassRow]:
     """One row a label of a multi-label set, each at its own threshold."""
-    return _rows(probabilities >= np.asarray(thresholds), truth)
+    decided = probabilities >= np.asarray(thresholds)  # bool [N, K]
+    hits = (decided & truth).sum(axis=0)
+    return class_rows(hits, decided.sum(axis=0), truth.sum(axis=0))
 
 
-def _rows(decided: Booleans, truth: Booleans) -> list[ClassRow]:
-    """By hand: scikit-learn takes a table of one column for a binary task."""
-    hits = (decided & truth).sum(axis=0)  # int [K]
-    said, n = decided.sum(axis=0), truth.sum(axis=0)
+def class_rows(hits: Integers, said: Integers, n: Integers) -> list[ClassRow]:
+    """One row a class, of how often it was right, predicted and true; int [K] each."""
     return [
         ClassRow(
             k,
@@ -112,7 +80,7 @@ def _rows(decided: Booleans, truth: Booleans) -> list[ClassRow]:
             _ratio(hits[k], n[k]),
             _ratio(2 * hits[k], said[k] + n[k]),
         )
-        for k in range(truth.shape[1])
+        for k in range(len(n))
     ]
 
 
@@ -162,20 +130,6 @@ def average_precisions(probabilities: Floats, truth: Booleans) -> list[float | N
     ]
 
 
-def group_accuracy(
-    probabilities: Floats, truth: Integers, groups: Sequence[str]
-) -> float:
-    """Share of images whose group (apple, pear, …) has the highest summed score.
-
-    `groups` [K] names the group of each class.
-    """
-    names = sorted(set(groups))
-    of_class = np.array([names.index(group) for group in groups])  # int [K]
-    member = np.eye(len(names))[of_class]  # float [K, G]
-    best = (probabilities @ member).argmax(axis=1)  # int [N]
-    return float(np.mean(best == of_class[truth]))
-
-
 @dataclass(frozen=True)
 class ConfusablePair:
     """Two classes taken for each other; `a_as_b` images of a were called b."""
@@ -215,9 +169,3 @@ def confusion_matrix(predicted: Integers, truth: Integers, *, classes: int) -> I
     """int [K, K]: row is the truth, column the prediction."""
     counts: Integers = sk.confusion_matrix(truth, predicted, labels=np.arange(classes))
     return counts
-
-
-def one_hot(classes: Integers, k: int) -> Booleans:
-    """int [N] → bool [N, K]."""
-    hot: Booleans = classes[:, None] == np.arange(k)
-    return hot

@@ -5,15 +5,14 @@ For a sigmoid the pair is (probability of yes, truth), so both ends of the scale
 looked at.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import log_loss  # type: ignore[import-untyped]
 
-from training.evaluation.metrics import Booleans, Floats, Integers, Metrics, one_hot
+from training.evaluation.answers import Answers
+from training.evaluation.metrics import Booleans, Floats, Metrics
 
-ENDS = (2.5, 97.5)  # percentiles that leave 95 % between them
 BINS = 15  # as in Guo et al. 2017, arXiv:1706.04599
 
 
@@ -60,23 +59,14 @@ def expected_calibration_error(bins: list[Bin]) -> float:
     return sum(b.n * abs(b.share_correct - b.mean_score) for b in bins) / total
 
 
-def brier_multiclass(probabilities: Floats, truth: Integers) -> float:
-    """Mean over images of Σ_k (p_k - y_k)², 0 to 2 (Brier 1950)."""
-    wanted = one_hot(truth, probabilities.shape[1])
-    return float(np.mean(np.sum((probabilities - wanted) ** 2, axis=1)))
-
-
-def softmax_reliability(probabilities: Floats, truth: Integers) -> Metrics:
+def softmax_reliability(answers: Answers) -> Metrics:
     """ECE, adaptive ECE, NLL (nats) and Brier of top-1 answers with softmax scores."""
-    score = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == truth
-    chosen = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    score, correct = answers.score, answers.correct
     return {
         "ece": expected_calibration_error(equal_width_bins(score, correct)),
         "adaptive_ece": expected_calibration_error(equal_mass_bins(score, correct)),
-        # A score that rounds to 0 in float32 would make the mean infinite.
-        "nll": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
-        "brier": brier_multiclass(probabilities, truth),
+        "nll": float(answers.nll.mean()),
+        "brier": float(answers.brier.mean()),
     }
 
 
@@ -90,25 +80,3 @@ def sigmoid_reliability(probabilities: Floats, truth: Booleans) -> Metrics:
         "nll": float(log_loss(yes, clipped, labels=[False, True])),
         "brier": float(np.mean((score - yes) ** 2)),
     }
-
-
-def bootstrap(
-    statistics: Callable[[Floats, np.ndarray], Metrics],
-    probabilities: Floats,
-    truth: np.ndarray,
-    *,
-    rounds: int = 200,
-    seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals (Efron 1979): the images drawn again with replacement.
-
-    The interval of an ECE lies a little high, because ECE grows with noise.
-    """
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(rounds):
-        index = generator.integers(len(truth), size=len(truth))
-        drawn.append(statistics(probabilities[index], truth[index]))
-    shared = set.intersection(*(set(values) for values in drawn))
-    ends = {n: np.percentile([values[n] for values in drawn], ENDS) for n in shared}
-    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}

@@ -63,22 +63,6 @@ def test_yes_without_a_positive_is_always_wrong():
     assert "recall" not in found
 
 
-def test_top_k_breaks_ties_by_index():
-    """Two labels with the same score: the service lists the lower index first."""
-    scores, truth = np.array([[0.5, 0.5, 0.0]]), np.array([1])
-
-    assert metrics.top_k_accuracy(scores, truth, k=1) == 0
-    assert metrics.top_k_accuracy(scores, truth, k=2) == 1
-
-
-def test_top_5_appears_only_where_it_says_something():
-    """With five classes every answer is among the best five."""
-    truth = np.arange(5)
-
-    assert "top_5" not in metrics.multiclass_metrics(np.eye(5), truth)
-    assert metrics.multiclass_metrics(np.eye(6)[:5], truth)["top_5"] == 1
-
-
 def test_map_is_the_mean_over_labels_that_occur():
     """A label without a positive has no average precision to take part with."""
     truth = np.array([[1, 0, 0], [0, 1, 0]], bool)
@@ -131,23 +115,6 @@ def test_without_any_label_there_is_no_f1():
     )
 
     assert found == {"exact_match": 1, "accuracy": 1}
-
-
-def test_the_row_of_a_class_has_only_what_is_known():
-    """Class 1 is never predicted, class 2 never there, class 3 neither."""
-    rows = metrics.per_class(np.eye(4)[[0, 2]], np.array([0, 1]))
-
-    known = [(row.precision, row.recall, row.f1) for row in rows]
-    assert known == [(1, 1, 1), (None, 0, 0), (0, None, 0), (None, None, None)]
-
-
-def test_a_group_wins_by_the_sum_of_its_labels():
-    """Two apples at 0.3 each beat a pear at 0.4: that it is an apple is known."""
-    scores, truth = np.array([[0.3, 0.3, 0.4]]), np.array([1])
-
-    found = metrics.group_accuracy(scores, truth, ["apple", "apple", "pear"])
-
-    assert found == 1
 
 
 def test_confusable_pairs_join_both_directions():

@@ -1,10 +1,8 @@
-"""Calibration errors and their intervals."""
+"""Calibration errors."""
 
 import numpy as np
 import pytest
-from scipy.special import softmax
 
-from tests.training.evaluation.logits import overconfident
 from training.evaluation import reliability
 
 
@@ -36,18 +34,3 @@ def test_bins_of_equal_mass_hold_equal_numbers():
     bins = reliability.equal_mass_bins(score, score > 0.5)
 
     assert {b.n for b in bins} == {10}
-
-
-def test_bootstrap_intervals_hold_the_value_and_shrink_with_images():
-    """Ten times the images, about a third of the width."""
-
-    def widths(n: int) -> float:
-        logits, truth = overconfident(n)
-        low, high = reliability.bootstrap(
-            reliability.softmax_reliability, softmax(logits, axis=1), truth, rounds=50
-        )["nll"]
-        found = reliability.softmax_reliability(softmax(logits, axis=1), truth)["nll"]
-        assert low < found < high
-        return high - low
-
-    assert widths(3000) < widths(300) / 2

@@ -6,8 +6,8 @@ import numpy as np
 
 from classifier.manifest import Manifest, Precision, Task
 from tests.synthetic import manifest_fields
+from training.evaluation.answers import Answers, per_class
 from training.evaluation.evaluate import Evaluation
-from training.evaluation.metrics import per_class
 from training.reports.card import CardFacts, write_card
 
 
@@ -19,7 +19,7 @@ def measured(scores: np.ndarray, truth: np.ndarray, **metrics: float) -> Evaluat
         labels=("red", "green", "blue"),
         metrics=metrics,
         intervals={},
-        rows=per_class(scores, truth),
+        rows=per_class(Answers.of(scores, truth)),
         truth=truth,
         scores=scores,
         thresholds=None,

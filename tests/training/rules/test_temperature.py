@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit, softmax
 
 from tests.training.evaluation.logits import overconfident
-from training.evaluation import reliability
+from training.evaluation.answers import Answers
+from training.evaluation.reliability import softmax_reliability
 from training.rules.temperature import fit_temperature
 
 
@@ -16,9 +17,9 @@ def test_the_temperature_undoes_overconfidence():
     temperature = fit_temperature(logits, truth)
 
     assert temperature == pytest.approx(3, rel=0.05)
-    before = reliability.softmax_reliability(softmax(logits, axis=1), truth)
-    after = reliability.softmax_reliability(
-        softmax(logits / temperature, axis=1), truth
+    before, after = (
+        softmax_reliability(Answers.of(softmax(logits / t, axis=1), truth))
+        for t in (1, temperature)
     )
     assert after["ece"] < before["ece"] / 4
     assert after["nll"] < before["nll"]

@@ -1,0 +1,147 @@
+"""softmax scores + truth → **answers**: all that the figures need of each image, once.
+
+The scores [N, K] are looked through once. Figures are made of vectors [N], so that 200
+bootstrap rounds draw vectors, and neither copy nor sort the scores of every class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.evaluation.metrics import (
+    Booleans,
+    ClassRow,
+    Floats,
+    Integers,
+    Metrics,
+    class_rows,
+)
+from training.evaluation.selective import risk_coverage
+
+TOP = 5  # the second figure of every ImageNet table since 2010
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How N images were answered, by K classes."""
+
+    classes: int  # K
+    truth: Integers  # class index [N]
+    predicted: Integers  # class index of the highest score [N]
+    score: Floats  # the highest [N]
+    rank: Integers  # how many classes are listed before the truth [N]
+    nll: Floats  # negative log-likelihood in nats [N]
+    brier: Floats  # Σ_k (p_k - y_k)², 0 to 2 [N]
+    group_correct: Booleans | None  # the highest summed score is the truth's group's
+
+    @classmethod
+    def of(
+        cls,
+        probabilities: Floats,
+        truth: Integers,
+        *,
+        groups: Sequence[str] | None = None,
+    ) -> "Answers":
+        """From scores [N, K] and class indices [N]; `groups` [K] of each class."""
+        own = probabilities[np.arange(len(truth)), truth].astype(np.float64)  # [N]
+        squares = np.einsum("nk,nk->n", probabilities, probabilities, dtype=np.float64)
+        return cls(
+            classes=probabilities.shape[1],
+            truth=truth,
+            predicted=probabilities.argmax(axis=1),
+            score=probabilities.max(axis=1),
+            rank=rank_of_truth(probabilities, truth),
+            # A score that rounds to 0 in float32 would make the mean infinite.
+            nll=-np.log(np.maximum(own, 1e-12)),
+            brier=squares - 2 * own + 1,
+            group_correct=None
+            if groups is None
+            else group_correct(probabilities, truth, groups),
+        )
+
+    def select(self, index: Integers) -> "Answers":
+        """Some of the images, in the order of `index`, which may name one twice."""
+        grouped = self.group_correct
+        return Answers(
+            classes=self.classes,
+            truth=self.truth[index],
+            predicted=self.predicted[index],
+            score=self.score[index],
+            rank=self.rank[index],
+            nll=self.nll[index],
+            brier=self.brier[index],
+            group_correct=None if grouped is None else grouped[index],
+        )
+
+    @property
+    def correct(self) -> Booleans:
+        """Whether the answer is the truth, bool [N]."""
+        return self.rank == 0
+
+
+def rank_of_truth(probabilities: Floats, truth: Integers) -> Integers:
+    """How many classes are listed before the truth, int [N].
+
+    Ties go by class index, as in the service: the lower index is listed first.
+    """
+    own = probabilities[np.arange(len(truth)), truth][:, None]  # [N, 1]
+    lower = np.arange(probabilities.shape[1]) < truth[:, None]  # bool [N, K]
+    rank: Integers = np.count_nonzero(probabilities > own, axis=1)
+    return rank + np.count_nonzero(lower & (probabilities == own), axis=1)
+
+
+def group_correct(
+    probabilities: Floats, truth: Integers, groups: Sequence[str]
+) -> Booleans:
+    """Whether the truth's group (apple, pear, …) has the highest summed score, [N].
+
+    `groups` [K] names the group of each class.
+    """
+    names = sorted(set(groups))
+    of_class = np.array([names.index(group) for group in groups])  # int [K]
+    member = np.eye(len(names))[of_class]  # float [K, G]
+    best = (probabilities @ member).argmax(axis=1)  # int [N]
+    found: Booleans = best == of_class[truth]
+    return found
+
+
+def multiclass_metrics(
+    answers: Answers, *, abstain_threshold: float | None = None
+) -> Metrics:
+    """Top-1, top-5 (where K > 5), the mean of the per-class accuracies, and AURC.
+
+    Of groups where there are any, and with a threshold how many images are answered
+    (coverage) and how many of those answers are wrong (risk).
+    """
+    hits, _, n = _counts(answers)
+    values = {
+        "accuracy": float(np.mean(answers.correct)),
+        "balanced_accuracy": float(np.mean(hits[n > 0] / n[n > 0])),
+        "aurc": risk_coverage(answers.score, answers.correct).aurc,
+    }
+    if answers.classes > TOP:  # with no more classes than that it is 1 anyway
+        values["top_5"] = float(np.mean(answers.rank < TOP))
+    if answers.group_correct is not None:
+        values["group_accuracy"] = float(np.mean(answers.group_correct))
+    if abstain_threshold is None:
+        return values
+    answered = answers.score >= abstain_threshold
+    values["coverage"] = float(np.mean(answered))
+    if answered.any():
+        values["risk"] = float(1 - np.mean(answers.correct[answered]))
+    return values
+
+
+def per_class(answers: Answers) -> list[ClassRow]:
+    """One row a class, by top-1."""
+    return class_rows(*_counts(answers))
+
+
+def _counts(answers: Answers) -> tuple[Integers, Integers, Integers]:
+    """Of each class: how often right, predicted, and true; int [K]."""
+    hits, said, n = (
+        np.bincount(index, minlength=answers.classes)
+        for index in (answers.truth[answers.correct], answers.predicted, answers.truth)
+    )
+    return hits, said, n
