@@ -15,7 +15,9 @@ from training.evaluation.metrics import (
     Floats,
     Integers,
     Metrics,
+    Trials,
     class_rows,
+    shares,
 )
 from training.evaluation.selective import risk_coverage
 
@@ -106,31 +108,34 @@ def group_correct(
     return found
 
 
+def multiclass_trials(
+    answers: Answers, *, abstain_threshold: float | None = None
+) -> Trials:
+    """Top-1, top-5 (where K > 5), and groups where there are any.
+
+    With a threshold also how many images are answered (coverage), and how many of those
+    answers are wrong (risk).
+    """
+    trials = {"accuracy": answers.correct}
+    if answers.classes > TOP:  # with no more classes than that it is 1 anyway
+        trials["top_5"] = answers.rank < TOP
+    if answers.group_correct is not None:
+        trials["group_accuracy"] = answers.group_correct
+    if abstain_threshold is not None:
+        answered = answers.score >= abstain_threshold
+        trials["coverage"], trials["risk"] = answered, ~answers.correct[answered]
+    return trials
+
+
 def multiclass_metrics(
     answers: Answers, *, abstain_threshold: float | None = None
 ) -> Metrics:
-    """Top-1, top-5 (where K > 5), the mean of the per-class accuracies, and AURC.
-
-    Of groups where there are any, and with a threshold how many images are answered
-    (coverage) and how many of those answers are wrong (risk).
-    """
+    """The shares of `multiclass_trials`, mean accuracy of the classes, and AURC."""
     hits, _, n = _counts(answers)
-    values = {
-        "accuracy": float(np.mean(answers.correct)),
+    return shares(multiclass_trials(answers, abstain_threshold=abstain_threshold)) | {
         "balanced_accuracy": float(np.mean(hits[n > 0] / n[n > 0])),
         "aurc": risk_coverage(answers.score, answers.correct).aurc,
     }
-    if answers.classes > TOP:  # with no more classes than that it is 1 anyway
-        values["top_5"] = float(np.mean(answers.rank < TOP))
-    if answers.group_correct is not None:
-        values["group_accuracy"] = float(np.mean(answers.group_correct))
-    if abstain_threshold is None:
-        return values
-    answered = answers.score >= abstain_threshold
-    values["coverage"] = float(np.mean(answered))
-    if answered.any():
-        values["risk"] = float(1 - np.mean(answers.correct[answered]))
-    return values
 
 
 def per_class(answers: Answers) -> list[ClassRow]:

@@ -17,19 +17,28 @@ from classifier.errors import ImageError
 from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
 from training.data.dataset import Dataset, Split
+from training.data.scenes import Scenes
 from training.errors import DataError
 from training.evaluation import metrics
-from training.evaluation.answers import Answers, multiclass_metrics, per_class
-from training.evaluation.intervals import bootstrap
+from training.evaluation.answers import (
+    Answers,
+    multiclass_metrics,
+    multiclass_trials,
+    per_class,
+)
+from training.evaluation.intervals import Intervals, bootstrap, exact
 from training.evaluation.metrics import (
     Booleans,
     ClassRow,
     Floats,
     Integers,
     Metrics,
+    Trials,
 )
 from training.evaluation.reliability import sigmoid_reliability, softmax_reliability
 from training.evaluation.selective import RiskCoverage, risk_coverage
+
+SIGMOID = (Task.BINARY, Task.MULTILABEL)
 
 Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
 
@@ -42,7 +51,7 @@ class Evaluation:
     split: str
     labels: tuple[str, ...]  # of the columns below
     metrics: Metrics
-    intervals: dict[str, tuple[float, float]]  # 95 %, by bootstrap
+    intervals: Intervals  # 95 %
     rows: list[ClassRow]
     truth: Truth
     scores: Floats  # [N, K]
@@ -110,7 +119,7 @@ def evaluate(classifier: Classifier, dataset: Dataset, split: Split) -> Evaluati
     truth = align(split.labels, dataset, manifest)
     logits = run(classifier, split)
     scores = classifier.postprocessor.scores(logits)  # float32 [N, K]
-    values, intervals, rows = measure(manifest, scores, truth)
+    values, intervals, rows = measure(manifest, scores, truth, scenes=split.scenes)
     return Evaluation(
         dataset=dataset.name,
         split=split.name,
@@ -195,20 +204,36 @@ def position(name: str, labels: Sequence[Label]) -> int | None:
 
 
 def measure(
-    manifest: Manifest, scores: Floats, truth: Truth
-) -> tuple[Metrics, dict[str, tuple[float, float]], list[ClassRow]]:
+    manifest: Manifest,
+    scores: Floats,
+    truth: Truth,
+    *,
+    scenes: Scenes | None = None,
+) -> tuple[Metrics, Intervals, list[ClassRow]]:
     """Metrics, their intervals, and a row a class."""
-    rows, statistics = figures(manifest, scores, truth)
-    found = statistics(np.arange(len(truth)))
-    return found, bootstrap(statistics, len(truth)), rows
+    figures = figures_of(manifest, scores, truth)
+    found = figures.metrics(np.arange(len(truth)))
+    intervals = bootstrap(figures.metrics, len(truth), scenes=scenes)
+    if scenes is None:  # images of one scene are no independent trials
+        intervals |= exact(figures.trials)
+    return found, intervals, figures.rows
 
 
-def figures(
-    manifest: Manifest, scores: Floats, truth: Truth
-) -> tuple[list[ClassRow], Callable[[Integers], Metrics]]:
-    """A row a class, and the metrics of the images at some positions."""
-    rules = manifest.postprocess
-    thresholds = rules.thresholds or (0.5,) * scores.shape[1]
+@dataclass(frozen=True)
+class Figures:
+    """What is known of a task's answers."""
+
+    rows: list[ClassRow]
+    trials: Trials  # of the metrics that are plain shares
+    metrics: Callable[[Integers], Metrics]  # of the images at some positions, int [N]
+
+
+def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
+    """The figures that a task asks for."""
+    if manifest.task not in SIGMOID:
+        return _softmax_figures(manifest, scores, truth)
+    thresholds = manifest.postprocess.thresholds or (0.5,) * scores.shape[1]
+    decided = scores >= np.asarray(thresholds)  # bool [N, K]
     if manifest.task is Task.BINARY:
 
         def binary(index: Integers) -> Metrics:
@@ -216,23 +241,29 @@ def figures(
             values = metrics.binary_metrics(s[:, 0], t, threshold=thresholds[0])
             return values | sigmoid_reliability(s, t)
 
-        return metrics.per_label(scores, truth[:, None], thresholds), binary
-    if manifest.task is Task.MULTILABEL:
+        rows = metrics.per_label(scores, truth[:, None], thresholds)
+        return Figures(rows, metrics.binary_trials(decided[:, 0], truth), binary)
 
-        def multilabel(index: Integers) -> Metrics:
-            s, t = scores[index], truth[index]
-            values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
-            return values | sigmoid_reliability(s, t)
+    def multilabel(index: Integers) -> Metrics:
+        s, t = scores[index], truth[index]
+        values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
+        return values | sigmoid_reliability(s, t)
 
-        return metrics.per_label(scores, truth, thresholds), multilabel
+    rows = metrics.per_label(scores, truth, thresholds)
+    return Figures(rows, metrics.multilabel_trials(decided, truth), multilabel)
+
+
+def _softmax_figures(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
+    limit = manifest.postprocess.abstain_threshold
     answers = Answers.of(scores, truth, groups=_groups(manifest))
 
     def multiclass(index: Integers) -> Metrics:
         drawn = answers.select(index)
-        values = multiclass_metrics(drawn, abstain_threshold=rules.abstain_threshold)
+        values = multiclass_metrics(drawn, abstain_threshold=limit)
         return values | softmax_reliability(drawn)
 
-    return per_class(answers), multiclass
+    trials = multiclass_trials(answers, abstain_threshold=limit)
+    return Figures(per_class(answers), trials, multiclass)
 
 
 def _groups(manifest: Manifest) -> list[str] | None:

@@ -18,6 +18,27 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 Booleans = NDArray[np.bool_]
 Metrics = dict[str, float]
+Trials = dict[str, Booleans]  # by the name of a share: each trial, a success or not
+
+
+def shares(trials: Trials) -> Metrics:
+    """The share of successes; none where there was no trial."""
+    return {name: float(np.mean(t)) for name, t in trials.items() if len(t)}
+
+
+def binary_trials(decided: Booleans, truth: Booleans) -> Trials:
+    """What a detector's shares are of: all images, its yes, the positives."""
+    return {
+        "accuracy": decided == truth,
+        "prevalence": truth,
+        "precision": truth[decided],
+        "recall": decided[truth],
+    }
+
+
+def multilabel_trials(decided: Booleans, truth: Booleans) -> Trials:
+    """Images whose labels are all right. Labels of one image are no trials apart."""
+    return {"exact_match": (decided == truth).all(axis=1)}
 
 
 def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Metrics:
@@ -27,18 +48,12 @@ def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Me
     one label is rare, so Matthews' correlation and balanced accuracy stand beside it.
     """
     decided = positive >= threshold
-    values = {
-        "accuracy": float(np.mean(decided == truth)),
-        "prevalence": float(np.mean(truth)),
-    }
-    if decided.any():
-        values["precision"] = float(np.mean(truth[decided]))
+    values = shares(binary_trials(decided, truth))
     if decided.any() or truth.any():
         values["f1"] = float(sk.f1_score(truth, decided))
     if not truth.any():
         return values
     values["pr_auc"] = float(sk.average_precision_score(truth, positive))
-    values["recall"] = float(np.mean(decided[truth]))
     if truth.all():
         return values
     return values | {
@@ -93,11 +108,8 @@ def multilabel_metrics(
 ) -> Metrics:
     """mAP (mean over the labels that occur), micro and macro F1, exact matches."""
     decided = probabilities >= np.asarray(thresholds)  # bool [N, K]
-    values = {
-        "exact_match": float(np.mean((decided == truth).all(axis=1))),
-        # Share of single yes/no answers that are right.
-        "accuracy": float(np.mean(decided == truth)),
-    }
+    values = shares(multilabel_trials(decided, truth))
+    values["accuracy"] = float(np.mean(decided == truth))  # of single yes/no answers
     f1 = f1_by_label(decided, truth)
     if len(f1):
         values["micro_f1"] = float(sk.f1_score(truth.ravel(), decided.ravel()))

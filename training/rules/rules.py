@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
 from training.configs.task_sections import BundleConfig
-from training.evaluation.evaluate import Truth
+from training.evaluation.evaluate import SIGMOID, Truth
 from training.evaluation.selective import abstain_rule
 from training.rules.temperature import fit_temperature
 from training.rules.thresholds import by_cost, by_recall, out_of_fold_f1, per_label_f1
 
 Logits = NDArray[np.float32]  # [N, K]
-
-SIGMOID = (Task.BINARY, Task.MULTILABEL)
 
 
 def fit_rules(
