@@ -142,8 +142,9 @@ def write_bundle(
     renamed: a reader, a kill or a full disk never meets half a bundle.
 
     Raises:
-        BundleError: the version exists, a graph is missing or its hash differs, an
-            extra file is misnamed, or the disk refuses.
+        BundleError: the version exists, a graph is missing or its hash differs, the
+            golden examples could not be read again, an extra file is misnamed, or the
+            disk refuses.
     """
     target = root / manifest.name / str(manifest.version)
     if target.exists():
@@ -154,7 +155,7 @@ def write_bundle(
         **extras,
         **graphs,
         MANIFEST: (manifest.model_dump_json(indent=1) + "\n").encode(),
-        GOLDEN: write_golden(golden),
+        GOLDEN: write_golden(golden, manifest),
         CARD: card.encode(),
     }
     try:

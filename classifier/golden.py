@@ -18,7 +18,8 @@ from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest, Precision
 from classifier.session import Batch, Logits, Session
 
-MAX_BYTES = 32 * 2**20
+# One example of the largest side and of the most labels fits: 48 MiB and 1.2 MB.
+MAX_BYTES = 64 * 2**20
 MAX_EXAMPLES = 64
 
 
@@ -30,13 +31,19 @@ class Golden:
     logits: Mapping[Precision, Logits]  # each float32 [n, K]
 
 
-def write_golden(golden: Golden) -> bytes:
-    """The bytes of `golden.npz`."""
+def write_golden(golden: Golden, manifest: Manifest) -> bytes:
+    """The bytes of `golden.npz`.
+
+    Raises:
+        BundleError: `read_golden` would refuse them.
+    """
+    _check_arrays(golden, manifest)
     arrays: dict[str, npt.NDArray[np.generic]] = {"pixels": golden.pixels}
     for precision, logits in golden.logits.items():
-        arrays[f"logits_{precision}"] = logits.astype(np.float32)
+        arrays[f"logits_{precision}"] = logits
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    _check_size(buffer, "golden.npz")
     return buffer.getvalue()
 
 
@@ -47,12 +54,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
         BundleError: missing, damaged, or not of the manifest's shapes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_BYTES:
-            raise BundleError(
-                f"{path} unpacks to {size} bytes; {MAX_BYTES} are allowed"
-            )
+        _check_size(path, str(path))
         with np.load(path, allow_pickle=False) as arrays:
             pixels = arrays["pixels"]
             logits = {
@@ -65,14 +67,29 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
         Exception
     ) as error:  # border: damage raises zlib.error, MemoryError, EOFError …
         raise BundleError(f"cannot read {path}: {error}") from error
-    n = len(pixels) if np.ndim(pixels) else 0
-    _check_array("pixels", pixels, np.uint8, (n, *manifest.preprocess.shape))
+    golden = Golden(pixels, logits)
+    _check_arrays(golden, manifest)
+    return golden
+
+
+def _check_size(archive: Path | BytesIO, name: str) -> None:
+    with zipfile.ZipFile(archive) as members:
+        size = sum(member.file_size for member in members.infolist())
+    if size > MAX_BYTES:
+        raise BundleError(f"{name} unpacks to {size} bytes; {MAX_BYTES} are allowed")
+
+
+def _check_arrays(golden: Golden, manifest: Manifest) -> None:
+    n = len(golden.pixels) if np.ndim(golden.pixels) else 0
+    _check_array("pixels", golden.pixels, np.uint8, (n, *manifest.preprocess.shape))
     if not 1 <= n <= MAX_EXAMPLES:
         raise BundleError(f"golden has {n} examples, not 1 to {MAX_EXAMPLES}")
-    for precision, values in logits.items():
-        name = f"logits_{precision}"
+    for graph in manifest.graphs:
+        values = golden.logits.get(graph.precision)
+        if values is None:
+            raise BundleError(f"golden has no logits of {graph.precision}")
+        name = f"logits_{graph.precision}"
         _check_array(name, values, np.float32, (n, manifest.logits))
-    return Golden(pixels, logits)
 
 
 def _check_array(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> None:

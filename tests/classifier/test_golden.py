@@ -22,7 +22,7 @@ from classifier.golden import (
     replay,
     write_golden,
 )
-from classifier.manifest import Precision
+from classifier.manifest import MAX_SIDE, Manifest, Precision
 from classifier.session import Session
 from tests.synthetic import make_bundle
 
@@ -60,7 +60,7 @@ def test_what_was_written_is_what_is_read(folder):
         good()["pixels"] + 7, {Precision.FP32: np.float32([[0.1, 2, 3]] * 2)}
     )
 
-    again = read(folder, write_golden(golden))
+    again = read(folder, write_golden(golden, load_bundle(folder).manifest))
 
     assert (again.pixels == golden.pixels).all()
     assert (again.logits[Precision.FP32] == golden.logits[Precision.FP32]).all()
@@ -68,9 +68,11 @@ def test_what_was_written_is_what_is_read(folder):
 
 def shifted(folder: Path, by: float) -> None:
     """Let the bundle expect other logits."""
-    golden = load_bundle(folder).read_golden()
+    bundle = load_bundle(folder)
+    golden = bundle.read_golden()
     logits = {p: values + np.float32(by) for p, values in golden.logits.items()}
-    (folder / "golden.npz").write_bytes(write_golden(Golden(golden.pixels, logits)))
+    content = write_golden(Golden(golden.pixels, logits), bundle.manifest)
+    (folder / "golden.npz").write_bytes(content)
 
 
 def test_a_bundle_that_answers_as_expected_is_loaded(folder):
@@ -119,6 +121,58 @@ def test_other_shapes_than_the_manifest_says_are_refused(folder, changes, messag
     """An array is checked before it is used."""
     with pytest.raises(BundleError, match=message):
         read(folder, npz(**(good() | changes)))
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "message"),
+    [(MAX_EXAMPLES + 1, 3, "65 examples, not 1 to 64"), (2, 4, r"\[2, 3\] is needed")],
+)
+def test_what_could_not_be_read_is_not_written(folder, n, classes, message):
+    """Whoever makes a bundle hears of it, and not the service that finds it."""
+    golden = Golden(
+        good(n)["pixels"], {Precision.FP32: np.zeros((n, classes), np.float32)}
+    )
+
+    with pytest.raises(BundleError, match=message):
+        write_golden(golden, load_bundle(folder).manifest)
+
+
+def test_logits_of_a_graph_that_are_missing_are_not_left_out(folder):
+    """Each graph of the manifest is replayed."""
+    golden = Golden(good()["pixels"], {})
+
+    with pytest.raises(BundleError, match="no logits of fp32"):
+        write_golden(golden, load_bundle(folder).manifest)
+
+
+def largest(folder: Path) -> Manifest:
+    """The manifest, as if its network took the largest images that there may be."""
+    manifest = load_bundle(folder).manifest
+    spec = {"height": MAX_SIDE, "width": MAX_SIDE}
+    spec = manifest.preprocess.model_copy(update=spec)
+    return manifest.model_copy(update={"preprocess": spec})
+
+
+def test_one_example_of_the_largest_size_fits(folder):
+    """A network that a manifest can describe can have a bundle."""
+    manifest = largest(folder)
+    pixels = np.zeros((1, *manifest.preprocess.shape), np.uint8)
+    golden = Golden(pixels, {Precision.FP32: np.zeros((1, 3), np.float32)})
+    path = folder / "golden.npz"
+
+    path.write_bytes(write_golden(golden, manifest))
+
+    assert read_golden(path, manifest).pixels.shape == pixels.shape
+
+
+def test_examples_of_too_many_bytes_are_not_written(folder):
+    """They would be refused at every load, and with them the service."""
+    manifest = largest(folder)
+    pixels = np.zeros((2, *manifest.preprocess.shape), np.uint8)
+    golden = Golden(pixels, {Precision.FP32: np.zeros((2, 3), np.float32)})
+
+    with pytest.raises(BundleError, match=r"unpacks to \d+ bytes; 67108864 are"):
+        write_golden(golden, manifest)
 
 
 def test_a_missing_array_is_refused(folder):
@@ -171,7 +225,7 @@ def test_a_zip_bomb_is_not_unpacked(folder):
     content = archive("pixels.npy", bytes(MAX_BYTES))
 
     assert len(content) < MAX_BYTES // 500
-    with pytest.raises(BundleError, match=r"unpacks to \d+ bytes; 33554432 are"):
+    with pytest.raises(BundleError, match=r"unpacks to \d+ bytes; 67108864 are"):
         read(folder, content)
 
 

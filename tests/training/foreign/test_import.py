@@ -38,7 +38,7 @@ def importer(tmp_path):
     Image.fromarray(photo(1)).save(sample)
     counter = itertools.count()
 
-    def run(model, labels=4, **said) -> Classifier:
+    def run(model, labels=4, samples=(sample,), **said) -> Classifier:
         path = tmp_path / "stranger.onnx"
         path.write_bytes(model.SerializeToString())
         names = tmp_path / "labels.txt"
@@ -47,7 +47,7 @@ def importer(tmp_path):
         answers = parse_answers({k: v for k, v in given.items() if v is not None})
         origin = Origin(path, f"s{next(counter)}", "A stranger.", "MIT", "a test")
         folder = import_graph(
-            read_graph(path), answers, origin, samples=[sample], models=tmp_path
+            read_graph(path), answers, origin, samples=samples, models=tmp_path
         )
         return Classifier.load(folder, device="cpu")
 
@@ -229,6 +229,36 @@ def test_an_imported_network_can_say_where_it_looked(importer):
     bias = next(t for t in model.graph.initializer if t.name == "bias")
     summed = maps.mean(axis=(2, 3)) + onnx.numpy_helper.to_array(bias)
     assert np.allclose(summed, logits, atol=1e-4)
+
+
+def wide(side: int) -> onnx.ModelProto:
+    """A network that reads images of side x side, by global average pooling."""
+    model = stranger()
+    nodes = [n for n in model.graph.node if n.op_type in ("Conv", "Relu")]
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["logits"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = side
+    return model
+
+
+def test_large_images_leave_fewer_golden_examples_but_the_proof_is_over_all(
+    importer, tmp_path
+):
+    """Golden examples are replayed at every load, so that their bytes are bounded."""
+    samples = [tmp_path / f"{n}.png" for n in range(6)]
+    for n, path in enumerate(samples):
+        Image.fromarray(photo(n)).save(path)
+
+    few, all_of_them = (importer(wide(s), samples=samples) for s in (700, 64))
+
+    assert len(few.bundle.read_golden().pixels) == 2
+    assert len(all_of_them.bundle.read_golden().pixels) == 6
+    assert "on 6 photos" in (few.bundle.folder / "card.md").read_text()
 
 
 def test_keras_preprocessing_can_be_named(importer):
