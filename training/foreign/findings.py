@@ -101,8 +101,7 @@ def examine(model: ModelProto) -> Findings:
 
 
 def _image_input(model: ModelProto) -> ValueInfoProto:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(map(_described, inputs)) or "none"
         raise GraphError(

@@ -36,13 +36,15 @@ MAX_TENSOR_VALUES = 2**28  # one gibibyte of float32
 # so such files keep their operator set: a conversion could only lose something.
 OLDEST_OPSET = 13
 TARGET_OPSET = 20  # for older files
+# Up to IR version 3 weights had to stand among the inputs; 8 came with operator set 15.
+OLDEST_IR_VERSION = 8
 
 
 class Foreign(NamedTuple):
     """A file as it was read, and the graph that is worked on."""
 
     original: bytes  # all weights inside; what the wrapped graph is compared with
-    model: ModelProto  # operator set 13 or later
+    model: ModelProto  # operator set 13 or later, no weights among the inputs
 
 
 def read_graph(path: Path) -> Foreign:
@@ -176,11 +178,12 @@ def refuse_foreign_operators(model: ModelProto) -> None:
 
 
 def modernize(model: ModelProto) -> ModelProto:
-    """The graph in operator set 13 or later.
+    """The graph in operator set 13 or later, with the image alone as input.
 
     Raises:
         GraphError: an older graph that has no form in a newer one.
     """
+    take_weights_off_inputs(model)
     if opset(model) >= OLDEST_OPSET:
         return model
     try:
@@ -190,6 +193,15 @@ def modernize(model: ModelProto) -> ModelProto:
             f"the graph has operator set {opset(model)} and cannot be converted to "
             f"{TARGET_OPSET}: {error}; export it again with {OLDEST_OPSET} or later"
         ) from error
+
+
+def take_weights_off_inputs(model: ModelProto) -> None:
+    """Weights that stand among the inputs too could be replaced at each run."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, OLDEST_IR_VERSION)
 
 
 def refuse_huge_tensors(model: ModelProto) -> None:

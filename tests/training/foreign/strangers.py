@@ -21,11 +21,12 @@ def stranger(  # noqa: PLR0913  one parameter a habit
     tail: str = "logits",
     fixed_reshape: bool = False,
     opset: int = 20,
+    ir_version: int = 8,
 ) -> ModelProto:
     """Convolution → ReLU → flatten → linear → `tail`, with random weights.
 
     `tail`: logits, softmax, sigmoid, hidden (a softmax written out), or square (logits
-    [N, K, 1, 1]).
+    [N, K, 1, 1]). Up to IR version 3 the weights are among the inputs.
     """
     generator = np.random.default_rng(7)
     real = np.float16 if dtype == "float16" else np.float32
@@ -76,8 +77,13 @@ def stranger(  # noqa: PLR0913  one parameter a habit
             if key != "square" or tail == "square"
         ],
     )
+    if ir_version <= 3:
+        graph.input.extend(
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+            for t in graph.initializer
+        )
     imports = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8)
+    return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
 
 def _input_type(dtype: str) -> int:

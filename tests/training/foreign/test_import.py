@@ -209,6 +209,18 @@ def test_an_old_operator_set_is_converted_and_a_newer_one_kept(importer):
     assert [g.opset_import[0].version for g in graphs] == [13, 20]
 
 
+@pytest.mark.parametrize("opset", [9, 11, 13])
+def test_weights_among_the_inputs_are_no_inputs(importer, opset):
+    """Up to IR version 3 they had to be declared there, as in most of the ONNX zoo."""
+    model = stranger(opset=opset, ir_version=3)
+
+    scores = answer(importer(model), shrunk())
+
+    inputs = expected_input(shrunk(), "NCHW", "float32")
+    raw = scores_of(model.SerializeToString(), inputs)[0]
+    assert np.allclose(scores, softmax(raw), atol=1e-4)
+
+
 def test_an_imported_network_can_say_where_it_looked(importer):
     """Global average pooling and a linear head are found in a stranger's graph too."""
     model = stranger()
