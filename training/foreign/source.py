@@ -55,7 +55,7 @@ def read_graph(path: Path) -> Foreign:
     """
     model = parse(_read_bounded(path, MAX_GRAPH_BYTES))
     refuse_unreadable_names(model)
-    embed_weights(model, path.parent)
+    embed_weights(model, path)
     try:
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -79,18 +79,18 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         raise GraphError(f"cannot read {path}: {error}") from error
 
 
-def embed_weights(model: ModelProto, folder: Path) -> None:
-    """Bring weights that lie in files beside the graph into it.
+def embed_weights(model: ModelProto, graph: Path) -> None:
+    """Bring weights that lie in files beside the file `graph` into the graph.
 
     Raises:
-        GraphError: a file is missing, too short, or not inside `folder`.
+        GraphError: a file is missing, too short, or not beside `graph`.
     """
     files: dict[Path, bytes] = {}
     total = 0
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        path, offset, length = _locate(tensor, folder)
+        path, offset, length = _locate(tensor, graph)
         if path not in files:
             files[path] = _read_bounded(path, MAX_GRAPH_BYTES - total)
             total += len(files[path])
@@ -112,21 +112,10 @@ def _tensors(model: ModelProto) -> list[TensorProto]:
     return [*model.graph.initializer, *inside]
 
 
-def _locate(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
-    """File, offset and length of external weights, proven to be inside `folder`."""
+def _locate(tensor: TensorProto, graph: Path) -> tuple[Path, int, int]:
+    """File, offset and length of external weights, proven to be beside `graph`."""
     said = {entry.key: entry.value for entry in tensor.external_data}
-    location = said.get("location", "")
-    path = (folder / location).resolve()
-    if not location or not path.is_relative_to(folder.resolve()):
-        raise GraphError(
-            f"the weights of {tensor.name!r} lie in {location!r}, outside the folder "
-            "of the graph; only files beside it are read"
-        )
-    if not path.is_file():
-        raise GraphError(
-            f"the weights of {tensor.name!r} lie in {location!r}, which is missing; "
-            "put it beside the graph"
-        )
+    path = _beside(graph, said.get("location", ""), tensor.name)
     try:
         offset = int(said.get("offset", 0))
         width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -139,6 +128,37 @@ def _locate(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
             f"{offset}; their shape {list(tensor.dims)} needs {length}"
         )
     return path, offset, length
+
+
+def _beside(graph: Path, location: str, tensor: str) -> Path:
+    """The file that a graph names, with links followed.
+
+    It must be inside the graph's folder. Where the graph is a link, as in the caches of
+    model hubs, it may also be a link to the folder that the graph really lies in: who
+    linked the graph chose that folder. Any other link out of the folder is refused, for
+    an archive may bring links to whatever its maker wants to see.
+    """
+    where = f"the weights of {tensor!r} lie in {location!r}"
+    try:
+        outside = Path(location).is_absolute() or ".." in Path(location).parts
+        path = (graph.parent / location).resolve()
+        inside = path.is_relative_to(graph.parent.resolve())
+        linked = path.parent == graph.resolve().parent
+        there = path.is_file()
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise GraphError(f"{where}, which cannot be found: {error}") from error
+    if not location or outside:
+        raise GraphError(
+            f"{where}, outside the folder of the graph; only files beside it are read"
+        )
+    if not (inside or linked):
+        raise GraphError(
+            f"{where}; {location!r} is a link to another folder than the graph's, and "
+            "only files beside the graph are read. Copy both with cp -L"
+        )
+    if not there:
+        raise GraphError(f"{where}, which is missing; put it beside the graph")
+    return path
 
 
 def refuse_unreadable_names(model: ModelProto) -> None:
