@@ -119,10 +119,11 @@ def _locate(tensor: TensorProto, graph: Path) -> tuple[Path, int, int]:
     try:
         offset = int(said.get("offset", 0))
         width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        length = math.prod(tensor.dims) * width
+        claimed = int(said.get("length", length))
     except (ValueError, KeyError) as error:
         raise GraphError(f"the weights of {tensor.name!r}: {error}") from error
-    length = math.prod(tensor.dims) * width
-    if offset < 0 or length < 0 or int(said.get("length", length)) != length:
+    if offset < 0 or length < 0 or claimed != length:
         raise GraphError(
             f"the weights of {tensor.name!r} claim {said.get('length')} bytes at "
             f"{offset}; their shape {list(tensor.dims)} needs {length}"

@@ -58,6 +58,7 @@ def test_weights_beside_the_graph_are_brought_into_it(tmp_path):
         ({"offset": "-8"}, "claim"),
         ({"offset": "x"}, "invalid literal"),
         ({"length": "9"}, "claim"),
+        ({"length": "x"}, "invalid literal"),
     ],
 )
 def test_weights_elsewhere_or_of_another_size_are_refused(tmp_path, changes, complaint):
