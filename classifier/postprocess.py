@@ -86,11 +86,9 @@ class Postprocessor:
         self.spec = manifest.postprocess
         groups = sorted({label.group for label in manifest.labels if label.group})
         self._groups = tuple(groups)
+        position = {group: n for n, group in enumerate(groups)}
         self._group_of = np.array(
-            [
-                groups.index(label.group) if label.group else -1
-                for label in manifest.labels
-            ]
+            [position.get(label.group or "", -1) for label in manifest.labels]
         )
 
     @property

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from classifier.errors import RequestError, SessionError
-from classifier.manifest import Manifest, PostprocessSpec, Task
+from classifier.manifest import MAX_LABELS, Manifest, PostprocessSpec, Task
 from classifier.postprocess import Answer, Postprocessor, probabilities, top
 from tests.synthetic import manifest_fields
 
@@ -193,6 +193,21 @@ def test_a_model_abstains_when_its_best_score_is_under_the_threshold():
     assert careful.answer(sure, threshold=0.75).abstained
     assert labels(careful.answer(unsure, threshold=0.0))[0] == "red"
     assert not rules(Task.MULTICLASS).answer(unsure).abstained
+
+
+@pytest.mark.timeout(20)  # each sought among all groups, it would be minutes
+def test_as_many_labels_may_have_a_group_as_a_bundle_may_have():
+    """Their groups are numbered whenever a bundle is loaded."""
+    fields = manifest_fields("colors", Task.FINE_GRAINED)
+    fields["labels"] = [
+        {"id": f"{n}", "name": f"{n}", "group": f"of {n}"} for n in range(MAX_LABELS)
+    ]
+    fine = Postprocessor(Manifest.model_validate_json(json.dumps(fields)))
+
+    answer = fine.answer(np.full(MAX_LABELS, 1 / MAX_LABELS, np.float32))
+
+    assert answer.groups is not None
+    assert answer.groups[0].score == pytest.approx(1 / MAX_LABELS)
 
 
 def test_fine_grained_adds_the_sum_of_each_group():

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,8 +185,8 @@ def read_labels(source: str) -> tuple[Label, ...]:
         labels = tuple(Label(id=i, name=name, group=g) for i, name, g in rows)
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise GraphError(f"{path} holds no labels: {error}") from error
-    ids = [label.id for label in labels]
-    twice = next((i for n, i in enumerate(ids) if i in ids[:n]), None)
+    ids = Counter(label.id for label in labels)
+    twice = next((label_id for label_id, n in ids.items() if n > 1), None)
     if twice is not None:
         raise GraphError(
             f"{path} has {twice!r} twice; use a CSV file with columns id and name"
