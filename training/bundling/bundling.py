@@ -6,7 +6,7 @@ graphs at once. The bundle appears whole or not at all.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import prod
 from pathlib import Path
 
@@ -77,6 +77,9 @@ def build_bundle(
         remarks += honest_f1(logits, truth, rules)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
+    kept = {p: built for p, built in recipe.earlier.items() if p not in final}
+    remarks += [f"Not made anew: the {precision} graph" for precision in kept]
+    final |= kept
     wanted = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // prod(recipe.preprocess.shape)))
     some = validation.select(spread(len(validation), wanted))
     golden = make_golden(final, some.pixels(recipe.preprocess))
@@ -122,7 +125,8 @@ def smaller(
             decide=lambda logits: decisions(logits, rules),
         )
         if int8.graph is None:
-            remarks.append(refusal(int8, [label.name for label in recipe.labels]))
+            labels = [label.name for label in recipe.labels]
+            remarks.append(refusal(int8, labels, earlier=recipe.earlier))
         else:
             found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
@@ -131,8 +135,10 @@ def smaller(
     return found
 
 
-def refusal(int8: Gated, labels: Sequence[str]) -> str:
-    """Why there is no int8 graph, and which classes would have paid for one."""
+def refusal(
+    int8: Gated, labels: Sequence[str], *, earlier: Container[Precision] = ()
+) -> str:
+    """Why no int8 graph was made, and which classes would have paid for one."""
     losses = {
         label: change
         for label, change in zip(labels, int8.change.tolist(), strict=True)
@@ -141,7 +147,8 @@ def refusal(int8: Gated, labels: Sequence[str]) -> str:
     worst = sorted(losses, key=losses.__getitem__)[:NAMED_CLASSES]
     listed = ", ".join(f"{label} {100 * losses[label]:+.1f} points" for label in worst)
     paid = f" By class, accuracy would change: {listed}." if worst else ""
-    return f"No int8 graph: {int8.gate.reason}.{paid}"
+    none = "No new" if Precision.INT8 in earlier else "No"
+    return f"{none} int8 graph: {int8.gate.reason}.{paid}"
 
 
 def truth_of(split: Split, task: Task) -> Truth:

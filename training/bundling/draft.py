@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,14 @@ TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
 
 
 @dataclass(frozen=True)
+class Built:
+    """A graph in one precision, and the gate it passed where it had to."""
+
+    graph: bytes
+    gate: Gate | None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a bundle is, apart from what is fitted and measured here."""
 
@@ -45,14 +53,8 @@ class Recipe:
     config: BundleConfig
     provenance: Provenance
     remarks: tuple[str, ...] = ()  # lines for the card, such as how it was trained
-
-
-@dataclass(frozen=True)
-class Built:
-    """A graph in one precision, and the gate it passed where it had to."""
-
-    graph: bytes
-    gate: Gate | None
+    # smaller graphs of an earlier version, which stay where none is made anew
+    earlier: Mapping[Precision, Built] = field(default_factory=dict)
 
 
 def make_golden(graphs: Mapping[Precision, Built], pixels: NDArray[np.uint8]) -> Golden:

@@ -1,17 +1,22 @@
 """bundle + data → **the same model, smaller**: a next version with more graphs.
 
-Labels, preprocessing and rules stay as they are; what is added must keep to them.
+Labels, preprocessing and rules stay as they are; what is added must keep to them. A
+graph that is not made anew stays too.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from classifier.bundle import Bundle, load_bundle
+from classifier.errors import BundleError, SessionError
+from classifier.golden import replay
 from classifier.manifest import Manifest, Precision, Task
+from classifier.session import Session
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Recipe
+from training.bundling.draft import Built, Recipe
 from training.configs.config import Config
 from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
@@ -23,6 +28,8 @@ from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
     manifest = bundle.manifest
     # build_bundle gives class maps back, to smaller graphs too
     fp32 = drop_class_maps(bundle.read_graph(bundle.graph(Precision.FP32)))
+    earlier, left_out = smaller_graphs(bundle)
     splits = splits_for(manifest, data)
     wishes = BundleConfig(
         description=manifest.description,
@@ -70,10 +78,38 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         preprocess=manifest.preprocess,
         config=wishes,
         provenance=manifest.provenance,
-        remarks=(origin(bundle), unseen(manifest, splits)),
+        remarks=(origin(bundle), unseen(manifest, splits), *left_out),
+        earlier=earlier,
     )
     root = bundle.folder.parent.parent
     return build_bundle(fp32, recipe, splits, root, rules=manifest.postprocess).folder
+
+
+def smaller_graphs(bundle: Bundle) -> tuple[dict[Precision, Built], list[str]]:
+    """Those that can stay, and a line for the card on each that cannot.
+
+    Golden logits are taken anew. Of a graph that answers differently here than where it
+    was made they would hide that from every load.
+
+    Raises:
+        BundleError: a graph or the golden examples cannot be read.
+    """
+    golden = bundle.read_golden()
+    staying: dict[Precision, Built] = {}
+    left_out = []
+    for variant in bundle.manifest.graphs:
+        if variant.precision is Precision.FP32:
+            continue
+        graph = bundle.read_graph(variant)
+        try:
+            replay(golden, Session.load(graph), variant)
+        except (BundleError, SessionError) as error:
+            of = f"the {variant.precision} graph of version {bundle.manifest.version}"
+            left_out.append(f"Left out: {of}: {error}")
+            LOGGER.warning("left out: %s: %s", of, error)
+        else:
+            staying[variant.precision] = Built(graph, variant.gate)
+    return staying, left_out
 
 
 def origin(bundle: Bundle) -> str:

@@ -48,6 +48,7 @@ def command(
     An int8 graph is kept only where it loses at most one point on validation images,
     of accuracy and of F1 where answers are yes or no, and decides as fp32 in 97 cases
     of 100; else layers stay in fp32, or all of it. What fp16 reaches is on the card.
+    A graph of the bundle that is not made anew stays in the next version.
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
     from training.bundling.next_version import (  # noqa: PLC0415

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from classifier.bundle import load_bundle
+from classifier import Classifier
+from classifier.bundle import Bundle, load_bundle
+from classifier.golden import write_golden
 from classifier.manifest import Manifest, Precision
 from classifier.session import Session
 from cli import app
@@ -20,6 +22,7 @@ from training.bundling.draft import Recipe
 from training.bundling.from_run import bundle_labels
 from training.configs.task_sections import BundleConfig
 from training.data import cut, load_dataset
+from training.quantization import gate
 
 WriteConfig = Callable[..., Path]
 
@@ -74,6 +77,55 @@ def test_an_fp16_graph_explains_like_the_others(pooled: Path):
     for fp32, fp16 in zip(*maps, strict=True):  # logits, class maps
         assert fp16.dtype == np.float32
         assert fp16 == pytest.approx(fp32, abs=0.05)
+
+
+def optimized(pooled: Path, *options: str) -> Bundle:
+    """The next version of the newest."""
+    linnaeus("optimize", pooled, pooled.parent.parent / "photos", *options)
+    return load_bundle(pooled)
+
+
+def test_a_graph_that_is_not_made_anew_stays_with_its_gate(pooled: Path):
+    """Whoever adds an fp16 graph for GPUs does not want int8 to go."""
+    before = optimized(pooled)
+    added = optimized(pooled, "--no-int8", "--fp16")
+    again = optimized(pooled, "--no-int8")
+
+    (old, new, newest) = (b.graph(Precision.INT8) for b in (before, added, again))
+    assert (new.sha256, new.gate) == (old.sha256, old.gate)
+    assert newest == new
+    assert again.graph(Precision.FP16) == added.graph(Precision.FP16)
+    assert "Not made anew: the int8 graph" in (added.folder / "card.md").read_text()
+    assert Classifier.load(again.folder, precision="int8")
+
+
+def test_an_int8_graph_stays_where_a_new_one_does_not_pass(
+    pooled: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It has passed its own gate; the card says both."""
+    before = optimized(pooled)
+    monkeypatch.setattr(gate, "MIN_AGREEMENT", 1.1)
+    after = optimized(pooled)
+
+    assert after.graph(Precision.INT8).sha256 == before.graph(Precision.INT8).sha256
+    card = (after.folder / "card.md").read_text()
+    assert "No new int8 graph: " in card
+    assert "Not made anew: the int8 graph" in card
+
+
+def test_a_graph_that_answers_differently_here_is_left_out_by_name(pooled: Path):
+    """Its golden logits are taken anew, which would hide it from every load."""
+    before = optimized(pooled)
+    golden = before.read_golden()
+    golden.logits[Precision.INT8][:] += 100
+    content = write_golden(golden, before.manifest)
+    (before.folder / "golden.npz").write_bytes(content)
+
+    after = optimized(pooled, "--no-int8", "--fp16")
+
+    assert [g.precision for g in after.manifest.graphs] == ["fp32", "fp16"]
+    card = (after.folder / "card.md").read_text()
+    assert "Left out: the int8 graph of version 2: golden replay" in card
 
 
 def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
