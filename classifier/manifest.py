@@ -156,6 +156,18 @@ class GraphVariant(Strict):
     metrics: tuple[MetricSet, ...]
 
 
+class Optimization(Strict):
+    """How the smaller graphs of a version came to those of an earlier one."""
+
+    version: PositiveInt  # the earlier one
+    command: str
+    commit: str | None
+    data_sha256: dict[str, str]
+    versions: dict[str, str]
+    hardware: str
+    created: str  # ISO 8601, UTC
+
+
 class Provenance(Strict):
     """Where a bundle comes from: enough to make it again."""
 
@@ -169,6 +181,8 @@ class Provenance(Strict):
     created: str  # ISO 8601, UTC
     license: str
     source: str
+    # oldest first; bundles from before it was recorded do not have the field
+    optimizations: tuple[Optimization, ...] = ()
 
 
 class Manifest(Strict):

@@ -222,6 +222,7 @@ def manifest_fields(  # the manifest as plain data, for tests that break it
             "created": "2026-01-01T00:00:00Z",
             "license": "Apache-2.0",
             "source": "made by hand",
+            "optimizations": [],
         },
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 from classifier.bundle import Bundle, load_bundle
 from classifier.errors import BundleError, SessionError
 from classifier.golden import replay
-from classifier.manifest import Manifest, Precision, Task
+from classifier.manifest import Manifest, Optimization, Precision, Provenance, Task
 from classifier.session import Session
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Built, Recipe
@@ -28,6 +28,7 @@ from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
+from training.provenance import circumstances, command_line
 
 LOGGER = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         labels=manifest.labels,
         preprocess=manifest.preprocess,
         config=wishes,
-        provenance=manifest.provenance,
-        remarks=(origin(bundle), unseen(manifest, splits), *left_out),
+        provenance=provenance(bundle, splits),
+        remarks=(unseen(manifest, splits), *left_out),
         earlier=earlier,
     )
     root = bundle.folder.parent.parent
@@ -112,10 +113,24 @@ def smaller_graphs(bundle: Bundle) -> tuple[dict[Precision, Built], list[str]]:
     return staying, left_out
 
 
-def origin(bundle: Bundle) -> str:
-    """A line for the card."""
-    manifest = bundle.manifest
-    return f"Optimized from {manifest.name}, version {manifest.version}"
+def provenance(bundle: Bundle, splits: Splits) -> Provenance:
+    """How the network came about, as before, and what is done now."""
+    now = circumstances(command_line())
+    optimization = Optimization(
+        version=bundle.manifest.version,
+        command=now["command"],
+        commit=now["commit"],
+        data_sha256={
+            "calibration": splits.calibration.sha256(),
+            "validation": splits.validation.sha256(),
+        },
+        versions={name: v for name, v in now["versions"].items() if v is not None},
+        hardware=now["machine"],
+        created=now["measured"],
+    )
+    before = bundle.manifest.provenance
+    optimizations = (*before.optimizations, optimization)
+    return before.model_copy(update={"optimizations": optimizations})
 
 
 def unseen(manifest: Manifest, splits: Splits) -> str:

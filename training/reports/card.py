@@ -140,5 +140,10 @@ def _origin(facts: CardFacts) -> Iterator[str]:
     yield f"- Licence: {origin.license}"
     yield f"- Hardware: {origin.hardware}; {origin.seconds:.0f} s of training"
     yield f"- Commit: {origin.commit or 'none'}; created {origin.created}"
+    for step in origin.optimizations:
+        yield (
+            f"- Optimized from version {step.version}, by `{step.command}`; "
+            f"commit {step.commit or 'none'}; {step.hardware}; {step.created}"
+        )
     for remark in facts.remarks:
         yield f"- {remark}"

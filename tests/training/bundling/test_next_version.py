@@ -99,6 +99,23 @@ def test_a_graph_that_is_not_made_anew_stays_with_its_gate(pooled: Path):
     assert Classifier.load(again.folder, precision="int8")
 
 
+def test_each_optimization_leaves_its_circumstances(pooled: Path):
+    """How the network came about stays, and each version adds how its graphs did."""
+    first = load_bundle(pooled).manifest.provenance
+    optimized(pooled, "--no-int8")
+    last = optimized(pooled, "--no-int8", "--fp16")
+
+    origin = last.manifest.provenance
+    assert origin.model_copy(update={"optimizations": ()}) == first
+    one, two = origin.optimizations
+    assert (one.version, two.version) == (1, 2)
+    assert two.command.startswith("linnaeus ")
+    assert {"calibration", "validation"} == set(two.data_sha256)
+    assert {"onnx", "onnxruntime"} <= set(two.versions)
+    assert two.created != first.created
+    assert f"version 2, by `{two.command}`" in (last.folder / "card.md").read_text()
+
+
 def test_an_int8_graph_stays_where_a_new_one_does_not_pass(
     pooled: Path, monkeypatch: pytest.MonkeyPatch
 ):
