@@ -74,6 +74,7 @@ def build_bundle(
         rules = fit_rules(
             logits, truth, recipe.task, recipe.config, labels=len(recipe.labels)
         )
+        remarks.append("Temperature and thresholds: fitted on validation")
         remarks += honest_f1(logits, truth, rules)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}

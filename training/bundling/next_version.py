@@ -79,7 +79,11 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         preprocess=manifest.preprocess,
         config=wishes,
         provenance=provenance(bundle, splits),
-        remarks=(unseen(manifest, splits), *left_out),
+        remarks=(
+            f"Temperature and thresholds: as in version {manifest.version}",
+            unseen(manifest, splits),
+            *left_out,
+        ),
         earlier=earlier,
     )
     root = bundle.folder.parent.parent

@@ -49,7 +49,7 @@ def _task(manifest: Manifest) -> Iterator[str]:
     yield f"Task: {manifest.task}. Labels: {names}."
     yield (
         f"Reads {spec.width}x{spec.height} {spec.color} pixels ({spec.resize}). "
-        f"Temperature {rules.temperature:.3f}, fitted on validation."
+        f"Temperature {rules.temperature:.3f}."
     )
     if rules.thresholds is not None:
         decided = manifest.labels[-len(rules.thresholds) :]

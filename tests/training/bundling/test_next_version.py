@@ -116,6 +116,16 @@ def test_each_optimization_leaves_its_circumstances(pooled: Path):
     assert f"version 2, by `{two.command}`" in (last.folder / "card.md").read_text()
 
 
+def test_a_card_says_that_rules_were_fitted_only_where_they_were(pooled: Path):
+    """An imported network's temperature is 1 because nobody has fitted it."""
+    fitted = (load_bundle(pooled).folder / "card.md").read_text()
+    kept = (optimized(pooled, "--no-int8").folder / "card.md").read_text()
+
+    assert "Temperature and thresholds: fitted on validation" in fitted
+    assert "fitted on validation" not in kept
+    assert "Temperature and thresholds: as in version 1" in kept
+
+
 def test_an_int8_graph_stays_where_a_new_one_does_not_pass(
     pooled: Path, monkeypatch: pytest.MonkeyPatch
 ):
