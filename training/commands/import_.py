@@ -1,8 +1,10 @@
 """`linnaeus import`: a stranger's ONNX file → **bundle**."""
 
 import re
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -75,25 +77,30 @@ def command(  # one parameter an option: the list is the interface
     from training.graphs.graph import GraphError  # noqa: PLC0415
 
     say_steps()
+    said = {key: context.params[key] for key in ("preset", *PARSERS)}
+    given = {key: text for key, text in said.items() if text is not None}
     origin = Origin(
         file=file,
         name=name or slug(file.stem),
         description=description or f"Imported from {file.name}.",
         license=license,
         source=source,
+        command=spelled(context, given),
     )
-    said = {key: context.params[key] for key in ("preset", *PARSERS)}
-    given = {key: text for key, text in said.items() if text is not None}
     photos = None if synthetic else list(find_images(samples or ()))
     try:
-        folder = _import(origin, given, photos, models)
+        folder = _import(context, origin, given, photos, models)
     except (ClassifierError, GraphError) as error:
         _fail(f"{file.name}: {error}")
     typer.echo(f"wrote {folder}")
 
 
 def _import(
-    origin: "Origin", given: dict[str, str], photos: list[Path] | None, models: Path
+    context: typer.Context,
+    origin: "Origin",
+    given: dict[str, str],
+    photos: list[Path] | None,
+    models: Path,
 ) -> Path:
     """Import; on a terminal, ask for what is missing and try again."""
     from training.foreign.answers import parse_answers  # noqa: PLC0415
@@ -110,6 +117,20 @@ def _import(
             if not (sys.stdin.isatty() and sys.stdout.isatty()):
                 raise
             given |= {_key(asked): _ask(asked) for asked in missing.questions}
+            origin = replace(origin, command=spelled(context, given))
+
+
+def spelled(context: typer.Context, given: Mapping[str, str]) -> str:
+    """The command with every option that was typed or answered."""
+    values = {**context.params, **given}
+    words = ["linnaeus", "import", str(values["file"])]
+    for parameter in context.command.params:
+        value = values.get(parameter.name or "")
+        if parameter.name == "file" or not value or value == parameter.default:
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += [parameter.opts[0], *([] if each is True else [str(each)])]
+    return shlex.join(words)
 
 
 def _key(question: "Question") -> str:

@@ -53,6 +53,7 @@ class Origin:
     description: str
     license: str
     source: str
+    command: str
 
 
 def import_graph(
@@ -189,7 +190,7 @@ def _postprocess(facts: Facts) -> PostprocessSpec:
 
 def _provenance(foreign: Foreign, origin: Origin, seconds: float) -> Provenance:
     return Provenance(
-        command=f"linnaeus import {origin.file.name}",
+        command=origin.command,
         config=None,
         commit=None,
         data_sha256={origin.file.name: hashlib.sha256(foreign.original).hexdigest()},

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import cli
 from classifier import Classifier
+from classifier.bundle import load_bundle
 from tests.training.foreign.strangers import photo, stranger
 from training.commands.import_ import find_images, slug
 from training.foreign.answers import PARSERS
@@ -61,6 +63,26 @@ def test_a_described_file_becomes_a_bundle(folder):
         "agrees with the original"
         in (folder / "models" / "my-net" / "1" / "card.md").read_text()
     )
+
+
+def test_the_command_in_the_manifest_makes_the_bundle_again(folder):
+    """With every option that was given, and none that was not."""
+    labels = ["--labels", str(folder / "labels.csv")]
+    photos = ["--samples", str(folder / "photos" / "one.png")]
+    linnaeus(folder, *FACTS, *labels, *photos, *photos, "--license", "CC BY 4.0")
+    first = load_bundle(folder / "models" / "my-net").manifest
+
+    program, *arguments = shlex.split(first.provenance.command)
+    again = CliRunner().invoke(cli.app, arguments)
+
+    assert program == "linnaeus"
+    assert again.exit_code == 0, again.output
+    second = load_bundle(folder / "models" / "my-net").manifest
+    assert second.version == 2
+    assert second.provenance.command == first.provenance.command
+    assert second.preprocess == first.preprocess
+    assert second.graphs == first.graphs
+    assert "--description" not in arguments
 
 
 def test_a_second_import_is_the_next_version(folder):
@@ -214,3 +236,7 @@ def test_on_a_terminal_the_questions_are_asked(folder):
     assert b"color is 'purple'; it must be one of: rgb, bgr, gray" in shown
     classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
     assert classifier.manifest.task == "multiclass"
+    command = classifier.manifest.provenance.command
+    assert "--synthetic" in command
+    assert "--mean 0.5 --std 0.25" in command  # as answered
+    assert "purple" not in command

@@ -45,7 +45,8 @@ def importer(tmp_path):
         names.write_text("\n".join(f"label {n}" for n in range(labels)))
         given = {**SAID, "labels": str(names), **said}
         answers = parse_answers({k: v for k, v in given.items() if v is not None})
-        origin = Origin(path, f"s{next(counter)}", "A stranger.", "MIT", "a test")
+        name = f"s{next(counter)}"
+        origin = Origin(path, name, "A stranger.", "MIT", "a test", "linnaeus import")
         folder = import_graph(
             read_graph(path), answers, origin, samples=samples, models=tmp_path
         )
@@ -393,7 +394,7 @@ def test_a_photo_that_is_none_is_refused(tmp_path, importer):
     importer(stranger())
     path = tmp_path / "stranger.onnx"
     answers = parse_answers({**SAID, "labels": str(tmp_path / "labels.txt")})
-    origin = Origin(path, "x", "", "", "")
+    origin = Origin(path, "x", "", "", "", "")
 
     with pytest.raises(GraphError, match=r"labels\.txt"):
         import_graph(
