@@ -9,8 +9,9 @@ from classifier import Classifier
 from training.data.dataset import Split
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusable_pairs
-from training.files import write_whole
+from training.files import write_whole, writing
 from training.provenance import circumstances, command_line, write_results
+from training.reports.card import CAPTIONS
 from training.reports.mistakes import draw_sheet, worst_mistakes
 from training.reports.plots import draw_all
 
@@ -25,8 +26,9 @@ def write_evaluation(
     *,
     results: Path | None = None,
 ) -> None:
-    """`evaluation.json`, the plots and the worst mistakes into `folder`; the figures
-    alone into the file `results` too, where one is named.
+    """`evaluation.json`, the plots and the worst mistakes into `folder`, in place of
+    those of an earlier evaluation; the figures alone into the file `results` too, where
+    one is named.
     """
     manifest = classifier.manifest
     facts = evaluation.as_json() | {
@@ -44,6 +46,7 @@ def write_evaluation(
         ]
     if results is not None:
         write_results(results, facts)
+    _remove_pictures(folder)
     write_results(folder / EVALUATION, facts)
     for name, picture in draw_all(evaluation).items():
         write_whole(folder / name, picture)
@@ -51,6 +54,13 @@ def write_evaluation(
     sheet = draw_sheet(worst_mistakes(evaluation), split, spec)
     if sheet is not None:
         write_whole(folder / "mistakes.jpg", sheet)
+
+
+def _remove_pictures(folder: Path) -> None:
+    """Another task has other plots: one that is not drawn anew would pass for ours."""
+    for name in CAPTIONS:
+        with writing(folder / name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def print_table(evaluation: Evaluation) -> None:

@@ -1,0 +1,50 @@
+"""What `linnaeus evaluate` leaves in its folder is of one evaluation."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from classifier import Task
+from cli import app
+from tests.synthetic import make_bundle
+from tests.training.data.pictures import write_tree
+
+FOR_ALL = {"evaluation.json", "reliability.png"}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Class folders of the three colors."""
+    return write_tree(tmp_path / "photos", {"blue": 2, "green": 2, "red": 2})
+
+
+def linnaeus(*arguments: object) -> None:
+    """Run the command in this process; it must succeed."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+
+
+def test_pictures_are_those_of_the_last_evaluation(tmp_path: Path, photos: Path):
+    """A detector has a PR curve and here mistakes, which the next bundle has not."""
+    out = tmp_path / "out"
+    detector = make_bundle(tmp_path / "models", "red", Task.BINARY, thresholds=[0.0])
+    colors = make_bundle(tmp_path / "models")
+
+    linnaeus("evaluate", detector, photos, "--positive", "red", "--out", out)
+    first = {file.name for file in out.iterdir()}
+    linnaeus("evaluate", colors, photos, "--out", out)
+    second = {file.name for file in out.iterdir()}
+
+    both = FOR_ALL | {"confusion.png"}
+    assert first == both | {"mistakes.jpg", "precision-recall.png"}
+    assert second == both | {"risk-coverage.png"}
+
+
+def test_other_files_of_the_folder_stay(tmp_path: Path, photos: Path):
+    """It may be that of a run, whose curves are no picture of an evaluation."""
+    (tmp_path / "curves.png").write_bytes(b"of the run")
+
+    linnaeus("evaluate", make_bundle(tmp_path / "models"), photos, "--out", tmp_path)
+
+    assert (tmp_path / "curves.png").read_bytes() == b"of the run"
