@@ -24,7 +24,7 @@ from training.errors import DataError
 LOGGER = logging.getLogger(__name__)
 
 SYNSETS = "LOC_synset_mapping.txt"
-WNID = re.compile(r"n\d{8}")
+WNID = re.compile(r"(n\d{8})(?: |$)")  # and perhaps the names of the synset
 MIN_LABELS = 2
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
@@ -80,6 +80,12 @@ def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:
     groups = tuple(label.split("-", 1)[0] or label for label in labels)
     shared = 1 < len(set(groups)) < len(labels)
     return groups if shared else (None,) * len(labels)
+
+
+def wnid_of(label: str) -> str | None:
+    """`n01440764 tench, Tinca tinca` → n01440764; None where no wnid begins it."""
+    found = WNID.match(label)
+    return found and found[1]
 
 
 def _members(tree: Tree) -> tuple[Members, list[str]]:
@@ -138,7 +144,7 @@ def _split(
 
 
 def _names(tree: Tree, labels: tuple[str, ...]) -> tuple[str, ...]:
-    if SYNSETS not in tree.names or not all(WNID.fullmatch(name) for name in labels):
+    if SYNSETS not in tree.names or not all(wnid_of(name) == name for name in labels):
         return labels
     lines = tree.read(SYNSETS).decode("utf-8", "replace").splitlines()
     named = dict(line.split(" ", 1) for line in lines if " " in line)

@@ -17,6 +17,7 @@ from classifier.errors import ImageError
 from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
 from training.data.dataset import Dataset, Split
+from training.data.folder import wnid_of
 from training.data.scenes import Scenes
 from training.errors import DataError
 from training.evaluation import metrics
@@ -162,7 +163,7 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
     """The data's labels as the bundle counts them.
 
     A data set may have fewer labels than the bundle, and in another order; they are
-    matched by id, then by name.
+    matched by id, then by name, those of ImageNet by wnid too.
 
     Raises:
         DataError: a label that the bundle does not know, or another kind of data.
@@ -195,12 +196,14 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
 
 
 def position(name: str, labels: Sequence[Label]) -> int | None:
-    """Where a label stands, by id or by name."""
+    """Where a label stands: by id, by name, or by the wnid that begins both ids."""
     for key in ("id", "name"):
         for index, label in enumerate(labels):
             if getattr(label, key) == name:
                 return index
-    return None
+    wnid = wnid_of(name)
+    same = (k for k, label in enumerate(labels) if wnid and wnid_of(label.id) == wnid)
+    return next(same, None)
 
 
 def measure(
