@@ -179,9 +179,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as published: only train must be there; `splits.cut` makes the rest.
+    """A data set as published, of which `splits.cut` makes what is missing.
 
-    `parts` holds the splits by name: train, validation, calibration, test.
+    `parts` holds the splits by name: train, validation, calibration, test. Any of them
+    will do to evaluate; to train, train must be there.
     `groups[k]` is the group of label k (apple, pear …) in fine-grained data, else None.
     `ignored` names files that are no images: they are reported, not silently dropped.
     """
@@ -200,7 +201,8 @@ class Dataset:
     @property
     def multi_label(self) -> bool:
         """Whether an image can have several labels."""
-        return self.train.labels.ndim == 2  # noqa: PLR2004 - [N, K]
+        some = next(iter(self.parts.values()))
+        return some.labels.ndim == 2  # noqa: PLR2004 - [N, K]
 
 
 def decode_sample(samples: Samples, index: int, spec: PreprocessSpec) -> Batch:

@@ -25,7 +25,6 @@ LOGGER = logging.getLogger(__name__)
 
 SYNSETS = "LOC_synset_mapping.txt"
 WNID = re.compile(r"(n\d{8})(?: |$)")  # and perhaps the names of the synset
-MIN_LABELS = 2
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
 
@@ -35,13 +34,14 @@ def is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def read_folder(tree: Tree) -> Dataset:
+def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
     """Read class folders, with or without split folders above them.
 
     Raises:
-        DataError: a class folder is empty or a link, a split has a label that train
-            lacks, images lie outside of class folders or of the splits, or there are
-            fewer than two labels.
+        DataError: a class folder is empty or a link, images lie outside of class
+            folders or of the splits, or there is no label; where it must be trainable,
+            train is missing or has fewer than two labels, or a split has one that
+            train lacks.
     """
     refuse_links(tree)
     members, ignored = _members(tree)
@@ -49,16 +49,17 @@ def read_folder(tree: Tree) -> Dataset:
         LOGGER.info(
             "%s: ignored %d file(s), such as %s", tree.where, len(ignored), ignored[0]
         )
-    if "train" not in members:
+    if trainable and "train" not in members:
         raise DataError(
             f"{tree.where} has the split folders {sorted(members)} but no train folder"
         )
     _refuse_empty(tree, members)
-    labels = tuple(sorted(members["train"]))
-    if len(labels) < MIN_LABELS:
+    seen = members["train"] if trainable else set().union(*members.values())
+    labels = tuple(sorted(seen))
+    if len(labels) < fewest_labels(trainable):
         raise DataError(
-            f"{tree.where} has {len(labels)} class folder(s) {list(labels)}; "
-            "a classifier needs at least 2"
+            f"{tree.where} has {len(labels)} class folder(s) {list(labels)} with "
+            f"images; at least {fewest_labels(trainable)} must be there"
         )
     splits = {
         name: _split(tree, name, members[name], labels) for name in sorted(members)
@@ -70,6 +71,11 @@ def read_folder(tree: Tree) -> Dataset:
         parts=splits,
         ignored=tuple(ignored),
     )
+
+
+def fewest_labels(trainable: bool) -> int:
+    """Nothing is told apart from one label, but a classifier can be measured on it."""
+    return 2 if trainable else 1
 
 
 def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:

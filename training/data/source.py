@@ -23,17 +23,23 @@ from training.errors import DataError
 PREFERRED_TABLE = "labels.csv"
 
 
-def load_dataset(path: Path, *, multi_label: bool | None = None) -> Dataset:
+def load_dataset(
+    path: Path, *, multi_label: bool | None = None, trainable: bool = True
+) -> Dataset:
     """Read the data set at `path`; images stay encoded until they are needed.
 
-    `multi_label` matters for CSV alone; None decides by the rows.
+    Args:
+        path: a folder, an archive or a CSV file.
+        multi_label: matters for CSV alone; None decides by the rows.
+        trainable: refuse what nothing can learn from: without train, with fewer than
+            two labels there, or with a label elsewhere that train lacks.
 
     Raises:
         DataError: nothing readable is there; the message says what was found.
     """
     if path.suffix.lower() == ".csv" and path.is_file():
         tree: Tree = FolderTree(path.parent)
-        return read_table(tree, path.name, multi_label=multi_label)
+        return read_table(tree, path.name, multi_label=multi_label, trainable=trainable)
     tree = open_tree(path)
     if is_cifar(tree):
         return read_cifar(tree)
@@ -41,13 +47,13 @@ def load_dataset(path: Path, *, multi_label: bool | None = None) -> Dataset:
         return read_mnist(tree)
     table = _table_name(tree)
     if table is not None:
-        return read_table(tree, table, multi_label=multi_label)
+        return read_table(tree, table, multi_label=multi_label, trainable=trainable)
     if not tree.folders:
         raise DataError(
             f"{path} has neither class folders nor a CSV file; it holds "
             f"{', '.join(tree.names[:5])}"
         )
-    return read_folder(tree)
+    return read_folder(tree, trainable=trainable)
 
 
 def _table_name(tree: Tree) -> str | None:

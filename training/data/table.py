@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split
-from training.data.folder import MIN_LABELS, label_groups
+from training.data.folder import fewest_labels, label_groups
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
 
@@ -50,25 +50,34 @@ class Table:
         return f"{self.where}, line {self.lines[row]}"
 
 
-def read_table(tree: Tree, name: str, *, multi_label: bool | None = None) -> Dataset:
+def read_table(
+    tree: Tree, name: str, *, multi_label: bool | None = None, trainable: bool = True
+) -> Dataset:
     """Read a CSV file of the tree.
 
     `multi_label` None means: multi-label if any row has several labels, or none.
 
     Raises:
         DataError: a column is missing, a file is missing or listed twice, a cell cannot
-            be understood or has no column, or a split has a label that train lacks.
+            be understood or has no column, or there is no label; where it must be
+            trainable, train is missing, there are fewer than two labels, or a split has
+            one that train lacks.
     """
     table = _parse(tree, name)
     files = _files(table, tree)
     labels, label_names = _labels(table, multi_label=multi_label)
+    fewest = fewest_labels(trainable)
+    if len(label_names) < fewest:
+        raise DataError(
+            f"{table.where} has {len(label_names)} label(s) {list(label_names)}; "
+            f"at least {fewest} must be there"
+        )
     splits = {}
     for split, rows in _rows_by_split(table).items():
         samples = FileSamples(tree, tuple(files[row] for row in rows))
         splits[split] = Split(split, samples, labels[rows])
-    if "train" not in splits:
-        raise DataError(f"{table.where}: no row has the split 'train'")
-    _refuse_unseen(table, splits, label_names)
+    if trainable:
+        _refuse_unseen(table, splits, label_names)
     return Dataset(
         name=tree.where.stem,
         label_names=label_names,
@@ -155,8 +164,6 @@ def _labels(
         hot = np.array([[name in row for name in names] for row in named], np.uint8)
     else:
         names, hot = _one_hot(table)
-    if len(names) < MIN_LABELS:
-        raise DataError(f"{table.where} has the labels {list(names)}; 2 are needed")
     if multi_label is None:
         multi_label = bool((hot.sum(1) != 1).any())
     return (hot if multi_label else _single(table, hot)), names
@@ -215,6 +222,8 @@ def _rows_by_split(table: Table) -> dict[str, NDArray[np.int64]]:
 def _refuse_unseen(
     table: Table, splits: dict[str, Split], label_names: tuple[str, ...]
 ) -> None:
+    if "train" not in splits:
+        raise DataError(f"{table.where}: no row has the split 'train'")
     seen = _occurring(splits["train"].labels, len(label_names))
     for name, split in splits.items():
         unseen = np.flatnonzero(_occurring(split.labels, len(label_names)) & ~seen)

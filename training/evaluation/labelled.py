@@ -26,7 +26,7 @@ def open_labelled(
         DataError: no such data, split, or labels that fit.
     """
     multi_label = manifest.task is Task.MULTILABEL
-    dataset = load_dataset(path, multi_label=multi_label)
+    dataset = load_dataset(path, multi_label=multi_label, trainable=False)
     if manifest.task is Task.BINARY:
         dataset = as_question(dataset, manifest, positive)
     if split == WHOLE or (split == "test" and list(dataset.parts) == ["train"]):

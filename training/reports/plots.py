@@ -37,7 +37,8 @@ def draw_all(evaluation: Evaluation) -> dict[str, bytes]:
         if len(evaluation.labels) <= MOST_CLASSES:
             plots["confusion.png"] = confusion_plot(evaluation)
     else:
-        plots["precision-recall.png"] = precision_recall_plot(evaluation)
+        if evaluation.truth.any():  # without a positive there is no recall
+            plots["precision-recall.png"] = precision_recall_plot(evaluation)
         if evaluation.truth.ndim == 1:
             plots["confusion.png"] = confusion_plot(evaluation)
     return plots

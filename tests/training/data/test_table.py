@@ -105,7 +105,7 @@ def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
         ("name,label\na.png,x\n", "lacks a column with the file.*it has name, label"),
         ("filename\na.png\n", "lacks a column with the labels"),
         ("filename,label\na.png,x\nz.png,y\n", r"line 3: there is no file 'z\.png'"),
-        ("filename,label\na.png,x\nb.png,x\n", "2 are needed"),
+        ("filename,label\na.png,x\nb.png,x\n", "at least 2 must be there"),
         ("filename,label\n", "has no rows"),
         ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
         ("file,labels\na.png,x\nb.png,y,z\n", r"line 3: 'z' has no column.* by \|"),

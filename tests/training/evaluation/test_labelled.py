@@ -1,17 +1,21 @@
 """Labelled images are read as the bundle's task sees them."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from classifier import Classifier
 from classifier.bundle import load_bundle
 from classifier.manifest import Label, Manifest, Task
-from tests.synthetic import manifest_fields
+from tests.synthetic import make_bundle, manifest_fields
 from tests.training.data.pictures import encoded, write_tree
 from training.bundling.next_version import DataSource, splits_for
+from training.data.tree import SPLIT_FOLDERS
 from training.errors import DataError
-from training.evaluation.evaluate import align, position
+from training.evaluation.evaluate import align, evaluate, position
 from training.evaluation.labelled import open_labelled
 
 
@@ -44,6 +48,87 @@ def test_an_image_of_several_labels_may_have_none(table: Path):
     _, part = open_labelled(table, manifest(Task.MULTILABEL), split="all")
 
     assert part.labels.tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("folder", ["test", "val"])
+def test_a_split_alone_is_enough_to_evaluate(tmp_path: Path, folder: str):
+    """Nothing is learned from it: ImageNet's validation images come without others."""
+    write_tree(tmp_path / folder, {"red": 2, "green": 1})
+    ours = manifest(Task.MULTICLASS)
+
+    dataset, part = open_labelled(tmp_path, ours, split=SPLIT_FOLDERS[folder])
+
+    assert align(part.labels, dataset, ours).tolist() == [1, 0, 0]
+
+
+def test_one_class_is_enough_to_evaluate(tmp_path: Path):
+    """All photos of one kind: how many of them are known?"""
+    write_tree(tmp_path, {"green": 3})
+    ours = manifest(Task.MULTICLASS)
+
+    dataset, part = open_labelled(tmp_path, ours, split="test")
+
+    assert align(part.labels, dataset, ours).tolist() == [1, 1, 1]
+
+
+def test_a_label_may_occur_in_test_alone_to_evaluate(tmp_path: Path):
+    """What is in train is of no interest to a bundle that is trained already."""
+    write_tree(tmp_path / "train", {"red": 1, "green": 1})
+    write_tree(tmp_path / "test", {"blue": 1})
+    ours = manifest(Task.MULTICLASS)
+
+    dataset, part = open_labelled(tmp_path, ours, split="test")
+
+    assert align(part.labels, dataset, ours).tolist() == [2]
+
+
+@pytest.mark.parametrize("task", [Task.MULTICLASS, Task.MULTILABEL])
+def test_a_table_of_one_split_and_one_label_is_enough_to_evaluate(
+    tmp_path: Path, task: Task
+):
+    """As of folders, so of rows."""
+    (tmp_path / "a.png").write_bytes(encoded("green", 1))
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label,split\na.png,green,test\n")
+
+    dataset, part = open_labelled(path, manifest(task), split="test")
+
+    assert dataset.label_names == ("green",)
+    assert len(part) == 1
+
+
+@pytest.mark.parametrize("make", ["zip", "tar"])
+def test_an_archive_of_a_split_alone_is_enough_to_evaluate(tmp_path: Path, make: str):
+    """With a lone folder around it, as archives often have."""
+    write_tree(tmp_path / "photos" / "colors" / "test", {"green": 2})
+    packed = shutil.make_archive(str(tmp_path / "colors"), make, tmp_path / "photos")
+
+    _, part = open_labelled(Path(packed), manifest(Task.MULTICLASS), split="test")
+
+    assert (part.name, len(part)) == ("test", 2)
+
+
+@pytest.mark.parametrize("folder", ["test", "colors/test"])
+def test_a_folder_without_images_cannot_be_evaluated(tmp_path: Path, folder: str):
+    """Not a figure over nothing."""
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "notes.txt").write_text("x")
+
+    with pytest.raises(DataError, match=r"no images|at least 1"):
+        open_labelled(tmp_path, manifest(Task.MULTICLASS), split="test")
+
+
+@pytest.mark.parametrize("label", ["red", "not red"])
+def test_a_detector_is_measured_on_one_kind_of_images(tmp_path: Path, label: str):
+    """Only positives or only negatives: what is undefined on them is left out."""
+    detector = Classifier.load(make_bundle(tmp_path / "models", "red", Task.BINARY))
+    folder = write_tree(tmp_path / "photos", {"red": 3})
+    (folder / "red").rename(folder / label)
+
+    found = evaluate(detector, *open_labelled(folder, detector.manifest, split="test"))
+
+    assert found.metrics["accuracy"] == (1.0 if label == "red" else 0.0)
+    assert np.isfinite(list(found.metrics.values())).all()
 
 
 TENCH, TABBY = "n01440764 tench, Tinca tinca", "n02123045 tabby, tabby cat"

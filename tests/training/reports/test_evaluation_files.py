@@ -41,6 +41,18 @@ def test_pictures_are_those_of_the_last_evaluation(tmp_path: Path, photos: Path)
     assert second == both | {"risk-coverage.png"}
 
 
+def test_without_a_positive_there_is_no_curve_of_recall(tmp_path: Path):
+    """A detector is measured on images of nothing that it looks for."""
+    detector = make_bundle(tmp_path / "models", "red", Task.BINARY)
+    photos = write_tree(tmp_path / "photos", {"green": 2})
+    (photos / "green").rename(photos / "not red")
+
+    linnaeus("evaluate", detector, photos, "--out", tmp_path / "out")
+
+    files = {file.name for file in (tmp_path / "out").iterdir()}
+    assert files == FOR_ALL | {"confusion.png"}
+
+
 def test_other_files_of_the_folder_stay(tmp_path: Path, photos: Path):
     """It may be that of a run, whose curves are no picture of an evaluation."""
     (tmp_path / "curves.png").write_bytes(b"of the run")
