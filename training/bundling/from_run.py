@@ -71,7 +71,7 @@ def export_run(
         labels=bundle_labels(splits.dataset, config.task),
         preprocess=config.data.spec,
         config=rules,
-        provenance=provenance(run, saved, splits, rules),
+        provenance=provenance(saved, splits, rules),
         remarks=remarks(run, splits),
     )
     return build_bundle(graph_of(network, config, splits), recipe, splits, models)
@@ -212,26 +212,34 @@ def readable(label: str, group: str | None) -> str:
 
 
 def provenance(
-    run: Path, saved: dict[str, Any], splits: Splits, rules: BundleConfig
+    saved: dict[str, Any], splits: Splits, rules: BundleConfig
 ) -> Provenance:
-    """Enough to make the bundle again."""
+    """Enough to make the bundle again; older runs did not keep all of it."""
     now = circumstances(command_line())
-    trained = saved.get("command", "linnaeus train")  # older runs did not keep it
+    trained = saved.get("command", "linnaeus train")
     return Provenance(
         command=f"{trained}; {now['command']}",
-        config=f"{run.name}.toml",
+        config=saved.get("config_file"),
         commit=now["commit"],
         data_sha256={
             "train": splits.train.sha256(),
             "validation": splits.validation.sha256(),
         },
         versions={name: v for name, v in now["versions"].items() if v is not None},
-        hardware=now["machine"],
+        hardware=trained_on(saved, exporter=now["machine"]),
         seconds=float(saved["seconds"]),
         created=now["measured"],
         license=rules.license,
         source=rules.source,
     )
+
+
+def trained_on(saved: dict[str, Any], *, exporter: str) -> str:
+    """The GPUs and the machine of the training, which `exporter` need not be."""
+    if "machine" not in saved:
+        return f"not recorded (exported on {exporter})"
+    gpu, machine = saved["gpu"], saved["machine"]
+    return machine if gpu is None else f"{gpu}, {machine}"
 
 
 def remarks(run: Path, splits: Splits) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.bundling.figures import Bundled
+from training.bundling.from_run import trained_on
 from training.loop.checkpoint import read_checkpoint
 from training.loop.runs import FINAL
 from training.provenance import circumstances
@@ -21,14 +22,16 @@ def record_of(run: Path, bundled: Bundled, command: str) -> dict[str, Any]:
         CheckpointError: `run` holds no finished training.
     """
     saved = read_checkpoint(run / FINAL)
+    now = circumstances(command)
     transfer = run / RECORD
     return {
         **bundled.as_json(),
         "validation": saved["scores"],
         "transfer": json.loads(transfer.read_text()) if transfer.is_file() else None,
         "training_seconds": round(float(saved["seconds"]), 1),
+        "training_hardware": trained_on(saved, exporter=now["machine"]),
         "epochs": float(saved["epochs"]),
         "precision": saved["precision"],
-        **circumstances(command),
+        **now,
         "config": saved["config"],
     }

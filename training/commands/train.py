@@ -40,6 +40,7 @@ def command(
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
     from training.errors import TrainingError  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
+    from training.loop.runs import train  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
 
     changes = [*(change or []), *_length(minutes)]
@@ -52,7 +53,16 @@ def command(
             if find_rate:
                 _find_rate(plan, data, folder, ranks)
                 return
-            _train(plan, data, folder, ranks, results if test else None, test=test)
+            trained = train(
+                plan,
+                root=data,
+                folder=folder,
+                ranks=ranks,
+                live=sys.stderr,
+                file=config,
+            )
+            if ranks.first:
+                _finish(trained, folder, results if test else None, test=test)
     except (TrainingError, NetworkError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
@@ -62,21 +72,10 @@ def _length(minutes: float | None) -> list[str]:
     return [] if minutes is None else [f"train.minutes={minutes}"]
 
 
-def _train(
-    config: Any,
-    data: Path,
-    folder: Path,
-    ranks: Any,
-    results: Path | None,
-    *,
-    test: bool,
-) -> None:
+def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> None:
     from training.loop.curves import draw_curves  # noqa: PLC0415
-    from training.loop.runs import FINAL, train  # noqa: PLC0415
+    from training.loop.runs import FINAL  # noqa: PLC0415
 
-    trained = train(config, root=data, folder=folder, ranks=ranks, live=sys.stderr)
-    if not ranks.first:
-        return
     draw_curves(folder / "log.csv", folder / "curves.png")
     outcome = trained.outcome
     typer.echo(

@@ -31,6 +31,13 @@ class Ranks:
         """Whether this process writes files and speaks to the terminal."""
         return self.rank == 0
 
+    @property
+    def gpu(self) -> str | None:
+        """What they train on, such as `2 x NVIDIA H100`; None without a GPU."""
+        if self.device.type != "cuda":
+            return None
+        return f"{self.world} x {torch.cuda.get_device_name(self.device)}"
+
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network, averaging gradients over all ranks if there are several."""
         if self.world == 1:

@@ -6,7 +6,7 @@ and objective together.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
 from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
-from training.provenance import command_line
+from training.provenance import circumstances, command_line
 from training.transfer.alike import with_scenes
 from training.transfer.transfer import transfer
 
@@ -105,9 +105,17 @@ def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> P
 
 
 def train(
-    config: Config, *, root: Path, folder: Path, ranks: Ranks, live: TextIO | None
+    config: Config,
+    *,
+    root: Path,
+    folder: Path,
+    ranks: Ranks,
+    live: TextIO | None,
+    file: Path | None = None,
 ) -> Trained:
     """Train from a config, or go on where the run in `folder` was interrupted.
+
+    `file` is what the config was read from, to be told to whoever gets the network.
 
     Raises:
         ConfigError: a transfer in several processes, or what the data does not fit.
@@ -123,7 +131,11 @@ def train(
     train_as = _train_anew if config.transfer is None else _train_by_transfer
     trained = train_as(config, root, room)
     if ranks.first:
-        write_final(trained, folder / FINAL)
+        made = circumstances(command_line()) | {
+            "gpu": ranks.gpu,  # not every one that is there is trained on
+            "config_file": None if file is None else str(file),
+        }
+        write_final(trained, made, folder / FINAL)
     return trained
 
 
@@ -194,13 +206,13 @@ def build_network(config: Config, splits: Splits, objective: Objective) -> Netwo
     return network
 
 
-def write_final(trained: Trained, path: Path) -> None:
-    """Weights, config and origin: what evaluation and export start from."""
+def write_final(trained: Trained, made: dict[str, Any], path: Path) -> None:
+    """Weights, config, origin and circumstances: what export starts from."""
     dataset = trained.splits.dataset
     write_checkpoint(
         path,
         {
-            "command": command_line(),
+            **made,
             "config": trained.config.model_dump(mode="json"),
             "network": trained.network.state_dict(),
             **trained.origin.state(),

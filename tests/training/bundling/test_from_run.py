@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from classifier import Task
 from classifier.bundle import load_bundle
+from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
 from training.bundling.from_run import bundle_labels, remarks
@@ -39,6 +40,13 @@ def export(run: Path, *options: str) -> Result:
     root = run.parent.parent
     arguments = ["export", run, "--data", root / "data", "--models", root / "models"]
     return CliRunner().invoke(app, [str(a) for a in (*arguments, *options)])
+
+
+def altered(run: Path, change: Callable[[dict[str, object]], object]) -> None:
+    """The run's `final.pt` as it would be from another machine or of before."""
+    saved = read_checkpoint(run / "final.pt")
+    change(saved)
+    write_checkpoint(run / "final.pt", saved)
 
 
 def test_a_photo_less_is_other_data(finished: Path):
@@ -79,14 +87,52 @@ def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
 
 def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
     """Its labels are still compared."""
-    saved = read_checkpoint(finished / "final.pt")
-    del saved["fingerprints"]
-    write_checkpoint(finished / "final.pt", saved)
+    altered(finished, lambda saved: saved.pop("fingerprints"))
 
     result = export(finished)
 
     assert result.exit_code == 0, result.output
     assert "does not say which images it was trained on" in result.stderr
+
+
+def test_the_card_names_the_machine_of_the_training(finished: Path):
+    """Trained on a GPU and exported here: the seconds are the GPU's."""
+    there = {"machine": "16 x Xeon (avx2)", "gpu": "1 x NVIDIA H200"}
+    altered(finished, lambda saved: saved.update(there))
+    results = finished.parent / "record.json"
+
+    assert export(finished, "--results", str(results)).exit_code == 0
+
+    bundle = load_bundle(finished.parent.parent / "models" / "photos")
+    hardware = "1 x NVIDIA H200, 16 x Xeon (avx2)"
+    assert bundle.manifest.provenance.hardware == hardware
+    assert f"Hardware: {hardware}; " in (bundle.folder / "card.md").read_text()
+    assert json.loads(results.read_text())["training_hardware"] == hardware
+
+
+def test_a_run_knows_its_machine_and_the_file_of_its_config(finished: Path):
+    """As the file was given: a run's folder may have any name."""
+    run = finished.rename(finished.with_name("try3"))
+
+    assert export(run).exit_code == 0
+
+    root = run.parent.parent
+    origin = load_bundle(root / "models" / "photos").manifest.provenance
+    assert origin.config == str(root / "photos.toml")
+    assert origin.hardware == describe()
+
+
+def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
+    """The machine that exports is named as that, and no file of a config is made up."""
+    kept_now = ("machine", "gpu", "config_file")
+    altered(finished, lambda saved: [saved.pop(key) for key in kept_now])
+
+    assert export(finished).exit_code == 0
+
+    root = finished.parent.parent
+    origin = load_bundle(root / "models" / "photos").manifest.provenance
+    assert origin.config is None
+    assert origin.hardware == f"not recorded (exported on {describe()})"
 
 
 @pytest.mark.parametrize(
