@@ -65,6 +65,7 @@ def add_negatives(
 ) -> Dataset:
     """The data set with all images of the others as negatives, split by split.
 
+    It is called `cats-dogs + voc2007`: figures on its test split are of all of them.
     Its negative label becomes `not-dog`: what was `cat` now means more. A split that
     `dataset` lacks goes to its train split, to be cut from there.
 
@@ -73,13 +74,15 @@ def add_negatives(
             would leave in what it was made to keep out.
     """
     parts = {name: [split] for name, split in dataset.parts.items()}
+    names = [dataset.name]
     for config in configs:
         other = load_dataset(root / config.path)
+        names.append(other.name)
         missing = set(config.exclude)
         for name, split in other.parts.items():
-            names = [PurePath(split.samples.name(i)).name for i in range(len(split))]
-            kept = [i for i, n in enumerate(names) if n not in config.exclude]
-            missing -= set(names)
+            files = [PurePath(split.samples.name(i)).name for i in range(len(split))]
+            kept = [i for i, file in enumerate(files) if file not in config.exclude]
+            missing -= set(files)
             zeros = np.zeros(len(kept), np.int64)
             negative = replace(split, samples=split.samples.select(kept), labels=zeros)
             parts[name if name in parts else "train"].append(negative)
@@ -90,4 +93,9 @@ def add_negatives(
             )
     joined = {name: join(name, splits) for name, splits in parts.items()}
     positive = dataset.label_names[1]
-    return replace(dataset, label_names=(f"not-{positive}", positive), parts=joined)
+    return replace(
+        dataset,
+        name=" + ".join(names),
+        label_names=(f"not-{positive}", positive),
+        parts=joined,
+    )

@@ -286,6 +286,7 @@ def test_negatives_join_split_by_split(color_folder: Path, halves_table: Path):
 
     joined = add_negatives(plain, [NegativesConfig(path="halves")], root)
 
+    assert joined.name == "colors + halves"  # figures on its test are of both
     assert len(joined.parts["train"]) == 72 + 36 + 18
     assert len(joined.parts["test"]) == 18 + 18
     assert joined.train.labels.sum() == plain.train.labels.sum()
