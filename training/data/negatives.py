@@ -67,7 +67,8 @@ def add_negatives(
 
     It is called `cats-dogs + voc2007`: figures on its test split are of all of them.
     Its negative label becomes `not-dog`: what was `cat` now means more. A split that
-    `dataset` lacks goes to its train split, to be cut from there.
+    `dataset` lacks goes to its train split, to be cut from there. Their labels do not
+    matter, so one class folder is enough.
 
     Raises:
         DataError: an image to exclude is not there: a list that does not fit its data
@@ -76,7 +77,7 @@ def add_negatives(
     parts = {name: [split] for name, split in dataset.parts.items()}
     names = [dataset.name]
     for config in configs:
-        other = load_dataset(root / config.path)
+        other = load_dataset(root / config.path, trainable=False)
         names.append(other.name)
         missing = set(config.exclude)
         for name, split in other.parts.items():

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,6 +294,18 @@ def test_negatives_join_split_by_split(color_folder: Path, halves_table: Path):
     assert joined.label_names == ("not-blue", "blue")
     assert joined.train.samples.read(100)
     assert joined.train.select(np.array([0, 100])).samples.name(1).endswith(".png")
+
+
+def test_negatives_may_be_of_one_kind(color_folder: Path, tmp_path: Path):
+    """A folder of other things is no data set to train on, and need not be."""
+    kind = color_folder / "colors" / "train" / "red"
+    shutil.copytree(kind, tmp_path / "others" / "red")
+    plain = blue_or_not(color_folder)
+
+    joined = add_negatives(plain, [NegativesConfig(path="others")], tmp_path)
+
+    more = len(joined.parts["train"]) - len(plain.parts["train"])
+    assert more == len(list(kind.iterdir()))
 
 
 def test_an_excluded_name_must_exist(color_folder: Path):
