@@ -116,8 +116,10 @@ class DecodeAhead:
                 retry_after_s=wait_s,
             )
         deadline = tickets[0].deadline
+        if deadline is None or not self._at_work:
+            return  # idle threads take all: only decoding corrects what was learned
         needed_s = SAFETY * (wait_s + len(tickets) * self._cost_s / self._threads)
-        if deadline is not None and time.monotonic() + needed_s > deadline:
+        if time.monotonic() + needed_s > deadline:
             raise OverloadedError(
                 f"decoding alone could take {needed_s:.2f} s, which is past the "
                 "deadline",

@@ -7,7 +7,9 @@ Four promises, each a test on a virtual clock:
   is a batch item's, and batch requests take turns: nobody starves.
 - An image that cannot be answered before its deadline is refused when it arrives, by
   a prediction that learns from how wrong it was; should one be too late all the same,
-  it is dropped when its turn comes, before any work is spent on it.
+  it is dropped when its turn comes, before any work is spent on it. Who finds the
+  line of its model empty is taken whatever is predicted: nothing else would ever
+  correct a prediction that refuses everybody.
 - A decision costs the same however many wait.
 
 Not safe in threads: whoever changes what waits or who is busy holds the lock of the
@@ -26,6 +28,9 @@ from service.errors import OverloadedError
 SINGLES_PER_BATCH_ITEM = 3
 # Weight of the newest batch in the running mean of the cost of an image.
 COST_WEIGHT = 0.1
+# One batch is believed to cost at most so many times what was known: a machine that was
+# frozen for a minute says nothing of the next image.
+MAX_SURPRISE = 4.0
 # A batch request that comes later takes every fourth place of those who wait already.
 SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
 # Waits that were longer than predicted are believed at once and forgotten slowly: what
@@ -161,17 +166,13 @@ class Backlog:
                 retry_after_s=self.predicted_wait_s(first.model),
             )
         wait_s, own_s = self._predicted_s(tickets)
-        needed_s = SAFETY * line.stretch(now) * wait_s + own_s
-        if first.deadline is not None and now + needed_s > first.deadline:
-            left_s = max(0.0, first.deadline - now)
-            raise OverloadedError(
-                f"the answer could take {needed_s:.2f} s; "
-                f"the deadline is in {left_s:.2f} s",
-                retry_after_s=self.predicted_wait_s(first.model),
-            )
+        if line:
+            self._check_deadline(first, now, wait_s=wait_s, own_s=own_s)
+        else:
+            line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
+            for ticket in tickets:
+                ticket.next_in_line = True
         tickets[-1].promised_s = wait_s
-        if not line:  # an idle model must not save up its share
-            line.used_s = max(line.used_s, self._used_s)
         if first.request is None:
             line.singles.extend(tickets)
         else:
@@ -190,7 +191,7 @@ class Backlog:
                 if ticket.abandoned:
                     continue
                 line.learn_wait(ticket, now)
-                if ticket.late(done):
+                if ticket.late(now if ticket.next_in_line else done):
                     expired.append(ticket)
                     continue
                 batch.append(ticket)
@@ -218,11 +219,25 @@ class Backlog:
         self._in_hand -= images
         line = self._lines[key]
         if lane_s is not None:
-            line.cost_s += COST_WEIGHT * (lane_s / images - line.cost_s)
+            cost_s = min(lane_s / images, MAX_SURPRISE * line.cost_s)
+            line.cost_s += COST_WEIGHT * (cost_s - line.cost_s)
 
     def predicted_wait_s(self, key: ModelKey) -> float:
         """How long until all that waits in this line now is served."""
         return self._wait_s(key, len(self._lines[key]))
+
+    def _check_deadline(
+        self, first: Ticket, now: float, *, wait_s: float, own_s: float
+    ) -> None:
+        """Raises OverloadedError if the last image of its request could be too late."""
+        needed_s = SAFETY * self._lines[first.model].stretch(now) * wait_s + own_s
+        if first.deadline is not None and now + needed_s > first.deadline:
+            left_s = max(0.0, first.deadline - now)
+            raise OverloadedError(
+                f"the answer could take {needed_s:.2f} s; "
+                f"the deadline is in {left_s:.2f} s",
+                retry_after_s=self.predicted_wait_s(first.model),
+            )
 
     def _predicted_s(self, tickets: Sequence[Ticket]) -> tuple[float, float]:
         """Seconds until the last of these is taken, and until it is done after that."""

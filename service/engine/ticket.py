@@ -21,6 +21,7 @@ class Ticket:
     ready: Preprocessed | None = None  # decoded ahead of the lane
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
+    next_in_line: bool = False  # when it came, so only the clock can make it late
     promised_s: float = 0.0  # the wait that was predicted for it
     ahead_s: float = 0.0  # what decoding took, if it was done ahead
     taken: float = 0.0  # by a lane

@@ -13,6 +13,7 @@ from tests.synthetic import SLOW, png
 
 # The model `poison` takes a good while for it; too large to be run on the event loop.
 SLOW_IMAGE = png((SLOW, 0, 0), (200, 200))
+QUICK_IMAGE = png((1, 2, 3), (200, 200))
 
 HEAD = b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
 
@@ -135,6 +136,18 @@ def test_a_batch_that_is_late_by_an_image_keeps_the_answers_it_has(settings_for)
     codes = [r.get("error", {}).get("code", "ok") for r in response.json()["results"]]
     assert codes[:2] == ["ok", "ok"]
     assert codes[-1] == "deadline_exceeded"
+
+
+def test_an_image_that_took_far_too_long_shuts_out_none_that_comes_later(settings_for):
+    """What is refused is not run, and only what is run corrects what was learned."""
+    settings = settings_for(request_timeout_ms=50, lanes=1)
+    with running(settings) as server:
+        send(server.client, SLOW_IMAGE, model="poison")
+        status = 504  # as long as the slow one runs
+        while status == 504:
+            status = send(server.client, QUICK_IMAGE, model="poison").status_code
+
+    assert status == 200
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):

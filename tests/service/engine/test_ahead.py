@@ -60,15 +60,22 @@ async def test_a_request_of_broken_images_alone_never_reaches_a_lane(engine):
 
 
 async def test_what_cannot_be_decoded_in_time_is_refused_at_once(engine):
-    """By what decoding has cost so far; it says when to come back."""
+    """By what decoding has cost so far; it says when to come back. Idle threads try it
+    all the same, or a cost that was learned too high would refuse everybody for good.
+    """
     specs = {COLORS: engine.loaded[0].manifest.preprocess}
     ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
     for _ in range(3):
         await decode(ahead, [Ticket(COLORS, png((1, 2, 3), (500, 500)), 0.0, None)])
-    deadline = time.monotonic() + 1e-6
+    soon = time.monotonic() + 1e-6
+    first, second = (Ticket(COLORS, png((1, 2, 3)), 0.0, soon) for _ in range(2))
 
+    taken = asyncio.ensure_future(decode(ahead, [first]))
+    await asyncio.sleep(0)
     with pytest.raises(OverloadedError, match="past the deadline"):
-        await decode(ahead, [Ticket(COLORS, png((1, 2, 3)), 0.0, deadline)])
+        await decode(ahead, [second])
+
+    assert await taken == {}
     ahead.close()
 
 

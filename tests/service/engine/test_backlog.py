@@ -222,6 +222,60 @@ def test_promises_are_kept_when_batch_requests_and_another_model_come_later():
     assert report.expired + report.late < BROKEN_PROMISES * answered
 
 
+def test_after_a_freeze_images_are_answered_as_before():
+    """A machine that stood still for a minute says nothing of the next image."""
+    arrivals = [Arrival(n / 10, timeout_s=1.0) for n in range(1000)]
+
+    def frozen(now: float) -> float:
+        return 60 / COST_S if 10.05 < now < 10.35 else 1.0
+
+    line = backlog()
+    report = simulate(line, arrivals, {MODEL: COST_S}, lanes=LANES, slowness=frozen)
+
+    # lost is what came while both lanes stood still; the two that they held are late
+    assert report.answered[MODEL] > 1000 - 60 * 10
+    assert report.late == LANES
+    assert report.waits["single"][-200:] == pytest.approx([COST_S] * 200)
+
+
+@pytest.mark.parametrize("others_per_s", [1, 1.5 * CAPACITY_PER_S])
+def test_a_cost_above_the_deadline_is_unlearned(others_per_s):
+    """The engine may be idle, or full of another model's images: those that are cheap
+    again are answered, though the last ones took longer than they may."""
+    other = ("other", 1)
+    shared = Backlog(capacity=1000, lanes=LANES)
+    for key in (MODEL, other):
+        shared.add_model(key, best_batch=1, cost_s=COST_S)
+    while shared.cost_s(MODEL) < 2.0:
+        shared.offer([ticket()], 0.0)
+        shared.take(0.0)
+        shared.finish(MODEL, 1, 3.0)
+
+    def arrivals(begin_s: float) -> list[Arrival]:
+        mine = [Arrival(begin_s + n / 10, timeout_s=1.0) for n in range(200)]
+        others = poisson(others_per_s, 20)
+        return mine + [Arrival(begin_s + o.at, 1, other, 1.0) for o in others]
+
+    costs = {MODEL: COST_S, other: COST_S}
+    simulate(shared, arrivals(0.0), costs, lanes=LANES)  # learns
+    report = simulate(shared, arrivals(30.0), costs, lanes=LANES)
+
+    assert report.answered[MODEL] == 200
+
+
+def test_a_batch_that_finds_its_line_empty_is_taken_however_long_it_may_take():
+    """Told to come back it would never be taken. What is late is so by itself."""
+    line = Backlog(capacity=64, lanes=LANES)
+    line.add_model(MODEL, best_batch=4, gentle_batch=1, cost_s=0.25)
+    whole = Arrival(0.0, images=64, timeout_s=5.0)
+
+    report = simulate(line, [whole], {MODEL: 0.25}, lanes=LANES)
+
+    assert report.refused == []
+    assert report.answered[MODEL] - report.late == LANES * 5.0 / 0.25
+    assert report.late <= LANES
+
+
 def test_runs_are_small_while_batch_requests_wait():
     """A single that comes during one waits for few images; a crowd of singles runs
     together."""
