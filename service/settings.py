@@ -27,6 +27,7 @@ PREFIX = "LINNAEUS_"
 FOREIGN = frozenset({"LINNAEUS_DATA"})
 
 MIB = 1024 * 1024
+DAY_S = 86_400  # infinity would be no time that a timer or a thread can wait for
 
 
 class StrictEnvironment(EnvSettingsSource):
@@ -91,7 +92,8 @@ class Settings(BaseSettings):
     max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
         512 * MIB,
         description="Most bytes of request bodies that a process holds at once, over "
-        "all its connections; beyond it new bodies are refused with 503.",
+        "all its connections; beyond it new bodies are refused with 503. At least "
+        "`LINNAEUS_MAX_BODY_BYTES` and `LINNAEUS_MAX_BATCH_BODY_BYTES`.",
     )
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_CEILING)] = Field(
         50_000_000,
@@ -142,17 +144,17 @@ class Settings(BaseSettings):
         "`ahead` of it in threads of their own. `auto`: ahead on a GPU, else in the "
         "lane, and tiny images for tiny models where they arrive.",
     )
-    hang_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "
-        "is replaced.",
+        "is replaced. At most 86400, a day, which is as good as no watch.",
     )
-    drain_notice_s: Annotated[float, Field(ge=0)] = Field(
+    drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         0.0,
         description="After SIGTERM, how long `/readyz` is red before new images are "
         "refused, so that a balancer notices.",
     )
-    drain_timeout_s: Annotated[float, Field(ge=0)] = Field(
+    drain_timeout_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         30.0,
         description="After SIGTERM, longest time for the requests already accepted.",
     )
@@ -183,6 +185,21 @@ class Settings(BaseSettings):
                 "or a batch of so many would never be taken",
                 {"items": items},
             )
+        return value
+
+    @field_validator("max_buffered_bytes")
+    @classmethod
+    def _hold_a_body(cls, value: int, info: ValidationInfo) -> int:
+        """As with the queue: what is allowed must fit when nothing else is there."""
+        for name in ("max_body_bytes", "max_batch_body_bytes"):
+            largest = info.data.get(name, 0)  # absent: wrong by itself
+            if value < largest:
+                raise PydanticCustomError(
+                    "buffer_too_small",
+                    "should be at least {variable}, which is {largest}, "
+                    "or a body of so many bytes would never be taken",
+                    {"variable": PREFIX + name.upper(), "largest": largest},
+                )
         return value
 
     @classmethod

@@ -11,6 +11,12 @@ from service.settings import Settings, load_settings
 
 ROW = re.compile(r"^\| `(LINNAEUS_\w+)` \| `?(.*?)`? \| (.*) \|$", re.MULTILINE)
 
+SECONDS = (
+    "LINNAEUS_HANG_TIMEOUT_S",
+    "LINNAEUS_DRAIN_NOTICE_S",
+    "LINNAEUS_DRAIN_TIMEOUT_S",
+)
+
 
 @pytest.fixture(scope="module")
 def table(repository: Path) -> dict[str, tuple[str, str]]:
@@ -47,6 +53,9 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
         ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
         ("LINNAEUS_QUEUE_CAPACITY", "32", ["'32'", "LINNAEUS_MAX_BATCH_ITEMS", "64"]),
         ("LINNAEUS_MAX_BATCH_ITEMS", "300", ["QUEUE_CAPACITY is '256'", "300"]),
+        ("LINNAEUS_MAX_BUFFERED_BYTES", "9", ["'9'", "MAX_BODY_BYTES", "20971520"]),
+        ("LINNAEUS_MAX_BATCH_BODY_BYTES", "536870913", ["MAX_BUFFERED_BYTES is"]),
+        *[(name, "inf", ["'inf'", "86400"]) for name in SECONDS],
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
@@ -67,6 +76,15 @@ def test_a_queue_that_holds_just_the_largest_batch_is_large_enough(monkeypatch):
     monkeypatch.setenv("LINNAEUS_QUEUE_CAPACITY", "64")
 
     assert load_settings().queue_capacity == load_settings().max_batch_items
+
+
+def test_a_buffer_that_holds_just_the_largest_body_is_large_enough(monkeypatch):
+    """One body may take all of it."""
+    monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(64 * 2**20))
+
+    settings = load_settings()
+
+    assert settings.max_buffered_bytes == settings.max_batch_body_bytes
 
 
 def test_every_wrong_setting_is_named_at_once(monkeypatch):
