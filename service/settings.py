@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         "auto",
         description="Where images are decoded: in the `lane` that runs them, or "
         "`ahead` of it in threads of their own. `auto`: ahead on a GPU, else in the "
-        "lane, and tiny images for tiny models where they arrive.",
+        "lane, and tiny PNGs for tiny models where they arrive.",
     )
     hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,6 +31,7 @@ from service.errors import (
 )
 from service.logs import build_log
 from service.settings import Settings
+from tests.classifier.files import chunk
 from tests.synthetic import SLOW, make_bundle, png
 
 COLORS, ODD = ("colors", 1), ("odd", 1)
@@ -158,6 +160,36 @@ async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
         )
 
     assert [type(each) for each in settled] == [EngineFailedError] * 3
+
+
+EXIF = b"II*\0\x08\0\0\0" + bytes(6)  # no entries
+AS_TEXT = b"\nexif\n%8d\n%b\n" % (len(EXIF), EXIF.hex().encode())
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(b"eXIf", EXIF)],
+        [(b"tEXt", b"Raw profile type exif\0" + AS_TEXT)],
+        [(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(AS_TEXT))],
+        [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0")],
+        [(b"iCCP", b"profile\0\0" + zlib.compress(bytes(10)))],
+        [(b"tIME", bytes(7))] * 20,
+    ],
+)
+async def test_a_tiny_image_with_more_than_pixels_goes_to_a_lane(running, chunks):
+    """3 KB of packed text held the event loop for as long as a thousand images."""
+    plain = png((200, 30, 90))
+    head = 33  # signature and IHDR
+    costly = plain[:head] + b"".join(chunk(*each) for each in chunks) + plain[head:]
+
+    async with running() as engine:
+        submit = engine.inline.submit
+        on_the_loop = [submit(COLORS, each, print) for each in (plain, costly)]
+        outcome = await classify(engine, COLORS, costly, deadline=None)
+
+    assert on_the_loop == [True, False]
+    assert outcome.logits.argmax() == 0
 
 
 async def test_a_full_queue_refuses_at_once(running):
