@@ -168,6 +168,8 @@ class Express:
         parcel.response_complete = True
         if parcel.withdraw is not None:
             parcel.withdraw()
+            # the connection keeps its last parcel, and this holds on to the pixels
+            parcel.withdraw = None
         self._release(parcel)
         self._ledger.close(parcel.exchange, PATH)
 

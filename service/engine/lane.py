@@ -84,6 +84,7 @@ class Lane:
         try:
             while cut := self._next():
                 self._serve(cut)
+                del cut  # an idle lane would keep its last images alive
         except BaseException as error:  # border: a thread must not die unheard
             self._died(self, error)
 

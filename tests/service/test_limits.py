@@ -1,13 +1,15 @@
 """Everything that grows has a bound, in bytes, in time and in number."""
 
+import gc
 import json
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 
+from service.engine.ticket import Ticket
 from tests.service.conftest import GREEN, RED, running, send
 from tests.synthetic import SLOW, png
 
@@ -167,6 +169,29 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):
     assert {r.json()["code"] for r in refused} == {"overloaded"}
     assert all(int(r.headers["Retry-After"]) >= 1 for r in refused)
     assert {r.status_code for r in responses} <= {200, 503}
+
+
+@pytest.mark.parametrize("header", [{}, {"Content-Encoding": "identity"}])
+def test_a_connection_without_a_request_keeps_nothing_of_its_last_image(
+    settings_for, header
+):
+    """Neither does the lane that ran it; `header` chooses the short or ordinary way."""
+
+    def tickets() -> int:
+        gc.collect()
+        mine = [each for each in gc.get_objects() if isinstance(each, Ticket)]
+        return sum(each.model == ("shades", 1) for each in mine)
+
+    with running(settings_for()) as server, ExitStack() as stack:
+        for _ in range(5):
+            idle = stack.enter_context(httpx.Client(base_url=server.url, timeout=20))
+            headers = {"Content-Type": "image/png", **header}
+            image, query = QUICK_IMAGE, {"model": "shades"}
+            answer = idle.post(
+                "/classify", content=image, params=query, headers=headers
+            )
+            assert answer.status_code == 200
+        wait_until(lambda: tickets() == 0)
 
 
 def test_a_client_that_leaves_costs_no_further_work(settings_for):
