@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import sys
 from contextlib import AsyncExitStack
 
 import pytest
 
-from service.neighbors import Neighbors, page_path
+from service.metrics import Metrics
+from service.neighbors import Neighbors, counts_of, merge, page_path
 
 PAGE = """\
 # HELP linnaeus_images_total Images.
@@ -120,3 +122,55 @@ async def test_without_room_for_a_file_the_page_is_told_all_the_same(serving, tm
         (tmp_path / f"{name}.new").mkdir()  # so that it cannot be written
 
     assert (await found(leader))["linnaeus_images_total"] == 101
+
+
+def page_of(requests: int) -> bytes:
+    """A page as it is written, with label values that make trouble if any do."""
+    metrics = Metrics()
+    for number in range(requests):
+        odd = f'a b {{}} "{number}" \\ \n \u2028 # HELP '
+        metrics.answered(odd, 200, "ok", 0.5)
+    return metrics.page()
+
+
+def samples_of(page: bytes) -> list[tuple[str, float]]:
+    """Name and labels as written, and the value."""
+    lines = page.decode().split("\n")
+    pairs = (line.rpartition(" ") for line in lines if line.startswith("linnaeus_"))
+    return [(name, float(value)) for name, _, value in pairs]
+
+
+def test_equal_pages_are_twice_the_page_and_look_like_it():
+    """The same samples in the same order, whatever stands in a label."""
+    page = page_of(3)
+
+    twice = samples_of(merge([page, page]))
+
+    assert twice == [(name, 2 * value) for name, value in samples_of(page)]
+
+
+def test_what_lasts_of_a_page_is_its_counts():
+    """Line for line, with their heads."""
+    lasting = counts_of(page_of(1)).decode()
+
+    assert "# TYPE linnaeus_request_seconds histogram\n" in lasting
+    assert "gauge" not in lasting
+    assert "linnaeus_requests_in_flight" not in lasting
+
+
+def test_a_scrape_of_many_processes_is_little_work():
+    """It is done on the event loop, where 16 pages once took a third of a second.
+    Counted in executed lines of Python a line of a page, not in time."""
+    pages = [page_of(20)] * 16
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    merge(pages)
+    sys.settrace(None)
+
+    assert count < 12 * sum(page.count(b"\n") for page in pages)
