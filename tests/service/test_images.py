@@ -1,0 +1,66 @@
+"""What is an image in a body is told strictly, and in small steps."""
+
+import base64
+import binascii
+import json
+import sys
+import threading
+
+import pytest
+
+from service import images
+from service.errors import MalformedRequestError
+from service.images import BASE64_SLICE, JSON, read_image
+
+
+def as_json(text: str) -> bytes:
+    """A body with one image."""
+    return json.dumps({"image": text}).encode()
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 11, 12, 13, 18, 100])
+async def test_base64_is_the_same_in_slices_as_in_one_piece(monkeypatch, size):
+    """Also where a slice ends in the middle of an image, or just with it."""
+    monkeypatch.setattr(images, "BASE64_SLICE", 8)
+    sent = bytes(range(size))
+
+    assert await read_image(as_json(base64.b64encode(sent).decode()), JSON) == sent
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "QUJDREU=QUJD",  # padding where a slice ends, and more after it
+        "QUJDRA==QUJDREVG",
+        "QUJDREVGQ",
+        "QUJDREVG\n",
+        "QUJDREV\u00e9QUJD",
+        "QUJDR=VGQUJDREVG",
+    ],
+)
+async def test_what_is_wrong_in_one_piece_is_wrong_in_slices(monkeypatch, text):
+    """A stray character is an error, wherever the slices begin."""
+    monkeypatch.setattr(images, "BASE64_SLICE", 8)
+    with pytest.raises(ValueError):  # noqa: PT011  (binascii words it as it likes)
+        binascii.a2b_base64(text, strict_mode=True)
+
+    with pytest.raises(MalformedRequestError, match="is not base64"):
+        await read_image(as_json(text), JSON)
+
+
+async def test_a_large_image_is_decoded_in_slices():
+    """One call holds the lock of the interpreter for 6 ms a megabyte."""
+    sent, calls = bytes(BASE64_SLICE * 3), []
+
+    def watch(_, event, called):
+        if event == "c_call" and called is binascii.a2b_base64:
+            calls.append(called)
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    received = await read_image(as_json(base64.b64encode(sent).decode()), JSON)
+    sys.setprofile(None)
+    threading.setprofile(None)
+
+    assert received == sent
+    assert len(calls) == 4
