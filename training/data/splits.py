@@ -47,6 +47,15 @@ class Splits:
         return self._test is not None
 
     @property
+    def unwatched(self) -> tuple[str, ...]:
+        """Names of the labels of which validation has no image, where it has any."""
+        labels, names = self.validation.labels, self.dataset.label_names
+        if not len(labels):
+            return ()
+        shown = np.flatnonzero(labels.any(0)) if labels.ndim > 1 else np.unique(labels)
+        return tuple(names[k] for k in range(len(names)) if k not in shown)
+
+    @property
     def test(self) -> Split:
         """The test split.
 

@@ -20,8 +20,9 @@ def hold_out(
 ) -> Indices:
     """Positions of about `count` samples, int64, sorted; each label keeps its share.
 
-    A class with at least two samples keeps one outside and, if the share allows half a
-    sample, puts one inside. With `scenes` it is whole scenes that are held out, and a
+    A label with at least two samples keeps one outside and puts one inside, which a
+    frequent label makes room for: `count` stays. So more labels than `count` has room
+    for cannot all be inside. With `scenes` it is whole scenes that are held out, and a
     label's share is only as near as its scenes allow.
     """
     rng = np.random.default_rng(seed)
@@ -42,10 +43,19 @@ def _by_class(labels: Labels, count: int, rng: np.random.Generator) -> Indices:
     # Largest remainders get what rounding left over; ties are drawn.
     order = np.lexsort((rng.random(len(exact)), takes - exact))
     takes[order[: count - int(takes.sum())]] += 1
-    room = np.array([len(m) - 1 for m in members])
-    takes = np.minimum(takes, np.maximum(room, 0))
+    room = np.array([len(m) - 1 for m in members], np.int64)
+    takes = _one_of_each(np.minimum(takes, room), room)
     parts = [rng.permutation(m)[:n] for m, n in zip(members, takes, strict=True)]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _one_of_each(takes: Indices, room: Indices) -> Indices:
+    """A label without a sample inside gets one from the label that has the most."""
+    for k in np.flatnonzero((takes == 0) & (room > 0)):
+        most = takes.argmax()
+        if takes[most] > 1:
+            takes[most], takes[k] = takes[most] - 1, 1
+    return takes
 
 
 def _by_scene(
@@ -64,7 +74,7 @@ def _by_scene(
         with_it = taken + brought[scene]
         if np.abs(with_it - share).sum() < np.abs(taken - share).sum():
             taken, chosen[scene] = with_it, True
-    return np.flatnonzero(chosen[index])
+    return np.flatnonzero(_with_each_label(chosen, brought, share, rng)[index])
 
 
 def _iteratively(
@@ -89,4 +99,55 @@ def _iteratively(
             sides[side] -= 1
     unlabelled = rng.permutation(np.flatnonzero(side_of < 0))
     side_of[unlabelled[: max(round(sides[0]), 0)]] = 0
-    return np.flatnonzero(side_of == 0)
+    parts = hot / hot.sum(0).clip(min=1)
+    return np.flatnonzero(_with_each_label(side_of == 0, parts, count / max(n, 1), rng))
+
+
+def _with_each_label(
+    chosen: NDArray[np.bool_],
+    brought: NDArray[np.float64],
+    share: float,
+    rng: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Scenes or samples, exchanged until each label that can be is inside.
+
+    `chosen` [U] says which are inside, `brought` [U, K] which part of each label a
+    scene or sample is. One that shows the label comes in, another goes out, and of
+    those that can it is the ones that leave the labels nearest to their shares. Where
+    all labels are inside already, nothing is drawn.
+    """
+    shown = brought > 0
+    missing = (shown.sum(0) > 1) & ~shown[chosen].any(0)
+    for k in sorted(np.flatnonzero(missing), key=lambda k: shown[:, k].sum()):
+        if shown[chosen, k].any():  # it came with another label
+            continue
+        off = brought[chosen].sum(0) - share  # [K], what is inside too much
+        comes = _nearest(_spare(shown, ~chosen) & shown[:, k], off + brought, rng)
+        if comes is None:
+            continue
+        inside = chosen.copy()
+        inside[comes] = True
+        goes = _nearest(_spare(shown, inside), off + brought[comes] - brought, rng)
+        if goes is not None:
+            inside[goes] = False
+            chosen = inside
+    return chosen
+
+
+def _spare(shown: NDArray[np.bool_], here: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of those that are `here` [U] can go, as others here show their labels."""
+    scarce = shown[here].sum(0) < 2  # noqa: PLR2004 - itself and another
+    return here & ~(shown & scarce).any(1)
+
+
+def _nearest(
+    able: NDArray[np.bool_], off: NDArray[np.float64], rng: np.random.Generator
+) -> int | None:
+    """Which of those that are `able` [U] is the least `off` [U, K]; drawn among equals.
+
+    None where none is able.
+    """
+    places = rng.permutation(np.flatnonzero(able))
+    if not len(places):
+        return None
+    return int(places[np.abs(off[places]).sum(1).argmin()])

@@ -4,6 +4,7 @@ The composition root of training: the only place that builds datasets, batches, 
 and objective together.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +18,7 @@ from training.data import Dataset, Splits, cut, load_dataset
 from training.data.batches import Batches, Order, open_batches
 from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
-from training.errors import ConfigError
+from training.errors import ConfigError, DataError
 from training.files import make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import write_checkpoint
@@ -33,10 +34,13 @@ from training.provenance import circumstances, command_line
 from training.transfer.alike import with_scenes
 from training.transfer.transfer import transfer
 
+LOGGER = logging.getLogger(__name__)
+
 RUNS = Path("runs")
 FINAL = "final.pt"
 FEATURES = "features"  # beside the runs: cached, and shared by them
 WHITENING_IMAGES = 5000
+NAMED = 10  # labels in one message
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
     """The four splits that the config describes.
 
     `root` is the folder of data sets, `runs` that of the runs, which share features.
+
+    Raises:
+        ConfigError: the data is not of the task.
+        DataError: it cannot be read or cut, or validation could not tell one network
+            from another.
     """
     multi_label = config.task is Task.MULTILABEL
     dataset = load_dataset(root / config.data.path, multi_label=multi_label)
@@ -64,12 +73,14 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
     dataset = with_scenes(dataset, config.data, runs / FEATURES)
-    return cut(
+    splits = cut(
         dataset,
         validation=config.data.validation,
         test=config.data.test,
         seed=config.seed,
     )
+    _check_watched(config.task, splits)
+    return splits
 
 
 @dataclass(frozen=True)
@@ -242,3 +253,17 @@ def _check_task(config: Config, dataset: Dataset) -> None:
             f"task is fine-grained and {dataset.name} has no groups: name its labels "
             "GROUP-NAME, such as apple-fuji"
         )
+
+
+def _check_watched(task: Task, splits: Splits) -> None:
+    """Refuse a validation by which every network has the same average precision."""
+    missing = splits.unwatched
+    names = ", ".join(missing[:NAMED]) + (" and others" if missing[NAMED:] else "")
+    none_at_all = len(missing) == len(splits.dataset.label_names)
+    if (task is Task.BINARY and missing) or (task is Task.MULTILABEL and none_at_all):
+        raise DataError(
+            f"validation has no image of {names}, so that its average precision would "
+            "tell nothing; give a larger share, or more images of it"
+        )
+    if missing:
+        LOGGER.info("validation has no image of %s: nothing watches it", names)

@@ -113,6 +113,34 @@ def test_scenes_of_several_labels_are_held_out_whole():
     assert (np.abs(hot[inside].sum(0) / hot.sum(0) - 0.2) <= 0.12).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_label_has_a_scene_on_either_side(seed):
+    """Of fifty patients three are ill; one of them takes the place of a healthy one."""
+    of_image = np.repeat(np.arange(50), 20)
+    ill = np.isin(of_image, [3, 17, 40]) & (np.arange(1000) % 20 < 10)
+    labels = ill.astype(np.int64)
+
+    inside = hold_out(labels, count=100, seed=seed, scenes=of_image)
+
+    assert labels[inside].sum() == 10
+    assert abs(len(inside) - 100) <= 20
+
+
+def test_scenes_of_rare_labels_that_come_together_are_on_either_side():
+    """Two labels of two scenes each, one of them the same."""
+    of_image = np.repeat(np.arange(40), 5)
+    hot = np.zeros((200, 3), np.uint8)
+    hot[:, 0] = 1
+    for label, scenes in ((1, (4, 9)), (2, (9, 30))):
+        hot[np.isin(of_image, scenes), label] = 1
+
+    inside = hold_out(hot, count=20, seed=0, scenes=of_image)
+
+    assert len(inside) == 20
+    assert (hot[inside].sum(0) > 0).all()
+    assert (hot[inside].sum(0) < hot.sum(0)).all()
+
+
 def test_a_cut_keeps_scenes_together_and_remembers_them(tmp_path):
     """Test and validation have scenes of their own, and each split knows its scenes."""
     dataset = load_dataset(write_tree(tmp_path, {"red": 40, "blue": 40}))

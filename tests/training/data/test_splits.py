@@ -24,14 +24,57 @@ from training.errors import DataError
 )
 @settings(max_examples=60, deadline=None)
 def test_each_class_keeps_its_share(counts, share, seed):
-    """Within one sample of it, and never all of a class is taken away."""
-    labels = np.repeat(np.arange(len(counts)), counts)
-    chosen = hold_out(labels, count=round(share * len(labels)), seed=seed)
+    """Within one sample of it, and one more for each rare one; never all of a class."""
+    labels, each = np.repeat(np.arange(len(counts)), counts), np.array(counts)
+    count = round(share * len(labels))
+    chosen = hold_out(labels, count=count, seed=seed)
 
     taken = np.bincount(labels[chosen], minlength=len(counts))
-    assert len(set(chosen.tolist())) == len(chosen)
-    assert (np.abs(taken - share * np.array(counts)) <= 1.5).all()
-    assert (taken < np.array(counts)).all()
+    rare = (share * each < 1).sum()
+    assert len(set(chosen.tolist())) == len(chosen) <= count
+    assert (taken <= share * each + 1.5).all()
+    assert (taken >= share * each - 1.5 - rare).all()
+    assert (taken < each).all()
+    assert (taken[each > 1] > 0).all() or len(chosen) < len(counts)
+
+
+def test_a_rare_label_has_a_sample_on_either_side():
+    """Four of a thousand, or two: a tenth is less than half a sample."""
+    for positives in (2, 4):
+        labels = np.zeros(1000, np.int64)
+        labels[:positives] = 1
+
+        chosen = hold_out(labels, count=100, seed=1)
+
+        assert len(chosen) == 100
+        assert labels[chosen].sum() == 1
+
+
+def test_more_labels_than_are_held_out_keep_to_the_count():
+    """A hundred labels of five: a tenth has room for half of them."""
+    labels = np.repeat(np.arange(100), 5)
+
+    chosen = hold_out(labels, count=50, seed=0)
+
+    assert len(chosen) == len(np.unique(labels[chosen])) == 50
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_ones_of_several_labels_are_on_either_side(seed):
+    """Each has three samples in a thousand, mostly together with others."""
+    rng = np.random.default_rng(seed)
+    hot = (rng.random((1000, 12)) < 0.2).astype(np.uint8)
+    hot[:, 4:] = 0
+    for label in range(4, 12):
+        hot[rng.choice(1000, 3, replace=False), label] = 1
+
+    chosen = hold_out(hot, count=100, seed=seed)
+
+    inside = hot[chosen].sum(0)
+    assert abs(len(chosen) - 100) <= 5
+    assert (inside > 0).all()
+    assert (inside < hot.sum(0)).all()
+    assert (np.abs(inside[:4] - 0.1 * hot[:, :4].sum(0)) <= 4).all()
 
 
 def test_each_of_several_labels_keeps_its_share():

@@ -74,3 +74,29 @@ def test_files_that_are_ignored_are_told_of_before_the_training(
     assert result.exit_code == 0, result.output
     first = result.stderr.splitlines()[0]
     assert first == f"{tmp_path / 'shop'}: ignored 2 file(s), such as red/0.heic"
+
+
+def test_a_validation_without_a_yes_is_refused(
+    tmp_path: Path, write_config: WriteConfig
+):
+    """Its average precision is 0 for every network, and patience ends at once."""
+    write_tree(tmp_path / "scans", {"red": 1, "blue": 59})
+    config = read_config(
+        write_config("scans", "binary", "scans", data='positive = ["red"]')
+    )
+
+    with pytest.raises(DataError, match="validation has no image of red, so that"):
+        open_splits(config, tmp_path)
+
+
+def test_labels_that_nothing_watches_are_named(
+    tmp_path: Path, write_config: WriteConfig, caplog: pytest.LogCaptureFixture
+):
+    """One of three labels has a single image, which train keeps."""
+    write_tree(tmp_path / "shop", {"red": 1, "green": 30, "blue": 30})
+    config = write_config("shop", "multiclass", "shop")
+
+    with caplog.at_level("INFO", "training"):
+        open_splits(read_config(config), tmp_path)
+
+    assert "validation has no image of red: nothing watches it" in caplog.messages
