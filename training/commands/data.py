@@ -23,9 +23,10 @@ def check_data(
         bool, typer.Option("--json", help="All findings as JSON, not only examples.")
     ] = False,
 ) -> None:
-    """Find broken files, duplicates, and pictures of train that test has too.
+    """Find broken files, duplicates, and pictures that two splits share.
 
-    Ends with status 1 if a file is broken, leaks, or has two labels.
+    Ends with status 1 if a file is broken, leaks or will when train is cut, or has two
+    labels.
     """
     from training.data.check import check  # noqa: PLC0415 - slow to load
 
@@ -76,8 +77,12 @@ def _report(findings: "Findings") -> None:
     _list("the same file twice", [f"{d.first} = {d.second}" for d in exact])
     _list("the same picture twice", [f"{d.first} ~ {d.second}" for d in alike])
     _list(
-        "in train and in validation or test",
+        "in two of train, validation and test",
         [f"{d.first} ~ {d.second}" for d in findings.leaks],
+    )
+    _list(
+        "twice in train, and validation is yet to be cut from it",
+        [f"{d.first} ~ {d.second}" for d in findings.parted],
     )
     _list(
         "the same picture under different labels",

@@ -10,7 +10,7 @@ splits, stratify   dataset → train, validation, calibration and test
 scenes             photos that stay on one side of a cut
 negatives          a binary data set with more that is negative
 relabel            many labels → two
-check              dataset → what is wrong with it
+check, duplicates  dataset → what is wrong with it, and what is in it twice
 batches, pieces    split → batches on the device; as many as run well at once
 """
 
