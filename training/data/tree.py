@@ -48,7 +48,7 @@ class FolderTree:
         self.where = where
         names: list[str] = []
         folders: set[str] = set()
-        for parent, below, files in os.walk(where):
+        for parent, below, files in os.walk(where, onerror=_refuse):
             inside = PurePosixPath(Path(parent).relative_to(where).as_posix())
             below[:] = [name for name in below if not is_junk(name)]
             folders.update(str(inside / name) for name in below)
@@ -74,6 +74,11 @@ class FolderTree:
             return path.stat().st_size
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would be left out, with all its images."""
+    raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 class Branch:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import pickle
 import tarfile
 import zipfile
@@ -195,3 +196,18 @@ def test_folders_that_are_left_behind_are_not_data_either(tmp_path, name):
 
     assert tree.names == ("blue/0.png", "red/0.png")
     assert tree.folders == {"red", "blue"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+    """Here its path is too long; without the right to list it, it would be left out."""
+    write_tree(tmp_path / "data", {"red": 2, "blue": 2})
+    at = os.open(tmp_path / "data" / "red", os.O_RDONLY)
+    for _ in range(20):  # each reached from the one above, as no path may be so long
+        os.mkdir("x" * 250, dir_fd=at)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+    with pytest.raises(DataError, match=r"cannot read .*/red/x+.*: File name too long"):
+        open_tree(tmp_path / "data")
