@@ -9,7 +9,8 @@ that already fits keeps the first steps from destroying the features (Kumar et a
 arXiv:2202.10054). Axes: V views of N images, D features, K logits.
 """
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from sklearn.model_selection import (  # type: ignore[import-untyped]
     GroupKFold,
     KFold,
     StratifiedGroupKFold,
+    StratifiedKFold,
 )
 from torch import Tensor, nn
 
@@ -77,7 +79,7 @@ def fit_probe(  # noqa: PLR0913 - each is a choice of its own
         DataError: too few images to hold some out.
     """
     x, y = torch.from_numpy(features), torch.from_numpy(labels)
-    folds = list(_folds(labels, scenes, seed))
+    folds = _folds(labels, scenes, seed)
     tried = [
         _try_strength(x, y, objective, kind, strength, folds) for strength in strengths
     ]
@@ -87,13 +89,12 @@ def fit_probe(  # noqa: PLR0913 - each is a choice of its own
     return Probe(weight / scale, bias / scale, best.strength, best.scores)
 
 
-def _folds(
-    labels: NDArray[np.integer], scenes: Scenes | None, seed: int
-) -> Iterator[Fold]:
+def _folds(labels: NDArray[np.integer], scenes: Scenes | None, seed: int) -> list[Fold]:
     """Pairs of what is fitted to and what is held out.
 
-    Scenes are dealt out so that each fold has its share of each label, as far as they
-    can be: a label whose scenes are all held out cannot be learned at all.
+    Images, or scenes, are dealt out so that each fold has its share of each label, as
+    far as they can be: a label that is held out whole cannot be learned at all. A label
+    with fewer images than folds is missing from some of the held-out parts.
 
     Raises:
         DataError: there are not even two folds' worth of images.
@@ -101,8 +102,9 @@ def _folds(
     deal, most = KFold, len(labels)
     if scenes is not None:
         deal, most = GroupKFold, len(np.unique(scenes))
-        if labels.ndim == 1:  # at least one label must have an image for each fold
-            deal, most = StratifiedGroupKFold, min(most, np.bincount(labels).max())
+    if labels.ndim == 1:  # at least one label must have an image for each fold
+        deal = StratifiedKFold if scenes is None else StratifiedGroupKFold
+        most = min(most, np.bincount(labels).max())
     if most < 2:  # noqa: PLR2004 - one to fit to, one to hold out
         raise DataError(
             "the probe is chosen by images of train that are held out in turn, and "
@@ -110,7 +112,9 @@ def _folds(
             "scenes where data.series or data.alike tells them"
         )
     whole = deal(min(FOLDS, most), shuffle=True, random_state=seed)
-    return whole.split(np.arange(len(labels)), labels, groups=scenes)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        # sklearn warns of labels with fewer images than folds, which are meant
+        return list(whole.split(np.arange(len(labels)), labels, groups=scenes))
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def test_the_discriminant_is_that_of_the_textbook():
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=120)
     spread = generator.normal(size=(12, 12))
-    features = generator.normal(size=(3, 12))[labels] * 2
+    features = generator.normal(size=(3, 12))[labels] * 3
     features = (features + generator.normal(size=(120, 12)) @ spread).astype(np.float32)
     objective = build_objective(Task.MULTICLASS, labels=3)
 
@@ -216,6 +216,32 @@ def test_the_folds_of_the_probe_hold_no_label_out_whole():
     labels = scenes % 10  # scenes 0 and 10 show label 0, and so on
     features = np.eye(10, dtype=np.float32)[labels][None]
     objective = build_objective(Task.MULTICLASS, labels=10, label_smoothing=0.0)
+
+    probe = fit_probe(
+        features, labels, objective, strengths=(1e-3,), seed=0, scenes=scenes
+    )
+
+    assert probe.cross_validation["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_folds_of_the_probe_hold_no_label_out_whole_without_scenes(seed):
+    """Three images a label, one of each in every fold."""
+    labels = np.repeat(np.arange(20), 3)
+    features = np.eye(20, dtype=np.float32)[labels][None]
+    objective = build_objective(Task.MULTICLASS, labels=20, label_smoothing=0.0)
+
+    probe = fit_probe(features, labels, objective, strengths=(1e-3,), seed=seed)
+
+    assert probe.cross_validation["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("scenes", [None, np.arange(23)])
+def test_a_label_with_fewer_images_than_others_is_no_warning(scenes):
+    """Of two images three of the five folds hold out none: as near as can be."""
+    labels = np.repeat([0, 1], [21, 2])
+    features = np.eye(2, dtype=np.float32)[labels][None]
+    objective = build_objective(Task.BINARY, labels=2)
 
     probe = fit_probe(
         features, labels, objective, strengths=(1e-3,), seed=0, scenes=scenes
