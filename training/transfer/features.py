@@ -14,14 +14,13 @@ from typing import TextIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Generator, nn
 
 from classifier.manifest import PreprocessSpec
 from classifier.session import Session
 from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
-from training.data.dataset import Split
-from training.data.pieces import in_pieces
+from training.data.dataset import Samples, Split, read_pixels
 from training.files import whole
 from training.graphs.export import export_graph
 from training.loop.bar import open_bar
@@ -30,6 +29,7 @@ from training.networks import Network
 BATCH = 16  # on a CPU larger batches are slower
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
 Features = NDArray[np.float32]  # [N, D]
+Views = NDArray[np.float32]  # [V, N, D]
 
 
 def embedding_graph(network: Network, data: DataConfig) -> bytes:
@@ -61,7 +61,7 @@ class FeatureCache:
 
     def features(
         self, split: Split, *, crops: int, smallest: float, seed: int
-    ) -> Features:
+    ) -> Views:
         """float32 [V, N, D]: as it is, mirrored, and `crops` crops, half mirrored.
 
         With `crops` negative only the image as it is. Crops are cut from the whole
@@ -72,44 +72,48 @@ class FeatureCache:
             self.reused = True
             if self._live is not None:
                 self._live.write(f"features of {len(split)} images from the cache\n")
-            kept: Features = np.load(path, allow_pickle=False)
+            kept: Views = np.load(path, allow_pickle=False)
             return kept
         found = self._compute(split, crops, smallest, seed)
         with whole(path) as partial, partial.open("wb") as file:
             np.save(file, found, allow_pickle=False)
         return found
 
-    def _compute(
-        self, split: Split, crops: int, smallest: float, seed: int
-    ) -> Features:
+    def _compute(self, split: Split, crops: int, smallest: float, seed: int) -> Views:
+        """All views of a piece, then the next, so that few pixels are held at once."""
+        session = self._session = self._session or Session.load(self._graph)
         views = 1 if crops < 0 else 2 + crops
+        found = np.empty((views, len(split), session.logits), np.float32)
+        generators = cut_generators(len(split), crops, smallest, seed)
         bar = open_bar(self._live, views * len(split))
         bar.say(f"features of {views} x {len(split)} images")
-        seen: list[Features] = []
         try:
-            for pixels in self._views(split, crops, smallest, seed):
-                seen.append(self._run(pixels))
-                bar.show(len(seen) * len(split), f"view {len(seen)} of {views}")
+            for part in _parts(len(split)):
+                piece = split.samples.select(np.arange(len(split))[part])
+                for v, pixels in enumerate(
+                    self._views(piece, crops, smallest, generators)
+                ):
+                    found[v, part] = session.run(pixels)
+                done = part.start + len(piece)
+                bar.show(views * done, f"image {done} of {len(split)}")
         finally:
             bar.close()
-        return np.stack(seen)
+        return found
 
     def _views(
-        self, split: Split, crops: int, smallest: float, seed: int
+        self, piece: Samples, crops: int, smallest: float, generators: list[Generator]
     ) -> Iterator[Pixels]:
-        pixels = split.pixels(self._data.spec)  # uint8 [N, H, W, C]
+        spec, whole = self._data.spec, whole_photo(self._data.spec)
+        pixels = read_pixels(piece, spec)  # uint8 [N, H, W, C]
         yield pixels
         if crops >= 0:
             yield np.ascontiguousarray(pixels[:, :, ::-1])
         if crops > 0:
-            pixels = split.pixels(whole_photo(self._data.spec))
-            yield from cuts(pixels, crops, smallest, seed)
-
-    def _run(self, pixels: Pixels) -> Features:
-        self._session = self._session or Session.load(self._graph)
-        session = self._session
-        pieces = in_pieces(pixels, size=BATCH)
-        return np.concatenate([session.run(piece) for piece in pieces])
+            yield from cuts(
+                pixels if whole == spec else read_pixels(piece, whole),
+                smallest,
+                generators,
+            )
 
     def _key(self, split: Split, crops: int, smallest: float, seed: int) -> str:
         parts = (
@@ -128,19 +132,37 @@ def whole_photo(spec: PreprocessSpec) -> PreprocessSpec:
     return spec.model_copy(update={"short_side": max(spec.height, spec.width)})
 
 
-def cuts(pixels: Pixels, crops: int, smallest: float, seed: int) -> Iterator[Pixels]:
-    """The images, `crops` times cut and mirrored at random; uint8 [N, H, W, C]."""
-    generator = torch.Generator().manual_seed(seed)
+def cut_generators(
+    count: int, crops: int, smallest: float, seed: int
+) -> list[Generator]:
+    """A generator for each of `crops` cuts of `count` images.
+
+    Each begins where the one before it will be after all images, as if one generator
+    had cut them all again and again. So pieces can have all of their cuts in turn.
+    """
+    generator, found = Generator().manual_seed(seed), []
     for _ in range(crops):
-        yield np.concatenate(
-            [
-                _cropped(piece, smallest, generator)
-                for piece in in_pieces(pixels, size=BATCH)
-            ]
-        )
+        found.append(Generator().set_state(generator.get_state()))
+        for part in _parts(count):
+            dots = np.zeros((len(range(count)[part]), 1, 1, 1), np.uint8)
+            _cropped(dots, smallest, generator)  # what is drawn depends on no pixel
+    return found
 
 
-def _cropped(pixels: Pixels, smallest: float, generator: torch.Generator) -> Pixels:
+def cuts(
+    pixels: Pixels, smallest: float, generators: list[Generator]
+) -> Iterator[Pixels]:
+    """The piece, cut and mirrored at random by each generator; uint8 [N, H, W, C]."""
+    for generator in generators:
+        yield _cropped(pixels, smallest, generator)
+
+
+def _parts(count: int) -> list[slice]:
+    """So many images as are run together, and the rest."""
+    return [slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
+
+
+def _cropped(pixels: Pixels, smallest: float, generator: Generator) -> Pixels:
     images = torch.tensor(pixels).permute(0, 3, 1, 2).float()  # [N, C, H, W]
     cut = resized_crop(images, smallest=smallest, generator=generator)
     mirrored = torch.rand(len(cut), generator=generator) < 0.5  # noqa: PLR2004

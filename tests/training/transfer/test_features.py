@@ -1,19 +1,23 @@
 """What the probe sees of a photo: as it is served, mirrored, and cuts of all of it."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from classifier.manifest import PreprocessSpec
 from training.configs.sections import DataConfig
 from training.data import load_dataset
-from training.data.dataset import Split
+from training.data.dataset import ArraySamples, Split
 from training.networks import build
 from training.transfer.features import (
+    BATCH,
     FeatureCache,
+    cut_generators,
     cuts,
     embedding_graph,
     whole_photo,
@@ -53,7 +57,7 @@ def test_half_of_the_cuts_are_mirrored():
 
     rising = [
         float(image[0, -1, 0]) > float(image[0, 0, 0])
-        for cut in cuts(np.ascontiguousarray(pixels), 10, 0.5, seed=0)
+        for cut in cuts(pixels.copy(), 0.5, cut_generators(20, 10, 0.5, seed=0))
         for image in cut
     ]
 
@@ -64,10 +68,28 @@ def test_cuts_are_the_same_for_the_same_seed():
     """A cached feature is what would be computed again."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 
-    one, again = (list(cuts(pixels, 2, 0.3, seed=4)) for _ in range(2))
+    one, again = (list(cuts(pixels, 0.3, cut_generators(3, 2, 0.3, 4))) for _ in "ab")
 
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], one[1])
+
+
+def test_cuts_of_pieces_are_those_of_all_images_cut_again_and_again():
+    """One generator for all, as features were computed that lie in caches."""
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 16, 16, 3), np.uint8)
+    pieces = [pixels[i : i + BATCH] for i in range(0, 37, BATCH)]
+    one = torch.Generator().manual_seed(4)
+    expected = [
+        np.concatenate([next(cuts(piece, 0.3, [one])) for piece in pieces])
+        for _ in range(3)
+    ]
+
+    generators = cut_generators(37, 3, 0.3, seed=4)
+    in_turn = [list(cuts(piece, 0.3, generators)) for piece in pieces]
+
+    for crop in range(3):
+        found = np.concatenate([piece[crop] for piece in in_turn])
+        assert np.array_equal(found, expected[crop])
 
 
 def test_features_say_how_many_there_are_and_are_computed_once(
@@ -93,6 +115,27 @@ def test_features_say_how_many_there_are_and_are_computed_once(
         "features of 4 x 3 images",
         "features of 3 images from the cache",
     ]
+
+
+def test_the_pixels_of_all_images_are_never_held(tmp_path: Path):
+    """Nor of all views: a set of photos may be larger than the memory."""
+    network = build("lenet5", classes=2, image_size=96)
+    data = DataConfig(
+        path="", height=96, width=96, resize="squash", mean=(0.5,) * 3, std=(0.25,) * 3
+    )  # fmt: skip
+    array = np.random.default_rng(0).integers(0, 256, (320, 8, 8, 3), np.uint8)
+    split = Split("train", ArraySamples("x", array, np.arange(320)), np.zeros(320))
+    store = FeatureCache(embedding_graph(network, data), data, tmp_path)
+    store.features(split.select(np.arange(2)), crops=1, smallest=0.5, seed=0)
+
+    tracemalloc.start()
+    try:
+        features = store.features(split, crops=1, smallest=0.5, seed=0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most - features.nbytes < 320 * 96 * 96 * 3 / 2
 
 
 @pytest.fixture
