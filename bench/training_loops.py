@@ -135,7 +135,9 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
     def steps() -> Iterator[None]:
         epochs = (batches.epoch(number) for number in count())
         for step, batch in enumerate(chain.from_iterable(epochs)):
-            moment = taken.moment(step, steps_per_epoch=batches.steps(), steps=10**6)
+            moment = taken.moment(
+                step, steps_per_epoch=batches.steps(), progress=step / 10**6
+            )
             taken.take(model, optimizers, batch, moment, precision=plan.precision)
             yield
 

@@ -77,9 +77,10 @@ def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> 
     from training.loop.runs import FINAL  # noqa: PLC0415
 
     draw_curves(folder / "log.csv", folder / "curves.png")
-    outcome = trained.outcome
+    outcome, minutes = trained.outcome, config.train.minutes
+    budget = "" if minutes is None else f" of {minutes * 60:g} asked for"
     typer.echo(
-        f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s; validation "
+        f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s{budget}; validation "
         f"{outcome.scores}; weights in {folder / FINAL}"
     )
     if test:

@@ -10,6 +10,9 @@ class Bar(Protocol):
     def show(self, step: int, text: str) -> None:
         """So many steps are done."""
 
+    def aim(self, total_steps: int) -> None:
+        """So many steps make the whole now."""
+
     def say(self, text: str) -> None:
         """A line that stays."""
 
@@ -25,6 +28,9 @@ class _Quiet:
 
     def show(self, step: int, text: str) -> None:
         """Nothing: a log file wants no moving line."""
+
+    def aim(self, total_steps: int) -> None:
+        """Nothing either."""
 
     def say(self, text: str) -> None:
         """Write a line."""
@@ -62,6 +68,10 @@ class _Bar:
     def show(self, step: int, text: str) -> None:
         """Move the line."""
         self._progress.update(self._task, completed=step, description=text)
+
+    def aim(self, total_steps: int) -> None:
+        """Change the line's end."""
+        self._progress.update(self._task, total=total_steps)
 
     def say(self, text: str) -> None:
         """Write a line above the moving one."""

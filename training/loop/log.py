@@ -59,6 +59,10 @@ class Log:
                 self._events.flush()
         self._bar.say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
 
+    def aim(self, total_steps: int) -> None:
+        """Another number of steps makes the whole run."""
+        self._bar.aim(total_steps)
+
     def say(self, text: str) -> None:
         """A line for people."""
         self._bar.say(text)

@@ -20,12 +20,13 @@ from training.configs.config import Config
 from training.data.batches import Batch, Batches
 from training.errors import DivergedError
 from training.loop.arithmetic import compiled, place
-from training.loop.budget import Plan, Work
+from training.loop.budget import Plan, usable_s
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.log import Log
 from training.loop.origin import Origin
-from training.loop.start import CHECKPOINT, begin
+from training.loop.pace import Pace
+from training.loop.start import CHECKPOINT, agreed, begin, work_of
 from training.loop.state import State
 from training.loop.step import Steps
 from training.loop.validation import Validation
@@ -49,7 +50,9 @@ class Outcome:
 
     plan: Plan
     steps: int
-    seconds: float  # of training and validation, over all starts; of a probe, its last
+    seconds: (
+        float  # with planning and validation, over all starts; of a probe, its last
+    )
     scores: Scores  # of the kept weights on validation; empty without one
 
     @property
@@ -83,8 +86,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     place(network, ranks.device)
     network.train()
     steps = Steps(config, objective, samples=train.samples, rank=ranks.rank)
-    watched = len(validation) if validation is not None else 0
-    work = Work(train.steps(), config.train.batch_size, watched)
+    work = work_of(config, train, validation)
     state = begin(
         network,
         config,
@@ -120,6 +122,7 @@ class _Run:
         wanted, device = state.config.train.compile, room.ranks.device
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
+        self._pace = Pace(work_of(state.config, train, validation))
         self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()
 
@@ -131,12 +134,12 @@ class _Run:
             f"{plan.way}, from step {state.step}; measured {plan.measured}"
         )
         try:
-            while state.step < plan.steps and not self._patience_is_over():
+            while state.step < state.plan.steps and not self._patience_is_over():
                 self._epoch()
             scores = self._keep()
         finally:
             self._log.close()
-        return Outcome(plan, state.step, self._seconds(), scores)
+        return Outcome(state.plan, state.step, self._seconds(), scores)
 
     def _epoch(self) -> None:
         """The rest of the current epoch, a row in the log, a checkpoint."""
@@ -147,14 +150,16 @@ class _Run:
         self._mode()
         for batch in self._train.epoch(epoch, first_step=first):
             losses += self._take(batch)
+            self._keep_pace()
             done = state.step - begun_step
-            if done % SHOW_EVERY == 0 or state.step == plan.steps:
+            last = state.step == state.plan.steps
+            if done % SHOW_EVERY == 0 or last:
                 spent_s = time.perf_counter() - begun_s
                 rate = done * state.config.train.batch_size / spent_s
                 self._log.step(
                     state.step, loss=self._mean(losses, done), images_per_s=rate
                 )
-            if state.step == plan.steps:
+            if last:
                 break
             # At the end of an epoch its own checkpoint follows, with its validation: a
             # run that went on from one without would never look at that epoch.
@@ -168,7 +173,7 @@ class _Run:
         """One step, and what averages the weights after it; the loss, detached."""
         state, plan = self._state, self._state.plan
         moment = self._steps.moment(
-            state.step, steps_per_epoch=plan.steps_per_epoch, steps=plan.steps
+            state.step, steps_per_epoch=plan.steps_per_epoch, progress=state.progress
         )
         loss = self._steps.take(
             self._trained, state.optimizers, batch, moment, precision=plan.precision
@@ -180,9 +185,23 @@ class _Run:
             state.ema.update()
         return loss
 
+    def _keep_pace(self) -> None:
+        """At some marks of a time budget, plan the rest anew."""
+        state, minutes = self._state, self._state.config.train.minutes
+        self._pace.step(state.plan, state.step)
+        if minutes is None or not self._pace.is_due(state.plan, state.step):
+            return
+        if self._room.ranks.device.type == "cuda":
+            torch.cuda.synchronize(self._room.ranks.device)  # it runs behind
+        left_s = usable_s(minutes) - self._seconds()
+        plan = self._pace.corrected(state.plan, state.step, left_s=left_s)
+        state.plan = agreed(plan, self._room.ranks)
+        self._log.aim(state.plan.steps)
+        self._log.say(f"{state.plan.epochs:.2f} epochs, by the pace to here")
+
     def _finish_epoch(self, epoch: int, row: dict[str, float], spent_s: float) -> None:
         state, config = self._state, self._state.config
-        last = state.step == state.plan.steps
+        begun_s, last = time.perf_counter(), state.step == state.plan.steps
         looked_at = last or epoch % config.train.validate_every == 0
         if self._validation is not None and looked_at:
             with self._averaged():
@@ -200,6 +219,8 @@ class _Run:
         # Not after each of epochs that a GPU does in a second: writing takes as long.
         if looked_at or self._checkpoint_is_due():
             self._checkpoint()
+        if looked_at:
+            self._pace.look(time.perf_counter() - begun_s)
 
     def _remember_best(self, scores: Scores) -> None:
         """Patience and `keep = "best"` go by the first score."""

@@ -1,20 +1,30 @@
 """config + network → **state**: a fresh one with its plan, or that of a checkpoint."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from torch import nn
 
 from training.configs.config import Config
-from training.data.batches import Batches
+from training.data.batches import Batch, Batches
 from training.loop.arithmetic import Precision, compiled
-from training.loop.budget import Plan, Prepare, Work, make_plan
+from training.loop.budget import (
+    Plan,
+    Prepare,
+    Work,
+    make_plan,
+    sample_s,
+    time_loading,
+)
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.origin import Origin
 from training.loop.state import State, saved_plan, saved_run
 from training.loop.step import Steps
+from training.loop.validation import Validation
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -38,12 +48,15 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     Raises:
         CheckpointError: the folder holds the checkpoint of another run or other data.
     """
-    path = folder / CHECKPOINT
+    path, begun_s = folder / CHECKPOINT, time.perf_counter()
     saved = saved_run(path, config, origin, device=str(ranks.device))
     if saved is None:
         prepare = timed_step(config, steps, train, ranks)
+        if config.train.minutes is not None:
+            load_s = time_loading(train, sample_s=sample_s(config.train.minutes))
+            work = replace(work, load_s=load_s)
         plan = make_plan(network, prepare, config.train, phases(config), work)
-        plan = _agreed(plan, ranks)
+        plan = agreed(plan, ranks)
     else:
         plan = saved_plan(saved)
     use_products(network, plan.products)
@@ -57,6 +70,8 @@ def begin(  # noqa: PLR0913 - what `fit` was given
         )
     if saved is not None:
         state.restore(saved, path)
+    else:
+        state.seconds = time.perf_counter() - begun_s  # planning is paid for, too
     return state
 
 
@@ -78,15 +93,32 @@ def phases(config: Config) -> tuple[float, ...]:
     return tuple(sorted(grown | frozen | {1.0}))
 
 
+def work_of(config: Config, train: Batches, validation: Validation | None) -> Work:
+    """What a time budget must provide for."""
+    return Work(
+        train.steps(),
+        config.train.batch_size,
+        len(validation) if validation is not None else 0,
+        config.train.validate_every,
+        validation_streams=validation is not None and not validation.resident,
+    )
+
+
 def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Prepare:
-    """Whole training steps on a network that is thrown away, to be timed."""
+    """Whole training steps on a network that is thrown away, to be timed.
+
+    All on one batch: what loading takes is timed by itself.
+    """
+
+    @cache
+    def first_batch() -> Batch:
+        return next(iter(train.epoch(0)))
 
     def prepare(
         copied: nn.Module, precision: Precision, progress: float
     ) -> Callable[[], None]:
         optimizers = build_optimizers(copied, config, ranks)
-        batch = next(iter(train.epoch(0)))
-        moment = steps.at(progress)
+        batch, moment = first_batch(), steps.at(progress)
         trained = compiled(copied, wanted=config.train.compile, device=ranks.device)
 
         def take() -> None:
@@ -97,7 +129,7 @@ def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Pr
     return prepare
 
 
-def _agreed(plan: Plan, ranks: Ranks) -> Plan:
+def agreed(plan: Plan, ranks: Ranks) -> Plan:
     """The first rank's plan: the others have measured other times."""
     low = ranks.agree(float(plan.precision == "bf16")) > 0
     return replace(

@@ -26,7 +26,7 @@ class State:
     plan: Plan
     origin: Origin | None = None  # of the data; None: it is not kept
     step: int = 0
-    seconds: float = 0.0  # of training so far, over all starts
+    seconds: float = 0.0  # of planning and training so far, over all starts
     best: float | None = None  # validation score
     epochs_without_gain: int = 0
     ema: MovingAverage | None = None
@@ -35,8 +35,8 @@ class State:
 
     @property
     def progress(self) -> float:
-        """Part of the planned steps that is done, 0 to 1."""
-        return self.step / self.plan.steps
+        """Part of the training that is done, 0 to 1."""
+        return self.plan.progress(self.step)
 
     def write(self, path: Path) -> None:
         """Write a checkpoint; see `checkpoint.write_checkpoint`."""
@@ -97,5 +97,5 @@ def saved_run(
 
 
 def saved_plan(saved: dict[str, Any]) -> Plan:
-    """The plan that the run was started with."""
+    """The plan that the run had then."""
     return Plan(**saved["plan"])

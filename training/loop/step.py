@@ -38,9 +38,9 @@ class Steps:
         self._objective = objective
         self._samples, self._rank = samples, rank
 
-    def moment(self, step: int, *, steps_per_epoch: int, steps: int) -> Moment:
-        """The moment of a step, by its number."""
-        moment = self.at(step / steps)
+    def moment(self, step: int, *, steps_per_epoch: int, progress: float) -> Moment:
+        """The moment of a step, by its number and how far into the training it is."""
+        moment = self.at(progress)
         return replace(moment, step=step, epoch=step // steps_per_epoch)
 
     def at(self, progress: float) -> Moment:

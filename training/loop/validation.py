@@ -27,8 +27,8 @@ class Validation:
         self._split, self._config, self._objective = split, config, objective
         self._at_once = images_at_once(config.spec, batch_size=batch_size)
         mib = len(split) * int(np.prod(config.spec.shape)) / (1 << 20)
-        resident = mib <= config.resident_mib
-        self._pixels = split.pixels(config.spec) if resident else None
+        self.resident = mib <= config.resident_mib
+        self._pixels = split.pixels(config.spec) if self.resident else None
 
     def __len__(self) -> int:
         return len(self._split)

@@ -2,29 +2,64 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from training.configs.config import read_config
 from training.configs.sections import TrainConfig
-from training.loop.budget import Work, make_plan, steps_within
+from training.data.batches import Order, ResidentBatches
+from training.loop.budget import (
+    MOST_STEPS,
+    WARM_STEPS,
+    Work,
+    look_seconds,
+    make_plan,
+    steps_within,
+    time_loading,
+    time_steps,
+    with_loading,
+)
 from training.loop.start import phases
 
 CONFIGS = Path(__file__).parents[3] / "training/configs"
+CPU = torch.device("cpu")
 
 
-def test_a_budget_pays_for_steps_and_validation_and_keeps_a_margin():
-    """1000 s: 80 s margin, then 1.5 s a step with its part of the validation."""
+def test_a_budget_pays_for_steps_and_for_each_look_at_validation():
+    """1.5 s a step with its part of the looks; the last one is of what is kept."""
     work = Work(steps_per_epoch=100, batch_size=10, validation_images=1500)
 
-    assert steps_within(1000, [(1.0, 1.0)], work) == 613
+    assert look_seconds(1.0, work) == 50
+    assert steps_within(950, [(1.0, 1.0)], 50, work) == 600
+
+
+def test_looks_in_every_tenth_epoch_cost_a_tenth():
+    """What is left of the time goes into steps."""
+    work = Work(100, 10, 1500, validate_every=10)
+
+    assert steps_within(1100, [(1.0, 1.0)], 50, work) == 1000
+
+
+def test_a_look_at_images_that_are_decoded_anew_pays_for_it():
+    """A batch of ten takes 0.6 s to be loaded."""
+    work = Work(100, 10, 1500, validation_streams=True, load_s=0.6)
+
+    assert round(look_seconds(1.0, work)) == 50 + 90
+
+
+def test_loading_and_computing_share_a_cpu_and_not_a_gpu():
+    """There the slower of the two sets the pace."""
+    assert with_loading(1.0, 3.0, CPU) == 4.0
+    assert with_loading(1.0, 3.0, torch.device("cuda")) == 3.0
 
 
 def test_cheaper_small_images_buy_more_steps():
     """Costs are weighted with how long each size lasts."""
     work = Work(100, 10, 0)
 
-    assert steps_within(100, [(0.5, 0.5), (1.0, 1.5)], work) == 92
-    assert steps_within(100, [(0.5, 0.5), (1.0, 0.5)], work) == 184
+    assert steps_within(100, [(0.5, 0.5), (1.0, 1.5)], 0, work) == 100
+    assert steps_within(100, [(0.5, 0.5), (1.0, 0.5)], 0, work) == 200
+    assert steps_within(90, [(0.5, 0.5), (1.0, 1.5)], 0, work, begin=0.5) == 60
 
 
 def test_what_changes_the_cost_of_a_step_is_timed_by_itself():
@@ -41,6 +76,35 @@ def test_what_changes_the_cost_of_a_step_is_timed_by_itself():
 
     assert timed == [0.0, 0.375]
     assert set(plan.measured) == {"fp32 from 0", "fp32 from 0.375"}
+
+
+def test_loading_is_part_of_what_a_step_costs():
+    """Three seconds a batch: 18 of them fit into a minute, however fast a step is."""
+    config = TrainConfig(minutes=1.0, batch_size=10, precision="fp32")
+    work = Work(100, 10, 0, load_s=3.0)
+
+    plan = make_plan(nn.Linear(2, 2), lambda *_: lambda: None, config, (1.0,), work)
+
+    assert plan.steps == 18
+
+
+def test_short_steps_are_timed_often_and_the_least_counts():
+    """What else the machine does makes some of them longer, and none shorter."""
+    taken = []
+
+    seconds = time_steps({"fp32": lambda: taken.append(0)}, CPU)
+
+    assert len(taken) == WARM_STEPS + MOST_STEPS
+    assert 0 < seconds["fp32"] < 1e-3
+
+
+def test_loading_is_timed_on_batches_of_the_training():
+    """An epoch that is shorter than the sample is loaded once."""
+    pixels = torch.zeros(6, 2, 2, 1, dtype=torch.uint8).numpy()
+    order = Order(6, 2, seed=0)
+    batches = ResidentBatches(pixels, pixels[:, 0, 0, 0], order, CPU)
+
+    assert 0 < time_loading(batches, sample_s=10) < 1
 
 
 def test_a_step_costs_less_where_layers_freeze_or_images_are_small():

@@ -120,7 +120,7 @@ def test_ways_are_timed_by_turns():
     turns = []
     steps = {name: partial(turns.append, name) for name in ("a", "b")}
 
-    times = time_steps(steps, CPU)
+    times = time_steps(steps, CPU, 0.0)
 
     assert turns == ["a", "b"] * (len(turns) // 2)
     assert set(times) == {"a", "b"}

@@ -72,15 +72,6 @@ def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     assert all(torch.equal(kept[name], expected[name]) for name in kept)
 
 
-@pytest.fixture
-def same_sums() -> Iterator[None]:
-    """One thread: the same sums in the same order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Kill(BaseException):
     """Plays SIGKILL: nothing on its way catches it."""
 
