@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 from training.augmentation.random_augment import random_augment
+from training.augmentation.resample import resample
 from training.configs.sections import AugmentConfig
 
 
@@ -119,8 +119,7 @@ def affine(images: Tensor, config: AugmentConfig, *, generator: Generator) -> Te
     scale = 1 + config.zoom * _symmetric(n, generator)
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     across, down = (2 * config.shift * _symmetric(n, generator) for _ in range(2))
-    rows = torch.stack([cosine, -sine, across, sine, cosine, down], 1)
-    return _sample(images, rows.view(n, 2, 3), images.shape[2:])
+    return resample(images, [cosine, -sine, across, sine, cosine, down])
 
 
 def resized_crop(images: Tensor, *, smallest: float, generator: Generator) -> Tensor:
@@ -135,17 +134,7 @@ def resized_crop(images: Tensor, *, smallest: float, generator: Generator) -> Te
     across = (1 - wide) * _symmetric(n, generator)
     down = (1 - high) * _symmetric(n, generator)
     zero = torch.zeros_like(wide)
-    rows = torch.stack([wide, zero, across, zero, high, down], 1)
-    return _sample(images, rows.view(n, 2, 3), images.shape[2:])
-
-
-def _sample(images: Tensor, affine_rows: Tensor, size: torch.Size) -> Tensor:
-    grid = functional.affine_grid(
-        affine_rows, [*images.shape[:2], *size], align_corners=False
-    )
-    return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return resample(images, [wide, zero, across, zero, high, down])
 
 
 def mix(
@@ -162,7 +151,7 @@ def mix(
     coin = torch.rand((), generator=generator, device=images.device).item()
     use_cutmix = bool(config.cutmix) and (not config.mixup or coin < 0.5)  # noqa: PLR2004
     alpha = config.cutmix if use_cutmix else config.mixup
-    share = _beta(alpha, generator)
+    share = beta(alpha, generator)
     others = torch.randperm(len(images), generator=generator, device=images.device)
     if use_cutmix:
         images, share = _paste(images, images[others], share, generator)
@@ -186,18 +175,19 @@ def _paste(
     return mixed, 1 - high * wide / (height * width)
 
 
-def _beta(alpha: float, generator: Generator) -> float:
-    """A draw from Beta(alpha, alpha), by Jöhnk's method: torch's takes no generator.
+def beta(alpha: float, generator: Generator) -> float:
+    """A draw from Beta(alpha, alpha): the part of the first of two Gamma(alpha) draws.
 
-    Two uniforms u, v to the power 1/alpha; accepted when they sum to at most 1. In
-    logarithms, since small alphas underflow.
+    Each is Gamma(alpha + 1) times a uniform to the power 1/alpha (Marsaglia and Tsang,
+    2000). In logarithms, since those of small alphas underflow. `torch.distributions`
+    has both and takes no generator.
     """
-    while True:
-        u, v = (_uniform(2, generator).double().log() / alpha).tolist()
-        largest = max(u, v)
-        total = largest + math.log(math.exp(u - largest) + math.exp(v - largest))
-        if total <= 0:
-            return math.exp(u - total)
+    device = generator.device
+    shapes = torch.full((2,), alpha + 1, dtype=torch.float64, device=device)
+    uniform = torch.rand(2, generator=generator, dtype=torch.float64, device=device)
+    gamma = torch._standard_gamma(shapes, generator=generator)
+    logs = gamma.log() + uniform.log() / alpha
+    return torch.sigmoid(logs[0] - logs[1]).item()
 
 
 def _uniform(n: int, generator: Generator) -> Tensor:

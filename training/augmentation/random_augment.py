@@ -13,6 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from training.augmentation.resample import resample
+
 MAX_MAGNITUDE = 10
 GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
@@ -93,29 +95,21 @@ def rotate(images: Tensor, strength: Tensor) -> Tensor:
     angle = math.radians(30) * strength.flatten()
     zero = torch.zeros_like(angle)
     rows = [angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero]
-    return _bend(images, rows)
+    return resample(images, rows)
 
 
 def shear_across(images: Tensor, strength: Tensor) -> Tensor:
     """Lean to a side by up to 0.3."""
     lean = 0.3 * strength.flatten()
     one, zero = torch.ones_like(lean), torch.zeros_like(lean)
-    return _bend(images, [one, lean, zero, zero, one, zero])
+    return resample(images, [one, lean, zero, zero, one, zero])
 
 
 def shear_down(images: Tensor, strength: Tensor) -> Tensor:
     """Lean downwards by up to 0.3."""
     lean = 0.3 * strength.flatten()
     one, zero = torch.ones_like(lean), torch.zeros_like(lean)
-    return _bend(images, [one, zero, zero, lean, one, zero])
-
-
-def _bend(images: Tensor, rows: list[Tensor]) -> Tensor:
-    matrices = torch.stack(rows, 1).view(-1, 2, 3)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    return functional.grid_sample(
-        images, grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return resample(images, [one, zero, zero, lean, one, zero])
 
 
 def _gray(images: Tensor) -> Tensor:

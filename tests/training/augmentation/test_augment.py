@@ -8,12 +8,19 @@ from training.augmentation.augment import (
     affine,
     alternating_flip,
     augment,
+    beta,
     cutout,
     mix,
     reflect_crop,
     resized_crop,
 )
-from training.augmentation.random_augment import OPERATIONS, random_augment
+from training.augmentation.random_augment import (
+    OPERATIONS,
+    random_augment,
+    rotate,
+    shear_across,
+    shear_down,
+)
 from training.configs.sections import AugmentConfig
 
 EVERYTHING = AugmentConfig(
@@ -142,15 +149,48 @@ def test_mixed_images_have_mixed_truth(kind):
         assert torch.allclose(mixed.mean((1, 2, 3)), expected, atol=1e-4)
 
 
-def test_mixup_shares_follow_their_beta_distribution():
-    """Beta(a, a) has mean 1/2 and variance 1 / (8 a + 4)."""
-    config = AugmentConfig(mixup=0.4)
+@pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 8.0, 1000.0])
+def test_the_shares_of_a_mix_follow_their_beta_distribution(alpha):
+    """However large or small alpha is, a draw takes as long and has its moments."""
     generator = seeded()
-    pair, truth = torch.zeros(2, 1, 2, 2), torch.eye(2)
-    drawn = torch.stack(
-        [mix(pair, truth, config, generator=generator)[1][0, 0] for _ in range(3000)]
-    )
-    drawn = drawn[(drawn < 1)]  # the pair may be mixed with itself
+    shares = [beta(alpha, generator) for _ in range(3000)]
+    drawn = torch.tensor(shares, dtype=torch.float64) - 0.5
 
-    assert abs(drawn.mean() - 0.5) < 0.03
-    assert abs(drawn.var() - 1 / (8 * 0.4 + 4)) < 0.02
+    variance = 1 / (8 * alpha + 4)
+    fourth = 3 / (16 * (2 * alpha + 1) * (2 * alpha + 3))
+    error = 4 / len(drawn) ** 0.5  # four standard errors
+    assert abs(drawn.mean()) < error * variance**0.5
+    assert abs((drawn**2).mean() - variance) < error * (fourth - variance**2) ** 0.5
+    assert abs((drawn**4).mean() / fourth - 1) < 0.2
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 180), (180, 60), (90, 90)])
+@pytest.mark.parametrize("by", ["affine", "rotate"])
+def test_what_is_turned_keeps_its_shape(by, height, width):
+    """A disc stays a disc where images are no squares."""
+    down, across = torch.meshgrid(
+        torch.arange(height) - height / 2 + 0.5,
+        torch.arange(width) - width / 2 + 0.5,
+        indexing="ij",
+    )
+    disc = (down**2 + across**2 < 20**2).float().expand(8, 3, height, width)
+    if by == "affine":
+        turned = affine(disc, AugmentConfig(rotate=90), generator=seeded())
+    else:
+        turned = rotate(disc, torch.linspace(-1, 1, 8).view(8, 1, 1, 1))
+
+    assert (turned - disc).abs().mean((1, 2, 3)).max() < 0.01
+
+
+@pytest.mark.parametrize(("operation", "axis"), [(shear_across, 0), (shear_down, 1)])
+def test_a_lean_is_of_so_many_pixels(operation, axis):
+    """Three tenths of the way from the middle line, whatever the sides of the image."""
+    ramps = torch.meshgrid(
+        torch.arange(40.0) - 19.5, torch.arange(120.0) - 59.5, indexing="ij"
+    )
+    images = ramps[1 - axis].expand(1, 1, 40, 120)  # across, or down
+    leaned = operation(images, torch.ones(1, 1, 1, 1))
+    inner = (slice(None), slice(None), slice(18, 22), slice(40, 80))
+
+    expected = ramps[1 - axis] + 0.3 * ramps[axis]
+    assert torch.allclose(leaned[inner], expected[18:22, 40:80], atol=1e-3)
