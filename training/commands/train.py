@@ -44,6 +44,8 @@ def command(
     from training.networks import NetworkError  # noqa: PLC0415
 
     changes = [*(change or []), *_length(minutes)]
+    if results is not None and not test:
+        raise typer.BadParameter("the figures of --results are those of --test")
     try:
         plan = read_config(config, tuple(changes))
         folder = out or Path("runs") / config.stem
@@ -60,9 +62,10 @@ def command(
                 ranks=ranks,
                 live=sys.stderr,
                 file=config,
+                to_test=test,
             )
             if ranks.first:
-                _finish(trained, folder, results if test else None, test=test)
+                _finish(trained, folder, results, test=test)
     except (TrainingError, NetworkError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
@@ -77,7 +80,7 @@ def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> 
     from training.loop.runs import FINAL  # noqa: PLC0415
 
     draw_curves(folder / "log.csv", folder / "curves.png")
-    outcome, minutes = trained.outcome, config.train.minutes
+    outcome, minutes = trained.outcome, trained.config.train.minutes
     budget = "" if minutes is None else f" of {minutes * 60:g} asked for"
     typer.echo(
         f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s{budget}; validation "
@@ -120,9 +123,15 @@ def _test(trained: Any, results: Path | None) -> None:
 
 
 def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
+    from training.errors import ConfigError  # noqa: PLC0415
     from training.loop.rate_finder import draw_rates, find_rate  # noqa: PLC0415
     from training.loop.runs import prepare  # noqa: PLC0415
 
+    if config.transfer is not None:
+        raise ConfigError(
+            "--find-rate searches the rates of [[optimizer]]; [transfer] has its own: "
+            "transfer.head_rate and transfer.body_rate"
+        )
     ready = prepare(config, root=data, runs=folder.parent, ranks=ranks)
     curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)
     draw_rates(curve, folder / "rates.png")

@@ -1,9 +1,11 @@
 """TOML → **Config**: everything that a training run depends on, strict and frozen.
 
 A config is a runnable claim: its head says with which command, on what, how long and
-how well. Unknown keys are errors that name what is allowed; nothing is coerced.
+how well. Unknown keys are errors that name what is allowed; nothing is coerced, but for
+whole numbers where a fraction may stand.
 """
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -32,7 +34,7 @@ class Config(Section):
 
     name: Name
     task: Task
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0  # as scikit-learn takes it
     data: DataConfig
     network: NetworkConfig
     optimizer: tuple[OptimizerConfig, ...] = ()
@@ -62,6 +64,32 @@ class Config(Section):
             raise ValueError(
                 "transfer.probe is 'discriminant', which tells kinds from each other; "
                 "a binary or multi-label task needs 'logistic'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_color(self) -> Self:
+        if self.transfer and self.data.color != "rgb":
+            raise ValueError(
+                f"data.color is {self.data.color!r}; the pretrained weights that "
+                "[transfer] begins with are for 'rgb', which gray images become"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        height, width = self.data.height, self.data.width
+        for name in ("crop", "cutout"):
+            pixels = getattr(self.augment, name)
+            if pixels >= min(height, width):
+                raise ValueError(
+                    f"augment.{name} is {pixels} pixels; images of {height} x {width} "
+                    f"allow 0 to {min(height, width) - 1}"
+                )
+        if self.augment.sizes and height != width:
+            raise ValueError(
+                f"augment.sizes are sides of squares; images of {height} x {width} "
+                "would be deformed"
             )
         return self
 
@@ -99,7 +127,8 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
 def parse_config(table: dict[str, Any], where: str) -> Config:
     """Check a table; `where` names it in messages."""
     try:
-        return Config.model_validate(table)
+        # Strict is stricter with Python's values: no list may stand for a tuple there.
+        return Config.model_validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
         raise ConfigError(f"{where}:\n{problems}") from error
@@ -112,14 +141,34 @@ def _apply(table: dict[str, Any], change: str) -> None:
     *sections, last = key.strip().split(".")
     if sections == ["train"] and last in ("epochs", "minutes"):  # one or the other
         table.get("train", {}).pop("minutes" if last == "epochs" else "epochs", None)
+    inside: Any = table
     for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{change!r}: {section} is not a section of the config")
+        inside = _inside(inside, section, change)
+    if isinstance(inside, list):
+        raise ConfigError(
+            f"{change!r}: {sections[-1]} is a list; say which of its {len(inside)} "
+            f"entries, as in {'.'.join(sections)}.0.{last}=…"
+        )
     try:
-        table[last] = tomllib.loads(f"value = {value}")["value"]
+        inside[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:  # a bare word is a string
-        table[last] = value.strip()
+        inside[last] = value.strip()
+
+
+def _inside(table: Any, section: str, change: str) -> dict[str, Any] | list[Any]:
+    """A section of a table, which is made if need be, or an entry of a list, from 0."""
+    if isinstance(table, list):
+        if not section.isdecimal() or int(section) >= len(table):
+            raise ConfigError(
+                f"{change!r}: {section} is no entry of the list; allowed are 0 to "
+                f"{len(table) - 1}"
+            )
+        found = table[int(section)]
+    else:
+        found = table.setdefault(section, {})
+    if not isinstance(found, dict | list):
+        raise ConfigError(f"{change!r}: {section} is not a section of the config")
+    return found
 
 
 def _explain(detail: ErrorDetails) -> str:

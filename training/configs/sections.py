@@ -23,7 +23,9 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]  # of an average, a step
 
+FROM_DATA = ("classes", "in_channels", "image_size")  # what a network is built for
 DEFAULT_VALIDATION = 0.1  # of train, where the data has no validation split
 
 
@@ -111,6 +113,16 @@ class NetworkConfig(Section):
     name: str
     options: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        given = [name for name in FROM_DATA if name in self.options]
+        if given:
+            raise ValueError(
+                f"options has {', '.join(given)}: {', '.join(FROM_DATA)} come from the "
+                "data and the task"
+            )
+        return self
+
 
 class OptimizerConfig(Section):
     """One optimizer for some of the parameters; of several, the first that fits.
@@ -123,8 +135,8 @@ class OptimizerConfig(Section):
     parameters: str = "all"
     kind: Literal["sgd", "adamw", "muon", "frozen"]
     learning_rate: Rate = 0.0
-    momentum: Fraction = 0.9
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    momentum: Decay = 0.9
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: Rate = 0.0
     until: Positive | None = None  # freeze these after this part of the training
 
@@ -134,6 +146,15 @@ class OptimizerConfig(Section):
             raise ValueError(
                 f"learning_rate is {self.learning_rate}; kind {self.kind!r} needs "
                 f"{'none' if self.kind == 'frozen' else 'one above 0'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_momentum(self) -> Self:
+        if self.kind == "muon" and self.momentum == 0:
+            raise ValueError(
+                "momentum is 0.0; kind 'muon' makes its average orthogonal and needs "
+                "one above 0 and below 1"
             )
         return self
 

@@ -95,7 +95,11 @@ class Prepared:
 
 def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> Prepared:
     """Open the data and build a fresh network."""
-    splits = open_splits(config, root, runs)
+    return prepare_for(config, open_splits(config, root, runs), ranks)
+
+
+def prepare_for(config: Config, splits: Splits, ranks: Ranks) -> Prepared:
+    """Batches of the data, and a fresh network."""
     objective = open_objective(config, splits)
     order = Order(
         len(splits.train),
@@ -115,7 +119,7 @@ def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> P
     return Prepared(splits, objective, batches, network)
 
 
-def train(
+def train(  # noqa: PLR0913 - a run, each argument a noun of its own
     config: Config,
     *,
     root: Path,
@@ -123,13 +127,17 @@ def train(
     ranks: Ranks,
     live: TextIO | None,
     file: Path | None = None,
+    to_test: bool = False,
 ) -> Trained:
     """Train from a config, or go on where the run in `folder` was interrupted.
 
-    `file` is what the config was read from, to be told to whoever gets the network.
+    Args:
+        file: what the config was read from, to be told to whoever gets the network.
+        to_test: a test split is needed afterwards, so there must be one.
 
     Raises:
-        ConfigError: a transfer in several processes, or what the data does not fit.
+        ConfigError: a transfer in several processes, what the data does not fit, or
+            no test split where one is needed.
     """
     if config.transfer is not None and ranks.world > 1:
         raise ConfigError(
@@ -139,8 +147,14 @@ def train(
     keep_memory()
     make_folder(folder)
     room = Room(folder, ranks, live)
+    splits = open_splits(config, root, folder.parent)
+    if to_test and not splits.has_test:
+        raise ConfigError(
+            f"{splits.dataset.name} has no test split to open at the end; provide one, "
+            "or cut it from train with `test = 0.1` in [data]"
+        )
     train_as = _train_anew if config.transfer is None else _train_by_transfer
-    trained = train_as(config, root, room)
+    trained = train_as(config, splits, room)
     if ranks.first:
         made = circumstances(command_line()) | {
             "gpu": ranks.gpu,  # not every one that is there is trained on
@@ -150,8 +164,8 @@ def train(
     return trained
 
 
-def _train_anew(config: Config, root: Path, room: Room) -> Trained:
-    ready = prepare(config, root=root, runs=room.folder.parent, ranks=room.ranks)
+def _train_anew(config: Config, splits: Splits, room: Room) -> Trained:
+    ready = prepare_for(config, splits, room.ranks)
     split, size = ready.splits.validation, config.train.batch_size
     watched = None
     if len(split):
@@ -171,13 +185,16 @@ def _train_anew(config: Config, root: Path, room: Room) -> Trained:
     )
 
 
-def _train_by_transfer(config: Config, root: Path, room: Room) -> Trained:
-    runs = room.folder.parent
-    splits = open_splits(config, root, runs)
+def _train_by_transfer(config: Config, splits: Splits, room: Room) -> Trained:
     objective = open_objective(config, splits)
     origin = origin_of(splits)
     network, outcome = transfer(
-        config, splits, objective, room=room, cache=runs / FEATURES, origin=origin
+        config,
+        splits,
+        objective,
+        room=room,
+        cache=room.folder.parent / FEATURES,
+        origin=origin,
     )
     return Trained(config, network, splits, origin, objective, outcome)
 

@@ -118,7 +118,8 @@ def build(
 
     Raises:
         UnknownNetworkError: no such network, or no such option.
-        NetworkError: classes or channels below 1, or images too small for the network.
+        NetworkError: classes or channels below 1, images too small for the network, or
+            an option with a value that it cannot have.
     """
     row = card(name)
     if classes < 1 or in_channels < 1:
@@ -138,7 +139,33 @@ def build(
             f"{row.name} does not know {', '.join(unknown)}; "
             f"its options: {', '.join(own) or 'none'}"
         )
-    return row.build(classes=classes, in_channels=in_channels, **options)
+    for option, value in options.items():
+        check_option(row, option, value, allowed[option].default)
+    try:
+        return row.build(classes=classes, in_channels=in_channels, **options)
+    except (
+        ValueError,
+        RuntimeError,
+        ZeroDivisionError,
+    ) as error:  # how torch's layers refuse them
+        raise NetworkError(f"{row.name} with {options}: {error}") from error
+
+
+def check_option(row: NetworkCard, option: str, value: Any, default: Any) -> None:
+    """Refuse a value of another type than the default's: the word "no" counts as yes.
+
+    Raises:
+        NetworkError: naming the type that works.
+    """
+    if option == "image_size":
+        return
+    kind = type(default)
+    right = type(value) is kind or (kind is float and type(value) is int)
+    if not right:
+        raise NetworkError(
+            f"{row.name}: {option} is {value!r}; it must be of type {kind.__name__}, "
+            f"such as {default!r}"
+        )
 
 
 def check_size(row: NetworkCard, image_size: int | tuple[int, int]) -> None:

@@ -22,6 +22,44 @@ def measured(config: Path, data: Path) -> dict[str, float]:
     return json.loads(results.read_text())["test"]
 
 
+def refusal(config: Path, data: Path, *options: str) -> str:
+    """What `train` says; it must not have begun."""
+    out = config.with_suffix("")
+    arguments = ["train", config, "--data", data, "--out", out, *options]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code != 0
+    assert not (out / "log.csv").exists()
+    return " ".join(result.output.split())
+
+
+def test_a_test_split_that_is_not_there_is_missed_before_the_training(
+    write_config: WriteConfig, color_folder: Path
+):
+    """Not after hours of it."""
+    config = write_config("colors", "multiclass", "colors/train")
+
+    assert "no test split" in refusal(config, color_folder, "--test")
+
+
+def test_results_are_those_of_a_test(write_config: WriteConfig, color_folder: Path):
+    """A file that would never be written is refused."""
+    config = write_config("colors", "multiclass", "colors")
+
+    assert "--test" in refusal(config, color_folder, "--results", "r.json")
+
+
+def test_the_rates_of_a_transfer_are_not_searched(
+    write_config: WriteConfig, color_folder: Path
+):
+    """They are not those of an [[optimizer]]."""
+    config = write_config("colors", "multiclass", "colors")
+    text = config.read_text()
+    start, end = text.index("[[optimizer]]"), text.index("[train]")
+    config.write_text(text[:start] + "[transfer]\n\n" + text[end:])
+
+    assert "transfer.head_rate" in refusal(config, color_folder, "--find-rate")
+
+
 def test_a_detector_is_measured_by_its_own_scores(
     write_config: WriteConfig, color_folder: Path
 ):

@@ -78,6 +78,29 @@ def test_a_config_begins_with_its_command(path):
         ("mean = [0.2]", 'mean = [0.2]\nseries = "("', "no regular expression: miss"),
         ("batch_size = 20", "batch_size = 0", r"train\.batch_size: .*greater than 0"),
         ("cutout = 4", "sizes = [[0.5, 24]]", "must be in order and end at 1.0"),
+        ("cutout = 4", "cutout = 28", r"cutout is 28 pixels; .* allow 0 to 27"),
+        ("cutout = 4", "crop = 28", r"crop is 28 pixels; .* 28 x 28 allow 0 to 27"),
+        ("learning_rate = 0.02", "learning_rate = 0.02\nmomentum = 1.0", "less than 1"),
+        (
+            "learning_rate = 0.02",
+            "learning_rate = 0.02\nmomentum = 0.0",
+            "momentum is 0.0; kind 'muon' .* above 0 and below 1",
+        ),
+        ("= 3e-3", "= 3e-3\nbetas = [0.9, 1.0]", r"betas\.1: .*less than 1"),
+        (
+            'name = "lenet5"',
+            'name = "lenet5"\noptions = {classes = 2}',
+            "options has cla",
+        ),
+        (
+            'name = "tiny"',
+            'name = "tiny"\nseed = 4294967296',
+            "seed: .*less than 42949",
+        ),
+        ("batch_size = 20", 'batch_size = "20"', r"batch_size: .*valid integer"),
+        ("batch_size = 20", 'batch_size = 20\ncompile = "yes"', "valid boolean"),
+        ("batch_size = 20", "batch_size = 20\ncompile = 1", "valid boolean"),
+        ("epochs = 4", 'epochs = "4"', "epochs: .*valid number"),
         ('kind = "adamw"', 'kind = "adam"', "'sgd', 'adamw', 'muon'"),
         ("learning_rate = 0.02", "", "needs one above 0"),
         ("[train]", '[loss]\nkind = "focal"\n[train]', "'cross-entropy' or 'asymm"),
@@ -133,7 +156,56 @@ def test_changes_of_the_command_line_go_over_the_file(read):
     assert config.seed == 7
 
 
-@pytest.mark.parametrize("change", ["seed", "seed.deep=1", "train.x=1"])
+def test_whole_numbers_may_stand_for_fractions(read):
+    """People write `minutes = 5`; and TOML has arrays where Python has tuples."""
+    config = read("= 3e-3", "= 3e-3\nweight_decay = 1", "train.ema_from=0")
+
+    assert (config.optimizer[1].weight_decay, config.train.ema_from) == (1.0, 0.0)
+    assert config.data.mean == (0.2,)
+
+
+def test_a_change_reaches_into_one_of_several_optimizers(read):
+    """By its place in the file, from 0: what `--find-rate` suggests can be tried."""
+    config = read("", "", "optimizer.1.learning_rate=0.01")
+
+    assert [row.learning_rate for row in config.optimizer] == [0.02, 0.01]
+
+
+def test_growing_images_are_squares(read):
+    """A side is all that is said of them."""
+    sizes = "augment.sizes=[[0.5, 24], [1.0, 28]]"
+    assert read("", "", sizes).augment.sizes
+
+    with pytest.raises(ConfigError, match="images of 28 x 32 would be deformed"):
+        read("", "", sizes, "data.width=32")
+
+
+def test_pretrained_weights_want_colors():
+    """Said before they are loaded; gray images become gray colors by themselves."""
+    given = {
+        "name": "tiny",
+        "task": "multiclass",
+        "data": {"path": "x", "height": 8, "width": 8, "mean": [0.5], "std": [1]},
+        "network": {"name": "efficientnet_lite0"},
+        "transfer": {},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+    given["data"]["color"] = "gray"
+
+    with pytest.raises(ConfigError, match=r"data\.color is 'gray'; .* are for 'rgb'"):
+        parse_config(given, "tiny.toml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "seed",
+        "seed.deep=1",
+        "train.x=1",
+        "optimizer.2.learning_rate=1",
+        "optimizer.learning_rate=1",
+    ],
+)
 def test_a_change_that_makes_no_sense_is_refused(read, change):
     """The same rules as in the file."""
     with pytest.raises(ConfigError):

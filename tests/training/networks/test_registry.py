@@ -82,6 +82,22 @@ def test_a_network_without_classes_or_channels_is_refused(wrong):
         build("resnet18", **wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {"zero_init_residual": "no"}, "it must be of type bool, such as"),
+        ("resnet18", {"groups": True}, "it must be of type int"),
+        ("alexnet", {"dropout": "0.5"}, "it must be of type float"),
+        ("alexnet", {"dropout": 2}, "alexnet with {'dropout': 2}: dropout probability"),
+        ("resnet50", {"groups": -1}, "resnet50 with {'groups': -1}"),
+    ],
+)
+def test_an_option_with_a_value_that_it_cannot_have_is_refused(name, options, message):
+    """Python would take "no" for yes, and torch ends in a traceback."""
+    with pytest.raises(NetworkError, match=message):
+        build(name, classes=2, **options)
+
+
 def goes_through(row: NetworkCard, side: int) -> bool:
     """Whether anything is left of an image of this side, asked of the layers."""
     sized = {"image_size": side} if row.name == "lenet5" else {}
