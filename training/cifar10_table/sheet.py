@@ -1,6 +1,7 @@
 """cells ↔ **sheet**: the CIFAR-10 table as JSON, and as Markdown for people.
 
-A cell that was not measured says so; nothing else can fill it.
+A cell that was not measured says so; nothing else can fill it. One that is measured
+again keeps its figures of before, and how often the test split was looked at.
 """
 
 import json
@@ -20,7 +21,19 @@ Sheet = dict[str, dict[str, Any]]  # label → cell
 
 def empty(row: Row) -> dict[str, Any]:
     """The cell of a network that has not been run."""
-    return {"network": row.network, "goal": row.goal, "status": NOT_RUN}
+    return {"network": row.network, "goal": row.goal, "status": NOT_RUN, "looks": 0}
+
+
+def emptied(row: Row, cell: dict[str, Any]) -> dict[str, Any]:
+    """A measured cell that is to be measured again, with what is known of before."""
+    kept = ("accuracy", "accuracy_two_views", "epochs", "seconds", "circumstances")
+    earlier = [*cell.get("earlier", []), {name: cell[name] for name in kept}]
+    return empty(row) | {"looks": cell["looks"], "earlier": earlier}
+
+
+def looked(cell: dict[str, Any]) -> int | None:
+    """Looks at the test split, with one more; None where they were not counted."""
+    return None if cell["looks"] is None else cell["looks"] + 1
 
 
 def load_sheet(path: Path, *, images: int = FULL) -> Sheet:
@@ -43,7 +56,9 @@ def load_sheet(path: Path, *, images: int = FULL) -> Sheet:
                 f"this run has {images}: give another --results and --out"
             )
         if label in sheet:
-            sheet[label] |= cell
+            begun = cell["status"] != NOT_RUN
+            uncounted = {"looks": None} if begun else {}  # by versions of before
+            sheet[label] |= uncounted | cell
     return sheet
 
 
@@ -67,6 +82,7 @@ def markdown(sheet: Sheet) -> str:
         machine = seen["gpu"] or seen["machine"]
         partly = cell["train_images"] != FULL
         note = f" ({cell['train_images']} images only)" if partly else ""
+        note += f" (look {cell['looks']})" if (cell["looks"] or 1) > 1 else ""
         lines.append(
             f"| {label} | > {cell['goal']} | {cell['accuracy']}{note} | "
             f"{cell['accuracy_two_views']} | {cell['epochs']} | {cell['seconds']} | "

@@ -23,7 +23,7 @@ from training.cifar10_table.rows import (
     config_of,
     share_out,
 )
-from training.cifar10_table.sheet import Sheet, empty, load_sheet, write_sheet
+from training.cifar10_table.sheet import Sheet, emptied, load_sheet, looked, write_sheet
 from training.configs.config import Config
 from training.data import Split, load_dataset
 from training.data.batches import Order, ResidentBatches
@@ -105,6 +105,9 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
             forget(sheet, row, arguments.out)
     due = [row for row in wanted if sheet[row.label]["status"] != "measured"]
     write_sheet(arguments.results, sheet)
+    if not due:
+        labels = ", ".join(row.label for row in wanted)
+        sys.stderr.write(f"{labels}: all measured; --again repeats them\n")
     costs: dict[str, float] = {}
     for row in due if arguments.epochs is None else ():
         costs[row.label] = seconds_an_epoch(row, bench)
@@ -123,6 +126,7 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
         cell |= {"status": "begun", "epochs": epochs}
         write_sheet(arguments.results, sheet)
         cell |= run(row, bench, arguments.out, epochs=epochs)
+        cell["looks"] = looked(cell)
         write_sheet(arguments.results, sheet)
         if costs:
             costs = at_pace(costs, row.label, cell["seconds"] / cell["epochs"])
@@ -131,10 +135,12 @@ def fill(arguments: argparse.Namespace, bench: Bench, deadline_s: float) -> None
 def forget(sheet: Sheet, row: Row, out: Path) -> None:
     """Empty a measured cell and drop its run's checkpoint; others are left as they are.
 
+    Its figures stay beside the new ones: whoever looks twice says so.
+
     A run that has only begun is not forgotten: `--again` that was cut off goes on.
     """
     if sheet[row.label]["status"] == "measured":
-        sheet[row.label] = empty(row)
+        sheet[row.label] = emptied(row, sheet[row.label])
         (out / row.network / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 
 from tests.training.loop.runs import run
 from training.cifar10_table.rows import ROWS, at_pace, config_of, share_out
-from training.cifar10_table.sheet import NOT_RUN, load_sheet, markdown, write_sheet
+from training.cifar10_table.sheet import (
+    NOT_RUN,
+    emptied,
+    empty,
+    load_sheet,
+    looked,
+    markdown,
+    write_sheet,
+)
 from training.errors import TrainingError
 from training.networks import card
+from training.provenance import write_results
 
 
 def test_each_row_is_a_network_with_the_published_goal():
@@ -63,6 +72,43 @@ def test_a_sheet_of_fewer_images_is_not_mixed_with_the_full_one(tmp_path):
         load_sheet(tmp_path / "a.json")
 
 
+def measured_cell() -> dict[str, object]:
+    """What a run leaves, with a figure."""
+    figures = {
+        "accuracy": 90.0,
+        "accuracy_two_views": 91.0,
+        "epochs": 3,
+        "seconds": 4.0,
+    }
+    seen = {"circumstances": {"gpu": "G", "machine": "M"}}
+    return {"status": "measured", "train_images": 50_000, **figures, **seen}
+
+
+def test_what_is_measured_again_keeps_its_figures_of_before():
+    """And tells how often the test split was looked at."""
+    row = ROWS[0]
+    cell = empty(row) | measured_cell() | {"looks": 1}
+
+    again = emptied(row, cell)
+    again |= measured_cell() | {"accuracy": 92.0, "looks": looked(again)}
+
+    assert [seen["accuracy"] for seen in again["earlier"]] == [90.0]
+    assert again["looks"] == 2
+    assert "92.0 (look 2)" in markdown({row.label: again})
+
+
+def test_looks_that_nobody_counted_are_not_made_up(tmp_path):
+    """A cell of before has none in its record: their number stays unknown."""
+    row = ROWS[0]
+    write_results(tmp_path / "a.json", {"networks": {row.label: measured_cell()}})
+
+    cell = load_sheet(tmp_path / "a.json")[row.label]
+
+    assert cell["looks"] is None
+    assert looked(emptied(row, cell)) is None
+    assert "look" not in markdown({row.label: cell})
+
+
 def test_a_bare_gpu_machine_suffices(repository):
     """No command line, progress bar, exporter, plots or scikit-learn."""
     absent = ["onnx", "onnxscript", "typer", "rich", "sklearn", "matplotlib"]
@@ -94,6 +140,7 @@ def test_the_command_measures_and_does_not_measure_again(
 
     second = run(command, repository)
     assert second.returncode == 0, second.stderr
+    assert "ResNet18: all measured; --again repeats" in second.stderr
     assert json.loads(results.read_text())["networks"]["ResNet18"] == cell
 
     again = run([*command, "--again"], repository)
@@ -101,3 +148,5 @@ def test_the_command_measures_and_does_not_measure_again(
     anew = json.loads(results.read_text())["networks"]["ResNet18"]
     assert anew["status"] == "measured"
     assert anew["circumstances"]["command"].endswith("--again")
+    assert (cell["looks"], anew["looks"]) == (1, 2)
+    assert anew["earlier"][0]["circumstances"] == cell["circumstances"]
