@@ -209,7 +209,7 @@ class TrainConfig(Section):
     frozen_norms: bool = False  # batch norms keep their statistics, for fine-tuning
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # on CUDA only
-    patience: PositiveInt | None = None  # epochs without a better validation score
+    patience: PositiveInt | None = None  # looks at validation without a better score
     keep: Literal["last", "best"] = "last"  # by validation score
     validate_every: PositiveInt = 1  # epochs; a checkpoint is written with it
     checkpoint_minutes: Positive = 5.0  # at least so often, besides

@@ -3,7 +3,7 @@
     outcome = fit(network, config, train=…, validation=…, objective=…, room=…)
 
 Kill it at any moment and call it again with the same folder: it goes on from the last
-checkpoint and, on the same device, ends with the same weights to the bit.
+checkpoint and, on a CPU, ends with the same weights to the bit (on a GPU: nearly).
 """
 
 import math

@@ -76,9 +76,11 @@ class Muon(Optimizer):
     """Muon for convolution filters [O, I, h, w] and matrices [O, I].
 
     Before each step a filter is scaled to norm sqrt(O): a batch norm follows it, which
-    makes its scale meaningless, and a fixed scale keeps the step relative to it. A
-    grouped convolution is a batch of small ones: `groups` says into how many blocks of
-    filters it falls, and each block is made orthogonal for itself.
+    makes its scale meaningless, and a fixed scale keeps the step relative to it. Where
+    none follows, that takes from the layer what it should learn: give such filters to
+    another optimizer, or do not `renormalize`. A grouped convolution is a batch of
+    small ones: `groups` says into how many blocks of filters it falls, and each block
+    is made orthogonal for itself.
 
     Args:
         parameters: tensors, or dicts of `params` with their own `groups`.

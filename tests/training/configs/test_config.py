@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.loop.runs import CONFIG
-from training.configs.config import parse_config, read_config
+from training.configs.config import Config, parse_config, read_config
 from training.errors import ConfigError
 from training.networks import card
 
@@ -30,6 +30,14 @@ def test_the_committed_configs_are_valid():
     assert CONFIGS
     for path in CONFIGS:
         assert card(read_config(path).network.name)
+
+
+@pytest.mark.parametrize("name", Config.model_fields)
+def test_each_part_of_a_config_is_documented(name):
+    """In the list of docs/training.md, as it is written in a file."""
+    docs = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+
+    assert any(f"`{form}`" in docs for form in (name, f"[{name}]", f"[[{name}]]"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
