@@ -71,6 +71,7 @@ class Leader:
     """The first process: serves, and keeps the others up."""
 
     name = "leader"
+    stops_at_second_signal = True  # and then takes its members along
 
     def __init__(
         self,

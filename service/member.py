@@ -23,6 +23,10 @@ from service.shared.slots import Slots
 class Member:
     """A process that a leader has started; it drains when the leader is gone."""
 
+    # A signal to all processes of a service comes to a member twice: from its sender,
+    # and from the leader. One that shall end at once is killed by the leader.
+    stops_at_second_signal = False
+
     def __init__(self, number: int, folder: Path) -> None:
         self.name = f"member-{number}"
         self._folder = folder

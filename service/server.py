@@ -111,9 +111,10 @@ class Server(uvicorn.Server):
             await self._serving.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first signal; stop at the second."""
+        """Begin to drain at the first signal; stop at the second, if that counts."""
         if self._draining is not None:
-            self.should_exit = self.force_exit = True
+            if self._place.stops_at_second_signal:
+                self.should_exit = self.force_exit = True
         elif self._up:
             self.drain()
         else:
@@ -179,6 +180,7 @@ class Place(Protocol):
     """Where a process stands among those on its port: leads them, or is a member."""
 
     name: str
+    stops_at_second_signal: bool
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """The process serves now."""

@@ -88,6 +88,15 @@ def test_kubernetes_waits_longer_than_the_service_drains():
     assert pod["terminationGracePeriodSeconds"] > drain_s
 
 
+def test_systemd_tells_the_leader_and_waits_longer_than_the_service_drains():
+    """Its default tells every process, and members know from their leader."""
+    text = (DEPLOY / "systemd/linnaeus.service").read_text()
+    [stop_s] = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+
+    assert "\nKillMode=mixed\n" in text
+    assert int(stop_s) > Settings.model_fields["drain_timeout_s"].default
+
+
 def test_kubernetes_makes_no_variables_that_stop_the_service():
     """A Service called linnaeus sets LINNAEUS_PORT=tcp://… unless links are off."""
     text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()

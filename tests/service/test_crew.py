@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from service.leader import processes_wanted
 from service.neighbors import merge
 from tests.service.conftest import running
 from tests.service.processes import Service, serve
-from tests.synthetic import make_bundle, png
+from tests.synthetic import SLOW, make_bundle, png
 
 IMAGE = png((200, 30, 90))
 
@@ -28,10 +29,10 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def classify(service: Service) -> int:
+def classify(service: Service, image: bytes = IMAGE) -> int:
     """One request on a connection of its own; the status."""
     request = urllib.request.Request(  # noqa: S310
-        f"{service.url}/classify", data=IMAGE, headers={"Content-Type": "image/png"}
+        f"{service.url}/classify", data=image, headers={"Content-Type": "image/png"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
         return answer.status
@@ -204,6 +205,25 @@ def test_members_end_at_once_with_a_leader_that_is_told_so_twice(models):
         service.process.communicate(timeout=20)
 
     assert service.process.returncode == 1
+
+
+def test_a_signal_to_leader_and_members_lets_them_finish_what_they_accepted(tmp_path):
+    """As systemd sends it by default; the leader's own must not count as a second."""
+    make_bundle(tmp_path, "slow", misbehaves=True, slow_loops=400_000)
+    image = png((SLOW, 0, 0), (200, 200))
+    with serve(tmp_path, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        with ThreadPoolExecutor(12) as senders:
+            sent = [senders.submit(classify, service, image) for _ in range(12)]
+            while service.metric("linnaeus_requests_in_flight") < 13:  # and the scrape
+                pass
+            for pid in (*children(service.process), service.process.pid):
+                os.kill(pid, signal.SIGTERM)
+            statuses = [each.result() for each in sent]
+        code = service.process.wait(timeout=30)
+
+    assert statuses == [200] * 12
+    assert code == 0
 
 
 def test_a_second_server_on_the_port_is_an_error(models):

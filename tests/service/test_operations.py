@@ -22,7 +22,9 @@ from classifier.errors import BundleError
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
+from service.leader import Leader
 from service.logs import build_log, forwarded
+from service.member import Member
 from service.server import Server, bind, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
@@ -151,9 +153,8 @@ def test_what_the_end_cuts_off_is_no_fault():
 class Stopped:
     """A service that gets a signal at each of some moments of its life."""
 
-    name = "leader"
-
-    def __init__(self, settings, *moments: str) -> None:
+    def __init__(self, settings, *moments: str, of: type = Leader) -> None:
+        self.name, self.stops_at_second_signal = "any", of.stops_at_second_signal
         self.moments, self.log, self.passed = moments, StringIO(), []
         logger = build_log(settings, self.log)
         self.engine = LaneEngine(settings, log=logger)
@@ -222,6 +223,15 @@ def test_a_second_signal_ends_a_service_at_once_and_without_a_fault(settings_for
     assert service.passed == ["loaded", "open", "taken", "draining", "cut off"]
     assert service.faults == []
     assert service.engine.unready() is None
+
+
+def test_a_second_signal_to_a_member_cuts_nothing_off(settings_for):
+    """Whoever signals all processes tells it twice: by himself, and by the leader."""
+    service = Stopped(settings_for(), "open", "draining", of=Member)
+
+    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.faults == []
+    assert service.engine.unready() == "the engine is closed"
 
 
 def test_a_port_in_use_refuses_to_start(settings_for, server):
