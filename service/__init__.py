@@ -12,6 +12,7 @@ commands    `linnaeus serve`, and the others that need no torch
 
 from a connection to an answer: HTTP
 connection  socket → request, bounded in bytes and in time
+outgoing    answer → socket, whose client must read it and hears it
 protocol    each request on its way: the short one, or ASGI
 express     the short way of a plain image
 routes      the way of everything else, a module a resource

@@ -13,6 +13,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.outgoing import LAST_S, Outgoing
+
 # What nginx and h11 allow by default, together.
 MAX_HEAD_BYTES = 64 * 1024
 # Requests that a client sends ahead of their answers; each is kept until its turn.
@@ -46,13 +48,14 @@ class BoundedConnection(HttpToolsProtocol):
     The usual head arrives whole in one piece and costs nothing here but a few flags.
     """
 
-    def __init__(self, *arguments: Any, head_timeout_s: float, **given: Any) -> None:
+    def __init__(self, *arguments: Any, timeout_s: float, **given: Any) -> None:
         super().__init__(*arguments, **given)
         self.parser = Parser(self)
-        self._head_timeout_s = head_timeout_s
+        self._timeout_s = timeout_s  # to send a head, and to read some of an answer
         self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
         self._in_head = True
         self._in_body = False
+        self._cut_short = False  # refused in the middle of a head
         self._mixed = False  # this piece of data holds the end of a head or a request
         self._around = 0  # bytes of the head, or around the chunks of the body
         self._body_bytes = 0
@@ -60,12 +63,39 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever."""
         super().connection_made(transport)
+        self.outgoing = Outgoing(transport, self, timeout_s=self._timeout_s)
+        self.transport = self.outgoing
         self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers, and what is still to be answered."""
         self._stop_timer()
+        self.outgoing.end()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More of an answer is unread than the socket takes."""
+        super().pause_writing()
+        self.outgoing.time_reader()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        self.outgoing.stop_timer()
+        super().resume_writing()
+
+    def eof_received(self) -> None:
+        """The client sends no more, and the loop closes when all is written."""
+        self.outgoing.time_reader()
+
+    def shutdown(self) -> None:
+        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(LAST_S, self.outgoing.abort)
+
+    def is_receiving(self) -> bool:
+        """Whether the client may be in the middle of sending something."""
+        return self._in_body or self._cut_short or bool(self.pipeline)
 
     def data_received(self, data: bytes) -> None:
         """Parse, then look at what did not become a whole head or a body."""
@@ -137,12 +167,13 @@ class BoundedConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets one; what was refused already does not."""
         if not self.transport.is_closing():
+            self._cut_short = True
             super().send_400_response(msg)
 
     def _time_head(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(
-                self._head_timeout_s, self._refuse, HTTPStatus.REQUEST_TIMEOUT
+                self._timeout_s, self._refuse, HTTPStatus.REQUEST_TIMEOUT
             )
 
     def _time_idleness(self) -> None:
@@ -150,7 +181,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._in_body:  # of a request that was answered at its head
             if self._timer is None:
                 self._timer = self.loop.call_later(
-                    self._head_timeout_s, self.timeout_keep_alive_handler
+                    self._timeout_s, self.timeout_keep_alive_handler
                 )
         elif self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -170,4 +201,5 @@ class BoundedConnection(HttpToolsProtocol):
             b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             % (status, status.phrase.encode())
         )
+        self._cut_short = True
         self.transport.close()

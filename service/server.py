@@ -48,8 +48,8 @@ class Server(uvicorn.Server):
         express = Express(app.serving, app.ledger)
 
         def connect(**given: Any) -> Connection:
-            head_timeout_s = settings.body_timeout_ms / 1e3
-            return Connection(express, head_timeout_s=head_timeout_s, **given)
+            timeout_s = settings.body_timeout_ms / 1e3
+            return Connection(express, timeout_s=timeout_s, **given)
 
         super().__init__(
             uvicorn.Config(

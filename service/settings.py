@@ -113,7 +113,8 @@ class Settings(BaseSettings):
     body_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         30_000,
         description="Longest time a client may take to send its head, and again for "
-        "its body; then 408.",
+        "its body; then 408. One that reads nothing of an answer for so long is cut "
+        "off.",
     )
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
         75, description="How long an idle connection stays open."

@@ -1,0 +1,172 @@
+"""Who does not read is cut off; who still sends hears its answer all the same."""
+
+import http.client
+import io
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+
+from service.connection import MAX_AHEAD
+from tests.service.conftest import RED, running
+from tests.service.test_limits import wait_until
+
+PAGE = b"GET /openapi.json HTTP/1.1\r\nHost: any\r\n\r\n"
+LAST = b"GET /openapi.json HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK"
+TYPE = {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def impatient(settings_for) -> Iterator[SimpleNamespace]:
+    """A server that waits for nobody longer than a second, and takes little."""
+    settings = settings_for(
+        body_timeout_ms=1_000, max_body_bytes=100_000, max_buffered_bytes=1_000_000
+    )
+    with running(settings) as server:
+        yield server
+
+
+def narrow(port: int) -> socket.socket:
+    """A client that has hardly room for what it is sent."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def faults(server: SimpleNamespace) -> list[str]:
+    """The errors of its log, but for answers."""
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    errors = (line["event"] for line in lines if line["level"] == "error")
+    return [event for event in errors if event != "request"]
+
+
+@pytest.mark.parametrize("last", [PAGE, LAST], ids=["kept", "closed"])
+def test_a_client_that_does_not_read_is_cut_off(impatient, last):
+    """Five megabytes for it would be kept for as long as it likes, uncounted."""
+    state = impatient.server.server_state
+    with narrow(impatient.port) as client:
+        client.sendall(PAGE * (MAX_AHEAD - 1) + last)
+        wait_until(lambda: state.connections)
+        wait_until(lambda: not state.connections)
+
+        with pytest.raises(ConnectionResetError):  # the kernel, too, has dropped it
+            client.makefile("rb").read()
+
+    assert not impatient.app.serving.metrics.in_flight
+    assert faults(impatient) == []
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answers(impatient):
+    """It has as long for each piece, and not for the whole."""
+    received, began_s = bytearray(), time.monotonic()
+    with narrow(impatient.port) as client:
+        client.sendall(PAGE * (MAX_AHEAD - 1) + LAST)
+        while piece := client.recv(65536):
+            received += piece
+            ahead_s = len(received) / 4e6 - (time.monotonic() - began_s)  # of 4 MB/s
+            time.sleep(max(0, ahead_s))
+
+    assert received.count(ANSWER) == MAX_AHEAD
+    assert received.endswith(b"}}}")
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_a_client_that_sends_all_before_it_reads_hears_that_it_was_too_much(
+    impatient, chunked
+):
+    """As Python's own does, and fetch in Node; a reset would say nothing."""
+    body = io.BytesIO(bytes(30_000_000)) if chunked else bytes(30_000_000)
+    client = http.client.HTTPConnection("127.0.0.1", impatient.port, timeout=20)
+    client.request("POST", "/classify", body, TYPE)
+    answer = client.getresponse()
+
+    assert answer.status == 413
+    assert b"body_too_large" in answer.read()
+
+
+def test_a_refusal_before_the_body_is_heard_where_the_client_wants_to_close(impatient):
+    """urllib asks for that with every request."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{impatient.url}/classify?model=none", bytes(30_000_000), TYPE
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=20)  # noqa: S310
+
+    assert refused.value.code == 404
+    refused.value.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(PAGE * 10_000, 429), (b"nonsense\r\n" * 100_000, 400)],
+    ids=["ahead", "no HTTP"],
+)
+def test_a_bare_refusal_is_heard_by_who_still_sends(impatient, sent, status):
+    """There is no request that it could read a problem of."""
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as client:
+        client.sendall(sent)
+        answer = client.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_client_that_goes_on_sending_is_cut_off(impatient):
+    """It has heard its answer, or never will."""
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as client:
+        client.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Length: 999999999\r\n\r\n"
+        )
+        answer = client.makefile("rb").read()
+        with suppress(ConnectionError):
+            while True:
+                client.sendall(bytes(1000))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    wait_until(lambda: not impatient.server.server_state.connections)
+
+
+def test_while_the_service_stops_a_client_that_sends_hears_of_it(settings_for):
+    """A draining answer says that another process may be asked; a reset does not."""
+    with running(settings_for(drain_timeout_s=20)) as server:
+        late = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        late.connect()
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+            slow.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: any\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n" % len(RED)
+            )
+            wait_until(lambda: server.app.serving.metrics.in_flight)
+            server.server._loop.call_soon_threadsafe(server.server.drain)
+            wait_until(lambda: server.app.serving.draining)
+            late.request("POST", "/classify", bytes(8_000_000), TYPE)
+            refused = late.getresponse()
+            code = refused.read()
+            slow.sendall(RED)
+            answer = slow.makefile("rb").read()
+
+    assert (refused.status, b'"draining"' in code) == (503, True)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert faults(server) == []
+
+
+def test_the_end_does_not_wait_for_a_client_that_goes_on_sending(settings_for):
+    """uvicorn would, and then log an error."""
+    with running(settings_for(max_body_bytes=100)) as server:
+        client = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        client.sendall(
+            b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Length: 999\r\n\r\n"
+        )
+        answer = client.makefile("rb").read()
+    client.close()
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert faults(server) == []
