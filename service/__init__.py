@@ -35,7 +35,7 @@ several processes on one port
 leader      starts the others, and shares out the work
 crew        starts them again when they die
 member      one of them
-address     one more listener on the port
+address     held for us alone; one more listener on it
 neighbors   the metrics pages of all → one
 
 what is told of it

@@ -1,7 +1,9 @@
-"""listener → **one more listener** on its port, also once it is closed."""
+"""listener → **its address**: held for us alone, and one more listener on it."""
 
 import socket
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,3 +30,20 @@ class Address:
             twin.bind(self.name)
             undo.pop_all()
         return twin
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Held against other servers that would share the port.
+
+        Those that load are bound and do not listen, which the kernel allows to several.
+        On Linux a Unix socket without a file is as wide as the port, the network
+        namespace, and free again however its holder ends. Elsewhere nothing is held.
+
+        Raises:
+            OSError: another server holds it.
+        """
+        with ExitStack() as held:
+            if sys.platform == "linux":
+                holder = held.enter_context(socket.socket(socket.AF_UNIX))
+                holder.bind(f"\0linnaeus {self.name}")
+            yield

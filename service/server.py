@@ -18,6 +18,7 @@ import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from classifier.errors import ClassifierError
+from service.address import Address
 from service.app import Application, create_app
 from service.connection import BoundedConnection
 from service.contract import Engine
@@ -89,7 +90,14 @@ class Server(uvicorn.Server):
             return
         # a full collection would go through all of this again while nobody is answered
         gc.freeze()
-        await super().startup(sockets)
+        try:
+            await self._listen(sockets)
+        except OSError as error:  # another program has taken it meanwhile
+            settings = self._serving.settings
+            self.failure = cannot_listen(settings.host, settings.port, error)
+            self.should_exit = True
+            await self._serving.stop()
+            return
         self._listeners = sockets or ()
         if self.started and sockets:
             await self._place.taken(self._serving, self)
@@ -129,8 +137,14 @@ class Server(uvicorn.Server):
 
     async def open_port(self, listener: socket.socket) -> None:
         """Take connections again, on this socket."""
-        await super().startup([listener])
+        await self._listen([listener])
         self._listeners = [listener]
+
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        """Listen here, for uvloop would not say that it could not."""
+        for listener in sockets or ():
+            listener.listen(self.config.backlog)
+        await super().startup(sockets)
 
     def drain(self) -> None:
         """Begin to drain, unless that has begun."""
@@ -203,7 +217,14 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
     """
     log = build_log(settings)
     shared = settings.processes != 1
-    with closing(bind(settings.host, settings.port, shared=shared)) as listener:
+    with ExitStack() as held:
+        listener = held.enter_context(
+            closing(bind(settings.host, settings.port, shared=shared))
+        )
+        try:
+            held.enter_context(Address.of(listener).claimed())
+        except OSError as error:
+            raise cannot_listen(settings.host, settings.port, error) from error
         serve_on(listener, settings, engine, Leader(settings, engine, listener, log))
 
 
@@ -244,6 +265,11 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         except OSError as error:
-            raise SettingsError(f"cannot listen on {host}:{port}: {error}") from error
+            raise cannot_listen(host, port, error) from error
         undo.pop_all()
     return listener
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
+    """The address, and the reason."""
+    return SettingsError(f"cannot listen on {host}:{port}: {error}")

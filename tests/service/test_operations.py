@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from classifier.errors import BundleError
+from service.address import Address
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
@@ -240,6 +241,39 @@ def test_a_port_in_use_refuses_to_start(settings_for, server):
 
     with pytest.raises(SettingsError, match=rf"127.0.0.1:{server.port}.*in use"):
         bind(settings.host, settings.port)
+
+
+def test_a_port_that_is_taken_while_the_models_load_refuses_to_start(settings_for):
+    """Two sockets may be bound to it, and only one may listen."""
+    with bind("127.0.0.1", 0) as other:
+        settings = settings_for(port=other.getsockname()[1])
+        engine = LaneEngine(settings)
+        load = engine.start
+
+        async def load_and_lose() -> None:
+            await load()
+            other.listen()
+
+        engine.start = load_and_lose
+        with pytest.raises(SettingsError, match=rf"127.0.0.1:{settings.port}.*in use"):
+            serve(settings, engine)
+
+    assert engine.unready() == "the engine is closed"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_on_which_a_server_of_several_processes_loads_refuses_another(
+    settings_for, host
+):
+    """Both might share it, and each would answer half of the requests."""
+    with (
+        bind(host, 0, shared=True) as first,
+        Address.of(first).claimed(),
+    ):
+        settings = settings_for(host=host, port=first.getsockname()[1], processes=2)
+
+        with pytest.raises(SettingsError, match=rf"{host}:{settings.port}.*in use"):
+            serve(settings, LaneEngine(settings))
 
 
 def metrics_of(client):
