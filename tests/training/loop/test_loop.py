@@ -226,7 +226,8 @@ def test_a_transfer_in_several_processes_is_refused(root):
     """Before the data is opened: each would do all of it, into the same files."""
     start, end = CONFIG.index("[[optimizer]]"), CONFIG.index("[train]")
     write_config(root, CONFIG[:start] + "[transfer]\n\n" + CONFIG[end:])
-    config = read_config(root / "tiny.toml")
+    colors = ("data.color=rgb", "data.mean=[0.2,0.2,0.2]", "data.std=[0.3,0.3,0.3]")
+    config = read_config(root / "tiny.toml", colors)
     ranks = Ranks(0, 2, torch.device("cpu"))
 
     with pytest.raises(ConfigError, match="without torchrun"):
