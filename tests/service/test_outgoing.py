@@ -27,7 +27,10 @@ TYPE = {"Content-Type": "image/png"}
 def impatient(settings_for) -> Iterator[SimpleNamespace]:
     """A server that waits for nobody longer than a second, and takes little."""
     settings = settings_for(
-        body_timeout_ms=1_000, max_body_bytes=100_000, max_buffered_bytes=1_000_000
+        body_timeout_ms=1_000,
+        max_body_bytes=100_000,
+        max_batch_body_bytes=1_000_000,
+        max_buffered_bytes=1_000_000,
     )
     with running(settings) as server:
         yield server
