@@ -36,8 +36,10 @@ def test_drawing_anew_is_told_before_it_begins(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     """Many images of many labels take minutes; nobody should have to guess why."""
-    # a command that ran before in this process keeps the lines to itself
-    monkeypatch.setattr(logging.getLogger("training"), "propagate", True)
+    # a command that ran before in this process may keep the lines to itself
+    logger = logging.getLogger("training")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
 
     with caplog.at_level(logging.INFO, "training"):
         bootstrap(lambda index: {"first": float(index[0])}, 7, rounds=3)
