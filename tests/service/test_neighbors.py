@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-import sys
 from contextlib import AsyncExitStack
 
 import pytest
 
 from service.metrics import Metrics
 from service.neighbors import Neighbors, counts_of, merge, page_path
+from tests.lines import lines_executed
 
 PAGE = """\
 # HELP linnaeus_images_total Images.
@@ -162,15 +162,7 @@ def test_a_scrape_of_many_processes_is_little_work():
     """It is done on the event loop, where 16 pages once took a third of a second.
     Counted in executed lines of Python a line of a page, not in time."""
     pages = [page_of(20)] * 16
-    count = 0
 
-    def trace(frame, event, _):
-        nonlocal count
-        count += event == "line"
-        return trace
-
-    sys.settrace(trace)
-    merge(pages)
-    sys.settrace(None)
+    count = lines_executed(lambda: merge(pages))
 
     assert count < 12 * sum(page.count(b"\n") for page in pages)

@@ -1,7 +1,6 @@
 """The batching policy, on a virtual clock."""
 
 import random
-import sys
 import time
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from service.engine import backlog as policy
 from service.engine.backlog import SINGLES_PER_BATCH_ITEM, Backlog
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
+from tests.lines import lines_executed
 from tests.service.engine.simulation import MODEL, Arrival, simulate
 
 COST_S = 0.008
@@ -382,24 +382,18 @@ def test_the_cost_of_an_image_is_learned():
 def test_a_decision_costs_the_same_however_many_wait():
     """Counted in executed lines, not in time: 100 or 10,000 waiting is one."""
 
-    def lines_executed(waiting: int) -> int:
+    def cost(waiting: int) -> int:
         line = backlog(capacity=20_000, best_batch=4)
         for _ in range(waiting):
             line.offer([ticket()], 0.0)
-        count = 0
 
-        def trace(frame, event, _):
-            nonlocal count
-            count += event == "line"
-            return trace
+        def decide() -> None:
+            line.take(0.0)
+            line.offer([ticket()], 0.0)
 
-        sys.settrace(trace)
-        line.take(0.0)
-        line.offer([ticket()], 0.0)
-        sys.settrace(None)
-        return count
+        return lines_executed(decide)
 
-    assert lines_executed(100) == lines_executed(10_000)
+    assert cost(100) == cost(10_000)
 
 
 @settings(max_examples=60, deadline=None)
