@@ -177,30 +177,14 @@ class Settings(BaseSettings):
     @field_validator("queue_capacity")
     @classmethod
     def _hold_a_batch(cls, value: int, info: ValidationInfo) -> int:
-        """What never fits would be told to come back, for ever."""
-        items = info.data.get("max_batch_items", 0)  # absent: wrong by itself
-        if value < items:
-            raise PydanticCustomError(
-                "queue_too_small",
-                "should be at least LINNAEUS_MAX_BATCH_ITEMS, which is {items}, "
-                "or a batch of so many would never be taken",
-                {"items": items},
-            )
+        _check_holds(value, info, "max_batch_items", "a batch of so many")
         return value
 
     @field_validator("max_buffered_bytes")
     @classmethod
     def _hold_a_body(cls, value: int, info: ValidationInfo) -> int:
-        """As with the queue: what is allowed must fit when nothing else is there."""
         for name in ("max_body_bytes", "max_batch_body_bytes"):
-            largest = info.data.get(name, 0)  # absent: wrong by itself
-            if value < largest:
-                raise PydanticCustomError(
-                    "buffer_too_small",
-                    "should be at least {variable}, which is {largest}, "
-                    "or a body of so many bytes would never be taken",
-                    {"variable": PREFIX + name.upper(), "largest": largest},
-                )
+            _check_holds(value, info, name, "a body of so many bytes")
         return value
 
     @classmethod
@@ -214,6 +198,20 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments (the command line) first, then the environment; no files."""
         return init_settings, StrictEnvironment(settings_cls)
+
+
+def _check_holds(value: int, info: ValidationInfo, name: str, what: str) -> None:
+    """Refuse a bound below that of one piece, `name`: what never fits, even where
+    nothing else is there, would be told to come back, for ever.
+    """
+    least = info.data.get(name, 0)  # absent: wrong by itself
+    if value < least:
+        raise PydanticCustomError(
+            "holds_too_little",
+            "should be at least {variable}, which is {least}, "
+            "or {what} would never be taken",
+            {"variable": PREFIX + name.upper(), "least": least, "what": what},
+        )
 
 
 def load_settings(**given: object) -> Settings:

@@ -32,6 +32,11 @@ def circumstances(command: str) -> dict[str, Any]:
     }
 
 
+def installed(found: dict[str, Any]) -> dict[str, str]:
+    """The versions of `circumstances`, without packages that are not there."""
+    return {name: v for name, v in found["versions"].items() if v is not None}
+
+
 def command_line() -> str:
     """What was typed."""
     return "linnaeus " + shlex.join(sys.argv[1:])

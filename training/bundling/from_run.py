@@ -24,7 +24,7 @@ from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.origin import origin_of
 from training.loop.runs import FINAL, open_splits
 from training.networks import Network, build
-from training.provenance import circumstances, command_line
+from training.provenance import circumstances, command_line, installed
 from training.transfer.transfer import RECORD
 
 
@@ -225,7 +225,7 @@ def provenance(
             "train": splits.train.sha256(),
             "validation": splits.validation.sha256(),
         },
-        versions={name: v for name, v in now["versions"].items() if v is not None},
+        versions=installed(now),
         hardware=trained_on(saved, exporter=now["machine"]),
         seconds=float(saved["seconds"]),
         created=now["measured"],

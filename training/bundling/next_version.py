@@ -28,7 +28,7 @@ from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
-from training.provenance import circumstances, command_line
+from training.provenance import circumstances, command_line, installed
 
 LOGGER = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def provenance(bundle: Bundle, splits: Splits) -> Provenance:
             "calibration": splits.calibration.sha256(),
             "validation": splits.validation.sha256(),
         },
-        versions={name: v for name, v in now["versions"].items() if v is not None},
+        versions=installed(now),
         hardware=now["machine"],
         created=now["measured"],
     )

@@ -1,11 +1,13 @@
 """pixels → **pieces**: so many images as run well at once."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier.manifest import PreprocessSpec
 
-Pixels = NDArray[np.uint8]  # [N, H, W, C]
+Value = TypeVar("Value", bound=np.generic)
 
 # So many of 32 x 32 fill a GPU even with a small network. Larger images are fewer, as
 # many pixels: 500 of 288 x 288 are 4 GB for one activation of EfficientNet-Lite0.
@@ -13,9 +15,11 @@ MOST_IMAGES = 500
 MOST_PIXELS = MOST_IMAGES * 32 * 32
 
 
-def in_pieces(pixels: Pixels, *, size: int) -> list[Pixels]:
-    """Views of up to `size` images each, in order; the last one may be smaller."""
-    return [pixels[i : i + size] for i in range(0, len(pixels), size)]
+def in_pieces(images: NDArray[Value], *, size: int) -> list[NDArray[Value]]:
+    """Views of up to `size` images each, or of their positions, in order; the last one
+    may be smaller.
+    """
+    return [images[i : i + size] for i in range(0, len(images), size)]
 
 
 def images_at_once(spec: PreprocessSpec, *, batch_size: int) -> int:

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.stats import beta  # type: ignore[import-untyped]
 
 from training.data.scenes import Scenes
 from training.evaluation.metrics import Integers, Metrics, Trials
+from training.evaluation.selective import clopper_pearson_upper
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -36,10 +36,9 @@ def exact(trials: Trials) -> Intervals:
 
 def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
     """Both ends of the exact interval of a share seen as `successes` in `n`."""
-    tail, failures = (1 - CONFIDENCE) / 2, n - successes
-    low = beta.ppf(tail, successes, failures + 1) if successes else 0.0
-    high = beta.ppf(1 - tail, successes + 1, failures) if failures else 1.0
-    return float(low), float(high)
+    one_sided = (1 + CONFIDENCE) / 2
+    low = 1 - clopper_pearson_upper(n - successes, n, confidence=one_sided)
+    return low, clopper_pearson_upper(successes, n, confidence=one_sided)
 
 
 def bootstrap(

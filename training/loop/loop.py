@@ -50,9 +50,8 @@ class Outcome:
 
     plan: Plan
     steps: int
-    seconds: (
-        float  # with planning and validation, over all starts; of a probe, its last
-    )
+    # with planning and validation, over all starts; of a probe, its last
+    seconds: float
     scores: Scores  # of the kept weights on validation; empty without one
 
     @property

@@ -143,11 +143,8 @@ def build(
         check_option(row, option, value, allowed[option].default)
     try:
         return row.build(classes=classes, in_channels=in_channels, **options)
-    except (
-        ValueError,
-        RuntimeError,
-        ZeroDivisionError,
-    ) as error:  # how torch's layers refuse them
+    # how torch's layers refuse them
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
         raise NetworkError(f"{row.name} with {options}: {error}") from error
 
 

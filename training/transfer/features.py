@@ -21,6 +21,7 @@ from classifier.session import Session
 from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
 from training.data.dataset import Samples, Split, read_pixels
+from training.data.pieces import in_pieces
 from training.files import whole
 from training.graphs.export import export_graph
 from training.loop.bar import open_bar
@@ -88,13 +89,13 @@ class FeatureCache:
         bar = open_bar(self._live, views * len(split))
         bar.say(f"features of {views} x {len(split)} images")
         try:
-            for part in _parts(len(split)):
-                piece = split.samples.select(np.arange(len(split))[part])
+            for part in in_pieces(np.arange(len(split)), size=BATCH):
+                piece = split.samples.select(part)
                 for v, pixels in enumerate(
                     self._views(piece, crops, smallest, generators)
                 ):
                     found[v, part] = session.run(pixels)
-                done = part.start + len(piece)
+                done = int(part[-1]) + 1
                 bar.show(views * done, f"image {done} of {len(split)}")
         finally:
             bar.close()
@@ -143,8 +144,7 @@ def cut_generators(
     generator, found = Generator().manual_seed(seed), []
     for _ in range(crops):
         found.append(Generator().set_state(generator.get_state()))
-        for part in _parts(count):
-            dots = np.zeros((len(range(count)[part]), 1, 1, 1), np.uint8)
+        for dots in in_pieces(np.zeros((count, 1, 1, 1), np.uint8), size=BATCH):
             _cropped(dots, smallest, generator)  # what is drawn depends on no pixel
     return found
 
@@ -155,11 +155,6 @@ def cuts(
     """The piece, cut and mirrored at random by each generator; uint8 [N, H, W, C]."""
     for generator in generators:
         yield _cropped(pixels, smallest, generator)
-
-
-def _parts(count: int) -> list[slice]:
-    """So many images as are run together, and the rest."""
-    return [slice(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
 
 
 def _cropped(pixels: Pixels, smallest: float, generator: Generator) -> Pixels:
