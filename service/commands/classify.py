@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal, NamedTuple, TextIO
 
 import typer
 from rich.box import SIMPLE
@@ -144,21 +144,42 @@ def write_table(results: Iterable[Result], out: TextIO) -> int:
 
 
 def _cells(result: Classification) -> list[str]:
-    best, *others = result.predictions or (None,)
-    if best is None:
+    named = name_labels(result)
+    if not named:
         text = "abstained" if result.abstained else "no label over its threshold"
         return [f"[dim]{text}[/dim]", "", ""]
-    answer = result.decision or best.label
+    best, *others = named
+    answer = best.label
     if result.groups:
         answer = f"{answer} ({result.groups[0].group} {result.groups[0].score:.2f})"
     following = ", ".join(
-        f"{p.label} {p.score:.2f}" for p in others if p and p.score >= VISIBLE
+        f"{other.label} {other.score:.2f}" for other in others if other.score >= VISIBLE
     )
     return [escape(answer), f"{best.score:.3f}", escape(following)]
 
 
+class Named(NamedTuple):
+    """A label of a row, with its own score."""
+
+    label: str
+    class_index: int
+    score: float
+
+
+def name_labels(result: Classification) -> list[Named]:
+    """The labels of an answer, best first.
+
+    A binary answer predicts the positive label whatever it decides. A row names the
+    label decided on, so of the negative one the score is what is left to 1.
+    """
+    predictions, decision = result.predictions, result.decision
+    if decision is not None and decision != predictions[0].label:
+        return [Named(decision, 0, 1 - predictions[0].score)]
+    return [Named(p.label, p.index, p.score) for p in predictions]
+
+
 def write_csv(results: Iterable[Result], out: TextIO) -> int:
-    """A row a prediction (a failed or empty image has one row); returns failures."""
+    """A row a label (a failed or empty image has one row); returns failures."""
     writer, failed = csv.writer(out), 0
     writer.writerow(("image", "rank", "label", "index", "score", "decision", "error"))
     for path, result in results:
@@ -166,12 +187,11 @@ def write_csv(results: Iterable[Result], out: TextIO) -> int:
             failed += 1
             writer.writerow((path, "", "", "", "", "", result))
             continue
-        decision = result.decision or ""
-        if not result.predictions:
+        decision, named = result.decision or "", name_labels(result)
+        if not named:
             writer.writerow((path, "", "", "", "", decision, ""))
-        for rank, p in enumerate(result.predictions, 1):
-            score = f"{p.score:.6f}"
-            writer.writerow((path, rank, p.label, p.index, score, decision, ""))
+        for rank, (label, index, score) in enumerate(named, 1):
+            writer.writerow((path, rank, label, index, f"{score:.6f}", decision, ""))
     return failed
 
 

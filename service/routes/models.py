@@ -57,7 +57,8 @@ def summary(model: Served, catalog: Catalog) -> ModelSummary:
         input=Input(
             height=spec.height, width=spec.width, color=spec.color, resize=spec.resize
         ),
-        top_k=manifest.postprocess.top_k,
+        # a bundle may name more than its answers hold: a binary one has one prediction
+        top_k=min(manifest.postprocess.top_k, model.postprocessor.max_top_k),
         precision=model.loaded.precision,
         device=model.loaded.device,
         explains=model.loaded.explains,

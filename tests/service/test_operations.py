@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from classifier.errors import BundleError
+from classifier.manifest import Task
 from service.address import Address
 from service.app import create_app
 from service.engine.engine import LaneEngine
@@ -62,6 +63,19 @@ def test_a_model_is_described_by_its_manifest(client):
     assert detail.manifest["labels"][0] == {"id": "red", "name": "red", "group": "warm"}
     assert detail.manifest["postprocess"]["abstain_threshold"] == 0.6
     assert (detail.versions, detail.explains, detail.device) == ([1], False, "cpu")
+
+
+def test_a_model_lists_no_more_predictions_than_it_answers_with(settings_for, tmp_path):
+    """A binary answer has one, though the bundle has two labels and may say 2."""
+    make_bundle(tmp_path, "is-red", Task.BINARY, top_k=2)
+    with running(settings_for(models=tmp_path, default_model="is-red")) as server:
+        listed = server.client.get("/models").json()["models"][0]
+        answered = send(server.client, RED, top_k=1)
+        refused = send(server.client, RED, top_k=2)
+
+    assert (listed["labels"], listed["top_k"]) == (2, 1)
+    assert len(answered.json()["predictions"]) == 1
+    assert "for this model 1 to 1" in refused.json()["detail"]
 
 
 def test_a_version_can_be_asked_for(settings_for, tmp_path):

@@ -120,6 +120,16 @@ def test_every_task_is_shown(page, model, image, said):
     )
 
 
+def test_no_more_predictions_are_asked_for_than_a_model_gives(page):
+    """As many as there are labels; a binary answer has one."""
+    most = {}
+    for model in ("colors", "is-red"):
+        page.select_option("#model", label=model)
+        most[model] = page.get_attribute("#top-k", "max")
+
+    assert most == {"colors": "3", "is-red": "1"}
+
+
 def test_an_error_is_shown_with_its_code(page):
     """In the words of the service."""
     give(page, b"not a picture")

@@ -98,6 +98,24 @@ def test_csv_has_a_row_for_each_prediction(linnaeus, photos):
     assert rows[-1]["error"].startswith("not an image of an accepted format")
 
 
+def test_a_binary_row_has_the_label_decided_on_and_its_own_score(
+    linnaeus, models, photos
+):
+    """Over HTTP the one prediction is the positive label; a row says what it is."""
+    names = (photos / "a.PNG", photos / "b.png")
+
+    result = linnaeus("classify", *names, "--model", "is-red", "--format", "csv")
+
+    red, blue = csv.DictReader(result.stdout.splitlines())
+    assert (red["label"], red["index"], red["decision"]) == ("red", "1", "red")
+    assert (blue["label"], blue["index"]) == ("not red", "0")
+    assert blue["decision"] == "not red"
+    [positive] = Classifier.load(models / "is-red").classify(names[1]).predictions
+    assert float(blue["score"]) == pytest.approx(1 - positive.score, abs=1e-6)
+    table = linnaeus("classify", names[1], "--model", "is-red").stdout
+    assert f"{1 - positive.score:.3f}" in table
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
