@@ -87,6 +87,27 @@ def test_compose_gives_the_service_no_more_than_it_needs(service):
 @pytest.mark.parametrize(
     "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
 )
+def test_compose_publishes_the_service_on_this_machine_alone(service):
+    """It asks nobody who they are, so other machines are let in on purpose only."""
+    [port] = service["ports"]
+    published = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port)
+
+    assert published == "127.0.0.1:8000:8000"
+
+
+@pytest.mark.parametrize(
+    "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
+)
+def test_what_compose_reads_from_its_file_stops_no_service(service):
+    """`.env` goes into the container too, where an unknown setting is an error."""
+    read = set(re.findall(r"\$\{(LINNAEUS_\w+)", str(service)))
+
+    assert read <= {f"LINNAEUS_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize(
+    "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
+)
 def test_the_worst_images_fit_into_the_memory_of_compose(service):
     """One in each lane, beside all bodies, the models and Python."""
     given = int(service["mem_limit"].removesuffix("g")) * 2**30
