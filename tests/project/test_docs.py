@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -127,6 +128,32 @@ def help_of(*words: str) -> str:
 def test_every_command_explains_itself(name):
     """`linnaeus NAME --help` imports what the command needs, and shows its usage."""
     assert f"{name} [OPTIONS]" in help_of(name)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_no_word_of_a_help_is_taken_for_markup(name):
+    """`[bundle]` in a text is the section of a config, and no color of the terminal."""
+    for words, command in with_subcommands(name):
+        texts = [command.help, *(getattr(p, "help", None) for p in command.params)]
+        written = " ".join(text for text in texts if text).replace("\\[", "[")
+
+        shown = help_of(*words)
+        for bracketed in re.findall(r"\[[^\]\s]+\]", written):
+            assert bracketed in shown
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_no_command_offers_to_change_the_shell(name):
+    """Completion is off for `linnaeus`, so it is for what is below it."""
+    assert "--install-completion" not in help_of(name)
+
+
+def with_subcommands(name: str) -> list[tuple[list[str], Any]]:
+    """The command and, of a group, each that is below it, by the words that call it."""
+    lazy = cli.LazyCommand(name, cli.COMMANDS[name])
+    command = lazy.make_context(name, [], resilient_parsing=True).command
+    below = getattr(command, "commands", {})
+    return [([name], command), *(([name, sub], below[sub]) for sub in below)]
 
 
 def test_every_python_module_that_a_page_runs_exists(page):

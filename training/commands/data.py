@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 
-app = typer.Typer(no_args_is_help=True, help="Check and describe data.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Check and describe data."
+)
 
 
 @app.command("check")

@@ -19,7 +19,7 @@ def command(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML whose [bundle] is used in place of the run's."),
+        typer.Option(help=r"TOML whose \[bundle] is used in place of the run's."),
     ] = None,
     positive: Annotated[
         str | None,
