@@ -11,9 +11,9 @@ def command(
     data: Annotated[
         Path, typer.Option(envvar="LINNAEUS_DATA", help="Folder of the data sets.")
     ] = Path("../shared/data"),
-    models: Annotated[Path, typer.Option(help="Where the bundle goes.")] = Path(
-        "models"
-    ),
+    models: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_MODELS", help="Where the bundle goes.")
+    ] = Path("models"),
     name: Annotated[
         str | None, typer.Option(help="Name of the bundle; default that of the config.")
     ] = None,

@@ -63,7 +63,9 @@ def command(  # one parameter an option: the list is the interface
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     license: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
     source: Annotated[str, typer.Option(help="Where they come from.")] = "not stated",
-    models: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("models"),
+    models: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
+    ] = Path("models"),
 ) -> None:
     """Make a bundle of a foreign ONNX file (torchvision, timm, Keras … exports).
 

@@ -21,7 +21,9 @@ def command(
         str | None,
         typer.Option(help="Name of the bundle.", show_default="imagenet for lite0"),
     ] = None,
-    models: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("models"),
+    models: Annotated[
+        Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
+    ] = Path("models"),
     data: Annotated[
         Path,
         typer.Option(

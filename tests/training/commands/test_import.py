@@ -65,6 +65,30 @@ def test_a_described_file_becomes_a_bundle(folder):
     )
 
 
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"serve"}))
+def test_each_command_on_the_models_folder_takes_it_from_the_environment(name):
+    """As `serve` does by its settings: what one writes is what the next one finds."""
+    lazy = cli.LazyCommand(name, cli.COMMANDS[name])
+    command = lazy.make_context(name, [], resilient_parsing=True).command
+    variables = [p.envvar for p in command.params if p.name == "models"]
+
+    assert set(variables) <= {"LINNAEUS_MODELS"}
+
+
+def test_a_bundle_is_written_where_the_environment_says(folder, monkeypatch):
+    """And the command of its manifest names the folder."""
+    monkeypatch.setenv("LINNAEUS_MODELS", str(folder / "elsewhere"))
+    options = [*FACTS, "--labels", str(folder / "labels.csv"), "--synthetic"]
+
+    done = CliRunner().invoke(
+        cli.app, ["import", str(folder / "My Net.onnx"), *options]
+    )
+
+    assert done.exit_code == 0, done.output
+    bundle = load_bundle(folder / "elsewhere" / "my-net")
+    assert "--models" in bundle.manifest.provenance.command
+
+
 def test_the_command_in_the_manifest_makes_the_bundle_again(folder):
     """With every option that was given, and none that was not."""
     labels = ["--labels", str(folder / "labels.csv")]
