@@ -53,7 +53,9 @@ class StrictEnvironment(EnvSettingsSource):
 class Settings(BaseSettings):
     """How one process serves. Each field is the variable `LINNAEUS_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+    )
 
     host: str = Field(
         "127.0.0.1", description="Address to listen on; `0.0.0.0` for all."
@@ -65,11 +67,11 @@ class Settings(BaseSettings):
     load: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Which bundles to load, separated by commas: `name` for the newest "
-        "version, `name/2` for one. Empty loads the newest version of every bundle.",
+        "version, `name/2` for one. Not set: the newest version of every bundle.",
     )
     default_model: str | None = Field(
         None,
-        description="Model of a request that names none. Unset: the only one loaded, "
+        description="Model of a request that names none. Not set: the only one loaded, "
         "else `imagenet` if it is loaded, else a request must name its model.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
-ROW = re.compile(r"^\| `(LINNAEUS_\w+)` \| `?(.*?)`? \| (.*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(LINNAEUS_\w+)` \| (.*?) \| (.*) \|$", re.MULTILINE)
 
 SECONDS = (
     "LINNAEUS_HANG_TIMEOUT_S",
@@ -32,8 +32,8 @@ def test_a_setting_is_documented_with_its_default_and_meaning(name, table):
     default, meaning = table[f"LINNAEUS_{name.upper()}"]
 
     assert meaning == field.description
-    shown = {None: "unset", (): "empty"}.get(field.default, str(field.default))
-    assert default == shown
+    unset = field.default in (None, ())
+    assert default == ("*(not set)*" if unset else f"`{field.default}`")
 
 
 def test_the_documentation_has_no_setting_that_does_not_exist(table):
@@ -115,6 +115,14 @@ def test_bundles_to_load_are_a_list_with_commas(monkeypatch):
     monkeypatch.setenv("LINNAEUS_LOAD", "imagenet, dog/2,")
 
     assert load_settings().load == ("imagenet", "dog/2")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_variable_without_a_value_is_not_set(monkeypatch, name):
+    """As a line `LINNAEUS_DEFAULT_MODEL=` of an environment file means it."""
+    monkeypatch.setenv(f"LINNAEUS_{name.upper()}", "")
+
+    assert getattr(load_settings(), name) == Settings.model_fields[name].default
 
 
 def test_settings_never_change():
