@@ -13,13 +13,19 @@ def build_health_router(serving: Serving) -> APIRouter:
     """The three routes."""
     router = APIRouter(tags=["operations"])
 
-    @router.get("/livez", summary="Does the process live?", responses=problems())
+    @router.get(
+        "/livez",
+        operation_id="check_live",
+        summary="Does the process live?",
+        responses=problems(),
+    )
     async def live() -> Health:
         """Answers while the event loop turns. Restart the process when it does not."""
         return Health(status="live")
 
     @router.get(
         "/readyz",
+        operation_id="check_ready",
         summary="May traffic come?",
         responses=problems("not_ready", "draining"),
     )
@@ -34,6 +40,7 @@ def build_health_router(serving: Serving) -> APIRouter:
 
     @router.get(
         "/metrics",
+        operation_id="get_metrics",
         summary="Counters for Prometheus",
         response_class=Response,
         responses={

@@ -14,7 +14,12 @@ def build_models_router(serving: Serving) -> APIRouter:
     """The two routes."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/models", summary="List the loaded models", responses=problems())
+    @router.get(
+        "/models",
+        operation_id="list_models",
+        summary="List the loaded models",
+        responses=problems(),
+    )
     async def list_models() -> ModelList:
         """Every loaded bundle, by name and version."""
         catalog = serving.catalog
@@ -22,6 +27,7 @@ def build_models_router(serving: Serving) -> APIRouter:
 
     @router.get(
         "/models/{name}",
+        operation_id="get_model",
         summary="Describe a model",
         responses=problems("model_not_found", "invalid_parameter"),
     )

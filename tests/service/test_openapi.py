@@ -21,6 +21,16 @@ WITHOUT_INPUT = [
     ("/metrics", "GET"),
 ]
 
+NAMES = {
+    ("/classify", "post"): "classify",
+    ("/classify/batch", "post"): "classify_batch",
+    ("/models", "get"): "list_models",
+    ("/models/{name}", "get"): "get_model",
+    ("/livez", "get"): "check_live",
+    ("/readyz", "get"): "check_ready",
+    ("/metrics", "get"): "get_metrics",
+}
+
 
 @pytest.fixture(scope="module")
 def schema(server):
@@ -59,6 +69,20 @@ def test_every_route_is_documented(client, server):
     documented = set(client.get("/openapi.json").json()["paths"])
 
     assert documented == {path for path, _ in [*WITH_INPUT, *WITHOUT_INPUT]}
+
+
+def test_every_operation_has_a_name_for_generated_clients(client):
+    """A generator makes it the name of a function; it does not change by the way."""
+    paths = client.get("/openapi.json").json()["paths"]
+
+    names = {
+        (path, method): operation["operationId"]
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+    }
+    assert NAMES.items() <= names.items()
+    # as FastAPI makes them up, of a function and its path
+    assert [name for name in names.values() if name.endswith(("_get", "_post"))] == []
 
 
 def test_every_problem_has_an_example(client):
