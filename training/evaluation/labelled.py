@@ -20,7 +20,7 @@ def open_labelled(
     """The data set as the bundle's task sees it, and the split asked for.
 
     "all" joins what there is. A folder without splits is all "train" to a trainer; to
-    an evaluation that asks for "test" it is what there is to test on.
+    an evaluation that asks for "test" it is what there is to test on, and called "all".
 
     Raises:
         DataError: no such data, split, or labels that fit.
@@ -31,7 +31,9 @@ def open_labelled(
         dataset = as_question(dataset, manifest, positive)
     if split == WHOLE or (split == "test" and list(dataset.parts) == ["train"]):
         parts = list(dataset.parts.values())
-        return dataset, parts[0] if len(parts) == 1 else join(WHOLE, parts)
+        if len(parts) == 1:
+            return dataset, replace(parts[0], name=WHOLE)
+        return dataset, join(WHOLE, parts)
     if split not in dataset.parts:
         raise DataError(
             f"{path} has no {split} split; it has {', '.join(dataset.parts)}, or "

@@ -108,6 +108,16 @@ def test_an_archive_of_a_split_alone_is_enough_to_evaluate(tmp_path: Path, make:
     assert (part.name, len(part)) == ("test", 2)
 
 
+@pytest.mark.parametrize("split", ["all", "test"])
+def test_images_without_splits_are_measured_as_all_of_them(tmp_path: Path, split: str):
+    """Nobody has trained on them; only a trainer would call them train."""
+    folder = write_tree(tmp_path / "photos", {"red": 3})
+
+    _, part = open_labelled(folder, manifest(Task.MULTICLASS), split=split)
+
+    assert (part.name, len(part)) == ("all", 3)
+
+
 @pytest.mark.parametrize("folder", ["test", "colors/test"])
 def test_a_folder_without_images_cannot_be_evaluated(tmp_path: Path, folder: str):
     """Not a figure over nothing."""
