@@ -21,7 +21,7 @@ EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
 PEERS := .venv-peers/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format bench startup figures cifar10-table \
+.PHONY: help install setup serve test check format bench startup figures cifar10-table \
 	image image-test constraints clean
 
 help: ## this list
@@ -30,6 +30,8 @@ help: ## this list
 
 serve: $(SERVICE) ## the service and its page, on models/ (installs without torch)
 	$(BIN)/linnaeus serve
+
+install: $(SERVICE) ## what serving needs, without starting it
 
 setup: $(EVERYTHING) ## everything: service, training, tests
 

@@ -1,6 +1,7 @@
 """Files for other people's machines, held to what the service really has."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,23 @@ def test_systemd_tells_the_leader_and_waits_longer_than_the_service_drains():
 
     assert "\nKillMode=mixed\n" in text
     assert int(stop_s) > Settings.model_fields["drain_timeout_s"].default
+
+
+def test_what_the_unit_needs_is_installed_by_a_command_that_ends():
+    """`make serve` installs as well, and then serves until somebody stops it."""
+    text = (DEPLOY / "systemd/linnaeus.service").read_text()
+    [target] = re.findall(r"`make (\w+)`", text)
+
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", target],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+    assert "pip install" in planned
+    assert "linnaeus serve" not in planned
 
 
 def test_kubernetes_makes_no_variables_that_stop_the_service():
