@@ -39,10 +39,26 @@ def write_report(path: Path, target: Path) -> None:
     write_whole(target, render(path))
 
 
+def default_page(path: Path) -> Path:
+    """A page that is of nothing else.
+
+    A bundle's folder holds what its manifest names and no more, so its page is
+    beside the runs, named by what the manifest says: `models/dog/1` ends in "1".
+    """
+    if not is_bundle(path):
+        return path / "report.html"
+    manifest = load_bundle(path).manifest
+    return Path("runs") / f"report-{manifest.name}-{manifest.version}.html"
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether it is a bundle's folder, of one version or of all of them."""
+    return (path / MANIFEST).is_file() or bool(list_versions(path))
+
+
 def render(path: Path) -> str:
     """The page as text. All that comes from files is escaped."""
-    is_bundle = (path / MANIFEST).is_file() or bool(list_versions(path))
-    facts = bundle_facts(path) if is_bundle else run_facts(path)
+    facts = bundle_facts(path) if is_bundle(path) else run_facts(path)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),
