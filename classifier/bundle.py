@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from classifier.manifest import FILE_NAME, GraphVariant, Manifest, Precision
 
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
 MAX_MANIFEST_BYTES = 32 * 2**20
+
+PREFERRED = "imagenet"  # of several models, the one meant where none is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,13 @@ def list_versions(path: Path) -> list[int]:
         and folder.name == str(int(folder.name))
         and (folder / MANIFEST).is_file()
     )
+
+
+def default_name(names: Collection[str]) -> str | None:
+    """The model meant where none is named: the only one, or the preferred one."""
+    if len(names) == 1:
+        return next(iter(names))
+    return PREFERRED if PREFERRED in names else None
 
 
 def load_bundle(path: Path, version: int | None = None) -> Bundle:

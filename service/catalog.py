@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from classifier.bundle import default_name
 from classifier.errors import RequestError
 from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
@@ -10,8 +11,6 @@ from service.contract import Loaded, ModelKey, Outcome
 from service.errors import InvalidParameterError, ModelNotFoundError, SettingsError
 from service.metrics import Metrics, ModelMetrics
 from service.parameters import Parameters
-
-PREFERRED = "imagenet"
 
 
 class Served:
@@ -117,8 +116,4 @@ class Catalog:
                 f"LINNAEUS_DEFAULT_MODEL is {wanted!r}; loaded are "
                 f"{', '.join(self._versions)}"
             )
-        if wanted is None and len(self._versions) == 1:
-            return next(iter(self._versions))
-        if wanted is None and PREFERRED in self._versions:
-            return PREFERRED
-        return wanted
+        return wanted or default_name(self._versions)

@@ -25,9 +25,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from classifier.bundle import default_name, list_versions
 from classifier.classifier import Classification, Classifier
 from classifier.decode import SUFFIXES
-from classifier.errors import ImageError
+from classifier.errors import BundleError, ImageError
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
@@ -42,8 +43,13 @@ def command(
         typer.Argument(help="Files, folders, globs ('**/*.jpg'); - reads one image."),
     ],
     model: Annotated[
-        str, typer.Option(help="Name (NAME or NAME/2) in the models folder, or a path.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            envvar="LINNAEUS_DEFAULT_MODEL",
+            help="Name (NAME or NAME/2) in the models folder, or a path. Unset: the "
+            "only model, else imagenet.",
+        ),
+    ] = None,
     models: Annotated[
         Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
     ] = Path("models"),
@@ -66,17 +72,46 @@ def command(
     ] = "auto",
 ) -> None:
     """Classify images and print the answers, in order. Exit code 1 if one failed."""
-    files = list(find_images(paths))
+    found = [list(find_images(name)) for name in paths]
+    files = [file for files in found for file in files]
+    empty = [name for name, files in zip(paths, found, strict=True) if not files]
     if not files:
         raise typer.BadParameter(f"no image among: {' '.join(paths)}")
-    folder = models / model if (models / model).exists() else Path(model)
+    folder = find_bundle(model, models)
     classifier = Classifier.load(folder, device=device, precision=precision)
     answers = classifier.classify_many(files, top_k=top_k, threshold=threshold)
     results = zip(files, answers, strict=True)
     failed = write(results, output, total=len(files))
+    for name in empty:
+        typer.secho(f"no image among: {name}", fg="red", err=True)
     if failed:
         typer.secho(f"{failed} of {len(files)} images failed", fg="red", err=True)
+    if failed or empty:
         raise typer.Exit(1)
+
+
+def find_bundle(model: str | None, models: Path) -> Path:
+    """The folder of a model, by name or path; of the default one where none is named.
+
+    Raises:
+        BundleError: there is none; says where it was looked for, and what is there.
+    """
+    if model is not None:
+        for folder in (models / model, Path(model)):
+            if folder.exists():
+                return folder
+    folders = sorted(models.iterdir()) if models.is_dir() else []
+    there = {f.name: versions for f in folders if (versions := list_versions(f))}
+    name = default_name(there)
+    if model is None and name is not None:
+        return models / name
+    bundles = [f"{name}/{number}" for name in there for number in there[name]]
+    looked = f"{models} holds {', '.join(bundles) or 'no bundle'}"
+    if not models.is_dir():
+        looked = f"{models} is no folder; --models names the one with bundles"
+    if model is None:
+        raise BundleError(f"--model must name a model: {looked}")
+    raise BundleError(f"there is no model {model!r}: {looked}")
 
 
 def write(results: Iterable[Result], output: str, *, total: int) -> int:
@@ -93,21 +128,20 @@ def write(results: Iterable[Result], output: str, *, total: int) -> int:
         return writers[output](advance(results), sys.stdout)
 
 
-def find_images(paths: Iterable[str]) -> Iterator[Path]:
-    """Files as named; folders and globs searched, sorted; - is standard input.
+def find_images(name: str) -> Iterator[Path]:
+    """A file as named; a folder or glob searched, sorted; - is standard input.
 
     In a folder only files with the suffix of an image are tried.
     """
-    for name in paths:
-        path = STDIN if name == "-" else Path(name)
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            yield from sorted(inside)
-        elif glob.has_magic(name) and not path.exists():
-            found = sorted(Path(p) for p in glob.glob(name, recursive=True))
-            yield from (p for p in found if p.is_file())
-        else:
-            yield path
+    path = STDIN if name == "-" else Path(name)
+    if path.is_dir():
+        inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        yield from sorted(inside)
+    elif glob.has_magic(name) and not path.exists():
+        found = sorted(Path(p) for p in glob.glob(name, recursive=True))
+        yield from (p for p in found if p.is_file())
+    else:
+        yield path
 
 
 @contextmanager

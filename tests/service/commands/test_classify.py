@@ -11,7 +11,7 @@ import pytest
 from classifier import Classifier
 from classifier.errors import BundleError, RequestError
 from tests.classifier.processes import ROOT, python
-from tests.synthetic import png
+from tests.synthetic import make_bundle, png
 
 
 def lines(result) -> list[dict]:
@@ -190,6 +190,67 @@ def test_no_image_at_all_is_a_usage_error(linnaeus, tmp_path):
     assert "no image among" in result.stderr
 
 
+@pytest.mark.parametrize("missing", ["*.gif", "empty"])
+def test_a_name_that_finds_nothing_fails_alone(linnaeus, photos, missing):
+    """As a file that is not there: the others are answered, and the exit code is 1."""
+    (photos / "empty").mkdir()
+
+    result = linnaeus(
+        *("classify", photos / "more", photos / missing),
+        *("--model", "colors", "--format", "jsonl"),
+    )
+
+    assert result.exit_code == 1
+    assert f"no image among: {photos / missing}" in result.stderr
+    [line] = lines(result)
+    assert line["predictions"][0]["label"] == "green"
+
+
+def test_the_only_model_answers_unless_one_is_named(linnaeus, photos, tmp_path):
+    """As in the service; of several it is imagenet."""
+    own = make_bundle(tmp_path / "own", "cats-of-mine").parents[1]
+    options = ("--models", own, "--format", "jsonl")
+
+    alone = linnaeus("classify", photos / "more", *options)
+    make_bundle(own, "imagenet", classes=2)
+    preferred = linnaeus("classify", photos / "more", *options)
+
+    assert alone.exit_code == preferred.exit_code == 0, alone.output
+    assert len(lines(alone)[0]["predictions"]) == 3
+    assert len(lines(preferred)[0]["predictions"]) == 2
+
+
+def test_of_several_models_without_imagenet_one_must_be_named(linnaeus, photos):
+    """Guessing would answer with the wrong one."""
+    result = linnaeus("classify", photos)
+
+    assert isinstance(result.exception, BundleError)
+    assert "--model" in str(result.exception)
+    assert "colors/1, colors/2, has/1, is-red/1, shades/1" in str(result.exception)
+
+
+@pytest.mark.parametrize("wanted", ["nonsense", "colors/3"])
+def test_a_model_that_is_not_there_is_missed_where_it_was_looked_for(
+    linnaeus, models, photos, wanted
+):
+    """With the bundles that are there, from which to choose."""
+    result = linnaeus("classify", photos, "--model", wanted)
+
+    said = str(result.exception)
+    assert repr(wanted) in said
+    assert f"{models} holds colors/1, colors/2, has/1" in said
+
+
+def test_a_models_folder_that_is_not_there_is_said_to_be_none(linnaeus, tmp_path):
+    """Rather than that each model is missing."""
+    (tmp_path / "a.png").write_bytes(png((240, 10, 10)))
+
+    result = linnaeus("classify", tmp_path, "--models", tmp_path / "none")
+
+    assert isinstance(result.exception, BundleError)
+    assert f"{tmp_path / 'none'} is no folder" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -217,7 +278,7 @@ def test_an_error_is_one_clear_line_and_exit_code_1(models, photos):
 
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
-    assert line.startswith("linnaeus: no is no bundle")
+    assert line.startswith("linnaeus: there is no model 'no': ")
 
 
 def test_a_dash_is_standard_input(models):
