@@ -238,8 +238,17 @@ def write_jsonl(results: Iterable[Result], out: TextIO) -> int:
             failed += 1
             line["error"] = {"code": result.code, "detail": str(result)}
         else:
-            line |= asdict(result)
+            line |= asdict(result, dict_factory=without_absent)
         # in ASCII, because a file's name may be no valid Unicode
         out.write(json.dumps(line) + "\n")
         out.flush()
     return failed
+
+
+def without_absent(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members that apply, as over HTTP: none is null, and `abstained` is true."""
+    return {
+        name: value
+        for name, value in members
+        if value is not None and value is not False
+    }

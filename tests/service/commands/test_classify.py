@@ -86,6 +86,39 @@ def test_jsonl_is_what_the_library_says(linnaeus, models, photos):
             assert said["score"] == pytest.approx(expected.score, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("model", "members", "prediction"),
+    [
+        ("colors", set(), set()),
+        ("is-red", {"decision"}, {"threshold"}),
+        ("has", set(), {"threshold"}),
+        ("shades", {"groups"}, set()),
+    ],
+)
+def test_jsonl_has_no_member_that_does_not_apply(
+    linnaeus, photos, model, members, prediction
+):
+    """As over HTTP: what is not there is left out, not null or false."""
+    result = linnaeus("classify", photos, "--model", model, "--format", "jsonl")
+
+    for line in lines(result):
+        assert (
+            set(line) == {"path", "task", "image", "predictions", "warnings"} | members
+        )
+        for said in line["predictions"]:
+            assert set(said) == {"label", "index", "id", "score"} | prediction
+
+
+def test_jsonl_says_that_a_model_abstained(linnaeus, photos):
+    """Only then."""
+    options = ("--format", "jsonl", "--model", "colors", "--threshold", 1)
+
+    result = linnaeus("classify", photos / "more", *options)
+
+    [line] = lines(result)
+    assert (line["abstained"], line["predictions"]) == (True, [])
+
+
 def test_csv_has_a_row_for_each_prediction(linnaeus, photos):
     """And one for an image that failed, with its error."""
     names = (photos / "a.PNG", photos / "notes.txt")
