@@ -7,6 +7,7 @@ graphs at once. The bundle appears whole or not at all.
 
 import logging
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def build_bundle(
     manifest = write_manifest(
         recipe, rules, final, golden, next_version(root, recipe.name)
     )
-    return measured_bundle(manifest, final, golden, splits, root, remarks)
+    recipe = replace(recipe, remarks=tuple(remarks))
+    return measured_bundle(manifest, final, golden, splits, root, recipe)
 
 
 def some_validation(splits: Splits) -> Split:

@@ -11,7 +11,7 @@ from classifier import Classifier
 from classifier.bundle import write_bundle
 from classifier.golden import Golden
 from classifier.manifest import Manifest, MetricSet, Precision
-from training.bundling.draft import Built, file_name
+from training.bundling.draft import Built, Recipe, file_name
 from training.data import Splits
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.reports.card import CardFacts, write_card
@@ -54,7 +54,7 @@ def measured_bundle(
     golden: Golden,
     splits: Splits,
     root: Path,
-    remarks: list[str],
+    recipe: Recipe,
 ) -> Bundled:
     """Evaluate the bundle as it will be loaded, then write it with its figures."""
     files = {file_name(p): built.graph for p, built in graphs.items()}
@@ -76,10 +76,11 @@ def measured_bundle(
     manifest = with_metrics(manifest, evaluations)
     reference = evaluations[Precision.FP32]
     pictures = draw_all(reference)
-    sheet = draw_sheet(worst_mistakes(reference), split, manifest.preprocess)
-    if sheet is not None:
-        pictures["mistakes.jpg"] = sheet
-    facts = CardFacts(manifest, evaluations, tuple(remarks), tuple(sorted(pictures)))
+    if recipe.config.mistakes:
+        sheet = draw_sheet(worst_mistakes(reference), split, manifest.preprocess)
+        if sheet is not None:
+            pictures["mistakes.jpg"] = sheet
+    facts = CardFacts(manifest, evaluations, recipe.remarks, tuple(sorted(pictures)))
     folder = write_bundle(
         root,
         manifest,

@@ -71,6 +71,8 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         int8=int8,
         fp16=fp16,
         half_storage=False,  # it is stored already as its maker wanted
+        # where the earlier version shows no test images, the next does not either
+        mistakes=(bundle.folder / "mistakes.jpg").exists(),
     )
     recipe = Recipe(
         name=manifest.name,

@@ -69,6 +69,8 @@ class BundleConfig(Section):
     fp16: bool = False
     # fp32 weights kept in fp16 on disk, where that moves no answer
     half_storage: bool = True
+    # Put mistakes.jpg into the bundle: test images that anyone can see who gets it.
+    mistakes: bool = True
 
     @model_validator(mode="after")
     def _check_threshold(self) -> Self:

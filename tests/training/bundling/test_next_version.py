@@ -37,6 +37,11 @@ def linnaeus(*arguments: object) -> Result:
 @pytest.fixture
 def pooled(tmp_path: Path) -> Path:
     """`models/colors`, whose network pools globally, beside its `photos`."""
+    return pooled_bundle(tmp_path, BundleConfig(int8=False))
+
+
+def pooled_bundle(tmp_path: Path, config: BundleConfig) -> Path:
+    """`models/colors` as the config wants it, beside its `photos`."""
     photos = write_tree(tmp_path / "photos", {"blue": 20, "green": 20, "red": 20})
     splits = cut(load_dataset(photos))
     fields = manifest_fields("colors", side=SIDE)
@@ -46,7 +51,7 @@ def pooled(tmp_path: Path) -> Path:
         task=manifest.task,
         labels=bundle_labels(splits.dataset, manifest.task),
         preprocess=manifest.preprocess,
-        config=BundleConfig(int8=False),
+        config=config,
         provenance=manifest.provenance,
     )
     graph = net(classes=3).SerializeToString()
@@ -83,6 +88,19 @@ def optimized(pooled: Path, *options: str) -> Bundle:
     """The next version of the newest."""
     linnaeus("optimize", pooled, pooled.parent.parent / "photos", *options)
     return load_bundle(pooled)
+
+
+def test_a_bundle_shows_no_test_image_where_its_config_says_so(tmp_path: Path):
+    """Private photos stay private, in the versions after it too."""
+    wanted = pooled_bundle(tmp_path / "shown", BundleConfig(int8=False))
+    private = BundleConfig(int8=False, mistakes=False)
+    unwanted = pooled_bundle(tmp_path / "private", private)
+    optimized(unwanted, "--no-int8")
+
+    assert (wanted / "1" / "mistakes.jpg").exists()
+    for version in ("1", "2"):
+        assert not (unwanted / version / "mistakes.jpg").exists()
+        assert "mistakes.jpg" not in (unwanted / version / "card.md").read_text()
 
 
 def test_a_graph_that_is_not_made_anew_stays_with_its_gate(pooled: Path):
