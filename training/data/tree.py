@@ -111,7 +111,10 @@ def open_tree(path: Path) -> Tree:
     if path.is_dir():
         tree: Tree = FolderTree(path)
     elif not path.exists():
-        raise DataError(f"{path} does not exist")
+        raise DataError(
+            f"{path} does not exist; docs/data.md says where the data sets of the "
+            "shipped configs come from and how yours can be laid out"
+        )
     elif zipfile.is_zipfile(path):
         tree = ZipTree(path)
     elif is_tar(path):

@@ -211,3 +211,9 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
 
     with pytest.raises(DataError, match=r"cannot read .*/red/x+.*: File name too long"):
         open_tree(tmp_path / "data")
+
+
+def test_a_data_set_that_is_not_there_is_answered_by_where_to_get_it(tmp_path):
+    """A newcomer's first error: no config of the checkout comes with its data."""
+    with pytest.raises(DataError, match=r"mnist does not exist; docs/data\.md says wh"):
+        open_tree(tmp_path / "mnist")
