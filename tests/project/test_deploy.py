@@ -18,6 +18,12 @@ METRIC = re.compile(r"\blinnaeus_[a-z_]+")
 ROUTES = re.compile(r'\broute(=~?)\\?"([^"\\]+)')
 
 
+def pod_of(name: str) -> dict:
+    """The pod of the first document of a file in deploy/kubernetes."""
+    text = (DEPLOY / "kubernetes" / name).read_text()
+    return next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+
+
 def documented_metrics() -> set[str]:
     """What docs/http.md lists, with the series that a histogram has."""
     names = set(
@@ -57,14 +63,18 @@ def test_a_process_that_is_gone_is_alerted_of():
     ]
     scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
     [job] = [each["job_name"] for each in scraped["scrape_configs"]]
+    [jobs] = re.findall(r'min by \(job\) \(up\{job=~"([^"]+)"\}\) == 0', ready)
 
-    assert f'or min by (job) (up{{job="{job}"}}) == 0' in ready
+    assert re.fullmatch(jobs, job)
+    # a pod that is found by its annotations, whatever its job is called
+    assert "up == 0 and on (job, instance) max_over_time(linnaeus_ready[1d])" in ready
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "deploy/kubernetes/linnaeus.yaml",
+        "deploy/kubernetes/gpu.yaml",
         "deploy/systemd/linnaeus.service",
         "Dockerfile",
     ],
@@ -80,8 +90,7 @@ def test_every_setting_that_is_given_exists(name):
 
 def test_kubernetes_waits_longer_than_the_service_drains():
     """Otherwise accepted requests are killed half-way."""
-    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
-    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
+    pod = pod_of("linnaeus.yaml")
     environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
     timeout_s = Settings.model_fields["drain_timeout_s"].default
 
@@ -117,17 +126,32 @@ def test_what_the_unit_needs_is_installed_by_a_command_that_ends():
 
 def test_kubernetes_makes_no_variables_that_stop_the_service():
     """A Service called linnaeus sets LINNAEUS_PORT=tcp://… unless links are off."""
-    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
-    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
-
-    assert pod["enableServiceLinks"] is False
+    assert pod_of("linnaeus.yaml")["enableServiceLinks"] is False
 
 
-def test_the_worst_images_fit_into_the_memory_of_the_pod():
+def test_replicas_are_spread_over_the_nodes():
+    """Two replicas on one node end together."""
+    [spread] = pod_of("linnaeus.yaml")["topologySpreadConstraints"]
+
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["labelSelector"]["matchLabels"] == {
+        "app.kubernetes.io/name": "linnaeus"
+    }
+
+
+def test_the_patch_for_gpus_changes_the_container_of_the_deployment():
+    """One of another name would be a second container, beside it."""
+    [patched] = pod_of("gpu.yaml")["containers"]
+    [container] = pod_of("linnaeus.yaml")["containers"]
+
+    assert patched["name"] == container["name"]
+    assert patched["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+@pytest.mark.parametrize("name", ["linnaeus.yaml", "gpu.yaml"])
+def test_the_worst_images_fit_into_the_memory_of_the_pod(name):
     """Else a few kilobytes from a stranger get it killed."""
-    text = (DEPLOY / "kubernetes/linnaeus.yaml").read_text()
-    pod = next(yaml.safe_load_all(text))["spec"]["template"]["spec"]
-    limits = pod["containers"][0]["resources"]["limits"]
+    limits = pod_of(name)["containers"][0]["resources"]["limits"]
 
     given = int(limits["memory"].removesuffix("Gi")) * 2**30
     assert given > memory_needed(int(limits["cpu"]))
