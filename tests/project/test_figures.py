@@ -4,8 +4,12 @@ A figure carries a comment `<!-- record.json path.in.it -->`, with `* 100` for p
 the value there, in docs/results/, written with as many decimals, must be the figure.
 """
 
+import argparse
 import json
 import re
+import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +81,49 @@ def test_a_figure_has_its_own_precision(value, figure, right):
     assert (as_written(value, figure) == figure) is right
 
 
-def test_every_row_of_the_readmes_table_is_measured_or_says_that_it_is_not():
+def table_of(page: str) -> list[str]:
+    """The rows of the page's table of figures."""
+    text = (ROOT / page).read_text()
+    table = text.partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
+    return [line for line in table.splitlines() if line.startswith("|")][2:]
+
+
+TABLES = ["README.md", "docs/figures.md"]
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_every_row_of_a_table_is_measured_or_says_that_it_is_not(page):
     """No figure without a record."""
-    readme = (ROOT / "README.md").read_text()
-    table = readme.partition("<!-- figures -->")[2].partition("<!-- /figures -->")[0]
-    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    rows = table_of(page)
 
     bare = [r for r in rows if "not yet measured" not in r and not FIGURE.search(r)]
 
     assert rows
     assert bare == []
+
+
+MEASURING = re.findall(
+    r"`python -m (bench\.\w+)([^`]*)`",
+    "\n".join(row for page in TABLES for row in table_of(page)),
+)
+
+
+@pytest.mark.parametrize(("module", "options"), sorted(set(MEASURING)))
+def test_a_command_of_a_table_has_all_the_options_it_needs(
+    module, options, monkeypatch
+):
+    """It is parsed, and ended before it measures anything."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(parser, arguments=None):
+        parse(parser, arguments)
+        raise InterruptedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
+    monkeypatch.setattr(sys, "argv", [module, *shlex.split(options)])
+
+    with pytest.raises(InterruptedError):
+        import_module(module).main()
 
 
 @pytest.mark.parametrize("record", sorted({found[2] for found in FIGURES}))
