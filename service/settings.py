@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
         512 * MIB,
         description="Most bytes of request bodies that a process holds at once, over "
-        "all its connections; beyond it new bodies are refused with 503. At least "
+        "all connections; beyond it, new bodies are refused with 503. At least "
         "`LINNAEUS_MAX_BODY_BYTES` and `LINNAEUS_MAX_BATCH_BODY_BYTES`.",
     )
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_CEILING)] = Field(
@@ -104,8 +104,8 @@ class Settings(BaseSettings):
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,
-        description="Most images waiting for one model of an engine, of single "
-        "requests and of batch requests each; beyond it, 503. At least "
+        description="Most images waiting per model of an engine; single and batch "
+        "requests are counted separately. Beyond it, 503. At least "
         "`LINNAEUS_MAX_BATCH_ITEMS`.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
@@ -114,28 +114,29 @@ class Settings(BaseSettings):
     )
     body_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         30_000,
-        description="Longest time a client may take to send its head, and again for "
-        "its body; then 408. One that reads nothing of an answer for so long is cut "
-        "off.",
+        description="Longest time a client may take to send the request head, and "
+        "again for the body; beyond it, 408. A client that reads nothing of an answer "
+        "for this long is disconnected.",
     )
     keep_alive_s: Annotated[int, Field(ge=1)] = Field(
         75, description="How long an idle connection stays open."
     )
     processes: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
         "auto",
-        description="Processes that share the port. `auto`: one a core if every model "
-        "is so cheap that HTTP is the limit or if they share an engine, else one.",
+        description="Processes that share the port. `auto`: one per core if HTTP is "
+        "the limit, because every model is cheap, or if they share an engine; else "
+        "one.",
     )
     engine: Literal["auto", "own", "shared"] = Field(
         "auto",
-        description="Where several processes share the port: each has an engine of its "
-        "`own`, or all use the `shared` one of the first and only decode themselves. "
+        description="If several processes share the port: each has its `own` engine, "
+        "or all decode by themselves and use the `shared` engine of the first. "
         "`auto`: shared on a GPU.",
     )
     lanes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="Threads of a process that decode and run images. `auto`: what was "
-        "measured to be fastest at the start, usually one a core.",
+        description="Threads of a process that decode and run images. `auto`: the "
+        "fastest number measured at the start, usually one per core.",
     )
     batch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
@@ -150,19 +151,22 @@ class Settings(BaseSettings):
     hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "
-        "is replaced. At most 86400, a day, which is as good as no watch.",
+        "is replaced. At most 86,400 (one day), which in effect disables the check.",
     )
     drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         0.0,
         description="After SIGTERM, how long `/readyz` is red before new images are "
-        "refused, so that a balancer notices.",
+        "refused, so that load balancers notice.",
     )
     drain_timeout_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         30.0,
-        description="After SIGTERM, longest time for the requests already accepted.",
+        description="After SIGTERM, longest time to finish the requests already "
+        "accepted.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged; `info` has a line a request."
+        "info",
+        description="Lowest level that is logged; `info` includes one line per "
+        "request.",
     )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="`auto` is `console` on a terminal and `json` elsewhere."

@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Serve the bundles behind REST, with a page at / and documentation at /docs.
 
-    An option goes before its environment variable, named in brackets. Every other
-    setting is a variable LINNAEUS_…, listed in docs/settings.md.
+    Command-line options take precedence over environment variables, which are named in
+    brackets. Every other setting is a variable LINNAEUS_…, listed in docs/settings.md.
     """
     given = {
         "host": host,
