@@ -187,7 +187,7 @@ def test_the_page_on_bundles_names_every_bundle_of_the_checkout():
     """Whoever looks for one to try reads there what it shows."""
     models = ROOT / "models"
     [named] = re.findall(
-        r"^With the checkout come .*?\n\n",
+        r"^The checkout contains .*?\n\n",
         (models / "README.md").read_text(),
         re.M | re.S,
     )
