@@ -6,12 +6,14 @@ import socket
 import zlib
 from http import HTTPStatus
 
+import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.oip.shapes import InferenceResponse
-from tests.service.conftest import BLUE, GREEN, RED, running, send
+from tests.service.conftest import BLUE, GREEN, RED, running, send, wait_until
 from tests.service.oip.bodies import (
     INFER,
     LENGTH,
@@ -198,6 +200,26 @@ def test_a_body_that_comes_too_slowly_is_refused_in_the_same_shape(server):
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
         "error": "the body did not arrive within 2 s"
     }
+
+
+def test_a_client_that_leaves_takes_its_pixels_along(settings_for):
+    """Its request ends, and nothing of its body is held."""
+    slow = np.full((4, 8, 8, 3), 249, np.uint8)
+    request = binary(
+        slow.tobytes(), name="pixels", datatype="UINT8", shape=list(slow.shape)
+    )
+    with running(settings_for(lanes=1, batch=1)) as served:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{served.url}/v2/models/poison/infer",
+                **request,
+                timeout=httpx.Timeout(10, read=0.05),
+            )
+        wait_until(lambda: '"client_gone"' in served.log.getvalue())
+        held = served.app.serving.bodies.buffered_bytes
+        served.client.post(INFER, json=in_json(RED)).raise_for_status()
+
+    assert held == 0
 
 
 pieces = st.lists(
