@@ -9,6 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from classifier import Classifier
 from service.app import project_version
+from service.settings import Settings
 from tests.service.conftest import BLUE, GREEN, RED, running
 from tests.service.processes import serve
 from tests.synthetic import make_bundle, png
@@ -151,6 +152,25 @@ def test_the_golden_examples_of_a_bundle_can_be_replayed(asked, bundles, model):
 
     (name,) = [name for name in golden.files if name != "pixels"]
     np.testing.assert_allclose(result.as_numpy("logits"), golden[name], atol=1e-4)
+
+
+def test_the_golden_examples_of_a_shipped_bundle_give_their_logits(repository):
+    """Within what its manifest allows; gray pixels, so a channel of one."""
+    models, name = repository / "models", "digits"
+    (folder,) = (models / name).iterdir()
+    golden = np.load(folder / "golden.npz", allow_pickle=False)
+    settings = Settings(
+        models=models, load=(name,), precision="fp32", device="cpu", port=0, processes=1
+    )
+    with (
+        running(settings) as served,
+        triton.InferenceServerClient(f"127.0.0.1:{served.port}") as client,
+    ):
+        result = client.infer(name, [pixels(golden["pixels"])])
+
+    np.testing.assert_allclose(
+        result.as_numpy("logits"), golden["logits_fp32"], atol=1e-3
+    )
 
 
 def test_requests_run_side_by_side(server):
