@@ -109,24 +109,7 @@ def read_inference(
     binary = memoryview(body)[header_bytes:] if header_bytes is not None else None
     data = _binary_data(tensor, binary)
     count = _count(tensor.shape, max_items)
-    images: Sequence[bytes] = []
-    pixels: Sequence[Pixels] = []
-    if tensor.name == IMAGE:
-        _check_shape(tensor, [count])
-        images = (
-            read_base64(tensor.data, count)
-            if data is None
-            else unpack_bytes(data, count)
-        )
-    else:
-        _check_shape(tensor, [count, *shape])
-        whole = (count, *shape)
-        # uint8 [N, H, W, C]
-        pixels = list(
-            read_numbers(tensor.data, whole)
-            if data is None
-            else unpack_pixels(data, whole)
-        )
+    images, pixels = _content(tensor, data, (count, *shape))
     parameters = asked.parameters or RequestParameters()
     return Inference(
         images,
@@ -189,6 +172,22 @@ def _binary_data(tensor: RequestInput, binary: memoryview | None) -> memoryview 
             f"binary_data_size is {size or 0}"
         )
     return None if inside else binary or memoryview(b"")
+
+
+def _content(
+    tensor: RequestInput, data: memoryview | None, shape: tuple[int, int, int, int]
+) -> tuple[Sequence[bytes], Sequence[Pixels]]:
+    """Its images or its pixels; `shape` is (N, H, W, C)."""
+    count = shape[0]
+    if tensor.name == IMAGE:
+        _check_shape(tensor, [count])
+        if data is None:
+            return read_base64(tensor.data, count), []
+        return unpack_bytes(data, count), []
+    _check_shape(tensor, list(shape))
+    if data is None:
+        return [], list(read_numbers(tensor.data, shape))
+    return [], list(unpack_pixels(data, shape))
 
 
 def _count(shape: Sequence[int], max_items: int) -> int:

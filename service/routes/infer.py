@@ -89,15 +89,11 @@ class Infer:
 
     async def _run(self, served: Served, inference: Inference) -> list[Settled]:
         """What becomes of each image, counted."""
-        engine, key, deadline = (
-            self._serving.engine,
-            served.key,
-            self._serving.deadline(),
-        )
+        engine, key, metrics = self._serving.engine, served.key, served.metrics
+        deadline = self._serving.deadline()
         if inference.timeout_us is not None:
             now = asyncio.get_running_loop().time()
             deadline = min(deadline, now + inference.timeout_us / 1e6)
-        metrics = served.metrics
         try:
             if inference.pixels:
                 settled = await classify_decoded(
