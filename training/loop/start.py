@@ -13,17 +13,15 @@ from training.data.batches import Batch, Batches
 from training.loop.arithmetic import Precision, compiled
 from training.loop.budget import (
     Plan,
-    Prepare,
     Work,
     make_plan,
-    sample_s,
-    time_loading,
 )
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.origin import Origin
 from training.loop.state import State, saved_plan, saved_run
 from training.loop.step import Steps
+from training.loop.timing import Prepare, sample_s, time_loading
 from training.loop.validation import Validation
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers

@@ -9,17 +9,14 @@ from training.configs.config import read_config
 from training.configs.sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
 from training.loop.budget import (
-    MOST_STEPS,
-    WARM_STEPS,
     Work,
     look_seconds,
     make_plan,
     steps_within,
-    time_loading,
-    time_steps,
     with_loading,
 )
 from training.loop.start import phases
+from training.loop.timing import MOST_STEPS, WARM_STEPS, time_loading, time_steps
 
 CONFIGS = Path(__file__).parents[3] / "training/configs"
 CPU = torch.device("cpu")
