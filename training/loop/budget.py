@@ -4,6 +4,7 @@ The plan goes into the checkpoint: a run that goes on keeps it. What a few steps
 know, `pace` corrects while the training runs.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -81,15 +82,19 @@ def make_plan(
     config: TrainConfig,
     ends: tuple[float, ...],
     work: Work,
+    *,
+    begun_s: float | None = None,
 ) -> Plan:
     """Time what the config leaves open, and plan.
 
     `ends` are the parts of the training after which a step costs another time, because
-    images grow or layers freeze; the last is 1.
+    images grow or layers freeze; the last is 1. The minutes run since `begun_s`, an
+    instant of `time.perf_counter`, or from now on.
 
     Raises:
         ConfigError: the minutes do not suffice for one step.
     """
+    begun_s = time.perf_counter() if begun_s is None else begun_s
     begins = (0.0, *ends[:-1])
     clock = Clock(network, prepare, config, phases=len(ends))
     way, *others = ways(config.precision, network, clock.device)
@@ -104,12 +109,15 @@ def make_plan(
         look_s = look_seconds(max(timed), work)
         loaded = (with_loading(step_s, work.load_s, clock.device) for step_s in timed)
         costs = tuple(zip(ends, loaded, strict=True))
-        steps = steps_within(usable_s(config.minutes), costs, look_s, work)
+        left_s = usable_s(config.minutes) - (time.perf_counter() - begun_s)
+        steps = steps_within(left_s, costs, look_s, work)
     if steps < 1:
+        spent_s = time.perf_counter() - begun_s
         raise ConfigError(
             f"{config.minutes} minutes or {config.epochs} epochs is less than a step; "
             f"measured seconds a step: {clock.measured}, of loading its images: "
-            f"{work.load_s:.3g}, of a look at validation: {look_s:.3g}"
+            f"{work.load_s:.3g}, of a look at validation: {look_s:.3g}, of planning: "
+            f"{spent_s:.3g}"
         )
     return Plan(
         steps,

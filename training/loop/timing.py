@@ -4,6 +4,7 @@ Measured on copies of the network that are thrown away, so that nothing of it re
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
@@ -20,6 +21,9 @@ WARM_STEPS, TIMED_STEPS = 2, 5
 # Timing goes on for so long, or for such a part of the minutes if that is less: five
 # short steps can all fall into a moment in which the machine does something else.
 SAMPLE_S, SAMPLE_SHARE, MOST_STEPS = 1.0, 0.02, 100
+# All timing together takes this long at most, or this part of the minutes, and one step
+# after a first one in each way, without which nothing would be known.
+LIMIT_S, LIMIT_SHARE, LEAST_STEPS = 30.0, 0.1, 2
 
 # A network, an arithmetic, how far the training has come → a training step.
 Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
@@ -54,6 +58,7 @@ class Clock:
         self.measured: dict[str, float] = {}
         self._network, self._prepare, self._phases = network, prepare, phases
         self._sample_s = sample_s(config.minutes)
+        self._until_s = time.perf_counter() + limit_s(config.minutes)
 
     def cheapest(self, choice: Sequence[Way], begin: float) -> Way:
         """Of those that are timed by turns, so far into the training."""
@@ -73,7 +78,9 @@ class Clock:
             use_products(copied, way.products)
             name = self._name(way, begin)
             steps[name] = self._prepare(copied, way.precision, begin)
-        self.measured |= time_steps(steps, self.device, self._sample_s)
+        self.measured |= time_steps(
+            steps, self.device, self._sample_s, until_s=self._until_s
+        )
 
     def _name(self, way: Way, begin: float) -> str:
         return str(way) if self._phases == 1 else f"{way} from {begin:g}"
@@ -82,6 +89,11 @@ class Clock:
 def sample_s(minutes: float | None) -> float:
     """Seconds for which each thing is timed."""
     return SAMPLE_S if minutes is None else min(SAMPLE_S, minutes * 60 * SAMPLE_SHARE)
+
+
+def limit_s(minutes: float | None) -> float:
+    """Seconds for which all steps together are timed, and again all loading."""
+    return LIMIT_S if minutes is None else min(LIMIT_S, minutes * 60 * LIMIT_SHARE)
 
 
 def time_step(
@@ -100,16 +112,22 @@ def time_steps(
     steps: Mapping[str, Callable[[], None]],
     device: torch.device,
     sample_s: float = SAMPLE_S,
+    *,
+    until_s: float = math.inf,
 ) -> dict[str, float]:
     """Seconds of each when nothing disturbs it: the least of many.
 
     Taken by turns, for about `sample_s` seconds each: what else the machine does can
-    only make a step look dearer, and does so for a while.
+    only make a step look dearer, and does so for a while. From the instant `until_s` on
+    the fewest steps must do.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     enough_s = time.perf_counter() + sample_s * len(steps)
     for done in range(WARM_STEPS + MOST_STEPS):
-        if done >= WARM_STEPS + TIMED_STEPS and time.perf_counter() >= enough_s:
+        now_s = time.perf_counter()
+        if done >= WARM_STEPS + TIMED_STEPS and now_s >= enough_s:
+            break
+        if done >= LEAST_STEPS and now_s >= until_s:
             break
         for name, step in steps.items():
             started_s = time.perf_counter()
@@ -117,15 +135,19 @@ def time_steps(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - started_s)
-    return {name: min(each[WARM_STEPS:]) for name, each in seconds.items()}
+    return {
+        name: min(each[min(WARM_STEPS, len(each) - 1) :])
+        for name, each in seconds.items()
+    }
 
 
-def time_loading(train: Batches, *, sample_s: float) -> float:
+def time_loading(train: Batches, minutes: float) -> float:
     """Seconds a batch takes to be loaded, over the first ones of an epoch."""
     begun_s, loaded = time.perf_counter(), 0
+    enough_s, most_s = sample_s(minutes), limit_s(minutes)
     for _ in train.epoch(0):
         loaded += 1
         spent_s = time.perf_counter() - begun_s
-        if loaded >= TIMED_STEPS and spent_s >= sample_s:
+        if spent_s >= (enough_s if loaded >= TIMED_STEPS else most_s):
             break
     return spent_s / loaded
