@@ -11,6 +11,7 @@ ifndef DEVICE
 DEVICE := $(if $(shell nvidia-smi --list-gpus 2>/dev/null),gpu,cpu)
 endif
 TESTS ?= tests
+WORKERS ?= auto
 MINUTES ?= 25
 
 BIN := $(VENV)/bin
@@ -35,8 +36,10 @@ install: $(SERVICE) ## what serving needs, without starting it
 
 setup: $(EVERYTHING) ## everything: service, training, tests
 
+# A file stays in one process, for its fixtures load models. More than four processes would
+# only take memory.
 test: $(EVERYTHING) ## the whole test suite; TESTS=tests/service for a part
-	$(RUN) pytest $(TESTS)
+	$(RUN) pytest $(TESTS) --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(EVERYTHING) ## lint, formatting and types, without changing a file
 	$(RUN) ruff check

@@ -23,6 +23,7 @@ images      body → image bytes, of one image or many
 parameters  query string → parameters, every one known
 catalog     name, version → served model
 answers     answer → response bytes
+oip         the same in the Open Inference Protocol
 
 asking the engine
 contract    what HTTP asks of an engine, and what comes back

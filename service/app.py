@@ -19,14 +19,19 @@ from service.errors import (
 from service.exchange import Envelope, Ledger
 from service.logs import build_log
 from service.metrics import Metrics
+from service.oip.documented import infer_routes
+from service.oip.shapes import InferenceRequest, OipError
 from service.openapi import RawRoute, build_document, classify_routes
 from service.routes.batch import ClassifyMany
 from service.routes.classify import ClassifyOne
 from service.routes.health import build_health_router
+from service.routes.infer import Infer
 from service.routes.models import build_models_router
+from service.routes.oip import build_oip_router
 from service.routes.pages import build_pages_router
 from service.serving import Serving
 from service.settings import Settings
+from service.shapes import BatchBody, ImageBody, ProblemDetails
 
 DESCRIPTION = """
 Send a picture, get its label: binary, multi-class, multi-label and fine-grained image
@@ -34,10 +39,14 @@ classification behind one route.
 
     curl -H 'Content-Type: image/jpeg' --data-binary @cat.jpg localhost:8000/classify
 
-Every error is `application/problem+json` (RFC 9457) with a stable `code`.
+Every error is `application/problem+json` (RFC 9457) with a stable `code`. Below `/v2`,
+where clients of the Open Inference Protocol ask, it is `{"error": "…"}`.
 """
 
 NOT_FOUND, NOT_ALLOWED = 404, 405
+
+# Shapes that routes name which FastAPI does not read.
+REFERRED = (ProblemDetails, ImageBody, BatchBody, OipError, InferenceRequest)
 
 
 class Application(FastAPI):
@@ -66,7 +75,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, object]:
         """Built at the first call, then kept."""
         if self.openapi_schema is None:
-            self.openapi_schema = build_document(self)
+            self.openapi_schema = build_document(self, REFERRED)
         return self.openapi_schema
 
 
@@ -104,6 +113,8 @@ def create_app(
     app.router.routes.extend(raw_routes)
     app.include_router(build_models_router(serving))
     app.include_router(build_health_router(serving))
+    app.router.routes.extend(infer_routes(Infer(serving)))
+    app.include_router(build_oip_router(serving, app.version))
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_exception_handler(RequestValidationError, refuse_parameter)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from classifier.decode import ImageInfo
 from classifier.errors import ClassifierError
 from classifier.manifest import Manifest
+from classifier.preprocess import Pixels
 from service.errors import ServiceError
 
 ModelKey = tuple[str, int]  # name, version
@@ -24,6 +25,19 @@ class Timing:
     batch_ms: float
     infer_ms: float
     batch_size: int
+
+    @classmethod
+    def longest(cls, timings: Sequence["Timing"]) -> "Timing | None":
+        """The longest time that any image of a request spent in each phase."""
+        if not timings:
+            return None
+        return cls(
+            decode_ms=max(t.decode_ms for t in timings),
+            queue_ms=max(t.queue_ms for t in timings),
+            batch_ms=max(t.batch_ms for t in timings),
+            infer_ms=max(t.infer_ms for t in timings),
+            batch_size=max(t.batch_size for t in timings),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,21 @@ class Engine(Protocol):
 
         Raises:
             ServiceError: the request is refused as a whole; nothing will be settled.
+        """
+
+    def submit_decoded(
+        self,
+        key: ModelKey,
+        pixels: Sequence[Pixels],
+        *,
+        deadline: float | None,
+        settle: Settle,
+        explain: bool = False,
+    ) -> Withdraw:
+        """`submit` for what is pixels already, uint8 [H, W, C] of that model each.
+
+        Their outcomes know neither size nor format of a file. The pixels are read until
+        they are settled or withdrawn.
         """
 
     async def close(self) -> None:

@@ -109,14 +109,17 @@ class MediaTypeError(ServiceError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "media_type_unsupported"
 
-    def __init__(self, detail: str, *, accept: str) -> None:
+    def __init__(
+        self, detail: str, *, accept: str, encodings: str = "identity"
+    ) -> None:
         super().__init__(detail)
         self.accept = accept
+        self.encodings = encodings
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """`Accept-Post`: what would have been taken."""
-        return {"Accept-Post": self.accept, "Accept-Encoding": "identity"}
+        """`Accept-Post` and `Accept-Encoding`: what would have been taken."""
+        return {"Accept-Post": self.accept, "Accept-Encoding": self.encodings}
 
 
 class InvalidParameterError(ServiceError):
@@ -131,6 +134,18 @@ class EngineFailedError(ServiceError):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "engine_failed"
+
+
+class ItemError(ServiceError):
+    """What befell one item of a request whose answer has no place for it.
+
+    The code and the status are those of the cause; see `problem_of`.
+    """
+
+    def __init__(self, item: str, cause: Exception) -> None:
+        super().__init__(f"{item}: {cause}")
+        self.item = item
+        self.cause = cause
 
 
 class UnavailableError(ServiceError):

@@ -67,6 +67,25 @@ BATCH: dict[str, Any] = {
     "failed": 1,
 }
 
+INFERENCE: dict[str, Any] = {
+    "inputs": [
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": [PNG_BASE64]}
+    ],
+    "outputs": [{"name": "scores", "parameters": {"classification": 1}}],
+}
+INFERRED: dict[str, Any] = {
+    "model_name": "colors",
+    "model_version": "1",
+    "outputs": [
+        {
+            "name": "scores",
+            "datatype": "BYTES",
+            "shape": [1, 1],
+            "data": ["0.9999988079071045:0:red"],
+        }
+    ],
+}
+
 DETAILS = {
     "malformed_request": "the form is cut off: its closing boundary is missing",
     "image_empty": "the image has no bytes",

@@ -164,7 +164,9 @@ class Envelope:
             if exchange.status != UNSENT:
                 exchange.code = sent
                 raise  # half an answer went out; the server must cut the connection
-            response = response_of(problem, request_id=exchange.request_id)
+            response = response_of(
+                problem, path=exchange.path, request_id=exchange.request_id
+            )
             await response(scope, receive, send)
 
 

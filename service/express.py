@@ -150,7 +150,7 @@ class Express:
         except Exception as error:  # the border, as in service/exchange.py
             problem = self._ledger.blame(exchange, error)
             served.metrics.failed(problem.code)
-            response = response_of(problem, request_id=exchange.request_id)
+            response = response_of(problem, path=PATH, request_id=exchange.request_id)
             return Reply(problem.status, response.raw_headers, bytes(response.body))
         exchange.timed(settled.timing)
         headers = json_headers(answer, settled.timing)

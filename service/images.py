@@ -91,11 +91,11 @@ async def read_image(body: bytes, content_type: str) -> bytes:
     if is_raw(media_type):
         image = body
     elif media_type == FORM:
-        image = await _off_loop(
+        image = await off_loop(
             body, lambda body: _one_in_form(body, content_type), FORM_IN_THREAD_BYTES
         )
     else:
-        image = await _off_loop(body, _one_in_json, JSON_IN_THREAD_BYTES)
+        image = await off_loop(body, _one_in_json, JSON_IN_THREAD_BYTES)
     if not image:
         raise EmptyBodyError("the image has no bytes")
     return image
@@ -112,13 +112,13 @@ async def read_images(
     media_type = media_type_of(content_type)
     images: list[bytes | ServiceError]
     if media_type == FORM:
-        images = await _off_loop(
+        images = await off_loop(
             body,
             lambda body: _many_in_form(body, content_type, max_items),
             FORM_IN_THREAD_BYTES,
         )
     else:
-        images = await _off_loop(
+        images = await off_loop(
             body, lambda body: _many_in_json(body, max_items), JSON_IN_THREAD_BYTES
         )
     if not images:
@@ -159,7 +159,7 @@ def _file(part: Part, name: str) -> Part:
 
 
 def _one_in_json(body: bytes) -> bytes:
-    return _base64(_document(body, ImageBody, max_items=1).image, "image")
+    return decode_base64(_document(body, ImageBody, max_items=1).image, "image")
 
 
 def _many_in_json(body: bytes, max_items: int) -> list[bytes | ServiceError]:
@@ -198,13 +198,17 @@ def _explained(error: ValidationError) -> ServiceError:
 
 def _base64_or_error(text: object, where: str) -> bytes | ServiceError:
     try:
-        return _base64(text, where)
+        return decode_base64(text, where)
     except MalformedRequestError as error:
         return error
 
 
-def _base64(text: object, where: str) -> bytes:
-    """Decode strictly: a stray character is an error, not skipped."""
+def decode_base64(text: object, where: str) -> bytes:
+    """Decode strictly: a stray character is an error, not skipped.
+
+    Raises:
+        MalformedRequestError: naming `where` it stands.
+    """
     if not isinstance(text, str):
         raise MalformedRequestError(f"{where} is not a string of base64")
     if text.startswith("data:"):
@@ -229,7 +233,7 @@ def _base64_slices(text: str) -> Iterator[bytes]:
         yield decoded
 
 
-async def _off_loop(
+async def off_loop(
     body: bytes, parse: Callable[[bytes], Result], in_thread_from: int
 ) -> Result:
     """Parse here when that is quick, else in a thread. There JSON still keeps the loop

@@ -1,12 +1,14 @@
 """routes → **OpenAPI**: every body, every parameter and every error, with examples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
 from service import examples, shapes
@@ -68,20 +70,28 @@ def problems(*codes: str) -> Responses:
                         "examples": {},
                     }
                 },
+                **retry_after(kind.status),
             },
         )
         response["content"][MEDIA_TYPE]["examples"][code] = {
             "summary": kind.title,
             "value": Problem(code, examples.DETAILS[code]).members(examples.REQUEST_ID),
         }
-        if kind.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            response["headers"] = {
-                "Retry-After": {
-                    "description": "Whole seconds after which to try again.",
-                    "schema": {"type": "integer", "minimum": 1},
-                }
-            }
     return responses
+
+
+def retry_after(status: HTTPStatus) -> dict[str, Any]:
+    """The headers of a 503."""
+    if status is not HTTPStatus.SERVICE_UNAVAILABLE:
+        return {}
+    return {
+        "headers": {
+            "Retry-After": {
+                "description": "Whole seconds after which to try again.",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        }
+    }
 
 
 def answered(shape_example: Mapping[str, Any]) -> Responses:
@@ -236,7 +246,7 @@ def classify_routes(one: ASGIApp, many: ASGIApp) -> list[RawRoute]:
     ]
 
 
-def build_document(app: FastAPI) -> dict[str, Any]:
+def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[str, Any]:
     """The whole OpenAPI document, with the shapes that only `$ref` names."""
     document = get_openapi(
         title=app.title,
@@ -247,8 +257,11 @@ def build_document(app: FastAPI) -> dict[str, Any]:
         tags=app.openapi_tags,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for shape in (shapes.ProblemDetails, shapes.ImageBody, shapes.BatchBody):
-        schemas[shape.__name__] = shape.model_json_schema()
+    _, told = models_json_schema(
+        [(shape, "validation") for shape in referred],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas |= told["$defs"]
     # all codes in one place, also those that belong to no route; /docs shows them
     document["x-problems"] = {
         code: {

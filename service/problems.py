@@ -1,5 +1,6 @@
-"""error → **problem**: the one error shape of every path (RFC 9457).
+"""error → **problem**: the one error shape of every path (RFC 9457), but for `/v2`.
 
+There the Open Inference Protocol has a shape of its own; the errors are the same.
 `KINDS` is the whole vocabulary. `docs/http.md` explains each code, and a test holds the
 two together.
 """
@@ -13,9 +14,10 @@ from starlette.responses import Response
 
 from classifier.errors import ImageError, RequestError, SessionError
 from service.answers import to_json
-from service.errors import ServiceError
+from service.errors import ItemError, ServiceError
 
 MEDIA_TYPE = "application/problem+json"
+OIP_PREFIX = "/v2"  # its clients read the member `error`, and show nothing without it
 
 
 class Kind(NamedTuple):
@@ -104,25 +106,39 @@ class Problem:
 def problem_of(error: Exception) -> Problem:
     """The problem that a client may see of any error."""
     match error:
+        case ItemError():
+            problem = problem_of(error.cause)
+            return Problem(problem.code, f"{error.item}: {problem.detail}")
         case ServiceError() if error.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
             return Problem(error.code, str(error), error.headers)
         case ServiceError():
             return Problem(error.code, FIXED_DETAIL)
-        case ImageError() | RequestError() if error.code in KINDS:
-            return Problem(error.code, str(error))
-        case ImageError():  # a code that a newer classifier may add
-            return Problem("image_undecodable", str(error))
+        case ImageError() | RequestError():
+            # a newer classifier may add one
+            code = error.code if error.code in KINDS else "image_undecodable"
+            return Problem(code, str(error))
         case SessionError():
             return Problem("engine_failed", FIXED_DETAIL)
         case _:
             return Problem("internal_error", FIXED_DETAIL)
 
 
-def response_of(problem: Problem, *, request_id: str) -> Response:
-    """The problem as a whole response."""
+def response_of(problem: Problem, *, path: str, request_id: str) -> Response:
+    """The problem as a whole response, in the shape that belongs to the path."""
+    oip = path == OIP_PREFIX or path.startswith(f"{OIP_PREFIX}/")
+    members = oip_error(problem, request_id) if oip else problem.members(request_id)
     return Response(
-        to_json(problem.members(request_id)),
+        to_json(members),
         status_code=problem.status,
         headers={"Cache-Control": "no-store", **problem.headers},
-        media_type=MEDIA_TYPE,
+        media_type="application/json" if oip else MEDIA_TYPE,
     )
+
+
+def oip_error(problem: Problem, request_id: str) -> dict[str, object]:
+    """The JSON object of the Open Inference Protocol: a text, and nothing else."""
+    if problem.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
+        return {"error": problem.detail}
+    title, detail = KINDS[problem.code].title, problem.detail
+    # clients show the text and no header
+    return {"error": f"{title}. {detail.replace('this request_id', request_id)}"}

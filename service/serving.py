@@ -55,6 +55,19 @@ class Serving:
         timeout_s = self.settings.request_timeout_ms / 1e3
         return asyncio.get_running_loop().time() + timeout_s
 
+    def check_ready(self) -> None:
+        """Whether traffic should come.
+
+        Raises:
+            DrainingError: the process is about to stop.
+            NotReadyError: there is no lane to serve it.
+        """
+        if self.draining:
+            raise DrainingError("the service is stopping")
+        reason = self.engine.unready()
+        if reason is not None:
+            raise NotReadyError(reason)
+
     def enter(self) -> None:
         """Count a request that brings work in; refuse it while draining.
 

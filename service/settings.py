@@ -86,10 +86,11 @@ class Settings(BaseSettings):
         20 * MIB, description="Largest body of `/classify`, and largest single image."
     )
     max_batch_body_bytes: Annotated[int, Field(ge=1)] = Field(
-        64 * MIB, description="Largest body of `/classify/batch`."
+        64 * MIB,
+        description="Largest body of `/classify/batch` and of `/v2/…/infer`, unpacked.",
     )
     max_batch_items: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        64, description="Most images in one batch request."
+        64, description="Most images in one batch request, or one of `/v2/…/infer`."
     )
     max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
         512 * MIB,

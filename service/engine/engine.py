@@ -8,10 +8,9 @@ from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
-from classifier.decode import ImageInfo
 from classifier.device import choose_device
 from classifier.hardware import available_cores
-from classifier.preprocess import Pixels, Preprocessed
+from classifier.preprocess import Pixels
 from service.contract import Loaded, ModelKey, Settle, Withdraw
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.backlog import Backlog
@@ -19,12 +18,10 @@ from service.engine.inline import InlineLane
 from service.engine.lane import Lane
 from service.engine.lanes import Lanes
 from service.engine.models import ServedModel, decode_limits, load_models
-from service.engine.ticket import Results, Ticket, settle_all
+from service.engine.ticket import Results, Ticket, decoded, settle_all
 from service.errors import DrainingError, NotReadyError, ServiceError
 from service.logs import build_log
 from service.settings import Settings
-
-ELSEWHERE = ImageInfo(0, 0, "")  # the process that has decoded it knows better
 
 
 class LaneEngine:
@@ -145,14 +142,11 @@ class LaneEngine:
         settle: Settle,
         explain: bool = False,
     ) -> Withdraw:
-        """`submit` for images that another process has decoded, uint8 [H, W, C] each.
-
-        Their outcomes know neither size nor format, which that process knows.
-        """
+        """`submit` for what is pixels already; see `contract.Engine.submit_decoded`."""
         self._check_open()
         tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
         for ticket, each in zip(tickets, pixels, strict=True):
-            ticket.ready = Preprocessed(each, ELSEWHERE, ())
+            ticket.ready = decoded(each)
         self._offer(tickets)
         return partial(_withdraw, tickets)
 
@@ -240,7 +234,4 @@ class LaneEngine:
 
 def _withdraw(tickets: Sequence[Ticket]) -> None:
     for ticket in tickets:
-        ticket.abandoned = True  # a lane looks at this before it decodes
-        # Its bytes are counted no longer, so they must not wait for a lane either. One
-        # that reads them just now finds none, and what comes of that is dropped.
-        ticket.data = b""
+        ticket.abandon()

@@ -1,10 +1,15 @@
 """One waiting image: what a lane needs to serve it and to tell its sender."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from classifier.preprocess import Preprocessed
+import numpy as np
+
+from classifier.decode import ImageInfo
+from classifier.preprocess import Pixels, Preprocessed
 from service.contract import ModelKey, Settled
+
+NO_FILE = ImageInfo(0, 0, "")  # of pixels: whoever has decoded them knows better
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +35,24 @@ class Ticket:
     def late(self, now: float) -> bool:
         """Whether an answer at `now` would miss the deadline."""
         return self.deadline is not None and now > self.deadline
+
+    def abandon(self) -> None:
+        """Its sender has left: a lane looks at this before it decodes.
+
+        What it holds is counted no longer, so it must not wait for a lane either. One
+        that reads it just now finds no bytes, or pixels of the right shape without
+        memory behind them; what comes of that is dropped.
+        """
+        if self.ready is not None and not self.abandoned:
+            blank = np.broadcast_to(np.uint8(0), self.ready.pixels.shape)
+            self.ready = replace(self.ready, pixels=blank)
+        self.abandoned = True
+        self.data = b""
+
+
+def decoded(pixels: Pixels) -> Preprocessed:
+    """What `Ticket.ready` is for pixels, uint8 [H, W, C], that came as such."""
+    return Preprocessed(pixels, NO_FILE, ())
 
 
 Results = list[tuple[Ticket, Settled]]

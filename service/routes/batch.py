@@ -59,7 +59,7 @@ class ClassifyMany:
                 len(images),
                 len(ran),
             )
-            await send_json(send, results, timing=_longest(ran))
+            await send_json(send, results, timing=Timing.longest(ran))
 
     async def _read(
         self, scope: Scope, receive: Receive, content_type: str
@@ -152,16 +152,3 @@ def _bounded(image: bytes | ServiceError, limit: int) -> bytes | ServiceError:
             f"the image has {len(image)} bytes; at most {limit} are accepted for one"
         )
     return image
-
-
-def _longest(timings: Sequence[Timing]) -> Timing | None:
-    """The longest time that any image spent in each phase."""
-    if not timings:
-        return None
-    return Timing(
-        decode_ms=max(t.decode_ms for t in timings),
-        queue_ms=max(t.queue_ms for t in timings),
-        batch_ms=max(t.batch_ms for t in timings),
-        infer_ms=max(t.infer_ms for t in timings),
-        batch_size=max(t.batch_size for t in timings),
-    )

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.errors import DrainingError, NotReadyError
 from service.openapi import problems
 from service.serving import Serving
 from service.shapes import Health
@@ -31,11 +30,7 @@ def build_health_router(serving: Serving) -> APIRouter:
     )
     async def ready() -> Health:
         """Models loaded, golden examples replayed, lanes warm, and not stopping."""
-        if serving.draining:
-            raise DrainingError("the service is stopping")
-        reason = serving.engine.unready()
-        if reason is not None:
-            raise NotReadyError(reason)
+        serving.check_ready()
         return Health(status="ready")
 
     @router.get(

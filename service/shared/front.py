@@ -1,18 +1,17 @@
 """images → **outcomes**, of an engine in another process: decodes here, runs there."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from classifier.bundle import load_bundle
 from classifier.decode import warm_up
-from classifier.preprocess import Preprocessed
+from classifier.preprocess import Pixels, Preprocessed
 from service.contract import (
     Loaded,
     ModelKey,
@@ -23,7 +22,7 @@ from service.contract import (
 )
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.models import decode_limits
-from service.engine.ticket import Ticket, settle_all
+from service.engine.ticket import Ticket, decoded, settle_all
 from service.errors import (
     DrainingError,
     EngineFailedError,
@@ -114,32 +113,33 @@ class SharedEngine:
         explain: bool = False,
     ) -> Withdraw:
         """Take the images of one request; see `contract.Engine.submit`."""
-        self._check_open()
-        free = self._underway.free
-        if len(images) > len(free):
-            raise OverloadedError(
-                f"{len(free)} images can be taken just now; "
-                f"at most {self._slots.count} may be under way"
-            )
-        arrived = time.monotonic()
-        tickets = [
-            SlottedTicket(
-                key,
-                data,
-                arrived,
-                deadline,
-                settle=partial(settle, position),
-                explain=explain,
-                slot=free.popleft(),
-            )
-            for position, data in enumerate(images)
-        ]
+        self._check_room(len(images))
+        tickets = self._tickets(key, images, deadline, settle, explain)
         request = Request(tickets)
         try:
             self._ahead.decode(tuple(tickets), partial(self._decoded, request, key))
         except ServiceError:
-            free.extend(ticket.slot for ticket in tickets)
+            self._underway.free.extend(ticket.slot for ticket in tickets)
             raise
+        return partial(self._withdraw, request)
+
+    def submit_decoded(
+        self,
+        key: ModelKey,
+        pixels: Sequence[Pixels],
+        *,
+        deadline: float | None,
+        settle: Settle,
+        explain: bool = False,
+    ) -> Withdraw:
+        """`submit` for what is pixels already; see `contract.Engine.submit_decoded`."""
+        self._check_room(len(pixels))
+        nothing = itertools.repeat(b"", len(pixels))
+        tickets = self._tickets(key, nothing, deadline, settle, explain)
+        for ticket, each in zip(tickets, pixels, strict=True):
+            ticket.ready = self._put_into_slot(ticket, decoded(each))
+        request = Request(tickets)
+        self._send(request, key)
         return partial(self._withdraw, request)
 
     async def close(self) -> None:
@@ -150,6 +150,37 @@ class SharedEngine:
         self._ahead.close()
         self._link.close()
         self._fail_all(DrainingError("the service is about to stop"))
+
+    def _tickets(
+        self,
+        key: ModelKey,
+        images: Iterable[bytes],
+        deadline: float | None,
+        settle: Settle,
+        explain: bool,
+    ) -> list[SlottedTicket]:
+        arrived = time.monotonic()
+        return [
+            SlottedTicket(
+                key,
+                data,
+                arrived,
+                deadline,
+                settle=partial(settle, position),
+                explain=explain,
+                slot=self._underway.free.popleft(),
+            )
+            for position, data in enumerate(images)
+        ]
+
+    def _check_room(self, images: int) -> None:
+        self._check_open()
+        free = len(self._underway.free)
+        if images > free:
+            raise OverloadedError(
+                f"{free} images can be taken just now; "
+                f"at most {self._slots.count} may be under way"
+            )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -164,7 +195,7 @@ class SharedEngine:
         return replace(ready, pixels=pixels)
 
     def _decoded(self, request: Request, key: ModelKey, failed: Failed) -> None:
-        """Send what has pixels to the engine's process."""
+        """The pixels of a request are in their slots, but for those that failed."""
         tickets = list(request.tickets)
         try:
             self._check_open()  # much may have happened meanwhile
@@ -175,17 +206,20 @@ class SharedEngine:
                 self._underway.end(request, ticket)
         settle_all(list(failed.items()))
         if request.tickets:
-            number, first = self._underway.send(request), request.tickets[0]
-            model = list(self._models).index(key)
-            slots = tuple(ticket.slot for ticket in request.sent)
-            self._link.send(
-                wire.Submit(number, model, first.explain, first.deadline, slots)
-            )
+            self._send(request, key)
+
+    def _send(self, request: Request, key: ModelKey) -> None:
+        """Offer what has pixels to the engine's process."""
+        number, first = self._underway.send(request), request.tickets[0]
+        model = list(self._models).index(key)
+        slots = tuple(ticket.slot for ticket in request.sent)
+        self._link.send(
+            wire.Submit(number, model, first.explain, first.deadline, slots)
+        )
 
     def _withdraw(self, request: Request) -> None:
         for ticket in request.sent or request.tickets:
-            ticket.abandoned = True
-            ticket.data = b""  # counted no longer; see `_withdraw` of the other engine
+            ticket.abandon()
         if request.number is not None and request.tickets:
             # The slots stay taken until its last message from there: a result may be
             # about to be written into them, and the socket orders messages only.
@@ -229,7 +263,7 @@ class SharedEngine:
                 infer_ms=settled.infer_ms,
                 batch_size=settled.batch_size,
             ),
-            class_maps=_class_maps(settled.maps),
+            class_maps=settled.class_maps,
         )
         self._underway.end(request, ticket)
         settle_all([(ticket, outcome)])
@@ -250,13 +284,3 @@ class SharedEngine:
         if not self._greeting.done():
             self._greeting.set_exception(ConnectionError(GONE))
         self._fail_all(EngineFailedError(GONE))
-
-
-def _class_maps(
-    data: bytes,
-) -> "np.ndarray[tuple[int, int, int], np.dtype[np.float32]] | None":
-    """float32 [K, h, w], where they were asked for."""
-    if not data:
-        return None
-    shape = wire.MAPS.unpack_from(data)
-    return np.frombuffer(data, np.float32, offset=wire.MAPS.size).reshape(shape)

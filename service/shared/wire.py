@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
+
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -82,6 +85,14 @@ class Settled:
     batch_ms: float
     infer_ms: float
     maps: bytes = b""  # MAPS and float32 [K, h, w], when asked for
+
+    @property
+    def class_maps(self) -> npt.NDArray[np.float32] | None:
+        """float32 [K, h, w], where they were asked for."""
+        if not self.maps:
+            return None
+        shape = MAPS.unpack_from(self.maps)
+        return np.frombuffer(self.maps, np.float32, offset=MAPS.size).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,3 +118,13 @@ def send(client: httpx.Client, image: bytes, **query: Any) -> httpx.Response:
         params=query,
         headers={"Content-Type": "image/png"},
     )
+
+
+def wait_until(true, *, seconds: float = 20) -> None:
+    """Wait for what the server does after its last answer, and fail if it does not."""
+    ends = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if true():
+            return
+        ends.wait(0.02)
+    raise AssertionError("it did not happen")

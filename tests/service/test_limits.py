@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.engine.ticket import Ticket
-from tests.service.conftest import GREEN, RED, running, send
+from tests.service.conftest import GREEN, RED, running, send, wait_until
 from tests.synthetic import SLOW, png
 
 # The model `poison` takes a good while for it; too large to be run on the event loop.
@@ -227,13 +227,3 @@ def flood(url: str, image: bytes, *, count: int) -> list[httpx.Response]:
     for thread in threads:
         thread.join()
     return responses
-
-
-def wait_until(true, *, seconds: float = 20) -> None:
-    """Wait for what the server does after its last answer, and fail if it does not."""
-    ends = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if true():
-            return
-        ends.wait(0.02)
-    raise AssertionError("it did not happen")

@@ -13,12 +13,26 @@ WITH_INPUT = [
     ("/classify", "POST"),
     ("/classify/batch", "POST"),
     ("/models/{name}", "GET"),
+    ("/v2/models/{name}/infer", "POST"),
+    ("/v2/models/{name}/versions/{version}/infer", "POST"),
+]
+NAMED = [  # any text is a name, and most are of nothing
+    ("/v2/models/{name}", "GET"),
+    ("/v2/models/{name}/versions/{version}", "GET"),
+    ("/v2/models/{name}/ready", "GET"),
+    ("/v2/models/{name}/versions/{version}/ready", "GET"),
+    ("/v2/models/{name}/config", "GET"),
+    ("/v2/models/{name}/versions/{version}/config", "GET"),
 ]
 WITHOUT_INPUT = [
     ("/models", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
     ("/metrics", "GET"),
+    ("/v2", "GET"),
+    ("/v2/health/live", "GET"),
+    ("/v2/health/ready", "GET"),
+    ("/v2/repository/index", "POST"),
 ]
 
 NAMES = {
@@ -43,6 +57,7 @@ def schema(server):
     [
         *((*operation, GenerationMode.POSITIVE) for operation in WITH_INPUT),
         *((*operation, GenerationMode.NEGATIVE) for operation in WITH_INPUT),
+        *((*operation, GenerationMode.POSITIVE) for operation in NAMED),
         *((*operation, GenerationMode.POSITIVE) for operation in WITHOUT_INPUT),
     ],
 )
@@ -68,7 +83,7 @@ def test_every_route_is_documented(client, server):
     """Those for people apart."""
     documented = set(client.get("/openapi.json").json()["paths"])
 
-    assert documented == {path for path, _ in [*WITH_INPUT, *WITHOUT_INPUT]}
+    assert documented == {path for path, _ in [*WITH_INPUT, *NAMED, *WITHOUT_INPUT]}
 
 
 def test_every_operation_has_a_name_for_generated_clients(client):
@@ -111,3 +126,18 @@ def test_the_example_answers_are_what_is_answered(client):
         said = operation["responses"]["200"]["content"]["application/json"]["example"]
         headers = {"X-Request-ID": examples.REQUEST_ID}
         assert client.post(path, json=body, headers=headers).json() == said
+
+
+def test_the_example_of_an_inference_is_what_is_answered(client):
+    """With and without the version in its path."""
+    document = client.get("/openapi.json").json()
+
+    for path in (
+        "/v2/models/{name}/infer",
+        "/v2/models/{name}/versions/{version}/infer",
+    ):
+        operation = document["paths"][path]["post"]
+        body = operation["requestBody"]["content"]["application/json"]["example"]
+        said = operation["responses"]["200"]["content"]["application/json"]["example"]
+        place = path.format(name="colors", version=1)
+        assert client.post(place, json=body).json() == said

@@ -29,11 +29,11 @@ from training.data import Split, load_dataset
 from training.data.batches import Order, ResidentBatches
 from training.data.stratify import hold_out
 from training.loop.arithmetic import Precision, place
-from training.loop.budget import time_step
 from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
 from training.loop.start import CHECKPOINT, timed_step
 from training.loop.step import Steps
+from training.loop.timing import time_step
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.objectives.objective import Objective, build_objective

@@ -63,9 +63,7 @@ def describe(row: "NetworkCard") -> dict[str, Any]:
 def cells(row: "NetworkCard") -> tuple[str, ...]:
     """A card as a person reads it."""
     accuracy = (
-        "none published"
-        if row.accuracy is None
-        else f"{row.accuracy:.1f} ({row.source})"
+        "none published" if row.accuracy is None else f"{row.accuracy:g} ({row.source})"
     )
     return (
         row.name,

@@ -3,6 +3,7 @@
     train/cat/1.jpg  train/dog/2.jpg  validation/cat/3.jpg  test/dog/4.jpg
     cat/1.jpg        dog/2.jpg                                (no splits: all is train)
 
+A folder `train` that holds images itself, beside others that do, is a label too.
 Folder names are the labels, sorted. Names of the form `apple-granny-smith` carry their
 group before the first hyphen, when two of them share it; it counts for a fine-grained
 task alone. ImageNet's folders are wnids; a `LOC_synset_mapping.txt` beside the splits
@@ -25,6 +26,8 @@ LOGGER = logging.getLogger(__name__)
 
 SYNSETS = "LOC_synset_mapping.txt"
 WNID = re.compile(r"(n\d{8})(?: |$)")  # and perhaps the names of the synset
+
+LABELLED = 2  # parts of LABEL/IMAGE; with a split before them there are three
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
 
@@ -95,9 +98,7 @@ def wnid_of(label: str) -> str | None:
 
 
 def _members(tree: Tree) -> tuple[Members, list[str]]:
-    tops = {name.split("/", 1)[0] for name in tree.folders}
-    split_of = {top: SPLIT_FOLDERS.get(top.lower()) for top in tops}
-    with_splits = any(split_of.values())
+    split_of, with_splits = _splits(tree)
     members: Members = defaultdict(lambda: defaultdict(list))
     ignored = []
     for name in tree.names:
@@ -108,7 +109,8 @@ def _members(tree: Tree) -> tuple[Members, list[str]]:
         if image and split is None and len(parts) > 1:
             raise DataError(
                 f"{tree.where / parts[0]} has images and is no split folder; "
-                f"allowed are {', '.join(SPLIT_FOLDERS)}"
+                f"allowed are {', '.join(SPLIT_FOLDERS)}. If one of these is a label, "
+                "put all class folders into a folder train"
             )
         if split is None or not image:
             ignored.append(name)
@@ -122,12 +124,26 @@ def _members(tree: Tree) -> tuple[Members, list[str]]:
     return members, ignored
 
 
+def _splits(tree: Tree) -> tuple[dict[str, str | None], bool]:
+    """Top folder → split, by its name, and whether there are splits at all.
+
+    There are none where no folder of such a name has class folders with images, and
+    others have images: then it is a label, like the `train` among `bus` and `car`.
+    """
+    tops = {name.split("/", 1)[0] for name in tree.folders}
+    split_of = {top: SPLIT_FOLDERS.get(top.lower()) for top in tops}
+    images = [name.split("/") for name in tree.names if is_image_name(name)]
+    deep = any(split_of.get(parts[0]) and len(parts) > LABELLED for parts in images)
+    others = any(len(parts) > 1 and not split_of.get(parts[0]) for parts in images)
+    return split_of, any(split_of.values()) and (deep or not others)
+
+
 def _refuse_empty(tree: Tree, members: Members) -> None:
-    with_splits = any(f.lower() in SPLIT_FOLDERS for f in tree.folders)
+    split_of, with_splits = _splits(tree)
     depth = 2 if with_splits else 1
     for folder in sorted(tree.folders):
         parts = folder.split("/")
-        split = SPLIT_FOLDERS.get(parts[0].lower()) if with_splits else "train"
+        split = split_of.get(parts[0]) if with_splits else "train"
         if len(parts) == depth and split and parts[-1] not in members[split]:
             raise DataError(
                 f"class folder {tree.where / folder} has no images; "

@@ -8,6 +8,7 @@ validation         forward passes without augmentation
 state, checkpoint  all that a run goes on from, and the file of it
 origin             which data it was, so that a run goes on with no other
 budget             a few timed steps → arithmetic and number of epochs
+timing             seconds of a training step, in each arithmetic
 pace               what steps really take → the rest of a budget, planned again
 arithmetic         precision, normalization, memory, seeds
 convolutions       deep ones, with their gradients as one matrix product

@@ -9,7 +9,8 @@ what is left of its curve is stretched or pressed over the steps that there is t
 import time
 from dataclasses import replace
 
-from training.loop.budget import WARM_STEPS, Plan, Work, steps_within
+from training.loop.budget import Plan, Work, steps_within
+from training.loop.timing import WARM_STEPS
 
 # Parts of the training after which the plan is corrected: early, as most is to be
 # gained there, and late, as little can go wrong after it.

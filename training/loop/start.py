@@ -1,5 +1,6 @@
 """config + network → **state**: a fresh one with its plan, or that of a checkpoint."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,20 +14,20 @@ from training.data.batches import Batch, Batches
 from training.loop.arithmetic import Precision, compiled
 from training.loop.budget import (
     Plan,
-    Prepare,
     Work,
     make_plan,
-    sample_s,
-    time_loading,
 )
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.origin import Origin
 from training.loop.state import State, saved_plan, saved_run
 from training.loop.step import Steps
+from training.loop.timing import Prepare, time_loading
 from training.loop.validation import Validation
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
+
+LOGGER = logging.getLogger(__name__)
 
 CHECKPOINT = "last.pt"
 LOOKAHEAD_DECAY = 0.95  # a step; Jordan, arXiv:2404.00498
@@ -52,10 +53,12 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     saved = saved_run(path, config, origin, device=str(ranks.device))
     if saved is None:
         prepare = timed_step(config, steps, train, ranks)
-        if config.train.minutes is not None:
-            load_s = time_loading(train, sample_s=sample_s(config.train.minutes))
-            work = replace(work, load_s=load_s)
-        plan = make_plan(network, prepare, config.train, phases(config), work)
+        LOGGER.info("timing a few steps and batches, to plan from")
+        if (minutes := config.train.minutes) is not None:
+            work = replace(work, load_s=time_loading(train, minutes))
+        plan = make_plan(
+            network, prepare, config.train, phases(config), work, begun_s=begun_s
+        )
         plan = agreed(plan, ranks)
     else:
         plan = saved_plan(saved)

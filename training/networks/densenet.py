@@ -100,7 +100,10 @@ class DenseNet(Network):
 
 
 def initialize(module: nn.Module) -> None:
-    """Normal by fan-in for convolutions, as the authors', and no bias at the head."""
+    """Normal by fan-in for convolutions, and no bias at the head: torchvision's start.
+
+    The authors' code (github.com/liuzhuang13/DenseNet) goes by fan-out.
+    """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.Linear):

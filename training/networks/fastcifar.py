@@ -15,7 +15,7 @@ from torch.nn import functional
 from training.networks.card import NetworkCard
 from training.networks.network import Network
 
-LOGIT_SCALE = 1 / 9  # a colder softmax than the head's features would give
+LOGIT_SCALE = 1 / 9  # a softmax at temperature 9: less sure than the bare features
 WHITENING_KERNEL = 2
 WHITENING_EPS = 5e-4  # keeps noise in the weakest directions from being blown up
 

@@ -1,4 +1,4 @@
-"""gradient → **orthogonal update**: Muon, momentum with its singular values made equal.
+"""gradient → **orthogonal update**: Muon, momentum with nearly equal singular values.
 
 Jordan and others, "Muon: An optimizer for hidden layers in neural networks", 2024. A
 convolution's gradient has a few large directions and many small ones that matter too;
@@ -13,14 +13,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 # Of the odd polynomial a x + b x^3 + c x^5 that Jordan chose for its steep slope at 0:
-# small singular values grow 3.4-fold a step; all end up in about 0.7 to 1.2, not at 1.
+# small singular values grow 3.4-fold a step until they are among 0.7 to 1.2, not at 1.
 QUINTIC = (3.4445, -4.7750, 2.0315)
-STEPS = 3  # enough for convolutions of a few hundred channels; 5 is usual elsewhere
+# After 3 steps 0.01 has become 0.4; 5 are usual elsewhere and bring it to 0.7. Training
+# the CIFAR networks needs no more: what was small is 40 times as large as it was.
+STEPS = 3
 FILTER_AXES = 4  # out, in, height, width
 
 
 def orthogonalize(matrices: Tensor, *, steps: int = STEPS) -> Tensor:
-    """Bring all singular values near 1 by a Newton-Schulz iteration, in bfloat16.
+    """Bring singular values towards 1 by a Newton-Schulz iteration, in bfloat16.
 
     Args:
         matrices: float [..., R, S]; the leading axes are a batch.

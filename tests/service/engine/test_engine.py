@@ -16,7 +16,7 @@ import pytest
 from classifier import Classifier
 from classifier.decode import DEFAULT_LIMITS
 from classifier.errors import BundleError, ImageError
-from service.asking import classify, classify_many
+from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
@@ -289,6 +289,41 @@ async def test_a_sender_that_leaves_while_its_image_is_decoded_hears_nothing(
 
     assert isinstance(outcome, Outcome)
     assert settled == []
+
+
+async def test_pixels_give_the_logits_of_the_image_that_they_are_of(running, models):
+    """Who has preprocessed already is served by the same queue and the same runs."""
+    library = Classifier.load(models / "colors", threads=1)
+    images = [png((200, 30, 90), LARGE), png((1, 2, 3), LARGE)]
+    pixels = [library.preprocess(image).pixels for image in images]
+
+    async with running() as engine:
+        by_image = await classify_many(engine, COLORS, images, deadline=None)
+        by_pixels = await classify_decoded(engine, COLORS, pixels, deadline=None)
+
+    for one, other in zip(by_image, by_pixels, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+
+
+async def test_a_sender_that_leaves_takes_its_pixels_along(running):
+    """They are a view of the request's body, and that is counted no longer."""
+    slow = np.full((8, 8, 3), SLOW, np.uint8)
+
+    async with running(lanes=1, batch=1) as engine:
+        withdraw = engine.submit_decoded(
+            ODD, [slow] * 20, deadline=None, settle=lambda *_: None
+        )
+        (waiting,) = engine._backlog._lines[ODD].requests
+        waiting = list(waiting)
+        withdraw()
+        left = [ticket.ready.pixels for ticket in waiting]
+        outcome = await classify(engine, COLORS, png((9, 9, 9)), deadline=None)
+
+    assert len(waiting) >= 19
+    # a lane that reads them just now finds the shape that it expects
+    assert {pixels.shape for pixels in left} == {slow.shape}
+    assert not any(np.shares_memory(pixels, slow) for pixels in left)
+    assert isinstance(outcome, Outcome)
 
 
 async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):

@@ -14,7 +14,7 @@ import pytest
 
 from classifier import Classifier
 from classifier.errors import ImageError
-from service.asking import classify, classify_many
+from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
@@ -383,6 +383,44 @@ async def test_without_the_engine_nothing_is_accepted(shared):
     assert before is None
     with pytest.raises(DrainingError):
         await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+
+
+async def test_pixels_give_the_logits_of_the_image_that_they_are_of(shared, models):
+    """They go into slots without a decoder, and every slot comes back."""
+    library = Classifier.load(models / "colors", threads=1)
+    images = [png((red, 30, 90)) for red in range(5)]
+    pixels = [library.preprocess(image).pixels for image in images]
+
+    async with shared() as pair:
+        by_image = await classify_many(pair.front, COLORS, images, deadline=None)
+        by_pixels = await classify_decoded(pair.front, COLORS, pixels, deadline=None)
+        assert free(pair) == 16
+
+    for one, other in zip(by_image, by_pixels, strict=True):
+        np.testing.assert_array_equal(one.logits, other.logits)
+
+
+async def test_pixels_without_a_free_slot_are_refused_whole(shared):
+    """And take none of those that are free."""
+    pixels = [np.zeros((8, 8, 3), np.uint8)] * 3
+    async with shared(slots=2) as pair:
+        with pytest.raises(OverloadedError):
+            await classify_decoded(pair.front, COLORS, pixels, deadline=None)
+        assert free(pair) == 2
+
+
+async def test_the_slots_of_withdrawn_pixels_come_back(shared):
+    """Those of the one that is run just now, too."""
+    slow = np.full((8, 8, 3), SLOW, np.uint8)
+    async with shared(lanes=1, batch=1) as pair:
+        asked = asyncio.create_task(
+            classify_decoded(pair.front, ODD, [slow] * 4, deadline=None)
+        )
+        await until(lambda: pair.engine._backlog.busy == 1)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await until(lambda: free(pair) == 16)
+        assert not pair.front._underway.requests
 
 
 async def test_what_is_being_decoded_when_the_engine_ends_is_told_so(shared):

@@ -31,6 +31,28 @@ def test_class_folders_without_splits_are_all_train(tmp_path):
     assert len(dataset.train) == 3
 
 
+def test_a_label_may_be_called_like_a_split(tmp_path):
+    """A train among buses and cars has its images in its own folder."""
+    dataset = load_dataset(_of_labels(tmp_path, "bus", "car", "train"))
+
+    assert dataset.label_names == ("bus", "car", "train")
+    assert set(dataset.parts) == {"train"}
+
+
+def test_images_of_splits_without_labels_are_not_taken_for_labels(tmp_path):
+    """`train` and `test` alone, without class folders, are two splits."""
+    with pytest.raises(DataError, match="outside of a class folder"):
+        load_dataset(_of_labels(tmp_path, "train", "test"))
+
+
+def _of_labels(root, *labels):
+    """A folder with a picture for each of these."""
+    for number, label in enumerate(labels):
+        (root / label).mkdir()
+        (root / label / "1.png").write_bytes(encoded("red", number))
+    return root
+
+
 def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path):
     """Training without it would silently know one class less."""
     write_tree(tmp_path / "train", {"red": 1, "blue": 1})

@@ -136,6 +136,7 @@ def test_idx_files_are_read(digits):
 @pytest.mark.parametrize(
     "damage",
     [b"\x1f\x8b cut", gzip.compress(b"\0\0\x0d\x03 floats"), gzip.compress(b"")],
+    ids=["no gzip", "wrong type", "empty"],
 )
 def test_a_damaged_idx_file_is_refused_by_name(digits, damage):
     """Wrong type, wrong length, or no gzip at all."""

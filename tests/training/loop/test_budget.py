@@ -1,5 +1,6 @@
 """A time budget pays for everything that a training does."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -9,17 +10,20 @@ from training.configs.config import read_config
 from training.configs.sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
 from training.loop.budget import (
-    MOST_STEPS,
-    WARM_STEPS,
     Work,
     look_seconds,
     make_plan,
     steps_within,
-    time_loading,
-    time_steps,
     with_loading,
 )
 from training.loop.start import phases
+from training.loop.timing import (
+    LEAST_STEPS,
+    MOST_STEPS,
+    WARM_STEPS,
+    time_loading,
+    time_steps,
+)
 
 CONFIGS = Path(__file__).parents[3] / "training/configs"
 CPU = torch.device("cpu")
@@ -98,13 +102,42 @@ def test_short_steps_are_timed_often_and_the_least_counts():
     assert 0 < seconds["fp32"] < 1e-3
 
 
+def test_long_steps_are_timed_no_longer_than_the_limit():
+    """Twenty of ten seconds in each way would be most of a budget of five minutes."""
+    taken = []
+    steps = {name: lambda: taken.append(time.sleep(0.01)) for name in ("a", "b")}
+
+    seconds = time_steps(steps, CPU, until_s=time.perf_counter())
+
+    assert len(taken) == 2 * LEAST_STEPS
+    assert min(seconds.values()) >= 0.01
+
+
+def test_planning_is_paid_for_out_of_the_budget():
+    """Ten of the sixty seconds are gone: fewer batches of three seconds fit."""
+    config = TrainConfig(minutes=1.0, batch_size=10, precision="fp32")
+    work = Work(100, 10, 0, load_s=3.0)
+    begun_s = time.perf_counter() - 10
+
+    plan = make_plan(
+        nn.Linear(2, 2),
+        lambda *_: lambda: None,
+        config,
+        (1.0,),
+        work,
+        begun_s=begun_s,
+    )
+
+    assert plan.steps == 15
+
+
 def test_loading_is_timed_on_batches_of_the_training():
     """An epoch that is shorter than the sample is loaded once."""
     pixels = torch.zeros(6, 2, 2, 1, dtype=torch.uint8).numpy()
     order = Order(6, 2, seed=0)
     batches = ResidentBatches(pixels, pixels[:, 0, 0, 0], order, CPU)
 
-    assert 0 < time_loading(batches, sample_s=10) < 1
+    assert 0 < time_loading(batches, minutes=10) < 1
 
 
 def test_a_step_costs_less_where_layers_freeze_or_images_are_small():

@@ -9,8 +9,9 @@ from torch import nn
 
 from training.configs.sections import TrainConfig
 from training.loop.arithmetic import autocast
-from training.loop.budget import Work, make_plan, time_steps, ways
+from training.loop.budget import Work, make_plan
 from training.loop.convolutions import DEEP, ProductConv2d, has_deep, use_products
+from training.loop.timing import time_steps, ways
 
 CPU = torch.device("cpu")
 
@@ -106,7 +107,7 @@ def test_the_way_that_costs_least_is_planned(monkeypatch, products_pay):
     """By the clock alone."""
     dearer = "bf16" if products_pay else "bf16 with products"
     seconds = {"fp32": 3.0, "bf16": 2.0, "bf16 with products": 2.0, dearer: 2.5}
-    monkeypatch.setattr("training.loop.budget.time_steps", lambda *_: seconds)
+    monkeypatch.setattr("training.loop.timing.time_steps", lambda *_, **__: seconds)
     config = TrainConfig(epochs=1, batch_size=10, precision="auto")
 
     plan = make_plan(deep(), lambda *_: None, config, (1.0,), Work(100, 10, 0))

@@ -7,12 +7,14 @@ from onnx import numpy_helper
 from tests.training.quantization.nets import images, net
 from training.graphs.graph import parse, run
 from training.quantization.gate import (
+    Gated,
     Labelled,
     best_label,
     change_by_class,
     gated_int8,
     harm_by_layer,
     judge,
+    nearest,
 )
 from training.quantization.quantize import measure
 
@@ -34,6 +36,23 @@ def test_one_point_may_be_lost_and_no_more(wrong, passes):
 
     assert gate.passed is passes
     assert gate.accuracy_drop == pytest.approx(wrong / 100)
+
+
+def test_a_gain_on_a_few_images_makes_no_attempt_the_nearest():
+    """Three of eighteen more are right, and three decisions differ from fp32's."""
+    truth = np.zeros(18, np.int64)
+    fp32, gains, agrees = truth.copy(), truth.copy(), truth.copy()
+    fp32[:3] = 1
+    agrees[:2] = 1
+    data = Labelled("x", [], truth)
+
+    tried = [
+        Gated(None, judge(fp32, int8, data, exclude=()), np.zeros(2))
+        for int8 in (gains, agrees)
+    ]
+
+    assert nearest(tried) is tried[1]
+    assert "gained 16.67 points" in tried[0].gate.reason
 
 
 @pytest.mark.parametrize(("differing", "passes"), [(3, True), (4, False)])
@@ -70,7 +89,8 @@ def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(shape, counted
     assert gate.agreement == pytest.approx(0.99)
     assert gate.reason == (
         f"all layers in int8; accuracy over 1000 labelled {counted} lost 1.00 points, "
-        f"F1 33.33 (at most 1), agreement over 1000 {counted} 99.00 % (at least 97)"
+        f"F1 lost 33.33 (at most 1 lost), agreement over 1000 {counted} 99.00 % "
+        "(at least 97)"
     )
 
 

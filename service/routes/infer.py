@@ -1,0 +1,146 @@
+"""`POST /v2/models/{name}/infer`: images or pixels in, **scores and logits** out.
+
+Plain ASGI, as `/classify`: a tensor passes through no parser but its own. The protocol
+has no place for the error of one image, so that the first one is that of the request.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.types import Receive, Scope, Send
+
+from classifier.errors import ImageError
+from service.asking import classify_decoded, classify_many
+from service.catalog import Served
+from service.contract import Outcome, Settled, Timing
+from service.errors import (
+    BodyTooLargeError,
+    EngineFailedError,
+    ItemError,
+    ServiceError,
+)
+from service.exchange import exchange_of
+from service.images import JSON_IN_THREAD_BYTES, off_loop
+from service.oip.compression import decompress, encoding_of
+from service.oip.descriptions import find_model
+from service.oip.request import (
+    IMAGE,
+    PIXELS,
+    Inference,
+    header_bytes_of,
+    read_inference,
+)
+from service.oip.response import write_answer
+from service.patience import Patience
+from service.problems import problem_of
+from service.routes.classify import server_timing
+from service.serving import Serving
+
+
+class Infer:
+    """The endpoint."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """bytes → images or pixels → outcomes → tensors."""
+        serving, exchange = self._serving, exchange_of(scope)
+        with serving:
+            served = find_model(serving.catalog, **scope["path_params"])
+            exchange.facts["model"], exchange.facts["version"] = served.key
+            try:
+                inference = await self._read(scope, receive, served)
+                exchange.facts["images"] = inference.count
+                async with Patience(receive):
+                    settled = await self._run(served, inference)
+            finally:
+                serving.bodies.release(exchange)
+            outcomes = all_of(settled, PIXELS if inference.pixels else IMAGE)
+            body, headers = write_answer(served.manifest, inference, outcomes)
+            timing = Timing.longest([outcome.timing for outcome in outcomes])
+            if timing is not None:
+                exchange.timed(timing)
+                headers.append((b"server-timing", server_timing(timing)))
+            headers.append((b"content-length", b"%d" % len(body)))
+            start = {"type": "http.response.start", "status": 200, "headers": headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
+
+    async def _read(self, scope: Scope, receive: Receive, served: Served) -> Inference:
+        settings, bodies = self._serving.settings, self._serving.bodies
+        encoding, header_bytes = encoding_of(scope), header_bytes_of(scope)
+        limit = settings.max_batch_body_bytes
+        body = await bodies.read(scope, receive, limit=limit)
+        if encoding is not None:
+            body = await decompress(body, encoding, scope, bodies, limit=limit)
+        inference = await off_loop(
+            body,
+            lambda body: read_inference(
+                body,
+                header_bytes,
+                shape=served.manifest.preprocess.shape,
+                max_items=settings.max_batch_items,
+            ),
+            JSON_IN_THREAD_BYTES,
+        )
+        check_images(inference.images, settings.max_body_bytes)
+        return inference
+
+    async def _run(self, served: Served, inference: Inference) -> list[Settled]:
+        """What becomes of each image, counted."""
+        engine, key, metrics = self._serving.engine, served.key, served.metrics
+        deadline = self._serving.deadline()
+        if inference.timeout_us is not None:
+            now = asyncio.get_running_loop().time()
+            deadline = min(deadline, now + inference.timeout_us / 1e6)
+        try:
+            if inference.pixels:
+                settled = await classify_decoded(
+                    engine, key, inference.pixels, deadline=deadline
+                )
+            else:
+                settled = await classify_many(
+                    engine, key, inference.images, deadline=deadline
+                )
+        except ServiceError as error:  # of all together
+            for _ in range(inference.count):
+                metrics.failed(error.code)
+            raise
+        for fate in settled:
+            if isinstance(fate, Outcome):
+                metrics.answered(fate.timing)
+            else:
+                metrics.failed(problem_of(fate).code)
+        return settled
+
+
+def check_images(images: Sequence[bytes], limit: int) -> None:
+    """Raises ItemError of the first image that has more bytes than one may have."""
+    for position, image in enumerate(images):
+        if len(image) > limit:
+            raise ItemError(
+                f"{IMAGE}[{position}]",
+                BodyTooLargeError(
+                    f"the image has {len(image)} bytes; at most {limit} are accepted "
+                    "for one"
+                ),
+            )
+
+
+def all_of(settled: Sequence[Settled], name: str) -> list[Outcome]:
+    """The outcomes, if every image has one.
+
+    Raises:
+        ItemError: what is wrong with the first image that has none.
+        ServiceError: it was too late, or refused, which is no image's fault.
+    """
+    outcomes = []
+    for position, fate in enumerate(settled):
+        try:
+            if not isinstance(fate, Outcome):
+                raise fate
+        except (ImageError, EngineFailedError) as error:
+            raise ItemError(f"{name}[{position}]", error) from error
+        outcomes.append(fate)
+    return outcomes

@@ -1,0 +1,153 @@
+"""network → **seconds** of a training step in each arithmetic, and of loading a batch.
+
+Measured on copies of the network that are thrown away, so that nothing of it remains.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import nn
+
+from training.configs.sections import TrainConfig
+from training.data.batches import Batches
+from training.loop.arithmetic import Precision
+from training.loop.convolutions import has_deep, use_products
+
+WARM_STEPS, TIMED_STEPS = 2, 5
+# Timing goes on for so long, or for such a part of the minutes if that is less: five
+# short steps can all fall into a moment in which the machine does something else.
+SAMPLE_S, SAMPLE_SHARE, MOST_STEPS = 1.0, 0.02, 100
+# All timing together takes this long at most, or this part of the minutes, and one step
+# after a first one in each way, without which nothing would be known.
+LIMIT_S, LIMIT_SHARE, LEAST_STEPS = 30.0, 0.1, 2
+
+# A network, an arithmetic, how far the training has come → a training step.
+Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
+
+
+class Way(NamedTuple):
+    """An arithmetic, and whether deep convolutions have their gradients by products."""
+
+    precision: Precision
+    products: bool = False  # see `convolutions.py`
+
+    def __str__(self) -> str:
+        return f"{self.precision} with products" if self.products else self.precision
+
+
+def ways(precision: str, network: nn.Module, device: torch.device) -> tuple[Way, ...]:
+    """What is to be chosen from by its cost: for `auto` all that can pay there."""
+    if precision != "auto":
+        return (Way(cast(Precision, precision)),)
+    found = (Way("fp32"), Way("bf16"))
+    deep = device.type == "cpu" and has_deep(network)
+    return (*found, Way("bf16", products=True)) if deep else found
+
+
+class Clock:
+    """Seconds of a training step, on copies of the network that are thrown away."""
+
+    def __init__(
+        self, network: nn.Module, prepare: Prepare, config: TrainConfig, *, phases: int
+    ) -> None:
+        self.device = next(network.parameters()).device
+        self.measured: dict[str, float] = {}
+        self._network, self._prepare, self._phases = network, prepare, phases
+        self._sample_s = sample_s(config.minutes)
+        self._until_s = time.perf_counter() + limit_s(config.minutes)
+
+    def cheapest(self, choice: Sequence[Way], begin: float) -> Way:
+        """Of those that are timed by turns, so far into the training."""
+        self._measure(choice, begin)
+        return min(choice, key=lambda way: self.cost(way, begin))
+
+    def cost(self, way: Way, begin: float) -> float:
+        """Measured, unless it is known."""
+        if self._name(way, begin) not in self.measured:
+            self._measure([way], begin)
+        return self.measured[self._name(way, begin)]
+
+    def _measure(self, choice: Sequence[Way], begin: float) -> None:
+        steps = {}
+        for way in choice:
+            copied = copy.deepcopy(self._network)
+            use_products(copied, way.products)
+            name = self._name(way, begin)
+            steps[name] = self._prepare(copied, way.precision, begin)
+        self.measured |= time_steps(
+            steps, self.device, self._sample_s, until_s=self._until_s
+        )
+
+    def _name(self, way: Way, begin: float) -> str:
+        return str(way) if self._phases == 1 else f"{way} from {begin:g}"
+
+
+def sample_s(minutes: float | None) -> float:
+    """Seconds for which each thing is timed."""
+    return SAMPLE_S if minutes is None else min(SAMPLE_S, minutes * 60 * SAMPLE_SHARE)
+
+
+def limit_s(minutes: float | None) -> float:
+    """Seconds for which all steps together are timed, and again all loading."""
+    return LIMIT_S if minutes is None else min(LIMIT_S, minutes * 60 * LIMIT_SHARE)
+
+
+def time_step(
+    network: nn.Module,
+    prepare: Prepare,
+    precision: Precision,
+    progress: float,
+    device: torch.device,
+) -> float:
+    """Seconds of one training step on a copy of the network."""
+    step = prepare(copy.deepcopy(network), precision, progress)
+    return time_steps({precision: step}, device)[precision]
+
+
+def time_steps(
+    steps: Mapping[str, Callable[[], None]],
+    device: torch.device,
+    sample_s: float = SAMPLE_S,
+    *,
+    until_s: float = math.inf,
+) -> dict[str, float]:
+    """Seconds of each when nothing disturbs it: the least of many.
+
+    Taken by turns, for about `sample_s` seconds each: what else the machine does can
+    only make a step look dearer, and does so for a while. From the instant `until_s` on
+    the fewest steps must do.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    enough_s = time.perf_counter() + sample_s * len(steps)
+    for done in range(WARM_STEPS + MOST_STEPS):
+        now_s = time.perf_counter()
+        if done >= WARM_STEPS + TIMED_STEPS and now_s >= enough_s:
+            break
+        if done >= LEAST_STEPS and now_s >= until_s:
+            break
+        for name, step in steps.items():
+            started_s = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - started_s)
+    return {
+        name: min(each[min(WARM_STEPS, len(each) - 1) :])
+        for name, each in seconds.items()
+    }
+
+
+def time_loading(train: Batches, minutes: float) -> float:
+    """Seconds a batch takes to be loaded, over the first ones of an epoch."""
+    begun_s, loaded = time.perf_counter(), 0
+    enough_s, most_s = sample_s(minutes), limit_s(minutes)
+    for _ in train.epoch(0):
+        loaded += 1
+        spent_s = time.perf_counter() - begun_s
+        if spent_s >= (enough_s if loaded >= TIMED_STEPS else most_s):
+            break
+    return spent_s / loaded
