@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from training.augmentation.random_augment import random_augment
 from training.augmentation.resample import resample
-from training.configs.sections import AugmentConfig
+from training.configs.train_sections import AugmentConfig
 
 
 def augment(

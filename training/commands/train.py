@@ -80,14 +80,31 @@ def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> 
     from training.loop.runs import FINAL  # noqa: PLC0415
 
     draw_curves(folder / "log.csv", folder / "curves.png")
-    outcome, minutes = trained.outcome, trained.config.train.minutes
-    budget = "" if minutes is None else f" of {minutes * 60:g} asked for"
     typer.echo(
-        f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s{budget}; validation "
-        f"{outcome.scores}; weights in {folder / FINAL}"
+        f"{describe(trained.outcome, trained.config)}; weights in {folder / FINAL}"
     )
     if test:
         _test(trained, results)
+
+
+def describe(outcome: Any, config: Any) -> str:
+    """How long the training was, and what it reached, as a person reads it."""
+    minutes = config.train.minutes
+    if config.transfer is not None and not config.transfer.finetune:
+        length = f"probe fitted in {outcome.seconds:.0f} s"
+    else:
+        length = f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s"
+        length += "" if minutes is None else f" of {minutes * 60:g} asked for"
+    reached = f"; on validation {listed(outcome.scores)}" if outcome.scores else ""
+    return length + reached
+
+
+def listed(figures: dict[str, float]) -> str:
+    """`images 300, accuracy 0.9951`: whole numbers as they are."""
+    return ", ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
 
 
 def _test(trained: Any, results: Path | None) -> None:
@@ -101,7 +118,7 @@ def _test(trained: Any, results: Path | None) -> None:
     config = trained.config
     graph = export(trained.network, config)
     found = measure_test(graph, trained.splits.test, config, trained.objective)
-    typer.echo(f"test: {found}")
+    typer.echo(f"on the test split: {listed(found)}")
     if results is None:
         return
     outcome = trained.outcome

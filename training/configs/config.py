@@ -15,17 +15,19 @@ from pydantic_core import ErrorDetails
 
 from classifier.manifest import Name, Task
 from training.configs.sections import (
-    AugmentConfig,
     DataConfig,
-    EvaluateConfig,
-    LossConfig,
     NetworkConfig,
     OptimizerConfig,
     ScheduleConfig,
     Section,
-    TrainConfig,
 )
 from training.configs.task_sections import BundleConfig, NegativesConfig, TransferConfig
+from training.configs.train_sections import (
+    AugmentConfig,
+    EvaluateConfig,
+    LossConfig,
+    TrainConfig,
+)
 from training.errors import ConfigError
 
 
@@ -33,14 +35,17 @@ class Config(Section):
     """A whole run."""
 
     name: Name
+    """Of the bundle to come."""
     task: Task
+    """What an answer is: one label, several, or yes and no."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0  # as scikit-learn takes it
+    """Of all that is random."""
     data: DataConfig
     network: NetworkConfig
     optimizer: tuple[OptimizerConfig, ...] = ()
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
-    train: TrainConfig
+    train: TrainConfig = TrainConfig()
     loss: LossConfig = LossConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     transfer: TransferConfig | None = None  # start from pretrained weights
@@ -55,6 +60,13 @@ class Config(Section):
             )
         if self.negatives and self.task is not Task.BINARY:
             raise ValueError(f"[[negatives]] are for binary tasks; this is {self.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        learns = self.transfer is None or self.transfer.finetune
+        if learns and (self.train.epochs is None) == (self.train.minutes is None):
+            raise ValueError("give either train.epochs or train.minutes")
         return self
 
     @model_validator(mode="after")
@@ -126,12 +138,25 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
 
 def parse_config(table: dict[str, Any], where: str) -> Config:
     """Check a table; `where` names it in messages."""
+    text = json.dumps(with_normalization(table), default=str)
     try:
         # Strict is stricter with Python's values: no list may stand for a tuple there.
-        return Config.model_validate_json(json.dumps(table, default=str), strict=True)
+        return Config.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(detail)}" for detail in error.errors())
         raise ConfigError(f"{where}:\n{problems}") from error
+
+
+def with_normalization(table: dict[str, Any]) -> dict[str, Any]:
+    """With `mean` and `std` of the pretrained weights, where neither is given."""
+    data = table.get("data")
+    if not (isinstance(table.get("transfer"), dict) and isinstance(data, dict)):
+        return table
+    if {"mean", "std"} & data.keys():
+        return table
+    from training.pretrained.published import MEAN, STD  # noqa: PLC0415 - torch is slow
+
+    return table | {"data": data | {"mean": MEAN, "std": STD}}
 
 
 def _apply(table: dict[str, Any], change: str) -> None:

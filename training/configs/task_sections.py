@@ -14,26 +14,33 @@ ProbeKind = Literal["logistic", "discriminant"]
 
 
 class TransferConfig(Section):
-    """How a pretrained network is taken over: a probe, then fine-tuning.
-
-    Rates are AdamW's. The head learns at `head_rate`; the layer group before it at
-    `body_rate`, and each group before that at `layer_decay` times the rate of the next
-    one (Bao et al., arXiv:2106.08254). The first `frozen_groups` do not learn at all.
+    """How a pretrained network is taken over: a probe, then fine-tuning by AdamW with
+    rates that fall towards the first layers (Bao et al., arXiv:2106.08254).
     """
 
-    crops: Annotated[int, Field(ge=0, le=64)] = 2  # views for the probe, besides two
-    smallest_crop: Fraction = 0.5  # of the area
+    crops: Annotated[int, Field(ge=0, le=64)] = 2
+    """Random crops of each image for the probe, besides it and its mirror image."""
+    smallest_crop: Fraction = 0.5
+    """Smallest part of the area of a crop."""
     probe: ProbeKind = "logistic"
-    # What cross-validation may choose from: weight decays of the logistic regression,
-    # shrinkages of the covariance of the discriminant.
+    """A logistic regression, or a linear discriminant, which is for one label an
+    image."""
     probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+    """Weight decays of the logistic regression that cross-validation chooses from."""
     probe_shrinkages: tuple[Fraction, ...] = (0.1, 0.3, 0.6)
+    """Shrinkages of the discriminant's covariance that it chooses from."""
     finetune: bool = True
+    """Let the layers learn after the probe; needs `train.epochs` or `train.minutes`."""
     head_rate: Rate = 3e-4
+    """Learning rate of the head."""
     body_rate: Rate = 3e-4
+    """Learning rate of the layer group before the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Times this is the rate of each group before that."""
     frozen_groups: Annotated[int, Field(ge=0)] = 3
+    """The first groups, which do not learn at all."""
     weight_decay: Rate = 0.05
+    """Of fine-tuning, decoupled from the gradient."""
 
     @property
     def probe_strengths(self) -> tuple[float, ...]:
@@ -45,32 +52,42 @@ class TransferConfig(Section):
 class NegativesConfig(Section):
     """Another data set of which nothing is positive, for a binary task."""
 
-    path: str  # below the data root
-    exclude: tuple[str, ...] = ()  # file names of images to leave out
+    path: str
+    """Below the folder of the data sets, `--data`."""
+    exclude: tuple[str, ...] = ()
+    """File names of images to leave out."""
 
 
 class BundleConfig(Section):
     """The rules that a bundle gets from validation images, and what its card says."""
 
     description: Description = ""
+    """What the bundle is for, on its card."""
     license: str = "not stated"
+    """Of weights and data, on its card."""
     source: str = "not stated"
+    """Of the data, on its card."""
     top_k: PositiveInt = 5
-    # Binary: the threshold by wanted recall, or by the costs of the two mistakes.
+    """Labels in an answer."""
     recall: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Binary: the highest threshold that still finds this part of the positives."""
     false_positive_cost: Positive = 1.0
+    """Binary, in place of `recall`: the cheapest threshold."""
     false_negative_cost: Positive = 1.0
-    # Multi-class: abstain so that at most this part of the answers is wrong.
+    """As `false_positive_cost`."""
     risk: Fraction | None = None
-    # Answer with the mean of so many views of the image, for as many times the work: it
-    # and its mirror image, or both also shifted by a pixel.
+    """Multi-class: abstain, so that at most this part of the answers is wrong."""
     views: Literal[1, 2, 6] = 1
+    """Answer with the mean of so many views of the image, for as many times the work:
+    it; its mirror image; both also shifted by a pixel."""
     int8: bool = True
+    """Try an int8 graph."""
     fp16: bool = False
-    # fp32 weights kept in fp16 on disk, where that moves no answer
+    """Add an fp16 graph, for GPUs."""
     half_storage: bool = True
-    # Put mistakes.jpg into the bundle: test images that anyone can see who gets it.
+    """Keep fp32 weights in fp16 on disk, where that moves no answer."""
     mistakes: bool = True
+    """Put `mistakes.jpg`, a sheet of test images, into the bundle."""
 
     @model_validator(mode="after")
     def _check_threshold(self) -> Self:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from training.configs.sections import TrainConfig
+from training.configs.train_sections import TrainConfig
 from training.errors import ConfigError
 from training.loop.arithmetic import Precision
 from training.loop.timing import Clock, Prepare, Way, ways

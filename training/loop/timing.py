@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import nn
 
-from training.configs.sections import TrainConfig
+from training.configs.train_sections import TrainConfig
 from training.data.batches import Batches
 from training.loop.arithmetic import Precision
 from training.loop.convolutions import has_deep, use_products

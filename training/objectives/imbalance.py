@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classifier.manifest import Task
-from training.configs.sections import LossConfig
+from training.configs.train_sections import LossConfig
 
 
 def frequencies(labels: NDArray[np.integer], task: Task, *, count: int) -> Tensor:

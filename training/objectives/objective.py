@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from classifier.manifest import Task
-from training.configs.sections import LossConfig
+from training.configs.train_sections import LossConfig
 from training.objectives.imbalance import positive_weight, prior_logits
 from training.objectives.losses import (
     Loss,

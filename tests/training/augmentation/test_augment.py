@@ -21,7 +21,7 @@ from training.augmentation.random_augment import (
     shear_across,
     shear_down,
 )
-from training.configs.sections import AugmentConfig
+from training.configs.train_sections import AugmentConfig
 
 EVERYTHING = AugmentConfig(
     flip="random",

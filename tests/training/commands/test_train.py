@@ -8,6 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
+from training.commands.train import describe
+from training.configs.config import parse_config
+from training.loop.budget import Plan
+from training.loop.loop import Outcome
 
 WriteConfig = Callable[..., Path]
 
@@ -98,3 +102,33 @@ def test_one_label_of_many_is_measured_by_accuracy(
         "images", "accuracy", "seconds_single_view",
         "views", "accuracy_views", "seconds_views",
     }  # fmt: skip
+
+
+def sentence(*, steps: int = 0, scores: dict[str, float], **table: object) -> str:
+    """What is said at the end of a run of 43.2 s in which an epoch has 10 steps."""
+    given = {
+        "name": "pets",
+        "task": "multiclass",
+        "data": {"path": "pets", "height": 32, "width": 32},
+        "network": {"name": "efficientnet_lite0"},
+    }
+    config = parse_config(given | table, "pets.toml")
+    outcome = Outcome(Plan(steps, 10, "fp32", {}), steps, 43.2, scores)
+    return describe(outcome, config)
+
+
+def test_a_probe_is_told_of_without_epochs():
+    """It has none, and figures are read, not copied with all their digits."""
+    said = sentence(
+        transfer={"finetune": False},
+        scores={"accuracy": 1.0, "loss": 0.0384431932},
+    )
+
+    assert said == "probe fitted in 43 s; on validation accuracy 1.0000, loss 0.0384"
+
+
+def test_a_training_is_told_of_with_its_epochs_and_its_budget():
+    """And without validation, with nothing of it."""
+    said = sentence(transfer={}, train={"minutes": 1}, steps=25, scores={})
+
+    assert said == "2.50 epochs in 43 s of 60 asked for"

@@ -60,8 +60,12 @@ def test_a_config_begins_with_its_command(path):
             r"height: Field required.*hight: unknown",
         ),
         ("[augment]", "[augmentation]", "augmentation: unknown; allowed are name, ta"),
-        ("epochs = 4", "", "give either epochs or minutes"),
-        ("epochs = 4", "epochs = 4\nminutes = 2", "give either epochs or minutes"),
+        ("epochs = 4", "", r"give either train\.epochs or train\.minutes"),
+        (
+            "epochs = 4",
+            "epochs = 4\nminutes = 2",
+            r"give either train\.epochs or train\.minutes",
+        ),
         ("mean = [0.2]", "mean = [0.2, 0.2]", "mean has 2 and std 1 values"),
         (
             "mean = [0.2]",
@@ -242,3 +246,58 @@ def test_a_discriminant_needs_one_label_an_image(task):
         parse_config(given, "tiny.toml")
 
     assert parse_config(given | {"task": "multiclass"}, "tiny.toml").transfer
+
+
+TRANSFER = """
+name = "pets"
+task = "multiclass"
+
+[data]
+path = "pets"
+height = 224
+width = 224
+
+[network]
+name = "efficientnet_lite0"
+
+[transfer]
+finetune = false
+"""
+
+
+def read_transfer(tmp_path: Path, old: str = "", new: str = "") -> Config:
+    """The shortest config of a transfer, with a replacement in its text."""
+    path = tmp_path / "pets.toml"
+    path.write_text(TRANSFER.replace(old, new) if old else TRANSFER)
+    return read_config(path)
+
+
+def test_pretrained_weights_bring_their_normalization(tmp_path):
+    """Nobody has to look up what a network was trained with."""
+    data = read_transfer(tmp_path).data
+
+    assert (data.mean, data.std) == ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def test_a_normalization_that_is_given_is_kept(tmp_path):
+    """Both or none: half of one and half of another would be neither."""
+    half, whole = "mean = [0.5, 0.5, 0.5]", "mean = [0.5, 0.5, 0.5]\nstd = [1, 1, 1]"
+
+    data = read_transfer(tmp_path, "[network]", f"{whole}\n[network]").data
+    assert (data.mean, data.std) == ((0.5,) * 3, (1.0,) * 3)
+    with pytest.raises(ConfigError, match=r"data\.std: Field required"):
+        read_transfer(tmp_path, "[network]", f"{half}\n[network]")
+
+
+def test_a_network_without_weights_needs_a_normalization(read):
+    """It would change every prediction, so it is never guessed."""
+    with pytest.raises(ConfigError, match=r"data\.mean: Field required"):
+        read("mean = [0.2]", "")
+
+
+def test_a_probe_alone_has_no_length(tmp_path):
+    """Epochs are those of the fine-tuning, without which there are none."""
+    assert read_transfer(tmp_path).train.epochs is None
+
+    with pytest.raises(ConfigError, match=r"give either train\.epochs or train\.minu"):
+        read_transfer(tmp_path, "finetune = false", "finetune = true")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from training.configs.config import read_config
-from training.configs.sections import TrainConfig
+from training.configs.train_sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
 from training.loop.budget import (
     Work,

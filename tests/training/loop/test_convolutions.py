@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.configs.sections import TrainConfig
+from training.configs.train_sections import TrainConfig
 from training.loop.arithmetic import autocast
 from training.loop.budget import Work, make_plan
 from training.loop.convolutions import DEEP, ProductConv2d, has_deep, use_products

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from classifier.manifest import Task
-from training.configs.sections import LossConfig
+from training.configs.train_sections import LossConfig
 from training.objectives.imbalance import frequencies, positive_weight, prior_logits
 from training.objectives.objective import build_objective
 
