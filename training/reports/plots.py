@@ -60,8 +60,9 @@ def confusion_plot(evaluation: Evaluation) -> bytes:
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=90)
-    axes.set_yticks(ticks, names)
+    # A label is no formula, whatever dollars it has.
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     for row, column in np.argwhere(counts):
@@ -100,20 +101,26 @@ def precision_recall_plot(evaluation: Evaluation) -> bytes:
     truth = evaluation.truth.reshape(evaluation.n, -1)
     figure = Figure(figsize=(5, 4))
     axes = figure.subplots()
+    curves, captions = [], []
     for k, name in enumerate(evaluation.labels):
         if not truth[:, k].any():
             continue
         scores = evaluation.scores[:, k]
         precision, recall, _ = precision_recall_curve(truth[:, k], scores)
         area = average_precision_score(truth[:, k], scores)
-        (line,) = axes.step(recall, precision, where="post", label=f"{name} {area:.3f}")
+        (line,) = axes.step(recall, precision, where="post")
+        curves.append(line)
+        captions.append(f"{name} {area:.3f}")
         row = evaluation.rows[k]
         if row.precision is not None and row.recall is not None:
             axes.plot(row.recall, row.precision, "o", color=line.get_color())
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.set_ylim(0, 1.02)
-    axes.legend(title="average precision", fontsize=8)
+    # By itself a legend leaves out the names that begin with an underscore.
+    legend = axes.legend(curves, captions, title="average precision", fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return png(figure)
 
 

@@ -1,0 +1,55 @@
+"""Plots of labels that somebody else has named."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from training.evaluation.answers import Answers, per_class
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.metrics import per_label
+from training.reports.plots import confusion_plot, draw_all, precision_recall_plot
+
+Labels = tuple[str, str, str]
+
+
+def evaluation(labels: Labels, *, several: bool) -> Evaluation:
+    """Four images that have one label each, or several."""
+    scores, truth = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
+    rows, thresholds = per_class(Answers.of(scores, truth)), None
+    if several:
+        truth, thresholds = scores > 0, (0.5,) * 3
+        rows = per_label(scores, truth, thresholds)
+    return Evaluation(
+        dataset="prices",
+        split="test",
+        labels=labels,
+        metrics={},
+        intervals={},
+        rows=rows,
+        truth=truth,
+        scores=scores,
+        thresholds=thresholds,
+        names=[],
+    )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_dollar_begins_no_formula(several: bool):
+    """What stands between two of them need not be one that can be set."""
+    labels = ("$$", "$5% off $", r"$\x$")
+
+    assert draw_all(evaluation(labels, several=several))
+
+
+@pytest.mark.parametrize(
+    ("draw", "several"), [(confusion_plot, False), (precision_recall_plot, True)]
+)
+@pytest.mark.parametrize("pair", [("$a$", "$ a$"), ("_a", "_b")])
+def test_labels_are_drawn_as_they_are_written(
+    pair: tuple[str, str], draw: Callable[[Evaluation], bytes], several: bool
+):
+    """A formula would have no spaces, and a legend no name that begins with `_`."""
+    one, other = (draw(evaluation(("x", "y", z), several=several)) for z in pair)
+
+    assert one != other
