@@ -3,6 +3,7 @@
 evaluation_files  evaluation → JSON with its circumstances, plots, a table
 plots             evaluation → pictures
 mistakes          evaluation → the worst mistakes on one sheet
+fonts             labels → fonts that have their letters
 card              manifest + evaluations → card.md
 report            run or bundle → one HTML page
 """

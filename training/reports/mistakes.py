@@ -8,13 +8,16 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from classifier.manifest import PreprocessSpec
 from training.data.dataset import Split, decode_sample
 from training.evaluation.evaluate import Evaluation
+from training.reports.fonts import font_for
 
 TILE, CAPTION, COLUMNS = 160, 28, 6  # pixels, pixels, tiles a row
+LETTERS, LINE = 11, 13  # pixels: size of the letters, from line to line
+ANSWER, TRUTH = "#c8553d", "#1f3b57"
 MOST = 24
 JPEG_QUALITY = 80
 
@@ -74,12 +77,37 @@ def draw_sheet(
     for place, mistake in enumerate(mistakes):
         left, top = place % columns * TILE, place // columns * (TILE + CAPTION)
         pixels = decode_sample(split.samples, mistake.index, spec)
-        image = Image.fromarray(pixels.squeeze()).convert("RGB")
-        image.thumbnail((TILE - 4, TILE - 4))
-        sheet.paste(image, (left + 2, top + 2))
-        draw.text((left + 4, top + TILE), mistake.answer[:26], fill="#c8553d")
-        truth = f"is {mistake.truth} ({mistake.score:.2f})"
-        draw.text((left + 4, top + TILE + 12), truth[:26], fill="#1f3b57")
+        sheet.paste(fitted(Image.fromarray(pixels.squeeze())), (left + 2, top + 2))
+        write_line(draw, (left + 4, top + TILE), mistake.answer, fill=ANSWER)
+        at = (left + 4, top + TILE + LINE)
+        score = f" ({mistake.score:.2f})"
+        write_line(draw, at, f"is {mistake.truth}", end=score, fill=TRUTH)
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
+
+
+def fitted(image: Image.Image) -> Image.Image:
+    """As large as a tile allows; of a small image every pixel is seen."""
+    side = TILE - 4
+    small = max(image.size) < side
+    method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
+    return ImageOps.contain(image.convert("RGB"), (side, side), method)
+
+
+def write_line(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    *,
+    fill: str,
+    end: str = "",
+) -> None:
+    """One line under a tile; where it is too long, the text is cut and not its end."""
+    text = " ".join(text.split())
+    font = font_for(text, LETTERS)
+    line = text + end
+    while text and font.getlength(line) > TILE - 8:
+        text = text[:-1]
+        line = f"{text}…{end}"
+    draw.text(at, line, fill=fill, font=font)

@@ -1,6 +1,8 @@
 """evaluation → **pictures**: PNG bytes for cards and reports, no display needed."""
 
 import io
+import warnings
+from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +15,9 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusion_matrix
 from training.evaluation.reliability import equal_width_bins
+from training.reports.fonts import families, warn_of_missing
+
+Draw = Callable[[Evaluation], bytes]
 
 DOTS_PER_INCH = 100
 INK, ACCENT, GRAY = "#1f3b57", "#c8553d", "#9aa5b1"
@@ -22,7 +27,9 @@ MOST_CLASSES = 40  # a larger confusion matrix cannot be read
 def png(figure: Figure) -> bytes:
     """A figure as a PNG without a date in it, so that equal figures are equal bytes."""
     buffer = io.BytesIO()
-    with mpl.rc_context({"savefig.bbox": "tight"}):
+    with mpl.rc_context({"savefig.bbox": "tight"}), warnings.catch_warnings():
+        # `warn_of_missing` has said so, once and in plain words
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(
             buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}
         )
@@ -31,17 +38,22 @@ def png(figure: Figure) -> bytes:
 
 def draw_all(evaluation: Evaluation) -> dict[str, bytes]:
     """Every plot that makes sense for the task, by file name."""
-    plots = {"reliability.png": reliability_diagram(evaluation)}
+    warn_of_missing(evaluation.labels)
+    with mpl.rc_context({"font.family": families()}):
+        return {name: draw(evaluation) for name, draw in _plots_for(evaluation)}
+
+
+def _plots_for(evaluation: Evaluation) -> Iterator[tuple[str, Draw]]:
+    yield "reliability.png", reliability_diagram
     if evaluation.thresholds is None:
-        plots["risk-coverage.png"] = risk_coverage_plot(evaluation)
+        yield "risk-coverage.png", risk_coverage_plot
         if len(evaluation.labels) <= MOST_CLASSES:
-            plots["confusion.png"] = confusion_plot(evaluation)
-    else:
-        if evaluation.truth.any():  # without a positive there is no recall
-            plots["precision-recall.png"] = precision_recall_plot(evaluation)
-        if evaluation.truth.ndim == 1:
-            plots["confusion.png"] = confusion_plot(evaluation)
-    return plots
+            yield "confusion.png", confusion_plot
+        return
+    if evaluation.truth.any():  # without a positive there is no recall
+        yield "precision-recall.png", precision_recall_plot
+    if evaluation.truth.ndim == 1:
+        yield "confusion.png", confusion_plot
 
 
 def confusion_plot(evaluation: Evaluation) -> bytes:

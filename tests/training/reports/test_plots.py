@@ -53,3 +53,13 @@ def test_labels_are_drawn_as_they_are_written(
     one, other = (draw(evaluation(("x", "y", z), several=several)) for z in pair)
 
     assert one != other
+
+
+def test_letters_that_no_font_has_are_told_of_in_a_line(caplog):
+    """Boxes stand for them; of letters that are there nothing is said."""
+    draw_all(evaluation(("été", "Öl", "кот"), several=False))
+    assert caplog.messages == []
+
+    # of a private area: nobody's font has it
+    draw_all(evaluation(("x\ue123", "y", "z"), several=False))
+    assert "no font here has \ue123: boxes" in caplog.text

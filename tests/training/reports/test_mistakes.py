@@ -1,0 +1,66 @@
+"""The sheet of mistakes: each image as large as its place allows, and who it is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classifier.manifest import PreprocessSpec
+from tests.training.data.pictures import write_tree
+from training.data import load_dataset
+from training.data.dataset import Split
+from training.reports.mistakes import TILE, Mistake, draw_sheet
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Four small images of two labels."""
+    root = write_tree(tmp_path_factory.mktemp("photos"), {"blue": 2, "red": 2})
+    return load_dataset(root).parts["train"]
+
+
+def sheet(split: Split, mistake: Mistake, *, side: int = 24) -> np.ndarray:
+    """The sheet of one mistake, uint8 [H, W, 3]; the network sees squares of `side`."""
+    spec = PreprocessSpec(
+        height=side,
+        width=side,
+        color="rgb",
+        resize="squash",
+        short_side=None,
+        interpolation="nearest",
+        background=(255, 255, 255),
+    )
+    drawn = draw_sheet([mistake], split, spec)
+    assert drawn is not None
+    return np.asarray(Image.open(io.BytesIO(drawn)))
+
+
+def caption(split: Split, answer: str, *, truth: str = "red", score: float = 0.98):
+    """What stands under the image."""
+    return sheet(split, Mistake(0, truth, answer, score))[TILE:]
+
+
+@pytest.mark.parametrize("side", [8, 24, 300])
+def test_an_image_fills_its_tile(split: Split, side: int):
+    """Also one of few pixels, and one of more than the tile has."""
+    tile = sheet(split, Mistake(0, "red", "blue", 0.98), side=side)[:TILE]
+
+    assert tile[4:-4, 4:-4].min(axis=2).max() < 200  # nowhere white
+
+
+@pytest.mark.parametrize("pair", ["éü", "ßñ", "жя", "ğő"])
+def test_letters_of_europe_are_no_boxes(split: Split, pair: str):
+    """A font without them draws one box for all."""
+    one, other = (caption(split, letter) for letter in pair)
+
+    assert not np.array_equal(one, other)
+
+
+def test_a_long_name_leaves_room_for_the_score_and_for_the_next_tile(split: Split):
+    """Wide letters take more of it than narrow ones: they are measured, not counted."""
+    name = 60 * "W"
+    sure, unsure = (caption(split, name, truth=name, score=s) for s in (0.98, 0.12))
+
+    assert sure[:, -4:].min() > 230  # white
+    assert not np.array_equal(sure, unsure)
