@@ -6,11 +6,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from classifier.manifest import Description
+from classifier.manifest import Description, Task
 from training.configs.sections import Positive, Rate, Section
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ProbeKind = Literal["logistic", "discriminant"]
+
+# Keys of [bundle] that only the rules of some tasks can grant.
+WISHES = {
+    "recall": (Task.BINARY,),
+    "false_positive_cost": (Task.BINARY,),
+    "false_negative_cost": (Task.BINARY,),
+    "risk": (Task.MULTICLASS, Task.FINE_GRAINED),
+}
 
 
 class TransferConfig(Section):
@@ -95,3 +103,12 @@ class BundleConfig(Section):
         if self.recall is not None and costs != (1.0, 1.0):
             raise ValueError("choose the threshold by recall or by costs, not by both")
         return self
+
+    def misplaced(self, task: Task) -> list[str]:
+        """The wishes that no rule of this task can grant."""
+        fields = type(self).model_fields
+        return [
+            name
+            for name, tasks in WISHES.items()
+            if task not in tasks and getattr(self, name) != fields[name].default
+        ]

@@ -274,6 +274,22 @@ def test_a_multi_class_run_gives_a_detector_of_one_label(
     assert odds == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_card_and_the_log_say_what_was_asked_for(
+    colors_bundle: Path, color_folder: Path, tmp_path: Path
+):
+    """A risk, granted of the colors; a yes or no about one of them has none."""
+    said = linnaeus(
+        "export", colors_bundle.parent.parent / "runs" / "colors", "--data",
+        color_folder, "--models", tmp_path, "--name", "red", "--positive", "red",
+    ).stderr  # fmt: skip
+
+    asked = "- Asked for: at most 0.3 of the answers wrong. Granted from a score of"
+    left_out = "Asked for: risk = 0.3. Left out: it is for multiclass and fine-grained"
+    assert asked in (colors_bundle / "1" / "card.md").read_text()
+    assert f"- {left_out}" in (tmp_path / "red" / "1" / "card.md").read_text()
+    assert left_out in said
+
+
 def test_a_detector_is_judged_by_images_that_the_run_has_not_learned(
     colors_bundle: Path, color_folder: Path
 ):

@@ -1,0 +1,94 @@
+"""What was asked for is told, with what the validation images grant of it."""
+
+import numpy as np
+import pytest
+
+from classifier.manifest import Task
+from training.configs.task_sections import BundleConfig
+from training.evaluation.evaluate import Truth
+from training.rules.rules import fit_rules
+from training.rules.wishes import granted
+
+
+def told(
+    logits: np.ndarray, truth: Truth, task: Task, config: BundleConfig
+) -> tuple[list[str], float | None]:
+    """The lines, and the abstain threshold."""
+    labels = max(2, logits.shape[1])
+    rules = fit_rules(logits, truth, task, config, labels=labels)
+    return granted(logits, truth, task, config, rules), rules.abstain_threshold
+
+
+def multiclass(images: int) -> tuple[np.ndarray, Truth]:
+    """Logits float32 [N, 3] of which each tenth is wrong, and the least sure."""
+    truth = np.arange(images) % 3
+    logits = np.eye(3, dtype=np.float32)[truth] * np.linspace(2, 6, images)[:, None]
+    wrong = slice(0, images // 10)
+    logits[wrong] = np.roll(logits[wrong], 1, axis=1)
+    return logits.astype(np.float32), truth
+
+
+def test_a_risk_that_is_granted_has_its_figures():
+    """How many images are answered, and what the bound says of them."""
+    lines, threshold = told(*multiclass(1000), Task.MULTICLASS, BundleConfig(risk=0.02))
+
+    assert threshold is not None
+    assert len(lines) == 1
+    assert lines[0].startswith("Asked for: at most 0.02 of the answers wrong. Granted")
+    assert f"from a score of {threshold:.3f} on" in lines[0]
+    assert "of 1000 validation images 900 are answered, 0 of them wrong" in lines[0]
+
+
+def test_a_risk_that_few_images_cannot_grant_is_told_of():
+    """Without a threshold nothing else would say that it was asked for."""
+    lines, threshold = told(*multiclass(18), Task.FINE_GRAINED, BundleConfig(risk=0.1))
+
+    assert threshold is None
+    assert lines == [
+        "Asked for: at most 0.1 of the answers wrong. Not reached with 18 validation "
+        "images: every image is answered"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        (
+            {"recall": 0.75},
+            "Asked for: a recall of 0.75. Granted on validation: 3 of 4 positives "
+            "are found",
+        ),
+        (
+            {"false_negative_cost": 10.0},
+            "Asked for: the least cost, 1 for a false positive and 10 for a false "
+            "negative. On 8 validation images: 2 false positives, 0 false negatives",
+        ),
+    ],
+)
+def test_a_detector_tells_of_recall_or_costs(wish: dict[str, float], line: str):
+    """With what the chosen threshold does on validation."""
+    logits = np.array([-4, -3, -2, -1, 1, 2, 3, 4], np.float32)[:, None]
+    truth = np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
+
+    lines, _ = told(logits, truth, Task.BINARY, BundleConfig(**wish))
+
+    assert lines == [line]
+
+
+def test_a_wish_of_another_task_is_told_to_be_left_out():
+    """A detector made of a multi-class run has that run's wishes."""
+    logits, truth = np.array([[-1], [1]], np.float32), np.array([False, True])
+
+    lines, _ = told(logits, truth, Task.BINARY, BundleConfig(risk=0.1))
+
+    assert lines == [
+        "Asked for: risk = 0.1. Left out: it is for multiclass and fine-grained "
+        "bundles, and this one is binary"
+    ]
+
+
+def test_who_asks_for_nothing_is_told_nothing():
+    """Costs of one each are no wish: they are the plain threshold."""
+    lines, _ = told(*multiclass(18), Task.MULTICLASS, BundleConfig())
+
+    assert lines == []

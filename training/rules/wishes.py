@@ -1,0 +1,78 @@
+"""wishes + rules → **lines for the card**: what was asked for, and what is granted.
+
+A wish that validation could not grant leaves no other trace in a bundle.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.manifest import PostprocessSpec, Task
+from classifier.postprocess import probabilities
+from training.configs.task_sections import WISHES, BundleConfig
+from training.evaluation.evaluate import Truth
+from training.evaluation.metrics import Booleans, Floats
+from training.evaluation.selective import clopper_pearson_upper
+
+
+def granted(
+    logits: NDArray[np.float32],
+    truth: Truth,
+    task: Task,
+    config: BundleConfig,
+    rules: PostprocessSpec,
+) -> list[str]:
+    """A line a wish; the arguments are those of `fit_rules`, and the rules it made."""
+    scores = probabilities(logits, rules)  # float32 [N, K]
+    misplaced = config.misplaced(task)
+    lines = [_left_out(name, task, config) for name in misplaced]
+    if task is Task.BINARY:
+        lines += _of_a_detector(scores[:, 0], truth, config, rules)
+    elif config.risk is not None and "risk" not in misplaced:
+        correct = scores.argmax(axis=1) == truth
+        lines.append(_risk(scores.max(axis=1), correct, config.risk, rules))
+    return lines
+
+
+def _left_out(name: str, task: Task, config: BundleConfig) -> str:
+    return (
+        f"Asked for: {name} = {getattr(config, name):g}. Left out: it is for "
+        f"{' and '.join(WISHES[name])} bundles, and this one is {task}"
+    )
+
+
+def _risk(score: Floats, correct: Booleans, risk: float, rules: PostprocessSpec) -> str:
+    asked = f"Asked for: at most {risk:g} of the answers wrong."
+    n, threshold = len(score), rules.abstain_threshold
+    if threshold is None:
+        return (
+            f"{asked} Not reached with {n} validation images: every image is answered"
+        )
+    answered = correct[score >= threshold]
+    wrong = int((~answered).sum())
+    bound = clopper_pearson_upper(wrong, len(answered))
+    return (
+        f"{asked} Granted from a score of {threshold:.3f} on: of {n} validation images "
+        f"{len(answered)} are answered, {wrong} of them wrong; the risk is at most "
+        f"{bound:.4f} with a confidence of 95 %"
+    )
+
+
+def _of_a_detector(
+    score: Floats, truth: Booleans, config: BundleConfig, rules: PostprocessSpec
+) -> Iterator[str]:
+    decided = score >= np.asarray(rules.thresholds)[0]
+    if config.recall is not None:
+        yield (
+            f"Asked for: a recall of {config.recall:g}. Granted on validation: "
+            f"{(decided & truth).sum()} of {truth.sum()} positives are found"
+        )
+    costs = config.false_positive_cost, config.false_negative_cost
+    if costs != (1, 1):
+        yield (
+            f"Asked for: the least cost, {costs[0]:g} for a false positive and "
+            f"{costs[1]:g} for a false negative. On {len(score)} validation images: "
+            f"{(decided & ~truth).sum()} false positives, "
+            f"{(~decided & truth).sum()} false negatives"
+        )
