@@ -21,7 +21,12 @@ from training.configs.sections import (
     ScheduleConfig,
     Section,
 )
-from training.configs.task_sections import BundleConfig, NegativesConfig, TransferConfig
+from training.configs.task_sections import (
+    WISHES,
+    BundleConfig,
+    NegativesConfig,
+    TransferConfig,
+)
 from training.configs.train_sections import (
     AugmentConfig,
     EvaluateConfig,
@@ -117,6 +122,15 @@ class Config(Section):
             raise ValueError(
                 "loss.positive_weight is for binary and multilabel tasks; this is "
                 f"{self.task}: see loss.logit_adjustment"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_bundle(self) -> Self:
+        for name in self.bundle.misplaced(self.task):
+            raise ValueError(
+                f"bundle.{name} is for {' and '.join(WISHES[name])} tasks; this is "
+                f"{self.task}"
             )
         return self
 

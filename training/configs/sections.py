@@ -26,6 +26,13 @@ Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]  # of an average, a step
 
 FROM_DATA = ("classes", "in_channels", "image_size")  # what a network is built for
+# What each kind of optimizer reads, besides `parameters` and `learning_rate`.
+OPTIMIZER_KEYS = {
+    "sgd": ("momentum", "weight_decay", "until"),
+    "adamw": ("betas", "weight_decay", "until"),
+    "muon": ("momentum", "weight_decay", "until"),
+    "frozen": (),
+}
 DEFAULT_VALIDATION = 0.1  # of train, where the data has no validation split
 
 
@@ -168,6 +175,17 @@ class OptimizerConfig(Section):
                 f"learning_rate is {self.learning_rate}; kind {self.kind!r} needs "
                 f"{'none' if self.kind == 'frozen' else 'one above 0'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        own, fields = OPTIMIZER_KEYS[self.kind], type(self).model_fields
+        for name in ("momentum", "betas", "weight_decay", "until"):
+            if name not in own and getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; kind {self.kind!r} does not "
+                    f"read it, but {', '.join(own) or 'nothing besides parameters'}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -98,6 +98,21 @@ def test_a_config_begins_with_its_command(path):
             "learning_rate = 0.02\nmomentum = 0.0",
             "momentum is 0.0; kind 'muon' .* above 0 and below 1",
         ),
+        (
+            "= 3e-3",
+            "= 3e-3\nmomentum = 0.8",
+            "momentum is 0.8; kind 'adamw' does not read it, but betas, weight_decay",
+        ),
+        (
+            "learning_rate = 0.02",
+            "learning_rate = 0.02\nbetas = [0.8, 0.9]",
+            r"betas is \(0.8, 0.9\); kind 'muon' does not read it, but momentum",
+        ),
+        (
+            'kind = "adamw"\nlearning_rate = 3e-3',
+            'kind = "frozen"\nuntil = 0.5',
+            "until is 0.5; kind 'frozen' does not read it, but nothing besides",
+        ),
         ("= 3e-3", "= 3e-3\nbetas = [0.9, 1.0]", r"betas\.1: .*less than 1"),
         (
             'name = "lenet5"',
@@ -137,6 +152,21 @@ def test_a_config_begins_with_its_command(path):
             "[train]",
             '[loss]\nkind = "asymmetric"\ngamma_negative = 0.5\n[train]',
             "gamma_negative is 0.5; it must be 0 or at least 1",
+        ),
+        (
+            "[train]",
+            "[bundle]\nrecall = 0.98\nrisk = 0.02\n[train]",
+            r"bundle\.recall is for binary tasks; this is multiclass",
+        ),
+        (
+            "[train]",
+            "[bundle]\nfalse_negative_cost = 2\n[train]",
+            r"bundle\.false_negative_cost is for binary tasks; this is multiclass",
+        ),
+        (
+            'task = "multiclass"',
+            'task = "binary"\nbundle.risk = 0.02',
+            r"bundle\.risk is for multiclass and fine-grained tasks; this is binary",
         ),
         ('name = "tiny"', 'name = "Tiny Net"', "name: String should match pattern"),
         (
