@@ -18,6 +18,7 @@ Intervals = dict[str, tuple[float, float]]
 CONFIDENCE = 0.95
 # Few rounds may lack a figure: where 3 images are positive, 5 % draw none of them.
 MIN_DEFINED = 0.9
+ROUNDING = 1e-9  # a width that float64 makes of equal figures, summed in another order
 
 LOGGER = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def bootstrap(
     return {
         name: (float(low), float(high))
         for name, (low, high) in ends.items()
-        if low < high
+        if high - low > ROUNDING
     }
 
 

@@ -100,6 +100,15 @@ def test_a_figure_that_many_rounds_lack_has_no_interval():
     assert mean_of_positives(1) is None
 
 
+def test_what_only_rounding_moves_has_no_interval():
+    """A mean of ones is 1 or 0.9999999999999999, as the order of the sum goes."""
+    values = np.nextafter(1.0, np.array([0.0, 2.0]))  # just under and just over 1
+
+    found = bootstrap(lambda index: {"map": float(values[index].mean())}, 2)
+
+    assert found == {}
+
+
 def test_every_figure_of_a_model_that_abstains_has_an_interval():
     """Groups, coverage, risk and the area under the curve too."""
     logits, truth = overconfident(300)
