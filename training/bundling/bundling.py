@@ -32,6 +32,7 @@ from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import run
 from training.quantization.float16 import store_weights_as_float16, to_float16
 from training.quantization.gate import Gated, Labelled, gated_int8
+from training.reports.markdown import code
 from training.rules.rules import decisions, fit_rules, honest_f1
 from training.rules.wishes import granted
 
@@ -152,7 +153,9 @@ def refusal(
         if change < 0
     }
     worst = sorted(losses, key=losses.__getitem__)[:NAMED_CLASSES]
-    listed = ", ".join(f"{label} {100 * losses[label]:+.1f} points" for label in worst)
+    listed = ", ".join(
+        f"{code(label)} {100 * losses[label]:+.1f} points" for label in worst
+    )
     paid = f" By class, accuracy would change: {listed}." if worst else ""
     none = "No new" if Precision.INT8 in earlier else "No"
     return f"{none} int8 graph: {int8.gate.reason}.{paid}"

@@ -5,5 +5,6 @@ plots             evaluation → pictures
 mistakes          evaluation → the worst mistakes on one sheet
 fonts             labels → fonts that have their letters
 card              manifest + evaluations → card.md
+markdown          text → Markdown that shows it as it is
 report            run or bundle → one HTML page
 """

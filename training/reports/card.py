@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from classifier.manifest import Manifest, Precision, Task
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import average_precisions, confusable_pairs
+from training.reports.markdown import code, plain
 
 CAPTIONS = {
     "confusion.png": "Confusion matrix: rows are the truth, columns the answer.",
@@ -45,7 +46,7 @@ def _task(manifest: Manifest) -> Iterator[str]:
     spec, rules = manifest.preprocess, manifest.postprocess
     yield "## What it answers"
     yield ""
-    names = ", ".join(label.name for label in manifest.labels[:50])
+    names = ", ".join(code(label.name) for label in manifest.labels[:50])
     yield f"Task: {manifest.task}. Labels: {names}."
     yield (
         f"Reads {spec.width}x{spec.height} {spec.color} pixels ({spec.resize}). "
@@ -53,7 +54,9 @@ def _task(manifest: Manifest) -> Iterator[str]:
     )
     if rules.thresholds is not None:
         decided = manifest.labels[-len(rules.thresholds) :]
-        pairs = zip([label.name for label in decided], rules.thresholds, strict=True)
+        pairs = zip(
+            [code(label.name) for label in decided], rules.thresholds, strict=True
+        )
         yield "Thresholds: " + ", ".join(f"{n} {t:.3f}" for n, t in pairs) + "."
     if rules.abstain_threshold is not None:
         yield f"Gives no answer under a score of {rules.abstain_threshold:.3f}."
@@ -61,7 +64,7 @@ def _task(manifest: Manifest) -> Iterator[str]:
 
 def _figures(facts: CardFacts) -> Iterator[str]:
     first = next(iter(facts.evaluations.values()))
-    yield f"## Measured on {first.n} images ({first.dataset}, {first.split})"
+    yield f"## Measured on {first.n} images ({plain(first.dataset)}, {first.split})"
     yield ""
     yield "| figure | " + " | ".join(facts.evaluations) + " | 95 % interval (fp32) |"
     yield "| --- |" + " ---: |" * (len(facts.evaluations) + 1)
@@ -98,7 +101,7 @@ def _classes(facts: CardFacts) -> Iterator[str]:
         cells = ["" if value is None else f"{value:.3f}" for value in numbers]
         if small is not None:
             cells.append(_change(row.recall, small.rows[k].recall))
-        cells = [reference.labels[k], str(row.n), *cells]
+        cells = [plain(reference.labels[k]), str(row.n), *cells]
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -119,9 +122,10 @@ def _confusions(facts: CardFacts) -> Iterator[str]:
     for pair in pairs:
         a, b = labels[pair.a], labels[pair.b]
         within = " (same group)" if a.group and a.group == b.group else ""
+        first, second = code(a.name), code(b.name)
         yield (
-            f"- {a.name} and {b.name}{within}: {pair.a_as_b} called {b.name}, "
-            f"{pair.b_as_a} called {a.name}; {100 * pair.share:.1f} % of both"
+            f"- {first} and {second}{within}: {pair.a_as_b} called {second}, "
+            f"{pair.b_as_a} called {first}; {100 * pair.share:.1f} % of both"
         )
 
 
@@ -135,14 +139,14 @@ def _origin(facts: CardFacts) -> Iterator[str]:
     origin = facts.manifest.provenance
     yield "## Where it comes from"
     yield ""
-    yield f"- Made by: `{origin.command}`"
+    yield f"- Made by: {code(origin.command)}"
     yield f"- Data: {origin.source}"
     yield f"- Licence: {origin.license}"
     yield f"- Hardware: {origin.hardware}; {origin.seconds:.0f} s of training"
     yield f"- Commit: {origin.commit or 'none'}; created {origin.created}"
     for step in origin.optimizations:
         yield (
-            f"- Optimized from version {step.version}, by `{step.command}`; "
+            f"- Optimized from version {step.version}, by {code(step.command)}; "
             f"commit {step.commit or 'none'}; {step.hardware}; {step.created}"
         )
     for remark in facts.remarks:

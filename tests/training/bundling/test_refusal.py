@@ -24,7 +24,7 @@ def test_a_refused_int8_graph_names_the_classes_it_would_hurt():
 
     assert line == (
         "No int8 graph: kept to fp32 after 4 attempts. "
-        "By class, accuracy would change: bird -12.0 points, cat -2.0 points."
+        "By class, accuracy would change: `bird` -12.0 points, `cat` -2.0 points."
     )
 
 
