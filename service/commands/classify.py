@@ -173,7 +173,7 @@ def write_table(results: Iterable[Result], out: TextIO) -> int:
             table.add_row(escape(str(path)), f"[red]{escape(str(result))}[/red]")
         else:
             table.add_row(escape(str(path)), *_cells(result))
-    Console(file=out).print(table)
+    Console(file=out, emoji=False).print(table)
     return failed
 
 

@@ -47,7 +47,7 @@ def command(
 ) -> None:
     """Examine device, threads and bundles. Exit code 1 if there is a problem."""
     findings = list(examine(models, device))
-    Console().print(as_table(findings))
+    Console(emoji=False).print(as_table(findings))
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:
         plural = "" if problems == 1 else "s"

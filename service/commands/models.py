@@ -33,7 +33,7 @@ def command(
                 broken.append(str(error))
             else:
                 table.add_row(*map(escape, _row(manifest)))
-    console = Console()
+    console = Console(emoji=False)
     if table.rows:
         console.print(table)
     for problem in broken:

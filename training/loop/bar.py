@@ -75,7 +75,7 @@ class _Bar:
 
     def say(self, text: str) -> None:
         """Write a line above the moving one."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, markup=False, emoji=False, highlight=False)
 
     def close(self) -> None:
         """Let go of the terminal."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from classifier import Classifier
@@ -65,13 +66,12 @@ def _remove_pictures(folder: Path) -> None:
 
 def print_table(evaluation: Evaluation) -> None:
     """The figures, with their intervals, to the terminal."""
-    table = Table(
-        title=f"{evaluation.dataset}, {evaluation.split}: {evaluation.n} images"
-    )
+    title = f"{evaluation.dataset}, {evaluation.split}: {evaluation.n} images"
+    table = Table(title=escape(title))
     for column in ("figure", "value", "95 % interval"):
         table.add_column(column, justify="left" if column == "figure" else "right")
     for name, value in sorted(evaluation.metrics.items()):
         low, high = evaluation.intervals.get(name, (None, None))
         interval = "" if low is None else f"{low:.4f} to {high:.4f}"
         table.add_row(name, f"{value:.4f}", interval)
-    Console().print(table)
+    Console(emoji=False).print(table)

@@ -56,6 +56,14 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(linnaeus, tmp_path):
     assert lines(result)[0]["path"] == str(path)
 
 
+def test_a_table_shows_a_name_as_it_is(linnaeus, tmp_path):
+    """Brackets are no colors of the terminal, and colons no emoji."""
+    path = tmp_path / ":cat: [red].png"
+    path.write_bytes(png((240, 10, 10)))
+
+    assert str(path) in linnaeus("classify", path, "--model", "colors").stdout
+
+
 def test_a_named_file_is_tried_whatever_its_suffix(linnaeus, photos):
     """And fails alone: the others are answered, in order, and the exit code is 1."""
     names = (photos / "a.PNG", photos / "notes.txt", "missing.png", photos / "b.png")

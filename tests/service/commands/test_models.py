@@ -22,7 +22,7 @@ def test_each_version_is_listed_with_what_it_does(linnaeus):
         assert facts in listed
 
 
-@pytest.mark.parametrize("text", ["[/red]", "[bold]", "[link=x]"])
+@pytest.mark.parametrize("text", ["[/red]", "[bold]", "[link=x]", ":cat:"])
 def test_a_broken_bundle_is_a_line_and_not_the_end(linnaeus, tmp_path, text):
     """Whatever its manifest holds, square brackets of the terminal's markup too."""
     folder = make_bundle(tmp_path / text.replace("/", "-"))

@@ -1,6 +1,7 @@
 """What happens in a run is written down: as a table, as events, as curves."""
 
 import io
+import sys
 
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.disks import full_above
 from training.errors import DiskError
+from training.loop.bar import open_bar
 from training.loop.curves import draw_curves
 from training.loop.log import Log, read_log
 
@@ -93,3 +95,14 @@ def test_a_full_disk_leaves_the_rows_before(tmp_path):
     log.close()
 
     assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [1]
+
+
+def test_a_line_on_a_terminal_is_shown_as_it_is_written(monkeypatch, capsys):
+    """Its brackets and colons are no colors and no emoji."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    bar = open_bar(sys.stdout, 10)
+
+    bar.say("features of pets [red] [/x] :cat:")
+    bar.close()
+
+    assert "features of pets [red] [/x] :cat:" in capsys.readouterr().out

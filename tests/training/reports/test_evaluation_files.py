@@ -1,5 +1,6 @@
 """What `linnaeus evaluate` leaves in its folder is of one evaluation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from classifier import Task
 from cli import app
 from tests.synthetic import make_bundle
 from tests.training.data.pictures import write_tree
+from tests.training.reports.test_plots import evaluation
+from training.reports.evaluation_files import print_table
 
 FOR_ALL = {"evaluation.json", "reliability.png"}
 
@@ -39,6 +42,20 @@ def test_pictures_are_those_of_the_last_evaluation(tmp_path: Path, photos: Path)
     both = FOR_ALL | {"confusion.png"}
     assert first == both | {"mistakes.jpg", "precision-recall.png"}
     assert second == both | {"risk-coverage.png"}
+
+
+@pytest.mark.parametrize("name", ["price [red]", "a [/x] b", ":cat: [dog]"])
+def test_the_table_names_the_data_as_it_is_called(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    """Brackets and colons are no colors and no emoji of the terminal."""
+    found = evaluation(("a", "b", "c"), several=False)
+
+    print_table(replace(found, dataset=name, metrics={"accuracy": 0.75}))
+
+    # the table is narrow, so that its title takes lines
+    title = " ".join(capsys.readouterr().out.split()).partition(" ┏")[0]
+    assert title == f"{name}, test: 4 images"
 
 
 def test_without_a_positive_there_is_no_curve_of_recall(tmp_path: Path):
