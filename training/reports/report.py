@@ -18,6 +18,7 @@ from training.reports.card import CAPTIONS
 TEMPLATE = "report.html"
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 LOG, EVALUATION, TRANSFER = "log.csv", "evaluation.json", "transfer.json"
+FINAL = "final.pt"
 FIGURES = {"curves.png": "Loss and validation score over the training.", **CAPTIONS}
 
 
@@ -65,6 +66,7 @@ def render(path: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["written"] = written
     return environment.get_template(TEMPLATE).render(**facts)
 
 
@@ -77,7 +79,7 @@ def bundle_facts(path: Path) -> dict[str, Any]:
         "lead": manifest.description,
         "tables": [labels_table(manifest), *graph_tables(manifest)],
         "pictures": pictures(bundle.folder),
-        "details": json.loads(manifest.provenance.model_dump_json()),
+        "details": {"Where it comes from": manifest.provenance.model_dump(mode="json")},
     }
 
 
@@ -141,6 +143,7 @@ def run_facts(path: Path) -> dict[str, Any]:
 
     Raises:
         DataError: the folder holds neither.
+        CheckpointError: what the run has left is damaged.
     """
     tables, details = [], {}
     if (path / TRANSFER).is_file():
@@ -149,9 +152,11 @@ def run_facts(path: Path) -> dict[str, Any]:
         found = read_json(path / EVALUATION)
         tables.append(evaluation_table(found))
         kept = ("bundle", "precision", "command", "commit", "machine", "measured")
-        details = {key: found.get(key) for key in kept}
+        details["How it was measured"] = {key: found.get(key) for key in kept}
     if (path / LOG).is_file():
         tables.append(log_table(path / LOG))
+    if (path / FINAL).is_file():
+        details |= training_details(path / FINAL)
     if not tables:
         raise DataError(
             f"{path} is neither a run ({LOG}), an evaluation ({EVALUATION}) nor a "
@@ -164,6 +169,19 @@ def run_facts(path: Path) -> dict[str, Any]:
         "pictures": pictures(path),
         "details": details,
     }
+
+
+def training_details(path: Path) -> dict[str, Any]:
+    """Circumstances and config of a finished training; older runs kept less of it."""
+    from training.loop.checkpoint import read_checkpoint  # noqa: PLC0415 - torch is slow
+
+    saved = read_checkpoint(path)
+    kept = ("command", "config_file", "commit", "gpu", "machine", "python", "versions")
+    facts = {key: saved[key] for key in (*kept, "measured") if key in saved}
+    facts |= {key: rounded(saved[key]) for key in ("epochs", "seconds")}
+    facts["precision"] = saved["precision"]
+    facts["validation"] = {k: rounded(v) for k, v in saved["scores"].items()}
+    return {"How it was trained": facts, "Its config": saved["config"]}
 
 
 def transfer_table(record: dict[str, Any]) -> dict[str, Any]:
@@ -191,10 +209,29 @@ def evaluation_table(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def log_table(path: Path) -> dict[str, Any]:
-    """The epochs."""
+    """The epochs, to four digits; the file has all."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
-    return {"title": "Epochs", "head": head, "rows": rows}
+    cells = [[rounded(cell) if cell else "" for cell in row] for row in rows]
+    return {"title": "Epochs", "head": head, "rows": cells}
+
+
+def rounded(value: str | float) -> str:
+    """A number to four digits; counts keep all of theirs."""
+    number = float(value)
+    return f"{number:.0f}" if number.is_integer() else f"{number:.4g}"
+
+
+def written(value: Any) -> str:
+    """Plain values on one line, without what is not set."""
+    if isinstance(value, dict):
+        said = {k: v for k, v in value.items() if v not in (None, [], {}, "")}
+        return ", ".join(f"{key} = {written(each)}" for key, each in said.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "; ".join(map(written, value))
+    if value is None or value == []:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
