@@ -2,7 +2,8 @@
 
 Documented: a `batchable` API that takes a list of images, so its clients send a form
 with a list of one (its page "Adaptive batching"). Tuned: a worker process a core with
-one-thread sessions, no access log and no metrics, batching or not.
+one-thread sessions and no metrics, batching or not; without batching the body is the
+image itself (its page "Input and output types", root input). Neither logs requests.
 
 Started by `bentoml serve`, which imports this module; the decorators must know the
 arrangement by then.
@@ -18,16 +19,17 @@ from bench.peers.arrangement import Served
 SERVED = Served.from_environment()
 ARRANGED = SERVED.arrangement
 MAX_LATENCY_MS = 30_000
-OPTIONS: dict[str, Any] = {"workers": ARRANGED.processes, "traffic": {"timeout": 30}}
+OPTIONS: dict[str, Any] = {
+    "workers": ARRANGED.processes,
+    "traffic": {"timeout": 30},
+    "logging": {"access": {"enabled": False}},
+}
 if ARRANGED.tuned:
-    OPTIONS |= {
-        "logging": {"access": {"enabled": False}},
-        "metrics": {"enabled": False},
-    }
+    OPTIONS["metrics"] = {"enabled": False}
 
 
 def read(image: Image.Image) -> bytes:
-    """The file that was uploaded; BentoML opens it lazily, nothing is decoded yet."""
+    """The file that was sent; BentoML opens it lazily, nothing is decoded yet."""
     if image.fp is None:
         raise ValueError("the image was decoded before it reached the model")
     image.fp.seek(0)
@@ -60,6 +62,6 @@ class Single:
         self._model = SERVED.load_model()
 
     @bentoml.api(route="/classify")
-    def classify(self, image: Image.Image) -> dict[str, Any]:
-        """One image."""
+    def classify(self, image: Image.Image, /) -> dict[str, Any]:
+        """One image: the whole body, because the parameter has no name outside."""
         return self._model.classify(read(image))

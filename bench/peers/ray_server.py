@@ -1,8 +1,9 @@
 """Ray Serve: an HTTP proxy, replicas behind it, `@serve.batch` inside them.
 
 Documented: a deployment whose handler awaits the body and a batched method
-(its page "Dynamic Request Batching"). Tuned: a replica a core with one-thread sessions
-and the throughput settings of its page "Performance Tuning"; see the catalog.
+(its page "Dynamic Request Batching"). Tuned: a replica a core with one-thread sessions,
+behind HAProxy and with the other throughput settings that its page "Enable High
+Throughput" names; see the catalog. Neither logs requests.
 """
 
 import signal
@@ -16,9 +17,15 @@ from bench.peers.arrangement import Served
 
 SERVED = Served.from_environment()
 ARRANGED = SERVED.arrangement
+QUIET = {"enable_access_log": False}  # of the proxy, and of each replica
+REPLICAS: dict[str, Any] = {
+    "num_replicas": ARRANGED.processes,
+    "max_ongoing_requests": 256,
+    "logging_config": QUIET,
+}
 
 
-@serve.deployment(num_replicas=ARRANGED.processes, max_ongoing_requests=256)
+@serve.deployment(**REPLICAS)
 class Batched:
     """Batches across the requests of one replica."""
 
@@ -37,7 +44,7 @@ class Batched:
         return await self.classify(await request.body())
 
 
-@serve.deployment(num_replicas=ARRANGED.processes, max_ongoing_requests=256)
+@serve.deployment(**REPLICAS)
 class Single:
     """Each request by itself."""
 
@@ -52,7 +59,8 @@ class Single:
 def main() -> None:
     """Serve as arranged until terminated."""
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    serve.start(http_options={"host": "127.0.0.1", "port": SERVED.port})
+    http_options = {"host": "127.0.0.1", "port": SERVED.port}
+    serve.start(http_options=http_options, logging_config=QUIET)
     deployment = Batched if ARRANGED.batch > 1 else Single
     serve.run(deployment.bind(), route_prefix="/classify")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

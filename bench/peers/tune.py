@@ -1,7 +1,8 @@
 """grid → **arrangement**: the search behind the tuned rows of the catalog.
 
-Every peer is tried over what its author would turn first: processes, threads of a
-session, batch size, the wait for mates, where to decode. The winner is written into
+Every peer is tried over what its author would turn first, one turn for each combination
+of its axes in `grids`; every other switch of the framework that helps is on, see its
+file. Some 12 s a combination, half an hour a workload. The winner is written into
 `TUNED` of `bench/peers/catalog.py` by hand, so that a comparison is repeatable.
 
     python -m bench.peers.tune --workload photos --seconds 4 --only Mosec
@@ -9,9 +10,10 @@ session, batch size, the wait for mates, where to decode. The winner is written 
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.circumstances import write_record
 from bench.launch import LaunchError
@@ -23,34 +25,56 @@ from bench.workloads import load_workload
 from bench.wrk import WrkError
 from classifier.hardware import available_cores
 
-CORES = available_cores()
 
-# Peer → what is tried; every combination.
-GRIDS: dict[str, dict[str, Sequence[object]]] = {
-    "FastAPI": {"processes": (CORES,), "threads": (1, CORES), "inline": (False, True)},
-    "LitServe": {
-        "processes": (1, CORES),
-        "batch": (1, 16),
-        "fronts": (1, CORES),
-    },
-    "BentoML": {"processes": (1, CORES), "batch": (1, 32)},
-    "Mosec": {"processes": (1, CORES), "batch": (1, 4, 32)},
-    "Ray Serve": {"processes": (1, CORES), "batch": (1, 16)},
-}
+def grids(cores: int) -> dict[str, dict[str, Sequence[object]]]:
+    """Peer → axis → what is tried.
+
+    FastAPI has no batches, BentoML adapts the wait for mates by itself, and only Mosec
+    has a stage that decodes.
+    """
+    sessions: dict[str, Sequence[object]] = {
+        "processes": (1, cores),
+        "threads": (1, cores),
+    }
+    waits_ms = (1, 10)
+    return {
+        "FastAPI": {**sessions, "inline": (False, True)},
+        "LitServe": {
+            **sessions,
+            "batch": (1, 4, 16),
+            "wait_ms": waits_ms,
+            "fronts": (1, cores),
+        },
+        "BentoML": {**sessions, "batch": (1, 4, 32)},
+        "Mosec": {
+            **sessions,
+            "processes": (1, cores, 2 * cores),
+            "batch": (1, 4, 16, 32),
+            "wait_ms": waits_ms,
+            "decoders": (0, cores),
+        },
+        "Ray Serve": {**sessions, "batch": (1, 4, 16), "wait_ms": waits_ms},
+    }
 
 
-def grid(name: str) -> Iterator[Arrangement]:
-    """Every combination for one peer, one-thread sessions unless it says otherwise."""
-    base = Arrangement(threads=1, wait_ms=1, tuned=True)
-    axes = GRIDS[name]
+def grid(name: str, *, cores: int) -> list[Arrangement]:
+    """Every combination for one peer, once, without those that crowd the cores."""
+    axes = grids(cores)[name]
+    tried = []
     for values in itertools.product(*axes.values()):
-        yield replace(base, **dict(zip(axes, values, strict=True)))  # type: ignore[arg-type]
+        chosen: dict[str, Any] = dict(zip(axes, values, strict=True))
+        if chosen["processes"] * chosen["threads"] > 2 * cores:
+            continue
+        if chosen.get("batch") == 1:  # nobody waits for mates
+            chosen.pop("wait_ms", None)
+        tried.append(Arrangement(tuned=True, **chosen))
+    return list(dict.fromkeys(tried))
 
 
 def search(plan: Plan, name: str) -> list[dict[str, object]]:
     """One round of every arrangement of a peer; fastest first."""
     found: list[dict[str, object]] = []
-    for arrangement in grid(name):
+    for arrangement in grid(name, cores=available_cores()):
         try:
             turn = one_round(plan, arrange(name, arrangement))
         except (LaunchError, WrkError) as error:
@@ -65,12 +89,13 @@ def search(plan: Plan, name: str) -> list[dict[str, object]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search for the peers asked for."""
+    names = list(grids(cores=1))
     parser = command_line("bench.peers.tune", __doc__)
     add_workload(parser)
     add_models(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--only", nargs="+", choices=list(GRIDS), default=list(GRIDS))
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if not is_installed():
