@@ -1,9 +1,10 @@
 """records → **goal table**: what was promised, what was measured, passed or not.
 
 Reads what the other commands wrote into `docs/results/`; a goal whose record is not
-there is "not yet measured", which is not a pass. A ratio to a peer that even the
-in-process limit does not reach here, where nothing is served at all, says so: no server
-could meet it on this machine, and the share of the limit is what judges ours.
+there is "not yet measured", which is not a pass. Of several rounds the median decides
+(`bench/verdict.py`). A ratio to a peer that even the in-process limit does not reach
+here, where nothing is served at all, says so: no server could meet it on this machine,
+and the share of the limit is what judges ours.
 
     python -m bench && python -m bench.goals
 """
@@ -12,13 +13,15 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY
+from bench.lone import goal_ms
 from bench.options import command_line
-from bench.peers.report import OURS, find, limit_rate
+from bench.peers.report import LIMIT, OURS, find, ratios
+from bench.verdict import Verdict, at_least, at_most
 
 RESULTS = REPOSITORY / "docs/results"
 
@@ -36,70 +39,26 @@ SOAKED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One goal against its measurement; None where it was not measured."""
-
-    goal: str
-    least: float | None  # the measured value must be at least this ...
-    most: float | None  # ... and at most this
-    measured: float | None
-    ceiling: float | None = None  # what the limit of the machine itself would measure
-
-    @property
-    def passed(self) -> bool | None:
-        """None: not yet measured."""
-        if self.measured is None:
-            return None
-        enough = self.least is None or self.measured >= self.least
-        return enough and (self.most is None or self.measured <= self.most)
-
-    @property
-    def beyond(self) -> bool:
-        """Whether it is not met, and could not be by any server on this machine."""
-        unreachable = (
-            self.least is not None
-            and self.ceiling is not None
-            and self.ceiling < self.least
-        )
-        return self.passed is False and unreachable
-
-    @property
-    def word(self) -> str:
-        """The judgment."""
-        if self.passed is None:
-            return "-"
-        if self.passed:
-            return "pass"
-        if self.beyond:
-            return f"beyond this machine, whose limit is {self.ceiling:.3g}"
-        return "**fail**"
-
-    def __str__(self) -> str:
-        bound = f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
-        found = "not yet measured" if self.measured is None else f"{self.measured:.3g}"
-        return f"| {self.goal} | {bound} | {found} | {self.word} |"
-
-
 Record = dict[str, Any]
 Rows = Sequence[dict[str, Any]]
 
 
-def at_least(
-    goal: str, least: float, measured: float | None, ceiling: float | None = None
-) -> Verdict:
-    """A goal that is a floor."""
-    return Verdict(goal, least, None, measured, ceiling)
+def turns(record: Record) -> Sequence[Record]:
+    """The rounds of a record; one of a single turn is its own and only round."""
+    return record.get("rounds", [record])
 
 
-def at_most(goal: str, most: float, measured: float | None) -> Verdict:
-    """A goal that is a ceiling."""
-    return Verdict(goal, None, most, measured)
+def found(rounds: Sequence[Record], *path: str) -> list[Any]:
+    """What the rounds hold at a path of keys, where they hold something."""
+    values: list[Any] = list(rounds)
+    for key in path:
+        values = [value[key] for value in values if value.get(key) is not None]
+    return values
 
 
-def ratio(value: float | None, to: float | None) -> float | None:
-    """Where both were measured."""
-    return None if value is None or not to else value / to
+def total(counts: Sequence[int]) -> int | None:
+    """Over all rounds; None where nothing was counted."""
+    return sum(counts) if counts else None
 
 
 def others(counts: Mapping[str, int], due: Set[str]) -> int | None:
@@ -109,58 +68,57 @@ def others(counts: Mapping[str, int], due: Set[str]) -> int | None:
     return sum(n for ending, n in counts.items() if ending not in due)
 
 
-def rate(rows: Rows, name: str, setting: str) -> float | None:
-    """Requests a second of one contestant."""
-    row = find(rows, name, setting)
-    return None if row is None else float(row["requests_per_s"])
+def count(statuses: Sequence[Mapping[str, int]]) -> Counter[str]:
+    """How many requests ended in which way, over several loads."""
+    return sum(map(Counter, statuses), Counter())
 
 
-def best(rows: Rows, setting: str, key: str = "requests_per_s") -> float | None:
-    """The best peer in a setting; of latencies the least."""
+def best(
+    rows: Rows, *settings: str, key: str = "requests_per_s"
+) -> dict[str, Any] | None:
+    """The best peer in some settings; of latencies the least."""
     choose = max if key == "requests_per_s" else min
-    values = [
-        row[key]
+    peers = [
+        row
         for row in rows
-        if row["setting"] == setting and row["name"] != OURS and row[key] is not None
+        if row["setting"] in settings and row["name"] != OURS and row[key] is not None
     ]
-    return choose(values) if values else None
+    return choose(peers, key=itemgetter(key), default=None)
 
 
 def photos(record: Record) -> list[Verdict]:
     """The compute-bound comparison."""
     rows = record.get("rows", [])
-    ours, auto = rate(rows, OURS, "fp32"), rate(rows, OURS, "auto")
-    own = find(rows, OURS, "fp32") or {}
-    latencies = [best(rows, s, "p99_ms") for s in ("documented", "tuned")]
-    best_p99 = min((p for p in latencies if p is not None), default=None)
+    ours, auto = find(rows, OURS, "fp32"), find(rows, OURS, "auto")
+    top, auto_top = find(rows, LIMIT, "fp32"), find(rows, LIMIT, "auto")
     documented, tuned = best(rows, "documented"), best(rows, "tuned")
-    top, auto_top = limit_rate(rows, "fp32"), limit_rate(rows, "auto")
+    quickest = best(rows, "documented", "tuned", key="p99_ms")
     return [
-        at_least("Lite0 fp32, of the in-process limit", 0.95, ratio(ours, top)),
+        at_least("Lite0 fp32, of the in-process limit", 0.95, ratios(ours, top)),
         at_least(
             "Lite0 fp32, x best documented peer",
             1.5,
-            ratio(ours, documented),
-            ratio(top, documented),
+            ratios(ours, documented),
+            ratios(top, documented),
         ),
         at_least(
             "Lite0 fp32, x best tuned peer",
             1.0,
-            ratio(ours, tuned),
-            ratio(top, tuned),
+            ratios(ours, tuned),
+            ratios(top, tuned),
         ),
         at_least(
             "Lite0 auto, x best documented peer",
             2.4,
-            ratio(auto, documented),
-            ratio(auto_top, documented),
+            ratios(auto, documented),
+            ratios(auto_top, documented),
         ),
-        at_most("Lite0 p99, x best peer's", 1.0, ratio(own.get("p99_ms"), best_p99)),
+        at_most("Lite0 p99, x best peer's", 1.0, ratios(ours, quickest, "p99_ms")),
         at_least(
             "Lite0 int8, x our fp32",
             1.6,
-            ratio(auto, ours) if record.get("auto") == "int8" else None,
-            ratio(auto_top, top),
+            ratios(auto, ours) if record.get("auto") == "int8" else None,
+            ratios(auto_top, top),
         ),
     ]
 
@@ -168,55 +126,60 @@ def photos(record: Record) -> list[Verdict]:
 def digits(record: Record) -> list[Verdict]:
     """The overhead-bound comparison."""
     rows = record.get("rows", [])
-    ours, top = rate(rows, OURS, "fp32"), limit_rate(rows, "fp32")
-    own = find(rows, OURS, "fp32") or {}
+    ours, top = find(rows, OURS, "fp32"), find(rows, LIMIT, "fp32")
     goals = [
         ("Mosec", "documented", "LeNet, x Mosec as documented", 2.0),
         ("Mosec", "tuned", "LeNet, x Mosec tuned", 2.0),
         ("FastAPI", "documented", "LeNet, x plain FastAPI", 6.0),
     ]
-    ratios = [
-        at_least(goal, least, ratio(ours, peer), ratio(top, peer))
+    verdicts = [
+        at_least(goal, least, ratios(ours, peer), ratios(top, peer))
         for name, setting, goal, least in goals
-        for peer in [rate(rows, name, setting)]
+        for peer in [find(rows, name, setting)]
     ]
     # wrk takes a part of one core
-    return [*ratios, at_least("LeNet, cores at work", 1.5, own.get("cores"))]
+    cores = found(ours["rounds"], "cores") if ours else None
+    return [*verdicts, at_least("LeNet, cores at work", 1.5, cores)]
 
 
 def overload(record: Record) -> list[Verdict]:
     """Three times too much."""
-    summary = record.get("summary", {})
-    judged = summary.get("retry_after") or {}
-    statuses = summary.get("statuses", {})
+    rounds = turns(record)
+    statuses = count(found(rounds, "summary", "statuses"))
+    late = total(found(rounds, "summary", "late"))
+    right = found(rounds, "summary", "retry_after", "share_right")
     return [
-        at_least("overload: goodput, of capacity", 0.9, record.get("of_capacity")),
-        at_most("overload: answers past their deadline", 0, summary.get("late")),
+        at_least("overload: goodput, of capacity", 0.9, found(rounds, "of_capacity")),
+        at_most("overload: answers past their deadline", 0, late),
         at_most("overload: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
-        at_least("overload: true Retry-After", 0.95, judged.get("share_right")),
+        at_least("overload: true Retry-After", 0.95, right),
     ]
 
 
 def fairness(record: Record) -> list[Verdict]:
     """Batches and singles. The p99 is over those that were answered."""
-    singles: Counter[str] = Counter()
-    for load in ("alone", "beside_batches"):
-        singles.update(record.get(load, {}).get("statuses", {}))
+    rounds = turns(record)
+    singles = count(
+        found(rounds, "alone", "statuses") + found(rounds, "beside_batches", "statuses")
+    )
+    failed = total(found(rounds, "failed"))
     return [
         at_least(
-            "batch-of-32, x rate of singles",
-            1.0,
-            record.get("batches_to_singles"),
+            "batch-of-32, x rate of singles", 1.0, found(rounds, "batches_to_singles")
         ),
-        at_most("singles' p99 beside batches, x alone", 2.0, record.get("p99_ratio")),
+        at_most(
+            "singles' p99 beside batches, x alone", 2.0, found(rounds, "p99_ratio")
+        ),
         at_most("singles at a modest rate: not 200", 0, others(singles, {"200"})),
-        at_most("batches, and singles at saturation: failed", 0, record.get("failed")),
+        at_most("batches, and singles at saturation: failed", 0, failed),
     ]
 
 
 def lone(record: Record) -> list[Verdict]:
     """One request at a time."""
-    spent = ratio(record.get("lone_ms"), record.get("goal_ms"))
+    rounds = record.get("rounds", {})
+    pairs = zip(rounds.get("lone_ms", []), rounds.get("in_process_ms", []), strict=True)
+    spent = [lone_ms / goal_ms(bare_ms) for lone_ms, bare_ms in pairs]
     return [at_most("lone request, of 1.1 x (decode + run + 1 ms)", 1.0, spent)]
 
 
@@ -258,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line("bench.goals", __doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     verdicts = judge(parser.parse_args(arguments).results)
-    print("| goal | bound | measured | |\n| --- | --- | --- | --- |")
+    print("| goal | bound | measured (least to most) | |\n| --- | --- | --- | --- |")
     for verdict in verdicts:
         print(verdict)
     return 0 if all(verdict.passed or verdict.beyond for verdict in verdicts) else 1

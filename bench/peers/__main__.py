@@ -63,13 +63,14 @@ def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
 def find_limits(
     options: argparse.Namespace, workload: Workload, listed: Sequence[Contestant]
 ) -> dict[str, Pipeline]:
-    """The best in-process arrangement of each precision that takes part."""
+    """The best in-process arrangement of each precision that takes part.
+
+    The search only chooses it: its rate is measured among the contestants.
+    """
     precisions = {c.precision or options.precision for c in listed}
     bundle, limits = resolve(workload.bundle), {}
     for precision in sorted(precisions):
-        best = search(
-            bundle, precision, workload.images, seconds=options.limit_seconds, rounds=1
-        )
+        best = search(bundle, precision, workload.images, seconds=options.limit_seconds)
         limits[precision] = best[0][0]
         rate = statistics.median(best[0][1])
         print(f"limit {precision}: {best[0][0]} at {rate:.1f}/s", flush=True)

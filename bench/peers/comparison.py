@@ -1,14 +1,15 @@
 """contestants → **rounds**: each server alone on the machine, in turn, several times.
 
-Interleaved, because a shared machine drifts over minutes: a median over rounds of each
-contestant, taken minutes apart, compares them under the same weather. The in-process
-limit takes its turn like everybody else.
+Interleaved, because a shared machine drifts over minutes: ratios within a round, taken
+minutes apart, compare under the same weather. Each round begins with another server.
+The in-process limit takes its turn like everybody else.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from bench import wrk
@@ -26,6 +27,7 @@ from bench.model import Model
 from bench.peers.arrangement import Served
 from bench.peers.catalog import Contestant, environment
 from bench.pipelines import Pipeline, Trial, measure
+from bench.rounds import rotated
 from bench.workloads import Workload
 from classifier.bundle import resolve
 
@@ -80,16 +82,24 @@ def compare(
         Standing(c.name, c.setting, c.precision or plan.precision, str(c.arrangement))
         for c in contestants
     ]
+    turns: list[Callable[[], str | None]] = [
+        partial(_limit_turn, plan, top, pipeline)
+        for top, pipeline in zip(tops, limits.values(), strict=True)
+    ] + [
+        partial(_turn, plan, contestant, standing)
+        for contestant, standing in zip(contestants, standings, strict=True)
+    ]
     for number in range(plan.rounds):
-        for top, pipeline in zip(tops, limits.values(), strict=True):
-            rate = measure(_trial(plan, top.setting, pipeline))
-            top.rounds.append({"requests_per_s": rate})
-            tell(f"round {number + 1}: {top.name} {top.setting}: {rate:.1f}/s")
-        for standing, contestant in zip(standings, contestants, strict=True):
-            if standing.failure is None:
-                _take_turn(plan, contestant, standing)
-                tell(f"round {number + 1}: {_news(contestant, standing)}")
+        for turn in rotated(turns, number * len(turns) // plan.rounds):
+            if news := turn():
+                tell(f"round {number + 1}: {news}")
     return tops + standings
+
+
+def _limit_turn(plan: Plan, top: Standing, pipeline: Pipeline) -> str:
+    rate = measure(_trial(plan, top.setting, pipeline))
+    top.rounds.append({"requests_per_s": rate})
+    return f"{top.name} {top.setting}: {rate:.1f}/s"
 
 
 def _trial(plan: Plan, precision: str, pipeline: Pipeline) -> Trial:
@@ -109,11 +119,15 @@ def _news(contestant: Contestant, standing: Standing) -> str:
     )
 
 
-def _take_turn(plan: Plan, contestant: Contestant, standing: Standing) -> None:
+def _turn(plan: Plan, contestant: Contestant, standing: Standing) -> str | None:
+    """What is told of the turn; nothing where the contestant failed before."""
+    if standing.failure is not None:
+        return None
     try:
         standing.rounds.append(one_round(plan, contestant))
     except (LaunchError, wrk.WrkError, OSError) as error:
         standing.failure = str(error)
+    return _news(contestant, standing)
 
 
 def one_round(plan: Plan, contestant: Contestant) -> dict[str, float]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers.comparison import Standing
+from bench.rounds import describe
 
 LIMIT = "in-process limit"
 OURS = "Linnaeus"
@@ -33,7 +34,7 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
 
 
 def markdown(workload: str, listed: Sequence[dict[str, Any]]) -> str:
-    """The table as it stands in the docs."""
+    """The table as it stands in the docs; a ratio with the spread of its rounds."""
     lines = [
         f"### {workload}",
         "",
@@ -43,14 +44,13 @@ def markdown(workload: str, listed: Sequence[dict[str, Any]]) -> str:
     ]
     own = find(listed, OURS, "fp32")
     for row in listed:
-        best = limit_rate(listed, row["precision"])
-        rate = row["requests_per_s"]
+        best = find(listed, LIMIT, row["precision"])
         cells = [
             row["name"],
             row["setting"],
-            _number(rate, 1),
-            _number(rate / best, 2) if rate and best else "-",
-            _number(own["requests_per_s"] / rate, 2) if own and rate else "-",
+            _number(row["requests_per_s"], 1),
+            describe(ratios(row, best), ".2f"),
+            describe(ratios(own, row), ".2f"),
             _number(row["p50_ms"], 1),
             _number(row["p99_ms"], 1),
             _number(row["failed"], 0),
@@ -68,12 +68,17 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def limit_rate(listed: Sequence[dict[str, Any]], precision: str) -> float | None:
-    """The in-process limit in a precision, images a second."""
-    for row in listed:
-        if row["name"] == LIMIT and row["precision"] == precision:
-            return float(row["requests_per_s"])
-    return None
+def ratios(
+    row: dict[str, Any] | None,
+    to: dict[str, Any] | None,
+    key: str = "requests_per_s",
+) -> list[float]:
+    """One row's figure over another's in each round, where both were measured."""
+    if row is None or to is None:
+        return []
+    # One that failed on the way has fewer rounds.
+    pairs = zip(row["rounds"], to["rounds"], strict=False)
+    return [ours[key] / theirs[key] for ours, theirs in pairs if theirs[key]]
 
 
 def find(

@@ -71,6 +71,29 @@ def test_a_server_that_does_not_start_is_told_of_and_left_out(workload):
     assert "FAILED" in told[0]
 
 
+def test_each_round_begins_with_another_server(workload, monkeypatch):
+    """What a turn leaves behind, warm or busy, would always meet the same one."""
+    turn = dict.fromkeys(
+        ("requests_per_s", "p50_ms", "p99_ms", "failed", "cores", "memory_mb"), 1.0
+    )
+    monkeypatch.setattr("bench.peers.comparison.one_round", lambda *_: turn)
+    contestants = [
+        Contestant(name, "tuned", lambda _: []) for name in ("FastAPI", "Mosec")
+    ]
+    told = []
+
+    found = compare(
+        replace(plan_of(workload), rounds=3, seconds=0.05),
+        contestants,
+        {"fp32": ONE_WORKER},
+        tell=told.append,
+    )
+
+    firsts = [news.split()[2] for news in told[::3]]
+    assert firsts == ["in-process", "FastAPI,", "Mosec,"]
+    assert [len(standing.rounds) for standing in found] == [3, 3, 3]
+
+
 @pytest.mark.parametrize(("shift", "same"), [(0.0, True), (0.01, False)])
 async def test_who_answers_something_else_is_not_measured(workload, shift, same):
     """A server that skips the work would win every comparison."""

@@ -13,6 +13,7 @@ from bench.goals import (
     fairness,
     judge,
     main,
+    overload,
     photos,
     soak,
 )
@@ -36,22 +37,21 @@ def standing(name, setting, precision, *rates):
     return Standing(name, setting, precision, "defaults", rounds)
 
 
-def limit(precision, rate):
+def limit(precision, *rates):
     """The in-process limit of a precision."""
-    row = Standing(report.LIMIT, precision, precision, "two workers")
-    row.rounds.append({"requests_per_s": rate})
-    return row
+    rounds = [{"requests_per_s": rate} for rate in rates]
+    return Standing(report.LIMIT, precision, precision, "two workers", rounds)
 
 
 PHOTOS = report.rows(
     [
-        limit("fp32", 250.0),
-        limit("auto", 400.0),
+        limit("fp32", 250.0, 250.0, 250.0),
+        limit("auto", 400.0, 400.0, 400.0),
         standing("Linnaeus", "fp32", "fp32", 200, 240, 230),
-        standing("Linnaeus", "auto", "auto", 380),
-        standing("Mosec", "documented", "fp32", 146),
-        standing("Mosec", "tuned", "fp32", 220),
-        standing("FastAPI", "documented", "fp32", 115),
+        standing("Linnaeus", "auto", "auto", 380, 380, 380),
+        standing("Mosec", "documented", "fp32", 146, 146, 146),
+        standing("Mosec", "tuned", "fp32", 220, 220, 220),
+        standing("FastAPI", "documented", "fp32", 115, 115, 115),
     ]
 )
 
@@ -106,13 +106,82 @@ def test_a_peer_that_failed_is_not_the_best():
 
 
 def test_the_table_has_a_line_for_each_contestant_fastest_first():
-    """With its share of the limit."""
+    """With its share of the limit, and how far the rounds of a ratio lie apart."""
     lines = report.markdown("photos", PHOTOS).splitlines()
 
-    assert lines[4].startswith("| in-process limit | auto | 400.0 | 1.00 | 0.57 |")
-    assert "| Linnaeus | fp32 | 230.0 | 0.92 | 1.00 | 4.3 | 8.7 | 0 | 1.8 | 100 |" in (
-        lines
+    assert lines[4].startswith(
+        "| in-process limit | auto | 400.0 | 1.00 | 0.57 (0.50 to 0.60) |"
     )
+    assert (
+        "| Linnaeus | fp32 | 230.0 | 0.92 (0.80 to 0.96) | 1.00 "
+        "| 4.3 | 8.7 | 0 | 1.8 | 100 |"
+    ) in lines
+
+
+def test_a_ratio_is_taken_within_a_round():
+    """What slows the machine for a whole round slows both, and says nothing."""
+    rows = report.rows(
+        [
+            standing("Linnaeus", "fp32", "fp32", 100, 200, 300),
+            standing("Mosec", "tuned", "fp32", 50, 100, 150),
+        ]
+    )
+    verdicts = {verdict.goal: verdict for verdict in digits({"rows": rows})}
+
+    assert verdicts["LeNet, x Mosec tuned"].rounds == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "word"),
+    [
+        ((1.0, 1.02, 1.03), "pass"),
+        ((0.99, 1.02, 1.03), "pass, within the noise"),
+        ((0.9, 0.99, 1.1), "**fail**, within the noise"),
+        ((0.9, 0.98, 0.99), "**fail**"),
+        ((1.02,), "pass"),
+    ],
+)
+def test_a_goal_between_the_rounds_is_within_the_noise(rounds, word):
+    """The median decides, and the verdict says how little that means."""
+    assert at_least("a", 1.0, rounds).word == word
+
+
+def test_a_verdict_shows_how_far_its_rounds_lie_apart():
+    """One of a single turn has nothing to show."""
+    several, one = at_most("a", 2, [1.5, 1.9, 1.25]), at_most("a", 2, 1.5)
+
+    assert str(several) == "| a | <= 2 | 1.5 (1.25 to 1.9) | pass |"
+    assert str(one) == "| a | <= 2 | 1.5 | pass |"
+
+
+def overloaded(of_capacity, **statuses):
+    """One turn of an overload."""
+    return {
+        "of_capacity": of_capacity,
+        "summary": {
+            "statuses": statuses,
+            "late": 0,
+            "retry_after": {"share_right": 1.0},
+        },
+    }
+
+
+def test_an_overload_counts_every_round():
+    """The median of its ratios, and each answer that was none."""
+    good, bad = {"200": 90, "503": 200}, {"200": 90, "503": 199, "504": 1}
+    rounds = [overloaded(0.8, **good), overloaded(0.91, **bad), overloaded(1, **good)]
+
+    verdicts = overload({"rounds": rounds})
+
+    assert [v.measured for v in verdicts] == [0.91, 0, 1, 1]
+    assert verdicts[0].word == "pass, within the noise"
+
+
+def test_a_record_of_one_turn_is_read_as_one_round():
+    """The series before were measured so."""
+    (goodput, *_) = overload(overloaded(0.905, **{"200": 90}))
+
+    assert goodput.rounds == (0.905,)
 
 
 def test_a_plot_is_drawn(tmp_path):
@@ -139,7 +208,7 @@ def test_the_command_fails_until_every_goal_is_met(tmp_path, capsys):
 
 def test_records_are_read_by_their_names(tmp_path):
     """What `bench.lone` wrote is judged as the lone request."""
-    record = {"lone_ms": 5.0, "goal_ms": 10.0}
+    record = {"rounds": {"lone_ms": [11.0], "in_process_ms": [19.0]}}
     (tmp_path / "lone.json").write_text(json.dumps(record))
 
     measured = {v.goal: v.measured for v in judge(tmp_path)}
