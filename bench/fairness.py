@@ -1,10 +1,11 @@
 """batches beside singles → **who waits**: batch-of-32 requests must not starve singles.
 
-Four loads on one service: singles alone at saturation (the throughput to match),
-batches of 32 alone, singles at a modest open-loop rate (their latency undisturbed),
-and the same singles while batches keep the service saturated.
+Four loads on one service, in several rounds: singles alone at saturation (the
+throughput to match) and batches of 32 alone; singles at a modest open-loop rate (their
+latency undisturbed) and the same singles while batches keep the service saturated. Of
+each pair every other round begins with the second.
 
-    python -m bench.fairness --seconds 10
+    python -m bench.fairness --rounds 5 --seconds 6
 """
 
 import asyncio
@@ -19,16 +20,24 @@ from bench import wrk
 from bench.bodies import Body, batches, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
-from bench.latency import Shot, Summary, summarize
-from bench.load import describe
+from bench.latency import Shot, summarize
 from bench.options import add_models, add_workload, command_line
+from bench.rounds import describe, medians, rotated
 from bench.service import serving
 from bench.traffic import Load, offer, poisson_arrivals, run, saturate
 from bench.workloads import Workload, load_workload
 
 RESULT = REPOSITORY / "docs/results/fairness.json"
 BATCH = 32
+SINGLE_CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
+RATES = (
+    "singles_per_s",
+    "batches_images_per_s",
+    "batches_to_singles",
+    "p99_ratio",
+    "batches_beside_images_per_s",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +55,13 @@ class Loads:
         return cls(singles, batches(workload.images, size=BATCH), seconds)
 
 
+async def alone(
+    loads: Loads, arrivals: Sequence[float], target: Target
+) -> tuple[list[Shot], list[Shot]]:
+    """Singles at their instants, and no batches."""
+    return await offer(Load(arrivals, loads.singles), target), []
+
+
 async def mixed(
     loads: Loads, arrivals: Sequence[float], target: Target
 ) -> tuple[list[Shot], list[Shot]]:
@@ -58,34 +74,77 @@ async def mixed(
     return single_shots, batch_shots
 
 
-def measure(target: Target, loads: Loads, *, share: float, seed: int) -> dict[str, Any]:
-    """The four loads in turn; `share` of capacity is the modest rate."""
+def measure(
+    target: Target, loads: Loads, *, share: float, seed: int, number: int
+) -> dict[str, Any]:
+    """Round `number`, JSON-ready: the four loads; `share` of capacity is modest."""
     seconds = loads.seconds
-    alone = wrk.saturate(loads.singles, target, connections=32, seconds=seconds)
-    batched = wrk.saturate(
-        loads.batches, target, connections=BATCH_CONNECTIONS, seconds=seconds
-    )
-    print(f"singles {alone.requests_per_s:.1f}/s, batches {batched.images_per_s:.1f}/s")
-    rng = random.Random(seed)  # noqa: S311  a load, not a secret
-    arrivals = poisson_arrivals(share * alone.requests_per_s, seconds, rng=rng)
-    calm = summarize(run(offer(Load(arrivals, loads.singles), target)), seconds=seconds)
-    disturbed, batch_shots = run(mixed(loads, arrivals, target))
-    beside = summarize(disturbed, seconds=seconds)
-    batch_rate = summarize(batch_shots, seconds=seconds).images_per_s
-    _tell("alone", calm)
-    _tell("beside batches", beside)
-    return {
-        "singles_per_s": alone.requests_per_s,
-        "batches_images_per_s": batched.images_per_s,
-        "batches_to_singles": batched.images_per_s / alone.requests_per_s,
-        "share": share,
-        "alone": dataclasses.asdict(calm),
-        "beside_batches": dataclasses.asdict(beside),
-        "p99_ratio": beside.p99_ms / calm.p99_ms,
-        "batches_beside_images_per_s": batch_rate,
-        "failed": count_failed([alone, batched], batch_shots),
-        "seconds": seconds,
+    closed = saturate_each(target, loads, number)
+    singles_per_s = closed["singles"].requests_per_s
+    batches_per_s = closed["batches"].images_per_s
+    rng = random.Random(seed + number)  # noqa: S311  a load, not a secret
+    arrivals = poisson_arrivals(share * singles_per_s, seconds, rng=rng)
+    kinds = {"alone": alone, "beside_batches": mixed}
+    shots = {
+        kind: run(load(loads, arrivals, target))
+        for kind, load in rotated(kinds.items(), number)
     }
+    singles = {
+        kind: summarize(each, seconds=seconds) for kind, (each, _) in shots.items()
+    }
+    _, batch_shots = shots["beside_batches"]
+    beside = summarize(batch_shots, seconds=seconds)
+    return {
+        "singles_per_s": singles_per_s,
+        "batches_images_per_s": batches_per_s,
+        "batches_to_singles": batches_per_s / singles_per_s,
+        **{kind: dataclasses.asdict(summary) for kind, summary in singles.items()},
+        "p99_ratio": singles["beside_batches"].p99_ms / singles["alone"].p99_ms,
+        "batches_beside_images_per_s": beside.images_per_s,
+        "failed": count_failed(list(closed.values()), batch_shots),
+    }
+
+
+def saturate_each(target: Target, loads: Loads, number: int) -> dict[str, wrk.Closed]:
+    """The closed loops of round `number`: singles and batches, each by themselves."""
+    kinds = {
+        "singles": (loads.singles, SINGLE_CONNECTIONS),
+        "batches": (loads.batches, BATCH_CONNECTIONS),
+    }
+    return {
+        kind: wrk.saturate(
+            bodies, target, connections=connections, seconds=loads.seconds
+        )
+        for kind, (bodies, connections) in rotated(kinds.items(), number)
+    }
+
+
+def measure_rounds(
+    target: Target, loads: Loads, *, rounds: int, share: float, seed: int
+) -> dict[str, Any]:
+    """Every round, and the medians of what they found."""
+    # The first seconds of a service are slower than any later ones.
+    wrk.saturate(loads.singles, target, connections=SINGLE_CONNECTIONS, seconds=2)
+    found = []
+    for number in range(rounds):
+        found.append(measure(target, loads, share=share, seed=seed, number=number))
+        tell(f"round {number + 1}", found[-1:])
+    tell("all rounds", found)
+    return {
+        "share": share,
+        "seconds": loads.seconds,
+        **medians(found, RATES),
+        "failed": sum(turn["failed"] for turn in found),
+        "rounds": found,
+    }
+
+
+def tell(title: str, rounds: Sequence[dict[str, Any]]) -> None:
+    """The medians and the spreads, for a person."""
+    values = {key: [turn[key] for turn in rounds] for key in RATES}
+    print(f"--- {title}", flush=True)
+    for key, each in values.items():
+        print(f"{key:28} {describe(each)}", flush=True)
 
 
 def count_failed(closed: Sequence[wrk.Closed], shots: Sequence[Shot]) -> int:
@@ -94,16 +153,13 @@ def count_failed(closed: Sequence[wrk.Closed], shots: Sequence[Shot]) -> int:
     return unanswered + sum(loop.failed for loop in closed)
 
 
-def _tell(title: str, summary: Summary) -> None:
-    print(f"--- singles {title}\n{describe(summary)}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
     parser = command_line("bench.fairness", __doc__)
     add_models(parser)
     add_workload(parser)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each load")
     parser.add_argument("--share", type=float, default=0.25, help="of capacity")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=RESULT)
@@ -112,7 +168,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loads = Loads.of(workload, options.seconds)
     name = workload.bundle.name
     with serving(options.models, name, probe=loads.singles[0]) as service:
-        table = measure(service.target, loads, share=options.share, seed=options.seed)
+        table = measure_rounds(
+            service.target,
+            loads,
+            rounds=options.rounds,
+            share=options.share,
+            seed=options.seed,
+        )
     write_record(options.json, {"workload": workload.name, **table})
     return 0
 
