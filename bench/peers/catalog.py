@@ -121,6 +121,8 @@ def documented() -> list[Contestant]:
 # Workload → peer → the best arrangement of a search on two cores. That search was
 # narrower than `bench.peers.tune` is now: one thread a session for all but FastAPI, a
 # wait of 1 ms, no stage that decodes, fewer batch sizes, Ray Serve without HAProxy.
+# Behind HAProxy four arrangements for digits were tried again: one and two replicas,
+# with and without batches.
 TUNED: dict[str, dict[str, Arrangement]] = {
     "photos": {
         "FastAPI": Arrangement(processes=2, threads=1, inline=True, tuned=True),
@@ -136,7 +138,9 @@ TUNED: dict[str, dict[str, Arrangement]] = {
         ),
         "BentoML": Arrangement(processes=2, threads=1, batch=32, tuned=True),
         "Mosec": Arrangement(processes=2, threads=1, batch=32, wait_ms=1, tuned=True),
-        "Ray Serve": Arrangement(threads=1, batch=16, wait_ms=1, tuned=True),
+        "Ray Serve": Arrangement(
+            processes=2, threads=1, batch=16, wait_ms=1, tuned=True
+        ),
     },
 }
 
