@@ -107,7 +107,7 @@ class Line:
         return ticket
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """What a lane takes: a batch to run, and tickets that came too late."""
 
@@ -121,8 +121,8 @@ class Backlog:
     def __init__(self, *, capacity: int, lanes: int) -> None:
         self.capacity = capacity
         self.lanes = lanes
-        self.busy = 0  # lanes at work
-        self._in_hand = 0  # images that they run
+        # what each busy lane is at, and the instant at which it should be free
+        self._ends: dict[Cut, float] = {}
         self._lines: dict[ModelKey, Line] = {}
         self._used_s = 0.0  # the virtual clock: lane time of the line served last
 
@@ -139,6 +139,11 @@ class Backlog:
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
+
+    @property
+    def busy(self) -> int:
+        """Lanes at work."""
+        return len(self._ends)
 
     def waiting(self, key: ModelKey) -> int:
         """Images of that model that wait."""
@@ -163,9 +168,9 @@ class Backlog:
             raise OverloadedError(
                 f"{of_kind} images wait for {first.model[0]}; "
                 f"at most {self.capacity} may",
-                retry_after_s=self.predicted_wait_s(first.model),
+                retry_after_s=self.predicted_wait_s(first.model, now),
             )
-        wait_s, own_s = self._predicted_s(tickets)
+        wait_s, own_s = self._predicted_s(tickets, now)
         if line:
             self._check_deadline(first, now, wait_s=wait_s, own_s=own_s)
         else:
@@ -198,9 +203,9 @@ class Backlog:
             if batch:
                 self._used_s = line.used_s
                 line.used_s += len(batch) * line.cost_s
-                self.busy += 1
-                self._in_hand += len(batch)
-                return Cut(batch, expired)
+                cut = Cut(batch, expired)
+                self._ends[cut] = now + len(batch) * line.cost_s
+                return cut
         return Cut([], expired) if expired else None
 
     def clear(self) -> list[Ticket]:
@@ -210,21 +215,20 @@ class Backlog:
             waiting += [line.pop() for _ in range(len(line))]
         return waiting
 
-    def finish(self, key: ModelKey, images: int, lane_s: float | None) -> None:
-        """A lane is free again; learn what its batch of `images` has cost.
+    def finish(self, cut: Cut, lane_s: float | None) -> None:
+        """A lane is free again; learn what its batch has cost.
 
         None, if it was left behind.
         """
-        self.busy -= 1
-        self._in_hand -= images
-        line = self._lines[key]
+        del self._ends[cut]
+        line = self._lines[cut.batch[0].model]
         if lane_s is not None:
-            cost_s = min(lane_s / images, MAX_SURPRISE * line.cost_s)
+            cost_s = min(lane_s / len(cut.batch), MAX_SURPRISE * line.cost_s)
             line.cost_s += COST_WEIGHT * (cost_s - line.cost_s)
 
-    def predicted_wait_s(self, key: ModelKey) -> float:
+    def predicted_wait_s(self, key: ModelKey, now: float) -> float:
         """How long until all that waits in this line now is served."""
-        return self._wait_s(key, len(self._lines[key]))
+        return self._wait_s(key, len(self._lines[key]), now)
 
     def _check_deadline(
         self, first: Ticket, now: float, *, wait_s: float, own_s: float
@@ -236,28 +240,41 @@ class Backlog:
             raise OverloadedError(
                 f"the answer could take {needed_s:.2f} s; "
                 f"the deadline is in {left_s:.2f} s",
-                retry_after_s=self.predicted_wait_s(first.model),
+                retry_after_s=self.predicted_wait_s(first.model, now),
             )
 
-    def _predicted_s(self, tickets: Sequence[Ticket]) -> tuple[float, float]:
+    def _predicted_s(
+        self, tickets: Sequence[Ticket], now: float
+    ) -> tuple[float, float]:
         """Seconds until the last of these is taken, and until it is done after that."""
         key, n = tickets[0].model, len(tickets)
         line = self._lines[key]
         single = tickets[0].request is None
         ahead = line.ahead_of_single() if single else line.ahead_of_batch(n) + n - 1
         together = min(line.limit, ahead + 1)
-        return self._wait_s(key, ahead), together * line.cost_s
+        return self._wait_s(key, ahead, now), together * line.cost_s
 
-    def _wait_s(self, key: ModelKey, ahead: int) -> float:
-        """Wait behind `ahead` images of one line, the others having their share."""
+    def _wait_s(self, key: ModelKey, ahead: int, now: float) -> float:
+        """Wait behind `ahead` images of one line, the others having their share.
+
+        Never longer than all lanes take, once each has done what it is at, nor than
+        the one that is free first takes alone.
+        """
         own_s = ahead * self._lines[key].cost_s
         others_s = sum(
             min(own_s, len(line) * line.cost_s)
             for other, line in self._lines.items()
             if other != key
         )
-        begun_s = self._lines[key].cost_s * self._in_hand / 2  # half done, on average
-        return (own_s + others_s + begun_s) / self.lanes
+        waiting_s = own_s + others_s
+        # what is overdue, or hangs, hides at most what the other lanes are at
+        begun_s = max(0.0, sum(self._ends.values()) - self.busy * now)
+        together_s = (waiting_s + begun_s) / self.lanes
+        if waiting_s >= together_s:
+            return together_s
+        full = self.busy >= self.lanes
+        first_s = max(0.0, min(self._ends.values()) - now) if full else 0.0
+        return min(together_s, first_s + waiting_s)
 
     def _occupied(self) -> Iterator[Line]:
         return (line for line in self._lines.values() if line)

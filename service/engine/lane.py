@@ -47,7 +47,7 @@ class Lane:
         self._settle = settle
         self._died = died
         self._closing = False
-        self._in_hand: list[Ticket] = []
+        self._in_hand: Cut | None = None
         self.began: float | None = None  # instant of the batch at work, if any
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
@@ -75,10 +75,11 @@ class Lane:
             if self.began != began:
                 return None
             self._closing = True
-            held, self._in_hand = self._in_hand, []
-            if held:
-                self._backlog.finish(held[0].model, len(held), None)
-        return held
+            held, self._in_hand = self._in_hand, None
+            if held is None:
+                return []
+            self._backlog.finish(held, None)
+        return held.batch
 
     def _live(self) -> None:
         try:
@@ -93,7 +94,7 @@ class Lane:
             while not self._closing:
                 cut = self._backlog.take(time.monotonic())
                 if cut is not None:
-                    self._in_hand = cut.batch
+                    self._in_hand = cut if cut.batch else None
                     self.began = time.monotonic() if cut.batch else None
                     return cut
                 self._changed.wait()
@@ -116,12 +117,10 @@ class Lane:
         if len(plain) < len(decoded):
             results += [(t, explained(t, model)) for t in decoded if t.explain]
         with self._changed:
-            if self._closing and not self._in_hand:
+            if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
-            self._in_hand = []
-            self.began = None
-            took_s = time.monotonic() - began
-            self._backlog.finish(model.key, len(cut.batch), took_s)
+            self._in_hand = self.began = None
+            self._backlog.finish(cut, time.monotonic() - began)
         self._settle(results)
 
     def _decode(

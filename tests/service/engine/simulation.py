@@ -6,12 +6,14 @@ next. The policy under test is the real one.
 
 import heapq
 import itertools
+import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from service.contract import ModelKey
-from service.engine.backlog import Backlog
+from service.engine.backlog import Backlog, Cut
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
@@ -28,10 +30,20 @@ class Arrival:
     timeout_s: float | None = None
 
 
+def poisson(
+    rate: float, seconds: float, *, seed: int = 0, **fields: Any
+) -> Iterator[Arrival]:
+    """Independent arrivals at `rate` requests a second; `fields` are those of each."""
+    generator, now = random.Random(seed), 0.0  # noqa: S311  (a load, not a secret)
+    while (now := now + generator.expovariate(rate)) < seconds:
+        yield Arrival(now, **fields)
+
+
 @dataclass(slots=True)
 class Report:
-    """What became of every image, by kind of request."""
+    """What became of every image."""
 
+    # seconds until an answer, by kind of request: "single" or "batch"
     waits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     answered: dict[ModelKey, int] = field(default_factory=lambda: defaultdict(int))
     late: int = 0  # answered after its deadline
@@ -73,7 +85,7 @@ def simulate(
             free -= 1
             cost_s = costs_s[cut.batch[0].model] * slowness(now)
             spent = len(cut.batch) * cost_s
-            heapq.heappush(events, (now + spent, next(order), (cut.batch, spent)))
+            heapq.heappush(events, (now + spent, next(order), (cut, spent)))
     return report
 
 
@@ -91,16 +103,12 @@ def _offer(backlog: Backlog, arrival: Arrival, now: float, report: Report) -> No
 
 
 def _finish(
-    backlog: Backlog,
-    batch: list[Ticket],
-    spent: float,
-    now: float,
-    report: Report,
+    backlog: Backlog, cut: Cut, spent: float, now: float, report: Report
 ) -> None:
-    model = batch[0].model
-    backlog.finish(model, len(batch), spent)
+    model = cut.batch[0].model
+    backlog.finish(cut, spent)
     report.lane_s[model] += spent
-    for ticket in batch:
+    for ticket in cut.batch:
         report.waits["single" if ticket.request is None else "batch"].append(
             now - ticket.arrived
         )

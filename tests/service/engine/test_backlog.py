@@ -1,8 +1,6 @@
 """The batching policy, on a virtual clock."""
 
-import random
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from service.engine.backlog import SINGLES_PER_BATCH_ITEM, Backlog
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 from tests.lines import lines_executed
-from tests.service.engine.simulation import MODEL, Arrival, simulate
+from tests.service.engine.simulation import MODEL, Arrival, poisson, simulate
 
 COST_S = 0.008
 LANES = 2
@@ -27,15 +25,6 @@ def backlog(*, capacity: int = 256, best_batch: int = 1, lanes: int = LANES) -> 
     made = Backlog(capacity=capacity, lanes=lanes)
     made.add_model(MODEL, best_batch=best_batch, cost_s=COST_S)
     return made
-
-
-def poisson(
-    rate: float, seconds: float, *, seed: int = 0, images: int = 1, **fields: float
-) -> Iterator[Arrival]:
-    """Independent arrivals at `rate` requests a second."""
-    generator, now = random.Random(seed), 0.0  # noqa: S311  (a load, not a secret)
-    while (now := now + generator.expovariate(rate)) < seconds:
-        yield Arrival(now, images=images, timeout_s=fields.get("timeout_s"))
 
 
 def ticket(*, deadline: float | None = None, request: object | None = None) -> Ticket:
@@ -248,8 +237,7 @@ def test_a_cost_above_the_deadline_is_unlearned(others_per_s):
         shared.add_model(key, best_batch=1, cost_s=COST_S)
     while shared.cost_s(MODEL) < 2.0:
         shared.offer([ticket()], 0.0)
-        shared.take(0.0)
-        shared.finish(MODEL, 1, 3.0)
+        shared.finish(shared.take(0.0), 3.0)
 
     def arrivals(begin_s: float) -> list[Arrival]:
         mine = [Arrival(begin_s + n / 10, timeout_s=1.0) for n in range(200)]
@@ -373,8 +361,7 @@ def test_the_cost_of_an_image_is_learned():
     line = backlog()
     for _ in range(60):
         line.offer([ticket()], 0.0)
-        line.take(0.0)
-        line.finish(MODEL, 1, 0.08)
+        line.finish(line.take(0.0), 0.08)
 
     assert line.cost_s(MODEL) == pytest.approx(0.08, rel=0.05)
 
