@@ -19,92 +19,15 @@ moment ago will do, and `lanes`, which only a prediction reads, is set without i
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.contract import ModelKey
+from service.engine.line import COST_WEIGHT, MAX_SURPRISE, SINGLES_PER_BATCH_ITEM, Line
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
-SINGLES_PER_BATCH_ITEM = 3
-# Weight of the newest batch in the running mean of the cost of an image.
-COST_WEIGHT = 0.1
-# One batch is believed to cost at most so many times what was known: a machine that was
-# frozen for a minute says nothing of the next image.
-MAX_SURPRISE = 4.0
 # A batch request that comes later takes every fourth place of those who wait already.
 SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
-# Waits that were longer than predicted are believed at once and forgotten slowly: what
-# slowed the machine down, or took places, may come again.
-LONGER_WEIGHT, FORGOTTEN_S, MAX_STRETCH = 0.5, 30.0, 3.0
-# A wait of fewer images than this says more of chance than of the prediction.
-TELLING_WAIT = 8
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """The tickets of one model, and what serving them costs."""
-
-    best_batch: int
-    gentle_batch: int  # most images in a run while batch requests wait
-    cost_s: float  # seconds of one lane an image, decode and run
-    longer: float = 0.0  # by what share waits were longer than predicted, ...
-    longer_at: float = 0.0  # ... at that instant
-    used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
-    singles: deque[Ticket] = field(default_factory=deque)
-    requests: deque[deque[Ticket]] = field(default_factory=deque)
-    batch_items: int = 0
-    singles_in_a_row: int = 0
-
-    def __len__(self) -> int:
-        return len(self.singles) + self.batch_items
-
-    def ahead_of_single(self) -> int:
-        """Images that go before a request of one image that arrives now."""
-        turns = len(self.singles) // SINGLES_PER_BATCH_ITEM + 1
-        return len(self.singles) + min(self.batch_items, turns)
-
-    def ahead_of_batch(self, items: int) -> int:
-        """Images that go before the last of a batch request that arrives now."""
-        turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
-        return self.batch_items + min(len(self.singles), turns)
-
-    @property
-    def limit(self) -> int:
-        """Most images in the next run.
-
-        The items of a batch request do not mind to go in small runs, and a single that
-        comes meanwhile has to wait for the whole of one.
-        """
-        return self.gentle_batch if self.requests else self.best_batch
-
-    def stretch(self, now: float) -> float:
-        """What predicted waits must be multiplied by, to be kept."""
-        forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
-        return 1.0 + self.longer * forgotten
-
-    def learn_wait(self, ticket: Ticket, now: float) -> None:
-        """Compare how long a ticket has waited with what was predicted."""
-        if ticket.promised_s < TELLING_WAIT * self.cost_s:
-            return
-        found = min(MAX_STRETCH, (now - ticket.arrived) / ticket.promised_s)
-        known = self.stretch(now)
-        if found > known:
-            self.longer = known - 1.0 + LONGER_WEIGHT * (found - known)
-            self.longer_at = now
-
-    def pop(self) -> Ticket:
-        """The next ticket; the line must not be empty."""
-        batch_turn = self.singles_in_a_row >= SINGLES_PER_BATCH_ITEM
-        if self.singles and not (batch_turn and self.requests):
-            self.singles_in_a_row += 1
-            return self.singles.popleft()
-        self.singles_in_a_row = 0
-        self.batch_items -= 1
-        request = self.requests.popleft()
-        ticket = request.popleft()
-        if request:
-            self.requests.append(request)  # the next batch request has its turn
-        return ticket
 
 
 @dataclass(frozen=True, slots=True, eq=False)
