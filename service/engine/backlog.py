@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.contract import ModelKey
-from service.engine.line import COST_WEIGHT, MAX_SURPRISE, SINGLES_PER_BATCH_ITEM, Line
+from service.engine.line import SINGLES_PER_BATCH_ITEM, Line
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
@@ -54,11 +54,13 @@ class Backlog:
         key: ModelKey,
         *,
         best_batch: int,
-        cost_s: float,
+        run_s: float,
+        decode_s: float = 0.0,
         gentle_batch: int | None = None,
     ) -> None:
-        """Open a line for a model whose image costs `cost_s` of a lane."""
-        self._lines[key] = Line(best_batch, gentle_batch or best_batch, cost_s)
+        """Open a line for a model; an image of a crowd takes so long of a lane."""
+        gentle_batch = gentle_batch or best_batch
+        self._lines[key] = Line(best_batch, gentle_batch, run_s, run_s, decode_s)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -67,6 +69,11 @@ class Backlog:
     def busy(self) -> int:
         """Lanes at work."""
         return len(self._ends)
+
+    @property
+    def calm(self) -> bool:
+        """Whether one lane at most is at work, and nothing waits for another."""
+        return self.busy <= 1 and not self
 
     def waiting(self, key: ModelKey) -> int:
         """Images of that model that wait."""
@@ -138,16 +145,18 @@ class Backlog:
             waiting += [line.pop() for _ in range(len(line))]
         return waiting
 
-    def finish(self, cut: Cut, lane_s: float | None) -> None:
-        """A lane is free again; learn what its batch has cost.
+    def finish(
+        self, cut: Cut, *, decode_s: float | None = None, run_s: float | None = None
+    ) -> None:
+        """A lane is free again; learn what decoding and running its batch have taken.
 
-        None, if it was left behind.
+        Without `decode_s` it was left behind. Without `run_s` the run was not of the
+        kind that a crowd has, and says nothing of what one costs.
         """
         del self._ends[cut]
-        line = self._lines[cut.batch[0].model]
-        if lane_s is not None:
-            cost_s = min(lane_s / len(cut.batch), MAX_SURPRISE * line.cost_s)
-            line.cost_s += COST_WEIGHT * (cost_s - line.cost_s)
+        if decode_s is not None:
+            line = self._lines[cut.batch[0].model]
+            line.learn_cost(len(cut.batch), decode_s=decode_s, run_s=run_s)
 
     def predicted_wait_s(self, key: ModelKey, now: float) -> float:
         """How long until all that waits in this line now is served."""

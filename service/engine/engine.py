@@ -98,7 +98,8 @@ class LaneEngine:
                 model.key,
                 best_batch=crowd.batch,
                 gentle_batch=crowd.gentle_batch,
-                cost_s=crowd.cost_s + decode_s,
+                run_s=crowd.cost_s,
+                decode_s=decode_s,
             )
         self._lanes = Lanes(
             self._open_lane,

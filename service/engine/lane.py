@@ -15,6 +15,7 @@ from classifier.decode import DecodeLimits
 from classifier.errors import SessionError
 from classifier.postprocess import probabilities
 from service.contract import ModelKey, Outcome, Settled, Timing
+from service.engine.arrangement import Runs
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
@@ -78,7 +79,7 @@ class Lane:
             held, self._in_hand = self._in_hand, None
             if held is None:
                 return []
-            self._backlog.finish(held, None)
+            self._backlog.finish(held)
         return held.batch
 
     def _live(self) -> None:
@@ -111,16 +112,13 @@ class Lane:
         model = self._models[cut.batch[0].model]
         results: Results = []
         decoded = self._decode(cut.batch, model, results)
-        plain = [ticket for ticket in decoded if not ticket.explain]
-        if plain:
-            self._run(plain, model, results)
-        if len(plain) < len(decoded):
-            results += [(t, explained(t, model)) for t in decoded if t.explain]
+        decode_s = time.monotonic() - began
+        run_s = self._run(decoded, model, results)
         with self._changed:
             if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
             self._in_hand = self.began = None
-            self._backlog.finish(cut, time.monotonic() - began)
+            self._backlog.finish(cut, decode_s=decode_s, run_s=run_s)
         self._settle(results)
 
     def _decode(
@@ -142,18 +140,34 @@ class Lane:
             decoded.append(ticket)
         return decoded
 
-    def _run(self, tickets: list[Ticket], model: ServedModel, results: Results) -> None:
-        pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
-        # uint8 [N, H, W, C]
-        batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-        lone = len(tickets) == 1 and self._backlog.busy == 1 and not self._backlog
-        way = model.arrangement.lone if lone else model.arrangement.crowd
+    def _run(
+        self, tickets: list[Ticket], model: ServedModel, results: Results
+    ) -> float | None:
+        """Run what was decoded; its seconds, if that was as a crowd is run."""
         began = time.monotonic()
-        rows = run_isolated(way.session.run, batch)
-        ended = time.monotonic()
-        run = began, ended, len(rows)
-        for ticket, row in zip(tickets, scored(rows, model), strict=True):
-            results.append((ticket, outcome(ticket, row, run)))
+        plain = [ticket for ticket in tickets if not ticket.explain]
+        lone = len(plain) <= 1 and self._backlog.calm
+        if plain:
+            way = model.arrangement.lone if lone else model.arrangement.crowd
+            results += run_together(plain, model, way.session)
+        if len(plain) < len(tickets):
+            results += [(t, explained(t, model)) for t in tickets if t.explain]
+        elif not lone:
+            return time.monotonic() - began
+        return None
+
+
+def run_together(tickets: list[Ticket], model: ServedModel, session: Runs) -> Results:
+    """Run the pixels of all in one go, and bisect the batch if that fails."""
+    pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
+    # uint8 [N, H, W, C]
+    batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    began = time.monotonic()
+    rows = run_isolated(session.run, batch)
+    ended = time.monotonic()
+    run = began, ended, len(rows)
+    found = zip(tickets, scored(rows, model), strict=True)
+    return [(ticket, outcome(ticket, row, run)) for ticket, row in found]
 
 
 def explained(ticket: Ticket, model: ServedModel) -> Settled:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from service.engine.ticket import Ticket
 
 SINGLES_PER_BATCH_ITEM = 3
-# Weight of the newest batch in the running mean of the cost of an image.
+# Weight of the newest batch in the running means of what an image costs.
 COST_WEIGHT = 0.1
 # One batch is believed to cost at most so many times what was known: a machine that was
 # frozen for a minute says nothing of the next image.
@@ -24,7 +24,9 @@ class Line:
 
     best_batch: int
     gentle_batch: int  # most images in a run while batch requests wait
-    cost_s: float  # seconds of one lane an image, decode and run
+    measured_s: float  # seconds of one lane to run an image of a crowd, at the start,
+    run_s: float  # ... and as learned
+    decode_s: float  # seconds of one lane to decode an image, learned
     longer: float = 0.0  # by what share waits were longer than predicted, ...
     longer_at: float = 0.0  # ... at that instant
     used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
@@ -35,6 +37,11 @@ class Line:
 
     def __len__(self) -> int:
         return len(self.singles) + self.batch_items
+
+    @property
+    def cost_s(self) -> float:
+        """Seconds of one lane an image of a crowd, decode and run."""
+        return self.decode_s + self.run_s
 
     def ahead_of_single(self) -> int:
         """Images that go before a request of one image that arrives now."""
@@ -59,6 +66,19 @@ class Line:
         """What predicted waits must be multiplied by, to be kept."""
         forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
         return 1.0 + self.longer * forgotten
+
+    def learn_cost(self, images: int, *, decode_s: float, run_s: float | None) -> None:
+        """Compare what a batch took with what was known; see `Backlog.finish`."""
+        most_s = MAX_SURPRISE * self.cost_s
+        if run_s is None:
+            # Were a crowd believed too dear, all but one at a time could be refused:
+            # with one lane no crowd would form, and nothing correct that.
+            found_s = min(self.run_s, self.measured_s)
+        else:
+            found_s = min(run_s / images, most_s)
+        self.run_s += COST_WEIGHT * (found_s - self.run_s)
+        found_s = min(decode_s / images, most_s)
+        self.decode_s += COST_WEIGHT * (found_s - self.decode_s)
 
     def learn_wait(self, ticket: Ticket, now: float) -> None:
         """Compare how long a ticket has waited with what was predicted."""

@@ -8,7 +8,7 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,15 @@ def poisson(
         yield Arrival(now, **fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one image really takes of a lane, in seconds."""
+
+    run_s: float  # in a crowd
+    lone_s: float | None = None  # where it has the machine for itself; None: as much
+    decode_s: float = 0.0  # beside either
+
+
 @dataclass(slots=True)
 class Report:
     """What became of every image."""
@@ -56,13 +65,14 @@ class Report:
 def simulate(
     backlog: Backlog,
     arrivals: Iterable[Arrival],
-    costs_s: dict[ModelKey, float],
+    costs: Mapping[ModelKey, float | Cost],
     *,
     lanes: int,
     slowness: Callable[[float], float] = lambda _: 1.0,
 ) -> Report:
     """Feed arrivals to a backlog served by `lanes` lanes of these costs.
 
+    A number is what an image takes to run, in a crowd or alone.
     `slowness` makes what begins at an instant so many times dearer.
     """
     report, order = Report(), itertools.count()
@@ -83,10 +93,35 @@ def simulate(
             if not cut.batch:
                 continue
             free -= 1
-            cost_s = costs_s[cut.batch[0].model] * slowness(now)
-            spent = len(cut.batch) * cost_s
-            heapq.heappush(events, (now + spent, next(order), (cut, spent)))
+            spent = _spend(backlog, cut, costs[cut.batch[0].model], slowness(now))
+            heapq.heappush(events, (now + spent.lane_s, next(order), (cut, spent)))
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a batch takes of its lane, in seconds."""
+
+    decode_s: float
+    run_s: float
+    lone: bool
+
+    @property
+    def lane_s(self) -> float:
+        """All of it."""
+        return self.decode_s + self.run_s
+
+
+def _spend(backlog: Backlog, cut: Cut, cost: float | Cost, slowness: float) -> Spent:
+    """Choose how a batch is run, as a lane does."""
+    if not isinstance(cost, Cost):
+        cost = Cost(cost)
+    lone = len(cut.batch) == 1 and backlog.calm
+    alone_s = cost.run_s if cost.lone_s is None else cost.lone_s
+    images = slowness * len(cut.batch)
+    return Spent(
+        images * cost.decode_s, images * (alone_s if lone else cost.run_s), lone
+    )
 
 
 def _offer(backlog: Backlog, arrival: Arrival, now: float, report: Report) -> None:
@@ -103,11 +138,12 @@ def _offer(backlog: Backlog, arrival: Arrival, now: float, report: Report) -> No
 
 
 def _finish(
-    backlog: Backlog, cut: Cut, spent: float, now: float, report: Report
+    backlog: Backlog, cut: Cut, spent: Spent, now: float, report: Report
 ) -> None:
     model = cut.batch[0].model
-    backlog.finish(cut, spent)
-    report.lane_s[model] += spent
+    run_s = None if spent.lone else spent.run_s
+    backlog.finish(cut, decode_s=spent.decode_s, run_s=run_s)
+    report.lane_s[model] += spent.lane_s
     for ticket in cut.batch:
         report.waits["single" if ticket.request is None else "batch"].append(
             now - ticket.arrived

@@ -25,7 +25,7 @@ BROKEN_PROMISES = 0.01  # of the answers, where nothing could have been known
 def backlog(*, capacity: int = 256, best_batch: int = 1, lanes: int = LANES) -> Backlog:
     """A backlog with one model."""
     made = Backlog(capacity=capacity, lanes=lanes)
-    made.add_model(MODEL, best_batch=best_batch, cost_s=COST_S)
+    made.add_model(MODEL, best_batch=best_batch, run_s=COST_S)
     return made
 
 
@@ -196,7 +196,7 @@ def test_promises_are_kept_when_batch_requests_and_another_model_come_later():
     other = ("other", 1)
     shared = Backlog(capacity=1000, lanes=LANES)
     for key in (MODEL, other):
-        shared.add_model(key, best_batch=4, gentle_batch=1, cost_s=COST_S)
+        shared.add_model(key, best_batch=4, gentle_batch=1, run_s=COST_S)
     arrivals = list(poisson(3 * CAPACITY_PER_S, 60, timeout_s=2.0))
     arrivals += poisson(CAPACITY_PER_S / 32, 60, seed=1, images=32, timeout_s=2.0)
     arrivals += [
@@ -236,10 +236,10 @@ def test_a_cost_above_the_deadline_is_unlearned(others_per_s):
     other = ("other", 1)
     shared = Backlog(capacity=1000, lanes=LANES)
     for key in (MODEL, other):
-        shared.add_model(key, best_batch=1, cost_s=COST_S)
+        shared.add_model(key, best_batch=1, run_s=COST_S)
     while shared.cost_s(MODEL) < 2.0:
         shared.offer([ticket()], 0.0)
-        shared.finish(shared.take(0.0), 3.0)
+        shared.finish(shared.take(0.0), decode_s=0.0, run_s=3.0)
 
     def arrivals(begin_s: float) -> list[Arrival]:
         mine = [Arrival(begin_s + n / 10, timeout_s=1.0) for n in range(200)]
@@ -256,7 +256,7 @@ def test_a_cost_above_the_deadline_is_unlearned(others_per_s):
 def test_a_batch_that_finds_its_line_empty_is_taken_however_long_it_may_take():
     """Told to come back it would never be taken. What is late is so by itself."""
     line = Backlog(capacity=64, lanes=LANES)
-    line.add_model(MODEL, best_batch=4, gentle_batch=1, cost_s=0.25)
+    line.add_model(MODEL, best_batch=4, gentle_batch=1, run_s=0.25)
     whole = Arrival(0.0, images=64, timeout_s=5.0)
 
     report = simulate(line, [whole], {MODEL: 0.25}, lanes=LANES)
@@ -270,7 +270,7 @@ def test_runs_are_small_while_batch_requests_wait():
     """A single that comes during one waits for few images; a crowd of singles runs
     together."""
     line = Backlog(capacity=100, lanes=LANES)
-    line.add_model(MODEL, best_batch=4, gentle_batch=1, cost_s=COST_S)
+    line.add_model(MODEL, best_batch=4, gentle_batch=1, run_s=COST_S)
     request = object()
     line.offer([ticket(request=request) for _ in range(3)], 0.0)
     for _ in range(9 + 6):  # three for each item, and six more
@@ -321,8 +321,8 @@ def test_models_share_the_lanes_by_time_however_different_their_costs():
     """A flood for a cheap model and one for a dear one have half the lanes each."""
     cheap, dear = ("cheap", 1), ("dear", 1)
     shared = Backlog(capacity=10_000, lanes=LANES)
-    shared.add_model(cheap, best_batch=4, cost_s=0.001)
-    shared.add_model(dear, best_batch=4, cost_s=0.05)
+    shared.add_model(cheap, best_batch=4, run_s=0.001)
+    shared.add_model(dear, best_batch=4, run_s=0.05)
     flood = [Arrival(0.0, model=cheap) for _ in range(5000)]
     flood += [Arrival(0.0, model=dear) for _ in range(100)]
 
@@ -337,7 +337,7 @@ def test_an_idle_model_saves_up_no_share():
     busy, idle = ("busy", 1), ("idle", 1)
     shared = Backlog(capacity=10_000, lanes=1)
     for key in (busy, idle):
-        shared.add_model(key, best_batch=1, cost_s=0.01)
+        shared.add_model(key, best_batch=1, run_s=0.01)
     arrivals = [Arrival(0.01 * n, model=busy) for n in range(1000)]
     arrivals += [Arrival(5.0, model=idle) for _ in range(500)]
 
@@ -363,7 +363,7 @@ def test_the_cost_of_an_image_is_learned():
     line = backlog()
     for _ in range(60):
         line.offer([ticket()], 0.0)
-        line.finish(line.take(0.0), 0.08)
+        line.finish(line.take(0.0), decode_s=0.0, run_s=0.08)
 
     assert line.cost_s(MODEL) == pytest.approx(0.08, rel=0.05)
 
@@ -401,7 +401,7 @@ def test_a_decision_costs_the_same_however_many_wait():
 def test_every_image_has_exactly_one_fate(requests, lanes, best_batch):
     """Answered, expired or refused: whatever arrives, nothing is lost or doubled."""
     line = Backlog(capacity=64, lanes=lanes)
-    line.add_model(MODEL, best_batch=best_batch, cost_s=COST_S)
+    line.add_model(MODEL, best_batch=best_batch, run_s=COST_S)
     arrivals = [Arrival(at, images, MODEL, limit) for at, images, limit in requests]
 
     report = simulate(line, arrivals, {MODEL: COST_S}, lanes=lanes)

@@ -18,6 +18,7 @@ from service.errors import DeadlineExceededError
 
 MODEL = ("model", 1)
 LONG_AGO = 0.0  # of the monotonic clock
+RUN_S = 0.001
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -33,7 +34,7 @@ class Parts:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.backlog = Backlog(capacity=100, lanes=1)
-        self.backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
+        self.backlog.add_model(MODEL, best_batch=1, run_s=RUN_S)
         self.turns = threading.Semaphore(0)  # each lets one run end, in an error
         way = SimpleNamespace(session=SimpleNamespace(run=self._run))
         arrangement = SimpleNamespace(lone=way, crowd=way)
@@ -107,3 +108,20 @@ def test_a_lane_is_not_given_up_for_a_batch_that_is_over(parts):
 
     assert held is None
     assert [ticket for ticket, _ in parts.settled] == [first, second]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, images):
+    """Which may have had all cores: its price is not that of one lane among many."""
+    for _ in range(images):
+        parts.offer()
+        parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == images)
+    lane.close()
+    lane.thread.join()
+
+    learned = parts.backlog._lines[MODEL].run_s != RUN_S
+    assert learned == (images > 1)

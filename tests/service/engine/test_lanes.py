@@ -52,7 +52,7 @@ class Parts:
         self.gave_up = asyncio.Event()
         self._changed = threading.Condition()
         self._backlog = Backlog(capacity=100, lanes=2)
-        self._backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
+        self._backlog.add_model(MODEL, best_batch=1, run_s=0.001)
         self.lanes = Lanes(
             self._open_lane,
             hang_timeout_s=hang_timeout_s,
