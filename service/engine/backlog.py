@@ -107,7 +107,8 @@ class Backlog:
             line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
             for ticket in tickets:
                 ticket.next_in_line = True
-        tickets[-1].promised_s = wait_s
+        last = tickets[-1]
+        last.offered, last.promised_s = now, wait_s
         if first.request is None:
             line.singles.extend(tickets)
         else:

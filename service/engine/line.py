@@ -84,7 +84,7 @@ class Line:
         """Compare how long a ticket has waited with what was predicted."""
         if ticket.promised_s < TELLING_WAIT * self.cost_s:
             return
-        found = min(MAX_STRETCH, (now - ticket.arrived) / ticket.promised_s)
+        found = min(MAX_STRETCH, (now - ticket.offered) / ticket.promised_s)
         known = self.stretch(now)
         if found > known:
             self.longer = known - 1.0 + LONGER_WEIGHT * (found - known)

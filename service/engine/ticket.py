@@ -22,7 +22,10 @@ class Ticket:
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
     next_in_line: bool = False  # when it came, so only the clock can make it late
-    promised_s: float = 0.0  # the wait that was predicted for it
+    # The last of a request: when it was offered to the backlog, and the wait that was
+    # predicted for it then.
+    offered: float = 0.0
+    promised_s: float = 0.0
     ahead_s: float = 0.0  # what decoding took, if it was done ahead
     taken: float = 0.0  # by a lane
     decoded: float = 0.0

@@ -28,6 +28,7 @@ class Arrival:
     images: int = 1
     model: ModelKey = MODEL
     timeout_s: float | None = None
+    ahead_s: float = 0.0  # that decoding ahead takes, before it comes to the backlog
 
 
 def poisson(
@@ -78,7 +79,8 @@ def simulate(
     report, order = Report(), itertools.count()
     events: list[tuple[float, int, object]] = []
     for arrival in arrivals:
-        heapq.heappush(events, (arrival.at, next(order), arrival))
+        offered = arrival.at + arrival.ahead_s
+        heapq.heappush(events, (offered, next(order), arrival))
     free = lanes
     while events:
         now, _, event = heapq.heappop(events)
@@ -125,10 +127,12 @@ def _spend(backlog: Backlog, cut: Cut, cost: float | Cost, slowness: float) -> S
 
 
 def _offer(backlog: Backlog, arrival: Arrival, now: float, report: Report) -> None:
-    deadline = None if arrival.timeout_s is None else now + arrival.timeout_s
+    arrived, deadline = arrival.at, None
+    if arrival.timeout_s is not None:
+        deadline = arrived + arrival.timeout_s
     request = None if arrival.images == 1 else object()
     tickets = [
-        Ticket(arrival.model, b"", now, deadline, request)
+        Ticket(arrival.model, b"", arrived, deadline, request)
         for _ in range(arrival.images)
     ]
     try:

@@ -132,3 +132,21 @@ def test_a_crowd_that_was_too_dear_is_believed_again_with_one_lane():
 
     assert too_dear_s > 1.0
     assert report.refused == []
+
+
+def test_decoding_ahead_breaks_no_promise_of_the_backlog():
+    """What was promised begins when the pixels are there. Once a second a GPU gets 200
+    images at a time, of which decoding has eaten half of the patience."""
+    line = Backlog(capacity=256, lanes=3)
+    line.add_model(MODEL, best_batch=64, run_s=0.0003)
+    arrivals = [
+        Arrival(second, timeout_s=0.13, ahead_s=0.07)
+        for second in range(1, 11)
+        for _ in range(200)
+    ]
+
+    report = simulate(line, arrivals, {MODEL: 0.0002}, lanes=3)
+
+    assert report.refused == []
+    assert report.answered == {MODEL: 2000}
+    assert report.late == 0
