@@ -62,7 +62,7 @@ class LaneEngine:
         return ahead + self._backlog.waiting(key)
 
     async def broken(self) -> None:
-        """Wait until so many lanes hang for so long that only a new process helps."""
+        """Wait until only a new process helps: lanes hang, or run nothing any more."""
         await self._broken.wait()
 
     async def start(self) -> None:

@@ -23,12 +23,18 @@ from service.engine.models import ServedModel
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
 
+# When every image of a model has failed for so long, it is tried on a golden one.
+DOUBTED_AFTER_S = 5.0
+
 Row = npt.NDArray[np.float32]  # [K]
 Scored = tuple[Row, Row] | SessionError  # logits and their probabilities
 
 
 class Lane:
-    """One thread. `settle` and `died` are called in it and must be quick."""
+    """One thread. `settle` and `died` are called in it and must be quick.
+
+    It dies of a SessionError when its device runs nothing any more.
+    """
 
     def __init__(  # noqa: PLR0913  (the composition root names each part once)
         self,
@@ -50,6 +56,7 @@ class Lane:
         self._closing = False
         self._in_hand: Cut | None = None
         self.began: float | None = None  # instant of the batch at work, if any
+        self._failing: dict[ModelKey, float] = {}  # since when no image has run
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
     @property
@@ -114,12 +121,15 @@ class Lane:
         decoded = self._decode(cut.batch, model, results)
         decode_s = time.monotonic() - began
         run_s = self._run(decoded, model, results)
+        broken = self._doubt(model, results) if decoded else None
         with self._changed:
             if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
             self._in_hand = self.began = None
             self._backlog.finish(cut, decode_s=decode_s, run_s=run_s)
         self._settle(results)
+        if broken is not None:
+            raise broken
 
     def _decode(
         self, batch: list[Ticket], model: ServedModel, results: Results
@@ -139,6 +149,19 @@ class Lane:
             ticket.decoded = time.monotonic()
             decoded.append(ticket)
         return decoded
+
+    def _doubt(self, model: ServedModel, results: Results) -> SessionError | None:
+        """Why not even a golden image runs, when for a while no other has."""
+        if any(isinstance(fate, Outcome) for _, fate in results):
+            self._failing.pop(model.key, None)
+            return None
+        now = time.monotonic()
+        if now - self._failing.setdefault(model.key, now) < DOUBTED_AFTER_S:
+            return None
+        del self._failing[model.key]
+        run = model.arrangement.crowd.session.run
+        (row,) = run_isolated(run, model.golden[None])  # float32 [K]
+        return row if isinstance(row, SessionError) else None
 
     def _run(
         self, tickets: list[Ticket], model: ServedModel, results: Results

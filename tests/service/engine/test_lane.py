@@ -11,10 +11,11 @@ import pytest
 from classifier.decode import DecodeLimits, ImageInfo
 from classifier.errors import SessionError
 from classifier.preprocess import Preprocessed
+from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
 from service.engine.ticket import Results, Ticket
-from service.errors import DeadlineExceededError
+from service.errors import DeadlineExceededError, EngineFailedError
 
 MODEL = ("model", 1)
 LONG_AGO = 0.0  # of the monotonic clock
@@ -38,7 +39,13 @@ class Parts:
         self.turns = threading.Semaphore(0)  # each lets one run end, in an error
         way = SimpleNamespace(session=SimpleNamespace(run=self._run))
         arrangement = SimpleNamespace(lone=way, crowd=way)
-        self.models = {MODEL: SimpleNamespace(key=MODEL, arrangement=arrangement)}
+        self.golden = np.full((1, 1, 3), 1, np.uint8)
+        self.models = {
+            MODEL: SimpleNamespace(
+                key=MODEL, arrangement=arrangement, golden=self.golden
+            )
+        }
+        self.golden_runs = True
         self.settled: Results = []
         self.deaths: list[BaseException] = []
 
@@ -63,7 +70,9 @@ class Parts:
             self.changed.notify()
         return ticket
 
-    def _run(self, batch: object) -> None:
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        if (batch == self.golden).all() and self.golden_runs:
+            return np.zeros((1, 2), np.float32)
         self.turns.acquire()
         raise SessionError("the run ends here")
 
@@ -125,3 +134,37 @@ def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, i
 
     learned = parts.backlog._lines[MODEL].run_s != RUN_S
     assert learned == (images > 1)
+
+
+def test_a_lane_ends_when_no_image_can_be_run_any_more(parts, monkeypatch):
+    """Not even a golden one, which no sender can have made to fail: the device is
+    broken. Those whose images failed are told first."""
+    monkeypatch.setattr(lane_module, "DOUBTED_AFTER_S", 0.0)
+    parts.golden_runs = False
+    parts.offer()
+    parts.turns.release(2)
+    lane = parts.lane()
+
+    lane.start()
+    lane.thread.join()
+
+    assert [type(error) for error in parts.deaths] == [SessionError]
+    assert [type(fate) for _, fate in parts.settled] == [EngineFailedError]
+
+
+def test_a_lane_outlives_images_that_all_fail_while_a_golden_one_does_not(
+    parts, monkeypatch
+):
+    """They are to blame, however many come in a row."""
+    monkeypatch.setattr(lane_module, "DOUBTED_AFTER_S", 0.0)
+    for _ in range(5):
+        parts.offer()
+        parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == 5)
+    lane.close()
+    lane.thread.join()
+
+    assert parts.deaths == []
