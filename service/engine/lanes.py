@@ -100,12 +100,19 @@ class Lanes:
         surplus, self._lanes = self._lanes[self._wanted :], self._lanes[: self._wanted]
         for lane in surplus:
             lane.close()
+        refused: RuntimeError | None = None
         while len(self._lanes) < self._wanted:
             lane = self._open_lane(f"lane-{self._opened}", self._died)
+            try:
+                lane.start()
+            except RuntimeError as error:  # no thread to be had: `_watch` tries again
+                refused = error
+                break
             self._opened += 1
             self._lanes.append(lane)
-            lane.start()
         self._tell(None if self._lanes else NO_LANE)
+        if refused is not None:
+            self._log.error("no thread for a lane", exc_info=refused)
 
     def _died(self, lane: Lane, error: BaseException) -> None:
         end = self._end if isinstance(error, SessionError) else self._bury
@@ -145,16 +152,18 @@ class Lanes:
             self.watcher(trouble)
 
     async def _watch(self) -> None:
-        """Find lanes that hang. Nothing else can: a hung lane reports nothing."""
+        """Find lanes that hang, which report nothing, and replace what is missing."""
         while True:
             await asyncio.sleep(self._hang_timeout_s / CHECKS_A_LIMIT)
             now = time.monotonic()
             for lane in list(self._lanes):
                 began = lane.began
-                if began is not None and now - began > self._hang_timeout_s:
+                if not lane.thread.is_alive():
+                    self._bury(lane)  # its death could not be told
+                elif began is not None and now - began > self._hang_timeout_s:
                     self._leave(lane, began)
-            if self._lost:
-                self._refill()  # some may have come back
+            if self._lost or len(self._lanes) < self._wanted:
+                self._refill()  # some may have come back, or may be had now
             many = len(self._lost) >= MAX_LOST_LANES
             if many and now - max(self._lost.values()) > self._hang_timeout_s:
                 self._give_up()
