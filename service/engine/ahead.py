@@ -96,7 +96,8 @@ class DecodeAhead:
 
     def coming_s(self, key: ModelKey) -> float:
         """How long until all of that model that waits now has pixels."""
-        return self._backlog.predicted_wait_s(key)
+        with self._changed:
+            return self._backlog.predicted_wait_s(key)
 
     def waiting(self, key: ModelKey) -> int:
         """Images of that model on their way to pixels, those being decoded too."""
