@@ -12,8 +12,11 @@ Four promises, each a test on a virtual clock:
   correct a prediction that refuses everybody.
 - A decision costs the same however many wait.
 
-Not safe in threads: whoever changes what waits or who is busy holds the lock of the
-engine. `waiting`, `busy` and the length are also read without it, where a value of a
+A lane is whoever takes: a thread that runs batches, or one that decodes ahead of those
+from a backlog of its own.
+
+Not safe in threads: whoever changes what waits or who is busy holds the lock that goes
+with it. `waiting`, `busy` and the length are also read without it, where a value of a
 moment ago will do, and `lanes`, which only a prediction reads, is set without it.
 """
 
@@ -32,10 +35,11 @@ SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """What a lane takes: a batch to run, and tickets that came too late."""
+    """What a lane takes: a batch to run, and tickets that no work is spent on."""
 
     batch: list[Ticket]
-    expired: list[Ticket]
+    expired: list[Ticket]  # they came too late
+    withdrawn: list[Ticket]  # their senders have left
 
 
 class Backlog:
@@ -87,26 +91,16 @@ class Backlog:
         """Accept the tickets of one request, all or none.
 
         Raises:
-            OverloadedError: no room, or no time before the deadline; it says when to
-                come back.
+            OverloadedError: as `check` does.
         """
+        wait_s = self.check(tickets, now)
         first = tickets[0]
         line = self._lines[first.model]
-        # each kind has its own room, or a flood of one would shut the other out
-        of_kind = len(line.singles) if first.request is None else line.batch_items
-        if of_kind + len(tickets) > self.capacity:
-            raise OverloadedError(
-                f"{of_kind} images wait for {first.model[0]}; "
-                f"at most {self.capacity} may",
-                retry_after_s=self.predicted_wait_s(first.model, now),
-            )
-        wait_s, own_s = self._predicted_s(tickets, now)
-        if line:
-            self._check_deadline(first, now, wait_s=wait_s, own_s=own_s)
-        else:
+        alone = not line
+        if alone:
             line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
-            for ticket in tickets:
-                ticket.next_in_line = True
+        for ticket in tickets:
+            ticket.next_in_line = alone  # another backlog may have said otherwise
         last = tickets[-1]
         last.offered, last.promised_s = now, wait_s
         if first.request is None:
@@ -115,9 +109,43 @@ class Backlog:
             line.requests.append(deque(tickets))
             line.batch_items += len(tickets)
 
+    def check(
+        self,
+        tickets: Sequence[Ticket],
+        now: float,
+        *,
+        coming: int = 0,
+        coming_s: float = 0.0,
+    ) -> float:
+        """How long the last of these would wait, in seconds, were they offered now.
+
+        `coming` images of their model and kind will be offered before them, the last in
+        `coming_s` seconds.
+
+        Raises:
+            OverloadedError: no room, or no time before the deadline; it says when to
+                come back.
+        """
+        first = tickets[0]
+        line = self._lines[first.model]
+        # each kind has its own room, or a flood of one would shut the other out
+        of_kind = len(line.singles) if first.request is None else line.batch_items
+        of_kind += coming
+        if of_kind + len(tickets) > self.capacity:
+            raise OverloadedError(
+                f"{of_kind} images wait for {first.model[0]}; "
+                f"at most {self.capacity} may",
+                retry_after_s=max(coming_s, self.predicted_wait_s(first.model, now)),
+            )
+        wait_s, own_s = self._predicted_s(tickets, now, coming)
+        if line or coming:
+            self._check_deadline(first, now, wait_s=wait_s, own_s=own_s)
+        return wait_s
+
     def take(self, now: float) -> Cut | None:
         """Cut the next batch for a lane that is free; None when nothing waits."""
         expired: list[Ticket] = []
+        withdrawn: list[Ticket] = []
         while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
             batch: list[Ticket] = []
             limit = line.limit
@@ -125,6 +153,7 @@ class Backlog:
             while line and len(batch) < limit:
                 ticket = line.pop()
                 if ticket.abandoned:
+                    withdrawn.append(ticket)
                     continue
                 line.learn_wait(ticket, now)
                 if ticket.late(now if ticket.next_in_line else done):
@@ -134,10 +163,10 @@ class Backlog:
             if batch:
                 self._used_s = line.used_s
                 line.used_s += len(batch) * line.cost_s
-                cut = Cut(batch, expired)
+                cut = Cut(batch, expired, withdrawn)
                 self._ends[cut] = now + len(batch) * line.cost_s
                 return cut
-        return Cut([], expired) if expired else None
+        return Cut([], expired, withdrawn) if expired or withdrawn else None
 
     def clear(self) -> list[Ticket]:
         """Take out everything that waits."""
@@ -177,13 +206,14 @@ class Backlog:
             )
 
     def _predicted_s(
-        self, tickets: Sequence[Ticket], now: float
+        self, tickets: Sequence[Ticket], now: float, coming: int
     ) -> tuple[float, float]:
         """Seconds until the last of these is taken, and until it is done after that."""
         key, n = tickets[0].model, len(tickets)
         line = self._lines[key]
         single = tickets[0].request is None
         ahead = line.ahead_of_single() if single else line.ahead_of_batch(n) + n - 1
+        ahead += coming
         together = min(line.limit, ahead + 1)
         return self._wait_s(key, ahead, now), together * line.cost_s
 

@@ -84,6 +84,7 @@ class LaneEngine:
         if decode == "ahead":
             self._ahead = DecodeAhead(
                 {model.key: model.manifest.preprocess for model in models},
+                costs_s={model.key: model.decode_s for model in models},
                 limits=limits,
                 capacity=capacity,
                 threads=available_cores(),
@@ -134,6 +135,7 @@ class LaneEngine:
         if self._ahead is None:
             self._offer(tickets)
         else:
+            self._check_lanes(tickets, self._ahead)
             self._ahead.decode(tickets, partial(self._decoded, tickets))
         return partial(_withdraw, tickets)
 
@@ -204,10 +206,19 @@ class LaneEngine:
             for position, data in enumerate(images)
         ]
 
+    def _check_lanes(self, tickets: Sequence[Ticket], ahead: DecodeAhead) -> None:
+        """Refuse what lanes will have no room or no time for, before it is decoded."""
+        first = tickets[0]
+        coming, coming_s = ahead.coming(first.kind), ahead.coming_s(first.model)
+        with self._changed:
+            self._backlog.check(
+                tickets, time.monotonic(), coming=coming, coming_s=coming_s
+            )
+
     def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
         """The tickets of a request were decoded ahead; `failed` are not to be run."""
         settle_all(list(failed.items()))
-        whole = [ticket for ticket in tickets if ticket not in failed]
+        whole = [t for t in tickets if t not in failed and not t.abandoned]
         if not whole:
             return
         try:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from classifier.preprocess import Preprocessed
 from service.contract import ModelKey, Settled
 
+Kind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:
@@ -21,7 +23,7 @@ class Ticket:
     ready: Preprocessed | None = None  # decoded ahead of the lane
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
-    next_in_line: bool = False  # when it came, so only the clock can make it late
+    next_in_line: bool = False  # when offered, so only the clock can make it late
     # The last of a request: when it was offered to the backlog, and the wait that was
     # predicted for it then.
     offered: float = 0.0
@@ -29,6 +31,11 @@ class Ticket:
     ahead_s: float = 0.0  # what decoding took, if it was done ahead
     taken: float = 0.0  # by a lane
     decoded: float = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """What it shares the room of a queue with."""
+        return self.model, self.request is not None
 
     def late(self, now: float) -> bool:
         """Whether an answer at `now` would miss the deadline."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,8 +21,8 @@ from service.contract import (
     Withdraw,
 )
 from service.engine.ahead import DecodeAhead, Failed
-from service.engine.models import decode_limits
-from service.engine.ticket import Ticket, settle_all
+from service.engine.models import decode_limits, decode_seconds
+from service.engine.ticket import Kind, Ticket, settle_all
 from service.errors import (
     DrainingError,
     EngineFailedError,
@@ -54,7 +53,7 @@ class SharedEngine:
         self._path = path
         self._slots = slots
         self._threads = threads
-        self._underway = Underway(deque(range(slots.count)))
+        self._underway = Underway(list(range(slots.count)), settings.queue_capacity)
         self._trouble: str | None = NOT_REACHED
         self._models: dict[ModelKey, Loaded] = {}
         self._closed = False
@@ -92,14 +91,17 @@ class SharedEngine:
         async with asyncio.timeout(GREETING_TIMEOUT_S):
             state = await self._greeting
         await asyncio.to_thread(warm_up)
+        costs_s: dict[ModelKey, float] = {}
         for name, version, precision, device, explains in state.models:
             bundle = load_bundle(self._settings.models / name, version)
             loaded = Loaded(bundle.manifest, precision, device, explains)
             self._models[name, version] = loaded
+            costs_s[name, version] = await asyncio.to_thread(decode_seconds, bundle)
         self._ahead = DecodeAhead(
             {key: each.manifest.preprocess for key, each in self._models.items()},
+            costs_s=costs_s,
             limits=decode_limits(self._settings),
-            capacity=self._slots.count,
+            capacity=self._settings.queue_capacity,
             threads=self._threads,
             keep=self._put_into_slot,
         )
@@ -115,22 +117,19 @@ class SharedEngine:
     ) -> Withdraw:
         """Take the images of one request; see `contract.Engine.submit`."""
         self._check_open()
-        free = self._underway.free
-        if len(images) > len(free):
-            raise OverloadedError(
-                f"{len(free)} images can be taken just now; "
-                f"at most {self._slots.count} may be under way"
-            )
-        arrived = time.monotonic()
+        arrived, group = time.monotonic(), object() if len(images) > 1 else None
+        kind = key, group is not None
+        self._check_room(kind, len(images))
         tickets = [
             SlottedTicket(
                 key,
                 data,
                 arrived,
                 deadline,
-                settle=partial(settle, position),
+                group,
+                partial(settle, position),
                 explain=explain,
-                slot=free.popleft(),
+                slot=self._underway.take(kind),
             )
             for position, data in enumerate(images)
         ]
@@ -138,7 +137,8 @@ class SharedEngine:
         try:
             self._ahead.decode(tuple(tickets), partial(self._decoded, request, key))
         except ServiceError:
-            free.extend(ticket.slot for ticket in tickets)
+            for ticket in tickets:
+                self._underway.give_back(ticket)
             raise
         return partial(self._withdraw, request)
 
@@ -150,6 +150,15 @@ class SharedEngine:
         self._ahead.close()
         self._link.close()
         self._fail_all(DrainingError("the service is about to stop"))
+
+    def _check_room(self, kind: Kind, images: int) -> None:
+        room = self._underway.room_for(kind)
+        if images > room:
+            raise OverloadedError(
+                f"{room} images for {kind[0][0]} can be taken just now; "
+                f"at most {self._underway.room} may be under way",
+                retry_after_s=self._ahead.coming_s(kind[0]),
+            )
 
     def _check_open(self) -> None:
         if self._closed:

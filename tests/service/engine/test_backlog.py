@@ -129,7 +129,7 @@ def test_an_image_past_its_deadline_is_dropped_before_any_work():
 
 
 def test_an_image_whose_sender_has_left_costs_nothing():
-    """It is skipped, and nobody is told."""
+    """It is skipped, and whoever takes learns of it."""
     line = backlog()
     line.offer([gone := ticket()], 0.0)
     line.offer([here := ticket()], 0.0)
@@ -137,7 +137,38 @@ def test_an_image_whose_sender_has_left_costs_nothing():
 
     cut = line.take(0.0)
 
-    assert (cut.expired, cut.batch) == ([], [here])
+    assert (cut.expired, cut.batch, cut.withdrawn) == ([], [here], [gone])
+
+
+def test_an_image_that_was_next_at_the_decoders_need_not_be_so_at_the_lanes():
+    """Each backlog judges it by the line that it finds there."""
+    decoders, lanes = backlog(), backlog()
+    image = ticket(deadline=COST_S / 2)
+    decoders.offer([image], 0.0)
+    lanes.offer([ticket()], 0.0)
+    (cut,) = iter(lambda: decoders.take(0.0), None)
+    lanes.offer(cut.batch, -1.0)
+
+    lanes.take(0.0)
+
+    assert lanes.take(0.0).expired == [image]
+
+
+def test_images_that_are_on_their_way_count_as_waiting():
+    """For the room of their kind, and for the wait of those that come after them."""
+    lanes = backlog(capacity=100)
+    for _ in range(50):
+        lanes.offer([ticket()], 0.0)
+
+    wait_s = lanes.check([ticket()], 0.0, coming=30)
+    with pytest.raises(OverloadedError, match="deadline"):
+        lanes.check([ticket(deadline=0.3)], 0.0, coming=30)
+    with pytest.raises(OverloadedError, match="100 images wait") as refused:
+        lanes.check([ticket()], 0.0, coming=50, coming_s=2.0)
+    lanes.check([ticket(request=object())], 0.0)
+
+    assert wait_s == pytest.approx(80 * COST_S / LANES)
+    assert refused.value.retry_after_s == 2.0
 
 
 def test_singles_go_before_batch_items_and_leave_every_fourth_place():
