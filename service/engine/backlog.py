@@ -231,12 +231,13 @@ class Backlog:
         )
         waiting_s = own_s + others_s
         # what is overdue, or hangs, hides at most what the other lanes are at
-        begun_s = max(0.0, sum(self._ends.values()) - self.busy * now)
+        ends = self._ends.values()
+        begun_s = max(0.0, sum(ends) - len(ends) * now)
         together_s = (waiting_s + begun_s) / self.lanes
         if waiting_s >= together_s:
             return together_s
-        full = self.busy >= self.lanes
-        first_s = max(0.0, min(self._ends.values()) - now) if full else 0.0
+        full = len(ends) >= self.lanes
+        first_s = max(0.0, min(ends) - now) if full else 0.0
         return min(together_s, first_s + waiting_s)
 
     def _occupied(self) -> Iterator[Line]:

@@ -27,6 +27,7 @@ class Line:
     measured_s: float  # seconds of one lane to run an image of a crowd, at the start,
     run_s: float  # ... and as learned
     decode_s: float  # seconds of one lane to decode an image, learned
+    cost_s: float = field(init=False)  # both together, kept as it is asked for often
     longer: float = 0.0  # by what share waits were longer than predicted, ...
     longer_at: float = 0.0  # ... at that instant
     used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
@@ -38,10 +39,8 @@ class Line:
     def __len__(self) -> int:
         return len(self.singles) + self.batch_items
 
-    @property
-    def cost_s(self) -> float:
-        """Seconds of one lane an image of a crowd, decode and run."""
-        return self.decode_s + self.run_s
+    def __post_init__(self) -> None:
+        self.cost_s = self.decode_s + self.run_s
 
     def ahead_of_single(self) -> int:
         """Images that go before a request of one image that arrives now."""
@@ -79,6 +78,7 @@ class Line:
         self.run_s += COST_WEIGHT * (found_s - self.run_s)
         found_s = min(decode_s / images, most_s)
         self.decode_s += COST_WEIGHT * (found_s - self.decode_s)
+        self.cost_s = self.decode_s + self.run_s
 
     def learn_wait(self, ticket: Ticket, now: float) -> None:
         """Compare how long a ticket has waited with what was predicted."""
