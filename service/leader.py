@@ -120,9 +120,11 @@ class Leader:
     async def _share(self, folder: Path, processes: int) -> list[Order]:
         """Members that use the engine of this process."""
         size = slot_bytes(loaded.manifest for loaded in self._engine.loaded)
+        # singles and batches of each model have their room, as in the backlog
+        count = 2 * len(self._engine.loaded) * self._settings.queue_capacity
         path, orders, memories = folder / "engine", [], {}
         for number in range(1, processes):
-            memory = open_memory(self._settings.queue_capacity * size)
+            memory = open_memory(count * size)
             memories[number] = Slots.of(memory, size)
             threads = max(1, available_cores() // processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}

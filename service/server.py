@@ -174,8 +174,9 @@ class Server(uvicorn.Server):
     async def _leave_when_broken(self) -> None:
         """End with an error, so that whoever has started this process does so again."""
         await self._serving.engine.broken()
-        self._log.error("broken", reason=self._serving.engine.unready())
-        self.failure = EngineFailedError("lanes hang; only a new process helps")
+        reason = self._serving.engine.unready()
+        self._log.error("broken", reason=reason)
+        self.failure = EngineFailedError(reason or "the engine was broken")
         self.drain()
 
     async def _drain(self) -> None:
@@ -212,8 +213,8 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
     Raises:
         SettingsError: the address cannot be listened on, or the default model is none.
         ClassifierError: a bundle or the device is refused.
-        EngineFailedError: so many lanes hang that only a new process helps, or nobody
-            waited for what they run.
+        EngineFailedError: lanes hang, or run nothing any more, or nobody waited for
+            what they run; only a new process helps.
     """
     log = build_log(settings)
     shared = settings.processes != 1

@@ -7,23 +7,18 @@ pixels ready. On a CPU lanes decode themselves, while the bytes are warm in thei
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 from classifier.decode import DecodeLimits
 from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
+from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import Keep, as_it_is, decode_ticket
-from service.engine.ticket import Ticket
-from service.errors import DrainingError, OverloadedError
-
-# Weight of the newest image in the running mean of what decoding one takes.
-COST_WEIGHT = 0.05
-# Predictions err both ways; pixels that are ready too late were decoded for nothing.
-SAFETY = 1.3
+from service.engine.ticket import Kind, Ticket
+from service.errors import DeadlineExceededError, DrainingError
 
 Failed = Mapping[Ticket, Settled]  # those that have no pixels, and why
 Done = Callable[[Failed], None]
@@ -42,6 +37,7 @@ class Job:
 class DecodeAhead:
     """Threads that decode, for one event loop, on which all of this is called.
 
+    What waits for them waits in a backlog like that of the lanes, with its promises.
     What they have finished goes back in one wake-up of the loop, however much it is.
     """
 
@@ -49,24 +45,28 @@ class DecodeAhead:
         self,
         specs: Mapping[ModelKey, PreprocessSpec],
         *,
+        costs_s: Mapping[ModelKey, float],
         limits: DecodeLimits,
         capacity: int,
         threads: int,
         keep: Keep = as_it_is,
     ) -> None:
-        """`keep` is called in the decoding thread: what it returns is the ticket's."""
+        """`costs_s` is what decoding an image takes, where learning begins.
+
+        `keep` is called in the decoding thread: what it returns is the ticket's.
+        """
         self._specs = specs
         self._limits = limits
-        self._capacity = capacity
-        self._threads = threads
         self._keep = keep
-        self._at_work = 0
         self._closed = False
-        self._cost_s = 0.0  # of one image in one thread, learned
+        self._backlog = Backlog(capacity=capacity, lanes=threads)
+        for key in specs:
+            self._backlog.add_model(key, best_batch=1, run_s=costs_s[key])
+        self._changed = threading.Condition()  # guards the backlog
         self._loop = asyncio.get_running_loop()
-        self._jobs: set[Job] = set()
-        self._to_do: SimpleQueue[tuple[Job, Ticket] | None] = SimpleQueue()
-        self._finished: deque[tuple[Job, Ticket, Settled | None]] = deque()
+        self._jobs: dict[Ticket, Job] = {}
+        self._coming: Counter[Kind] = Counter()
+        self._finished: deque[tuple[Ticket, Settled | None]] = deque()
         self._called = False  # the loop will collect what is finished
         for number in range(threads):
             threading.Thread(
@@ -77,69 +77,79 @@ class DecodeAhead:
         """Decode the tickets of one request; `done` is called once, and later.
 
         Raises:
-            OverloadedError: as many images as may wait are being decoded, or these
-                could not be before their deadline.
+            OverloadedError: as many of their kind as may wait for a decoder do, or
+                these could not be decoded before their deadline.
             DrainingError: it was closed.
         """
-        self._admit(tickets)
-        self._at_work += len(tickets)
+        if self._closed:
+            raise DrainingError("the service is about to stop")
+        with self._changed:
+            self._backlog.offer(tickets, time.monotonic())
+            self._changed.notify(len(tickets))
         job = Job(tickets, done, len(tickets))
-        self._jobs.add(job)
-        for ticket in tickets:
-            self._to_do.put((job, ticket))
+        self._jobs.update(dict.fromkeys(tickets, job))
+        self._coming[tickets[0].kind] += len(tickets)
+
+    def coming(self, kind: Kind) -> int:
+        """Images of that kind in requests that are not decoded yet as a whole."""
+        return self._coming[kind]
+
+    def coming_s(self, key: ModelKey) -> float:
+        """How long until all of that model that waits now has pixels."""
+        with self._changed:
+            return self._backlog.predicted_wait_s(key, time.monotonic())
 
     def waiting(self, key: ModelKey) -> int:
         """Images of that model on their way to pixels, those being decoded too."""
-        jobs = (job.tickets for job in self._jobs if job.tickets[0].model == key)
-        return sum(map(len, jobs))
+        return self._coming[key, False] + self._coming[key, True]
 
     def close(self) -> None:
         """End the threads, each after its image; nothing that waits gets pixels."""
         if self._closed:
             return
-        self._closed = True
-        for _ in range(self._threads):
-            self._to_do.put(None)
+        with self._changed:
+            self._closed = True
+            self._backlog.clear()
+            self._changed.notify_all()
         error = DrainingError("the service is about to stop")
-        jobs, self._jobs = self._jobs, set()
+        jobs, self._jobs = dict.fromkeys(self._jobs.values()), {}
         for job in jobs:
             self._tell(job, dict.fromkeys(job.tickets, error))
 
-    def _admit(self, tickets: Sequence[Ticket]) -> None:
-        if self._closed:
-            raise DrainingError("the service is about to stop")
-        wait_s = self._at_work * self._cost_s / self._threads
-        if self._at_work + len(tickets) > self._capacity:
-            raise OverloadedError(
-                f"{self._at_work} images are being decoded; at most "
-                f"{self._capacity} may",
-                retry_after_s=wait_s,
-            )
-        deadline = tickets[0].deadline
-        if deadline is None or not self._at_work:
-            return  # idle threads take all: only decoding corrects what was learned
-        needed_s = SAFETY * (wait_s + len(tickets) * self._cost_s / self._threads)
-        if time.monotonic() + needed_s > deadline:
-            raise OverloadedError(
-                f"decoding alone could take {needed_s:.2f} s, which is past the "
-                "deadline",
-                retry_after_s=wait_s,
-            )
-
     def _work(self) -> None:
-        """What each thread does until it is told to end."""
-        while (entry := self._to_do.get()) is not None:
-            job, ticket = entry
-            self._finished.append((job, ticket, self._decode(ticket)))
-            del entry, job, ticket  # an idle thread would keep its last image alive
-            if not self._called:
-                self._called = True
-                with suppress(RuntimeError):  # the loop has ended, nobody is left
-                    self._loop.call_soon_threadsafe(self._collect)
+        """What each thread does until this is closed."""
+        while cut := self._next():
+            self._serve(cut)
+            del cut  # an idle thread would keep its last image alive
+
+    def _next(self) -> Cut | None:
+        with self._changed:
+            while not self._closed:
+                cut = self._backlog.take(time.monotonic())
+                if cut is not None:
+                    return cut
+                self._changed.wait()
+        return None
+
+    def _serve(self, cut: Cut) -> None:
+        self._finished.extend((ticket, None) for ticket in cut.withdrawn)
+        if cut.expired:
+            late = DeadlineExceededError("the image waited past its deadline")
+            self._finished.extend((ticket, late) for ticket in cut.expired)
+        for ticket in cut.batch:  # one at most
+            failed = self._decode(ticket)
+            with self._changed:
+                if failed is None:
+                    self._backlog.finish(cut, decode_s=0.0, run_s=ticket.ahead_s)
+                else:  # refused sooner than an image is decoded: nothing to learn from
+                    self._backlog.finish(cut)
+            self._finished.append((ticket, failed))
+        if not self._called:
+            self._called = True
+            with suppress(RuntimeError):  # the loop has ended, nobody is left
+                self._loop.call_soon_threadsafe(self._collect)
 
     def _decode(self, ticket: Ticket) -> Settled | None:
-        if ticket.abandoned or self._closed:
-            return None
         began = time.monotonic()
         failed = decode_ticket(
             ticket, self._specs[ticket.model], limits=self._limits, keep=self._keep
@@ -152,18 +162,18 @@ class DecodeAhead:
         """Tell of the requests that are over."""
         self._called = False  # first: what is finished after the last look calls again
         while self._finished:
-            job, ticket, failed = self._finished.popleft()
-            self._at_work -= 1
+            ticket, failed = self._finished.popleft()
+            job = self._jobs.pop(ticket, None)
+            if job is None:
+                continue  # it was told when this was closed
             job.missing -= 1
             if failed is not None:
                 job.failed[ticket] = failed
-            elif ticket.ahead_s:
-                self._cost_s += COST_WEIGHT * (ticket.ahead_s - self._cost_s)
-            if not job.missing and job in self._jobs:
-                self._jobs.remove(job)
+            if not job.missing:
                 self._tell(job, job.failed)
 
     def _tell(self, job: Job, failed: Failed) -> None:
+        self._coming[job.tickets[0].kind] -= len(job.tickets)
         try:
             job.done(failed)
         except Exception as error:  # border: the other requests must hear all the same

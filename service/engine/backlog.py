@@ -12,107 +12,34 @@ Four promises, each a test on a virtual clock:
   correct a prediction that refuses everybody.
 - A decision costs the same however many wait.
 
-Not safe in threads: whoever changes what waits or who is busy holds the lock of the
-engine. `waiting`, `busy` and the length are also read without it, where a value of a
+A lane is whoever takes: a thread that runs batches, or one that decodes ahead of those
+from a backlog of its own.
+
+Not safe in threads: whoever changes what waits or who is busy holds the lock that goes
+with it. `waiting`, `busy` and the length are also read without it, where a value of a
 moment ago will do, and `lanes`, which only a prediction reads, is set without it.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from service.contract import ModelKey
+from service.engine.line import SINGLES_PER_BATCH_ITEM, Line
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 
-SINGLES_PER_BATCH_ITEM = 3
-# Weight of the newest batch in the running mean of the cost of an image.
-COST_WEIGHT = 0.1
-# One batch is believed to cost at most so many times what was known: a machine that was
-# frozen for a minute says nothing of the next image.
-MAX_SURPRISE = 4.0
 # A batch request that comes later takes every fourth place of those who wait already.
 SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
-# Waits that were longer than predicted are believed at once and forgotten slowly: what
-# slowed the machine down, or took places, may come again.
-LONGER_WEIGHT, FORGOTTEN_S, MAX_STRETCH = 0.5, 30.0, 3.0
-# A wait of fewer images than this says more of chance than of the prediction.
-TELLING_WAIT = 8
 
 
-@dataclass(slots=True, eq=False)
-class Line:
-    """The tickets of one model, and what serving them costs."""
-
-    best_batch: int
-    gentle_batch: int  # most images in a run while batch requests wait
-    cost_s: float  # seconds of one lane an image, decode and run
-    longer: float = 0.0  # by what share waits were longer than predicted, ...
-    longer_at: float = 0.0  # ... at that instant
-    used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
-    singles: deque[Ticket] = field(default_factory=deque)
-    requests: deque[deque[Ticket]] = field(default_factory=deque)
-    batch_items: int = 0
-    singles_in_a_row: int = 0
-
-    def __len__(self) -> int:
-        return len(self.singles) + self.batch_items
-
-    def ahead_of_single(self) -> int:
-        """Images that go before a request of one image that arrives now."""
-        turns = len(self.singles) // SINGLES_PER_BATCH_ITEM + 1
-        return len(self.singles) + min(self.batch_items, turns)
-
-    def ahead_of_batch(self, items: int) -> int:
-        """Images that go before the last of a batch request that arrives now."""
-        turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
-        return self.batch_items + min(len(self.singles), turns)
-
-    @property
-    def limit(self) -> int:
-        """Most images in the next run.
-
-        The items of a batch request do not mind to go in small runs, and a single that
-        comes meanwhile has to wait for the whole of one.
-        """
-        return self.gentle_batch if self.requests else self.best_batch
-
-    def stretch(self, now: float) -> float:
-        """What predicted waits must be multiplied by, to be kept."""
-        forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
-        return 1.0 + self.longer * forgotten
-
-    def learn_wait(self, ticket: Ticket, now: float) -> None:
-        """Compare how long a ticket has waited with what was predicted."""
-        if ticket.promised_s < TELLING_WAIT * self.cost_s:
-            return
-        found = min(MAX_STRETCH, (now - ticket.arrived) / ticket.promised_s)
-        known = self.stretch(now)
-        if found > known:
-            self.longer = known - 1.0 + LONGER_WEIGHT * (found - known)
-            self.longer_at = now
-
-    def pop(self) -> Ticket:
-        """The next ticket; the line must not be empty."""
-        batch_turn = self.singles_in_a_row >= SINGLES_PER_BATCH_ITEM
-        if self.singles and not (batch_turn and self.requests):
-            self.singles_in_a_row += 1
-            return self.singles.popleft()
-        self.singles_in_a_row = 0
-        self.batch_items -= 1
-        request = self.requests.popleft()
-        ticket = request.popleft()
-        if request:
-            self.requests.append(request)  # the next batch request has its turn
-        return ticket
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """What a lane takes: a batch to run, and tickets that came too late."""
+    """What a lane takes: a batch to run, and tickets that no work is spent on."""
 
     batch: list[Ticket]
-    expired: list[Ticket]
+    expired: list[Ticket]  # they came too late
+    withdrawn: list[Ticket]  # their senders have left
 
 
 class Backlog:
@@ -121,8 +48,8 @@ class Backlog:
     def __init__(self, *, capacity: int, lanes: int) -> None:
         self.capacity = capacity
         self.lanes = lanes
-        self.busy = 0  # lanes at work
-        self._in_hand = 0  # images that they run
+        # what each busy lane is at, and the instant at which it should be free
+        self._ends: dict[Cut, float] = {}
         self._lines: dict[ModelKey, Line] = {}
         self._used_s = 0.0  # the virtual clock: lane time of the line served last
 
@@ -131,14 +58,26 @@ class Backlog:
         key: ModelKey,
         *,
         best_batch: int,
-        cost_s: float,
+        run_s: float,
+        decode_s: float = 0.0,
         gentle_batch: int | None = None,
     ) -> None:
-        """Open a line for a model whose image costs `cost_s` of a lane."""
-        self._lines[key] = Line(best_batch, gentle_batch or best_batch, cost_s)
+        """Open a line for a model; an image of a crowd takes so long of a lane."""
+        gentle_batch = gentle_batch or best_batch
+        self._lines[key] = Line(best_batch, gentle_batch, run_s, run_s, decode_s)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
+
+    @property
+    def busy(self) -> int:
+        """Lanes at work."""
+        return len(self._ends)
+
+    @property
+    def calm(self) -> bool:
+        """Whether one lane at most is at work, and nothing waits for another."""
+        return self.busy <= 1 and not self
 
     def waiting(self, key: ModelKey) -> int:
         """Images of that model that wait."""
@@ -152,6 +91,38 @@ class Backlog:
         """Accept the tickets of one request, all or none.
 
         Raises:
+            OverloadedError: as `check` does.
+        """
+        wait_s = self.check(tickets, now)
+        first = tickets[0]
+        line = self._lines[first.model]
+        alone = not line
+        if alone:
+            line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
+        for ticket in tickets:
+            ticket.next_in_line = alone  # another backlog may have said otherwise
+        last = tickets[-1]
+        last.offered, last.promised_s = now, wait_s
+        if first.request is None:
+            line.singles.extend(tickets)
+        else:
+            line.requests.append(deque(tickets))
+            line.batch_items += len(tickets)
+
+    def check(
+        self,
+        tickets: Sequence[Ticket],
+        now: float,
+        *,
+        coming: int = 0,
+        coming_s: float = 0.0,
+    ) -> float:
+        """How long the last of these would wait, in seconds, were they offered now.
+
+        `coming` images of their model and kind will be offered before them, the last in
+        `coming_s` seconds.
+
+        Raises:
             OverloadedError: no room, or no time before the deadline; it says when to
                 come back.
         """
@@ -159,29 +130,22 @@ class Backlog:
         line = self._lines[first.model]
         # each kind has its own room, or a flood of one would shut the other out
         of_kind = len(line.singles) if first.request is None else line.batch_items
+        of_kind += coming
         if of_kind + len(tickets) > self.capacity:
             raise OverloadedError(
                 f"{of_kind} images wait for {first.model[0]}; "
                 f"at most {self.capacity} may",
-                retry_after_s=self.predicted_wait_s(first.model),
+                retry_after_s=max(coming_s, self.predicted_wait_s(first.model, now)),
             )
-        wait_s, own_s = self._predicted_s(tickets)
-        if line:
+        wait_s, own_s = self._predicted_s(tickets, now, coming)
+        if line or coming:
             self._check_deadline(first, now, wait_s=wait_s, own_s=own_s)
-        else:
-            line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
-            for ticket in tickets:
-                ticket.next_in_line = True
-        tickets[-1].promised_s = wait_s
-        if first.request is None:
-            line.singles.extend(tickets)
-        else:
-            line.requests.append(deque(tickets))
-            line.batch_items += len(tickets)
+        return wait_s
 
     def take(self, now: float) -> Cut | None:
         """Cut the next batch for a lane that is free; None when nothing waits."""
         expired: list[Ticket] = []
+        withdrawn: list[Ticket] = []
         while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
             batch: list[Ticket] = []
             limit = line.limit
@@ -189,6 +153,7 @@ class Backlog:
             while line and len(batch) < limit:
                 ticket = line.pop()
                 if ticket.abandoned:
+                    withdrawn.append(ticket)
                     continue
                 line.learn_wait(ticket, now)
                 if ticket.late(now if ticket.next_in_line else done):
@@ -198,10 +163,10 @@ class Backlog:
             if batch:
                 self._used_s = line.used_s
                 line.used_s += len(batch) * line.cost_s
-                self.busy += 1
-                self._in_hand += len(batch)
-                return Cut(batch, expired)
-        return Cut([], expired) if expired else None
+                cut = Cut(batch, expired, withdrawn)
+                self._ends[cut] = now + len(batch) * line.cost_s
+                return cut
+        return Cut([], expired, withdrawn) if expired or withdrawn else None
 
     def clear(self) -> list[Ticket]:
         """Take out everything that waits."""
@@ -210,21 +175,22 @@ class Backlog:
             waiting += [line.pop() for _ in range(len(line))]
         return waiting
 
-    def finish(self, key: ModelKey, images: int, lane_s: float | None) -> None:
-        """A lane is free again; learn what its batch of `images` has cost.
+    def finish(
+        self, cut: Cut, *, decode_s: float | None = None, run_s: float | None = None
+    ) -> None:
+        """A lane is free again; learn what decoding and running its batch have taken.
 
-        None, if it was left behind.
+        Without `decode_s` it was left behind. Without `run_s` the run was not of the
+        kind that a crowd has, and says nothing of what one costs.
         """
-        self.busy -= 1
-        self._in_hand -= images
-        line = self._lines[key]
-        if lane_s is not None:
-            cost_s = min(lane_s / images, MAX_SURPRISE * line.cost_s)
-            line.cost_s += COST_WEIGHT * (cost_s - line.cost_s)
+        del self._ends[cut]
+        if decode_s is not None:
+            line = self._lines[cut.batch[0].model]
+            line.learn_cost(len(cut.batch), decode_s=decode_s, run_s=run_s)
 
-    def predicted_wait_s(self, key: ModelKey) -> float:
+    def predicted_wait_s(self, key: ModelKey, now: float) -> float:
         """How long until all that waits in this line now is served."""
-        return self._wait_s(key, len(self._lines[key]))
+        return self._wait_s(key, len(self._lines[key]), now)
 
     def _check_deadline(
         self, first: Ticket, now: float, *, wait_s: float, own_s: float
@@ -236,28 +202,43 @@ class Backlog:
             raise OverloadedError(
                 f"the answer could take {needed_s:.2f} s; "
                 f"the deadline is in {left_s:.2f} s",
-                retry_after_s=self.predicted_wait_s(first.model),
+                retry_after_s=self.predicted_wait_s(first.model, now),
             )
 
-    def _predicted_s(self, tickets: Sequence[Ticket]) -> tuple[float, float]:
+    def _predicted_s(
+        self, tickets: Sequence[Ticket], now: float, coming: int
+    ) -> tuple[float, float]:
         """Seconds until the last of these is taken, and until it is done after that."""
         key, n = tickets[0].model, len(tickets)
         line = self._lines[key]
         single = tickets[0].request is None
         ahead = line.ahead_of_single() if single else line.ahead_of_batch(n) + n - 1
+        ahead += coming
         together = min(line.limit, ahead + 1)
-        return self._wait_s(key, ahead), together * line.cost_s
+        return self._wait_s(key, ahead, now), together * line.cost_s
 
-    def _wait_s(self, key: ModelKey, ahead: int) -> float:
-        """Wait behind `ahead` images of one line, the others having their share."""
+    def _wait_s(self, key: ModelKey, ahead: int, now: float) -> float:
+        """Wait behind `ahead` images of one line, the others having their share.
+
+        Never longer than all lanes take, once each has done what it is at, nor than
+        the one that is free first takes alone.
+        """
         own_s = ahead * self._lines[key].cost_s
         others_s = sum(
             min(own_s, len(line) * line.cost_s)
             for other, line in self._lines.items()
             if other != key
         )
-        begun_s = self._lines[key].cost_s * self._in_hand / 2  # half done, on average
-        return (own_s + others_s + begun_s) / self.lanes
+        waiting_s = own_s + others_s
+        # what is overdue, or hangs, hides at most what the other lanes are at
+        ends = self._ends.values()
+        begun_s = max(0.0, sum(ends) - len(ends) * now)
+        together_s = (waiting_s + begun_s) / self.lanes
+        if waiting_s >= together_s:
+            return together_s
+        full = len(ends) >= self.lanes
+        first_s = max(0.0, min(ends) - now) if full else 0.0
+        return min(together_s, first_s + waiting_s)
 
     def _occupied(self) -> Iterator[Line]:
         return (line for line in self._lines.values() if line)

@@ -59,7 +59,7 @@ class LaneEngine:
         return ahead + self._backlog.waiting(key)
 
     async def broken(self) -> None:
-        """Wait until so many lanes hang for so long that only a new process helps."""
+        """Wait until only a new process helps: lanes hang, or run nothing any more."""
         await self._broken.wait()
 
     async def start(self) -> None:
@@ -81,6 +81,7 @@ class LaneEngine:
         if decode == "ahead":
             self._ahead = DecodeAhead(
                 {model.key: model.manifest.preprocess for model in models},
+                costs_s={model.key: model.decode_s for model in models},
                 limits=limits,
                 capacity=capacity,
                 threads=available_cores(),
@@ -95,7 +96,8 @@ class LaneEngine:
                 model.key,
                 best_batch=crowd.batch,
                 gentle_batch=crowd.gentle_batch,
-                cost_s=crowd.cost_s + decode_s,
+                run_s=crowd.cost_s,
+                decode_s=decode_s,
             )
         self._lanes = Lanes(
             self._open_lane,
@@ -130,6 +132,7 @@ class LaneEngine:
         if self._ahead is None:
             self._offer(tickets)
         else:
+            self._check_lanes(tickets, self._ahead)
             self._ahead.decode(tickets, partial(self._decoded, tickets))
         return partial(_withdraw, tickets)
 
@@ -197,10 +200,19 @@ class LaneEngine:
             for position, data in enumerate(images)
         ]
 
+    def _check_lanes(self, tickets: Sequence[Ticket], ahead: DecodeAhead) -> None:
+        """Refuse what lanes will have no room or no time for, before it is decoded."""
+        first = tickets[0]
+        coming, coming_s = ahead.coming(first.kind), ahead.coming_s(first.model)
+        with self._changed:
+            self._backlog.check(
+                tickets, time.monotonic(), coming=coming, coming_s=coming_s
+            )
+
     def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
         """The tickets of a request were decoded ahead; `failed` are not to be run."""
         settle_all(list(failed.items()))
-        whole = [ticket for ticket in tickets if ticket not in failed]
+        whole = [t for t in tickets if t not in failed and not t.abandoned]
         if not whole:
             return
         try:

@@ -15,6 +15,7 @@ from classifier.decode import DecodeLimits
 from classifier.errors import SessionError
 from classifier.postprocess import probabilities
 from service.contract import ModelKey, Outcome, Settled, Timing
+from service.engine.arrangement import Runs
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
@@ -22,12 +23,18 @@ from service.engine.models import ServedModel
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
 
+# When every image of a model has failed for so long, it is tried on a golden one.
+DOUBTED_AFTER_S = 5.0
+
 Row = npt.NDArray[np.float32]  # [K]
 Scored = tuple[Row, Row] | SessionError  # logits and their probabilities
 
 
 class Lane:
-    """One thread. `settle` and `died` are called in it and must be quick."""
+    """One thread. `settle` and `died` are called in it and must be quick.
+
+    It dies of a SessionError when its device runs nothing any more.
+    """
 
     def __init__(  # noqa: PLR0913  (the composition root names each part once)
         self,
@@ -47,8 +54,9 @@ class Lane:
         self._settle = settle
         self._died = died
         self._closing = False
-        self._in_hand: list[Ticket] = []
+        self._in_hand: Cut | None = None
         self.began: float | None = None  # instant of the batch at work, if any
+        self._failing: dict[ModelKey, float] = {}  # since when no image has run
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
     @property
@@ -75,10 +83,11 @@ class Lane:
             if self.began != began:
                 return None
             self._closing = True
-            held, self._in_hand = self._in_hand, []
-            if held:
-                self._backlog.finish(held[0].model, len(held), None)
-        return held
+            held, self._in_hand = self._in_hand, None
+            if held is None:
+                return []
+            self._backlog.finish(held)
+        return held.batch
 
     def _live(self) -> None:
         try:
@@ -93,7 +102,7 @@ class Lane:
             while not self._closing:
                 cut = self._backlog.take(time.monotonic())
                 if cut is not None:
-                    self._in_hand = cut.batch
+                    self._in_hand = cut if cut.batch else None
                     self.began = time.monotonic() if cut.batch else None
                     return cut
                 self._changed.wait()
@@ -110,19 +119,17 @@ class Lane:
         model = self._models[cut.batch[0].model]
         results: Results = []
         decoded = self._decode(cut.batch, model, results)
-        plain = [ticket for ticket in decoded if not ticket.explain]
-        if plain:
-            self._run(plain, model, results)
-        if len(plain) < len(decoded):
-            results += [(t, explained(t, model)) for t in decoded if t.explain]
+        decode_s = time.monotonic() - began
+        run_s = self._run(decoded, model, results)
+        broken = self._doubt(model, results) if decoded else None
         with self._changed:
-            if self._closing and not self._in_hand:
+            if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
-            self._in_hand = []
-            self.began = None
-            took_s = time.monotonic() - began
-            self._backlog.finish(model.key, len(cut.batch), took_s)
+            self._in_hand = self.began = None
+            self._backlog.finish(cut, decode_s=decode_s, run_s=run_s)
         self._settle(results)
+        if broken is not None:
+            raise broken
 
     def _decode(
         self, batch: list[Ticket], model: ServedModel, results: Results
@@ -143,18 +150,47 @@ class Lane:
             decoded.append(ticket)
         return decoded
 
-    def _run(self, tickets: list[Ticket], model: ServedModel, results: Results) -> None:
-        pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
-        # uint8 [N, H, W, C]
-        batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-        lone = len(tickets) == 1 and self._backlog.busy == 1 and not self._backlog
-        way = model.arrangement.lone if lone else model.arrangement.crowd
+    def _doubt(self, model: ServedModel, results: Results) -> SessionError | None:
+        """Why not even a golden image runs, when for a while no other has."""
+        if any(isinstance(fate, Outcome) for _, fate in results):
+            self._failing.pop(model.key, None)
+            return None
+        now = time.monotonic()
+        if now - self._failing.setdefault(model.key, now) < DOUBTED_AFTER_S:
+            return None
+        del self._failing[model.key]
+        run = model.arrangement.crowd.session.run
+        (row,) = run_isolated(run, model.golden[None])  # float32 [K]
+        return row if isinstance(row, SessionError) else None
+
+    def _run(
+        self, tickets: list[Ticket], model: ServedModel, results: Results
+    ) -> float | None:
+        """Run what was decoded; its seconds, if that was as a crowd is run."""
         began = time.monotonic()
-        rows = run_isolated(way.session.run, batch)
-        ended = time.monotonic()
-        run = began, ended, len(rows)
-        for ticket, row in zip(tickets, scored(rows, model), strict=True):
-            results.append((ticket, outcome(ticket, row, run)))
+        plain = [ticket for ticket in tickets if not ticket.explain]
+        lone = len(plain) <= 1 and self._backlog.calm
+        if plain:
+            way = model.arrangement.lone if lone else model.arrangement.crowd
+            results += run_together(plain, model, way.session)
+        if len(plain) < len(tickets):
+            results += [(t, explained(t, model)) for t in tickets if t.explain]
+        elif not lone:
+            return time.monotonic() - began
+        return None
+
+
+def run_together(tickets: list[Ticket], model: ServedModel, session: Runs) -> Results:
+    """Run the pixels of all in one go, and bisect the batch if that fails."""
+    pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
+    # uint8 [N, H, W, C]
+    batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    began = time.monotonic()
+    rows = run_isolated(session.run, batch)
+    ended = time.monotonic()
+    run = began, ended, len(rows)
+    found = zip(tickets, scored(rows, model), strict=True)
+    return [(ticket, outcome(ticket, row, run)) for ticket, row in found]
 
 
 def explained(ticket: Ticket, model: ServedModel) -> Settled:

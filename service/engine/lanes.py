@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from classifier.errors import SessionError
 from service.engine.lane import Lane
 from service.engine.ticket import Results
 from service.errors import EngineFailedError
@@ -17,6 +18,7 @@ MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
 
 NO_LANE = "no lane is alive"
+BROKEN = "no image can be run any more; the process should be restarted"
 LATE = "the model did not finish in time"
 
 OpenLane = Callable[[str, Callable[[Lane, BaseException], None]], Lane]
@@ -36,7 +38,8 @@ class Lanes:
     ) -> None:
         """`open_lane` makes one from its name and from whom to tell of its death.
 
-        `give_up` is called when so many hang for so long that only a new process helps.
+        `give_up` is called when only a new process helps: so many hang for so long, or
+        the device runs nothing any more.
         """
         self._open_lane = open_lane
         self._hang_timeout_s = hang_timeout_s
@@ -46,6 +49,7 @@ class Lanes:
         self._lanes: list[Lane] = []
         self._wanted = 0
         self._opened = 0
+        self._broken = False  # the device runs nothing any more
         self._lost: dict[Lane, float] = {}  # those that hang, and when each was left
         # Why no image should come just now; None when all is well. Asked for at each
         # request, so it is kept and not worked out anew.
@@ -87,22 +91,39 @@ class Lanes:
         self._lost = {
             lane: left for lane, left in self._lost.items() if lane.thread.is_alive()
         }
+        if self._broken:
+            self._tell(BROKEN)
+            return
         if len(self._lost) >= MAX_LOST_LANES:
             self._tell(f"{len(self._lost)} lanes hang; the process should be restarted")
             return
         surplus, self._lanes = self._lanes[self._wanted :], self._lanes[: self._wanted]
         for lane in surplus:
             lane.close()
+        refused: RuntimeError | None = None
         while len(self._lanes) < self._wanted:
             lane = self._open_lane(f"lane-{self._opened}", self._died)
+            try:
+                lane.start()
+            except RuntimeError as error:  # no thread to be had: `_watch` tries again
+                refused = error
+                break
             self._opened += 1
             self._lanes.append(lane)
-            lane.start()
         self._tell(None if self._lanes else NO_LANE)
+        if refused is not None:
+            self._log.error("no thread for a lane", exc_info=refused)
 
     def _died(self, lane: Lane, error: BaseException) -> None:
-        self._loop.call_soon_threadsafe(self._bury, lane)
+        end = self._end if isinstance(error, SessionError) else self._bury
+        self._loop.call_soon_threadsafe(end, lane)
         self._log.error("lane died", lane=lane.thread.name, exc_info=error)
+
+    def _end(self, lane: Lane) -> None:
+        """A lane has found that its device runs nothing any more."""
+        self._broken = True
+        self._bury(lane)
+        self._give_up()
 
     def _bury(self, lane: Lane) -> None:
         """Go on without a lane that died."""
@@ -131,16 +152,18 @@ class Lanes:
             self.watcher(trouble)
 
     async def _watch(self) -> None:
-        """Find lanes that hang. Nothing else can: a hung lane reports nothing."""
+        """Find lanes that hang, which report nothing, and replace what is missing."""
         while True:
             await asyncio.sleep(self._hang_timeout_s / CHECKS_A_LIMIT)
             now = time.monotonic()
             for lane in list(self._lanes):
                 began = lane.began
-                if began is not None and now - began > self._hang_timeout_s:
+                if not lane.thread.is_alive():
+                    self._bury(lane)  # its death could not be told
+                elif began is not None and now - began > self._hang_timeout_s:
                     self._leave(lane, began)
-            if self._lost:
-                self._refill()  # some may have come back
+            if self._lost or len(self._lanes) < self._wanted:
+                self._refill()  # some may have come back, or may be had now
             many = len(self._lost) >= MAX_LOST_LANES
             if many and now - max(self._lost.values()) > self._hang_timeout_s:
                 self._give_up()

@@ -9,7 +9,7 @@ from classifier.bundle import Bundle, list_versions, load_bundle
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
-from classifier.preprocess import preprocess
+from classifier.preprocess import Pixels, preprocess
 from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
 from service.contract import Loaded, ModelKey
@@ -34,6 +34,7 @@ class ServedModel:
     session: Session  # the one that was proven by the golden examples
     arrangement: Arrangement
     decode_s: float  # seconds to decode an image of the size that the model reads
+    golden: Pixels  # uint8 [H, W, C], an image that has run here
 
     @property
     def inline(self) -> bool:
@@ -103,7 +104,8 @@ def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> ServedM
         arrangement = arrange_on_cuda(graph, proven, settings)
     else:
         arrangement = arrange_on_cpu(graph, proven, settings, decode_s=decode_s)
-    return ServedModel(bundle, variant, proven, arrangement, decode_s)
+    golden = bundle.read_golden().pixels[0]
+    return ServedModel(bundle, variant, proven, arrangement, decode_s, golden)
 
 
 def decode_seconds(bundle: Bundle) -> float:

@@ -9,6 +9,7 @@ from classifier.decode import ImageInfo
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import ModelKey, Settled
 
+Kind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
 NO_FILE = ImageInfo(0, 0, "")  # of pixels: whoever has decoded them knows better
 
 
@@ -26,11 +27,19 @@ class Ticket:
     ready: Preprocessed | None = None  # decoded ahead of the lane
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
-    next_in_line: bool = False  # when it came, so only the clock can make it late
-    promised_s: float = 0.0  # the wait that was predicted for it
+    next_in_line: bool = False  # when offered, so only the clock can make it late
+    # The last of a request: when it was offered to the backlog, and the wait that was
+    # predicted for it then.
+    offered: float = 0.0
+    promised_s: float = 0.0
     ahead_s: float = 0.0  # what decoding took, if it was done ahead
     taken: float = 0.0  # by a lane
     decoded: float = 0.0
+
+    @property
+    def kind(self) -> Kind:
+        """What it shares the room of a queue with."""
+        return self.model, self.request is not None
 
     def late(self, now: float) -> bool:
         """Whether an answer at `now` would miss the deadline."""

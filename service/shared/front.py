@@ -1,10 +1,8 @@
 """images → **outcomes**, of an engine in another process: decodes here, runs there."""
 
 import asyncio
-import itertools
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from service.contract import (
     Withdraw,
 )
 from service.engine.ahead import DecodeAhead, Failed
-from service.engine.models import decode_limits
+from service.engine.models import decode_limits, decode_seconds
 from service.engine.ticket import Ticket, decoded, settle_all
 from service.errors import (
     DrainingError,
@@ -53,7 +51,7 @@ class SharedEngine:
         self._path = path
         self._slots = slots
         self._threads = threads
-        self._underway = Underway(deque(range(slots.count)))
+        self._underway = Underway(list(range(slots.count)), settings.queue_capacity)
         self._trouble: str | None = NOT_REACHED
         self._models: dict[ModelKey, Loaded] = {}
         self._closed = False
@@ -91,14 +89,17 @@ class SharedEngine:
         async with asyncio.timeout(GREETING_TIMEOUT_S):
             state = await self._greeting
         await asyncio.to_thread(warm_up)
+        costs_s: dict[ModelKey, float] = {}
         for name, version, precision, device, explains in state.models:
             bundle = load_bundle(self._settings.models / name, version)
             loaded = Loaded(bundle.manifest, precision, device, explains)
             self._models[name, version] = loaded
+            costs_s[name, version] = await asyncio.to_thread(decode_seconds, bundle)
         self._ahead = DecodeAhead(
             {key: each.manifest.preprocess for key, each in self._models.items()},
+            costs_s=costs_s,
             limits=decode_limits(self._settings),
-            capacity=self._slots.count,
+            capacity=self._settings.queue_capacity,
             threads=self._threads,
             keep=self._put_into_slot,
         )
@@ -113,13 +114,13 @@ class SharedEngine:
         explain: bool = False,
     ) -> Withdraw:
         """Take the images of one request; see `contract.Engine.submit`."""
-        self._check_room(len(images))
         tickets = self._tickets(key, images, deadline, settle, explain)
         request = Request(tickets)
         try:
             self._ahead.decode(tuple(tickets), partial(self._decoded, request, key))
         except ServiceError:
-            self._underway.free.extend(ticket.slot for ticket in tickets)
+            for ticket in tickets:
+                self._underway.give_back(ticket)
             raise
         return partial(self._withdraw, request)
 
@@ -133,9 +134,7 @@ class SharedEngine:
         explain: bool = False,
     ) -> Withdraw:
         """`submit` for what is pixels already; see `contract.Engine.submit_decoded`."""
-        self._check_room(len(pixels))
-        nothing = itertools.repeat(b"", len(pixels))
-        tickets = self._tickets(key, nothing, deadline, settle, explain)
+        tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
         for ticket, each in zip(tickets, pixels, strict=True):
             ticket.ready = self._put_into_slot(ticket, decoded(each))
         request = Request(tickets)
@@ -154,33 +153,35 @@ class SharedEngine:
     def _tickets(
         self,
         key: ModelKey,
-        images: Iterable[bytes],
+        images: Sequence[bytes],
         deadline: float | None,
         settle: Settle,
         explain: bool,
     ) -> list[SlottedTicket]:
-        arrived = time.monotonic()
+        """Those of one request, each with a slot, where there is room for all."""
+        self._check_open()
+        arrived, request = time.monotonic(), object() if len(images) > 1 else None
+        kind = key, request is not None
+        room = self._underway.room_for(kind)
+        if len(images) > room:
+            raise OverloadedError(
+                f"{room} images for {key[0]} can be taken just now; "
+                f"at most {self._underway.room} may be under way",
+                retry_after_s=self._ahead.coming_s(key),
+            )
         return [
             SlottedTicket(
                 key,
                 data,
                 arrived,
                 deadline,
-                settle=partial(settle, position),
+                request,
+                partial(settle, position),
                 explain=explain,
-                slot=self._underway.free.popleft(),
+                slot=self._underway.take(kind),
             )
             for position, data in enumerate(images)
         ]
-
-    def _check_room(self, images: int) -> None:
-        self._check_open()
-        free = len(self._underway.free)
-        if images > free:
-            raise OverloadedError(
-                f"{free} images can be taken just now; "
-                f"at most {self._slots.count} may be under way"
-            )
 
     def _check_open(self) -> None:
         if self._closed:

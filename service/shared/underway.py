@@ -1,11 +1,11 @@
 """requests → **requests under way**: who has which slot, and what each number means."""
 
 import itertools
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.engine.ticket import Ticket
+from service.engine.ticket import Kind, Ticket
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -28,9 +28,25 @@ class Request:
 class Underway:
     """All requests of a front-end, and the slots that they have not taken."""
 
-    free: deque[int]
+    free: list[int]  # what came back last is taken first: what was never is no memory
+    room: int  # most slots that one kind of request of one model may have
+    held: Counter[Kind] = field(default_factory=Counter)
     requests: dict[int, Request] = field(default_factory=dict)  # sent, by number
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def room_for(self, kind: Kind) -> int:
+        """Images of that kind that can be taken just now."""
+        return min(self.room - self.held[kind], len(self.free))
+
+    def take(self, kind: Kind) -> int:
+        """A slot for one more image, where there is room for it."""
+        self.held[kind] += 1
+        return self.free.pop()
+
+    def give_back(self, ticket: SlottedTicket) -> None:
+        """Nobody reads or writes its slot any more."""
+        self.held[ticket.kind] -= 1
+        self.free.append(ticket.slot)
 
     def send(self, request: Request) -> int:
         """Give a request its number: what it has now goes to the engine."""
@@ -42,6 +58,6 @@ class Underway:
     def end(self, request: Request, ticket: SlottedTicket) -> None:
         """A ticket needs its slot no longer."""
         request.tickets.remove(ticket)
-        self.free.append(ticket.slot)
+        self.give_back(ticket)
         if not request.tickets and request.number is not None:
             self.requests.pop(request.number, None)

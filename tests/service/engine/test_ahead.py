@@ -13,15 +13,36 @@ from classifier.errors import ImageError
 from service.asking import classify_many
 from service.contract import Outcome
 from service.engine.ahead import DecodeAhead
-from service.engine.decoding import decode_ticket
+from service.engine.decoding import as_it_is, decode_ticket
 from service.engine.engine import LaneEngine
 from service.engine.ticket import Ticket
-from service.errors import DrainingError, EngineFailedError, OverloadedError
+from service.errors import (
+    DeadlineExceededError,
+    DrainingError,
+    EngineFailedError,
+    OverloadedError,
+)
 from service.settings import Settings
 from tests.service.closing import close_while_decoding
-from tests.synthetic import make_bundle, png
+from tests.synthetic import SLOW, make_bundle, png
 
-COLORS = ("colors", 1)
+COLORS, ODD = ("colors", 1), ("odd", 1)
+
+
+def decoders(engine, *, capacity=100, threads=1, cost_s=0.001, keep=as_it_is):
+    """Threads that decode for the models of an engine, and for nothing behind them."""
+    specs = {
+        (each.manifest.name, each.manifest.version): each.manifest.preprocess
+        for each in engine.loaded
+    }
+    return DecodeAhead(
+        specs,
+        costs_s=dict.fromkeys(specs, cost_s),
+        limits=DecodeLimits(),
+        capacity=capacity,
+        threads=threads,
+        keep=keep,
+    )
 
 
 async def decode(ahead, tickets):
@@ -39,6 +60,173 @@ async def engine(tmp_path):
     await started.start()
     yield started
     await started.close()
+
+
+class OneDecoder:
+    """An engine with one decoder, which can be held at an image."""
+
+    def __init__(self, engine, monkeypatch):
+        self.engine = engine
+        self.order = []  # model and request of each image, as they were decoded
+        self._begun, self._go_on = asyncio.Event(), threading.Event()
+        self._loop, self._missing = asyncio.get_running_loop(), 0
+        self._settled = asyncio.Event()
+        monkeypatch.setattr("service.engine.ahead.decode_ticket", self._decode)
+
+    def submit(self, key=COLORS, images=1, *, deadline=None):
+        """The fates of a request, once they are known."""
+        return self.ask(key, [png((9, 9, 9))] * images, deadline=deadline)[0]
+
+    def ask(self, key, images, *, deadline=None):
+        """The same of these images, and how to withdraw them."""
+        fates = []
+
+        def settle(_, fate):
+            fates.append(fate)
+            self._missing -= 1
+            self._settled.set()
+
+        withdraw = self.engine.submit(key, images, deadline=deadline, settle=settle)
+        self._missing += len(images)
+        return fates, withdraw
+
+    async def hold(self):
+        """Let the decoder have an image, and no other."""
+        self.submit()
+        await self._begun.wait()
+
+    def go_on(self):
+        """Let the decoder decode."""
+        self._go_on.set()
+
+    async def let_go(self, *, withdrawn=0):
+        """Wait until all is settled, but for those who have left."""
+        self.go_on()
+        while self._missing > withdrawn:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def _decode(self, ticket, *given, **named):
+        self.order.append((ticket.model, ticket.request))
+        self._loop.call_soon_threadsafe(self._begun.set)
+        self._go_on.wait(20)
+        return decode_ticket(ticket, *given, **named)
+
+
+@pytest.fixture
+async def one_decoder(tmp_path, monkeypatch):
+    """Of an engine with two models and little room, held at its first image."""
+    make_bundle(tmp_path, "colors")
+    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=200_000)
+    monkeypatch.setattr("service.engine.engine.available_cores", lambda: 1)
+    given = {"queue_capacity": 8, "max_batch_items": 8, "lanes": 1}
+    engine = LaneEngine(Settings(models=tmp_path, decode="ahead", **given))
+    await engine.start()
+    decoder = OneDecoder(engine, monkeypatch)
+    yield decoder
+    decoder.go_on()
+    await engine.close()
+
+
+async def test_singles_are_decoded_before_batch_items_and_batches_take_turns(
+    one_decoder,
+):
+    """As in the backlog of the lanes: a single waits for an image, not for a batch."""
+    await one_decoder.hold()
+    one_decoder.submit(images=4)
+    one_decoder.submit(images=4)
+    one_decoder.submit()
+
+    await one_decoder.let_go()
+
+    _, first, *items = (request for _, request in one_decoder.order)
+    assert first is None
+    assert items[0::2] == [items[0]] * 4
+    assert items[1::2] == [items[1]] * 4
+
+
+async def test_models_share_the_decoders(one_decoder):
+    """An image of one model does not wait for all those of another."""
+    await one_decoder.hold()
+    for _ in range(7):
+        one_decoder.submit()
+    one_decoder.submit(ODD)
+
+    await one_decoder.let_go()
+
+    assert [model for model, _ in one_decoder.order].index(ODD) == 1
+
+
+async def test_a_flood_of_singles_leaves_room_for_batches_and_for_another_model(
+    one_decoder,
+):
+    """Each kind of request of each model has its own, ahead of the lanes too."""
+    await one_decoder.hold()
+    for _ in range(7):  # beside the one that it has
+        one_decoder.submit()
+    with pytest.raises(OverloadedError, match="8 images wait for colors") as refused:
+        one_decoder.submit()
+
+    batch, other = one_decoder.submit(images=8), one_decoder.submit(ODD)
+    await one_decoder.let_go()
+
+    assert refused.value.retry_after_s > 0
+    assert [type(fate) for fate in batch + other] == [Outcome] * 9
+
+
+async def test_an_image_that_waited_past_its_deadline_is_not_decoded(one_decoder):
+    """Its sender hears so, and its mates and the others go on."""
+    await one_decoder.hold()
+    late = one_decoder.submit(deadline=time.monotonic() + 20)
+    here = one_decoder.submit(images=2)
+    for ticket in one_decoder.engine._ahead._jobs:
+        if ticket.deadline is not None:
+            ticket.deadline = 0.0  # it has passed meanwhile
+
+    await one_decoder.let_go()
+
+    assert [type(fate) for fate in late] == [DeadlineExceededError]
+    assert [type(fate) for fate in here] == [Outcome] * 2
+    assert len(one_decoder.order) == 3
+
+
+async def test_an_image_whose_sender_has_left_is_not_decoded(one_decoder):
+    """Neither a single nor one of a batch request, and they wait no longer."""
+    await one_decoder.hold()
+    _, leave = one_decoder.ask(COLORS, [png((9, 9, 9))])
+    _, leave_too = one_decoder.ask(COLORS, [png((9, 9, 9))] * 2)
+    here = one_decoder.submit()
+    leave()
+    leave_too()
+
+    await one_decoder.let_go(withdrawn=3)
+    while one_decoder.engine.queued(COLORS):  # noqa: ASYNC110  (a thread moves it)
+        await asyncio.sleep(0)
+
+    assert [type(fate) for fate in here] == [Outcome]
+    assert len(one_decoder.order) == 2
+
+
+async def test_what_the_lanes_have_no_room_for_is_refused_before_it_is_decoded(
+    one_decoder,
+):
+    """Those on their way to pixels are counted: each will want a place there."""
+    one_decoder.go_on()
+    engine, slow = one_decoder.engine, png((SLOW, 0, 0))
+    fates = [one_decoder.ask(ODD, [slow])[0]]
+    while not engine._backlog.busy:  # noqa: ASYNC110  (threads move it)
+        await asyncio.sleep(0)
+    fates += [one_decoder.submit(ODD) for _ in range(4)]
+    while engine._backlog.waiting(ODD) < 4:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    fates += [one_decoder.submit(ODD) for _ in range(4)]
+
+    with pytest.raises(OverloadedError, match="8 images wait for odd") as refused:
+        one_decoder.submit(ODD)
+    await one_decoder.let_go()
+
+    assert refused.value.retry_after_s > 0
+    assert [type(fate) for (fate,) in fates] == [Outcome] * 9
 
 
 async def test_images_decoded_ahead_are_answered_in_their_places(engine):
@@ -60,22 +248,31 @@ async def test_a_request_of_broken_images_alone_never_reaches_a_lane(engine):
 
 
 async def test_what_cannot_be_decoded_in_time_is_refused_at_once(engine):
-    """By what decoding has cost so far; it says when to come back. Idle threads try it
-    all the same, or a cost that was learned too high would refuse everybody for good.
-    """
-    specs = {COLORS: engine.loaded[0].manifest.preprocess}
-    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
-    for _ in range(3):
-        await decode(ahead, [Ticket(COLORS, png((1, 2, 3), (500, 500)), 0.0, None)])
-    soon = time.monotonic() + 1e-6
-    first, second = (Ticket(COLORS, png((1, 2, 3)), 0.0, soon) for _ in range(2))
+    """By what decoding has cost so far; it says when to come back. Who finds nobody in
+    line is taken all the same, or a cost that was learned too high would refuse
+    everybody for good."""
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
 
-    taken = asyncio.ensure_future(decode(ahead, [first]))
+    def hold(_, ready):
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(20)
+        return ready
+
+    ahead = decoders(engine, cost_s=30.0, keep=hold)
+    until = time.monotonic() + 15.0
+    tickets = [Ticket(COLORS, png((1, 2, 3)), 0.0, until) for _ in range(3)]
+
+    first = asyncio.ensure_future(decode(ahead, [tickets[0]]))
+    await begun.wait()
+    second = asyncio.ensure_future(decode(ahead, [tickets[1]]))
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError, match="past the deadline"):
-        await decode(ahead, [second])
+    with pytest.raises(OverloadedError, match="the answer could take") as refused:
+        await decode(ahead, [tickets[2]])
+    go_on.set()
 
-    assert await taken == {}
+    assert await first == await second == {}
+    assert refused.value.retry_after_s > 15.0
     ahead.close()
 
 
@@ -91,8 +288,7 @@ async def test_the_time_of_decoding_ahead_is_told_as_such(engine):
 
 async def test_decoding_ahead_is_bounded(engine):
     """More images than may wait are refused before they are decoded."""
-    specs = {COLORS: engine.loaded[0].manifest.preprocess}
-    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=2, threads=2)
+    ahead = decoders(engine, capacity=2, threads=2)
     tickets = [Ticket(COLORS, png((1, 2, 3)), 0.0, None) for _ in range(3)]
 
     with pytest.raises(OverloadedError, match="at most 2 may"):
@@ -104,7 +300,6 @@ async def test_decoding_ahead_is_bounded(engine):
 
 async def test_a_fault_of_ours_fails_one_image_and_leaves_its_neighbors(engine):
     """As in a lane: it is settled like any other error, and nobody waits for ever."""
-    specs = {COLORS: engine.loaded[0].manifest.preprocess}
     red, green = (Ticket(COLORS, png(c), 0.0, None) for c in ((9, 0, 0), (0, 9, 0)))
 
     def keep(ticket, ready):
@@ -112,9 +307,7 @@ async def test_a_fault_of_ours_fails_one_image_and_leaves_its_neighbors(engine):
             raise RuntimeError("no room for it")
         return ready
 
-    ahead = DecodeAhead(
-        specs, limits=DecodeLimits(), capacity=100, threads=1, keep=keep
-    )
+    ahead = decoders(engine, keep=keep)
     failed = await decode(ahead, [red, green])
     ahead.close()
 
@@ -127,10 +320,9 @@ async def test_a_request_that_cannot_be_told_does_not_keep_the_others_from_heari
     engine,
 ):
     """All that is finished goes back together, but a fault is one request's alone."""
-    specs = {COLORS: engine.loaded[0].manifest.preprocess}
     loop, faults, told = asyncio.get_running_loop(), [], []
     loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
-    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
+    ahead = decoders(engine)
 
     def done(number, _):
         told.append(number)
@@ -158,8 +350,7 @@ async def test_a_request_that_cannot_be_told_does_not_keep_the_others_from_heari
 
 async def test_a_thread_without_work_keeps_nothing_of_its_last_image(engine):
     """It may wait for hours, and bytes and connection of the sender are long gone."""
-    specs = {COLORS: engine.loaded[0].manifest.preprocess}
-    ahead = DecodeAhead(specs, limits=DecodeLimits(), capacity=100, threads=1)
+    ahead = decoders(engine)
 
     def settle(fate):
         """The ticket's way to its sender."""

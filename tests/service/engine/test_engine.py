@@ -15,7 +15,8 @@ import pytest
 
 from classifier import Classifier
 from classifier.decode import DEFAULT_LIMITS
-from classifier.errors import BundleError, ImageError
+from classifier.errors import BundleError, ImageError, SessionError
+from classifier.session import Session
 from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
 from service.engine.decoding import decode_ticket
@@ -111,6 +112,26 @@ async def test_one_bad_image_does_not_disturb_its_neighbors(running, size):
     assert kinds[0] is kinds[3] is Outcome
     assert isinstance(settled[1], ImageError)
     assert kinds[2] is EngineFailedError
+
+
+async def test_a_device_that_runs_nothing_any_more_ends_the_process(
+    running, monkeypatch
+):
+    """As after an illegal access on a GPU: no request would be answered again, and
+    readiness would be green all the while."""
+
+    def broken(*_):
+        raise SessionError("CUDA failure 700")
+
+    async with running() as engine, asyncio.timeout(20):
+        monkeypatch.setattr("service.engine.lane.DOUBTED_AFTER_S", 0.0)
+        monkeypatch.setattr(Session, "run", broken)
+        with pytest.raises(EngineFailedError):
+            await classify(engine, COLORS, png((9, 9, 9), LARGE), deadline=None)
+        await engine.broken()
+        trouble = engine.unready()
+
+    assert trouble == "no image can be run any more; the process should be restarted"
 
 
 async def test_a_failure_inside_the_runtime_is_not_told_to_the_client(running):

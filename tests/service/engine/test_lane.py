@@ -11,13 +11,15 @@ import pytest
 from classifier.decode import DecodeLimits, ImageInfo
 from classifier.errors import SessionError
 from classifier.preprocess import Preprocessed
+from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
 from service.engine.ticket import Results, Ticket
-from service.errors import DeadlineExceededError
+from service.errors import DeadlineExceededError, EngineFailedError
 
 MODEL = ("model", 1)
 LONG_AGO = 0.0  # of the monotonic clock
+RUN_S = 0.001
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -33,11 +35,17 @@ class Parts:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.backlog = Backlog(capacity=100, lanes=1)
-        self.backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
+        self.backlog.add_model(MODEL, best_batch=1, run_s=RUN_S)
         self.turns = threading.Semaphore(0)  # each lets one run end, in an error
         way = SimpleNamespace(session=SimpleNamespace(run=self._run))
         arrangement = SimpleNamespace(lone=way, crowd=way)
-        self.models = {MODEL: SimpleNamespace(key=MODEL, arrangement=arrangement)}
+        self.golden = np.full((1, 1, 3), 1, np.uint8)
+        self.models = {
+            MODEL: SimpleNamespace(
+                key=MODEL, arrangement=arrangement, golden=self.golden
+            )
+        }
+        self.golden_runs = True
         self.settled: Results = []
         self.deaths: list[BaseException] = []
 
@@ -62,7 +70,9 @@ class Parts:
             self.changed.notify()
         return ticket
 
-    def _run(self, batch: object) -> None:
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        if (batch == self.golden).all() and self.golden_runs:
+            return np.zeros((1, 2), np.float32)
         self.turns.acquire()
         raise SessionError("the run ends here")
 
@@ -107,3 +117,54 @@ def test_a_lane_is_not_given_up_for_a_batch_that_is_over(parts):
 
     assert held is None
     assert [ticket for ticket, _ in parts.settled] == [first, second]
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, images):
+    """Which may have had all cores: its price is not that of one lane among many."""
+    for _ in range(images):
+        parts.offer()
+        parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == images)
+    lane.close()
+    lane.thread.join()
+
+    learned = parts.backlog._lines[MODEL].run_s != RUN_S
+    assert learned == (images > 1)
+
+
+def test_a_lane_ends_when_no_image_can_be_run_any_more(parts, monkeypatch):
+    """Not even a golden one, which no sender can have made to fail: the device is
+    broken. Those whose images failed are told first."""
+    monkeypatch.setattr(lane_module, "DOUBTED_AFTER_S", 0.0)
+    parts.golden_runs = False
+    parts.offer()
+    parts.turns.release(2)
+    lane = parts.lane()
+
+    lane.start()
+    lane.thread.join()
+
+    assert [type(error) for error in parts.deaths] == [SessionError]
+    assert [type(fate) for _, fate in parts.settled] == [EngineFailedError]
+
+
+def test_a_lane_outlives_images_that_all_fail_while_a_golden_one_does_not(
+    parts, monkeypatch
+):
+    """They are to blame, however many come in a row."""
+    monkeypatch.setattr(lane_module, "DOUBTED_AFTER_S", 0.0)
+    for _ in range(5):
+        parts.offer()
+        parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == 5)
+    lane.close()
+    lane.thread.join()
+
+    assert parts.deaths == []

@@ -14,7 +14,7 @@ from classifier.errors import SessionError
 from classifier.preprocess import Preprocessed
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
-from service.engine.lanes import Lanes
+from service.engine.lanes import CHECKS_A_LIMIT, NO_LANE, Lanes
 from service.engine.ticket import Results, Ticket
 from service.logs import build_log
 from service.settings import Settings
@@ -52,7 +52,7 @@ class Parts:
         self.gave_up = asyncio.Event()
         self._changed = threading.Condition()
         self._backlog = Backlog(capacity=100, lanes=2)
-        self._backlog.add_model(MODEL, best_batch=1, cost_s=0.001)
+        self._backlog.add_model(MODEL, best_batch=1, run_s=0.001)
         self.lanes = Lanes(
             self._open_lane,
             hang_timeout_s=hang_timeout_s,
@@ -161,3 +161,48 @@ async def test_lanes_that_do_not_come_back_are_given_up():
         await parts.gave_up.wait()
 
     assert not at_once
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_without_a_thread_for_a_lane_readiness_is_red_until_there_is_one(
+    monkeypatch,
+):
+    """A limit of processes may be reached just when a lane dies: the watchdog tries
+    again."""
+    start = threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name.startswith("lane-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async with running() as parts:
+        dying = parts.lanes.threads
+        for lane in parts.lanes._lanes:
+            monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", refused)
+            parts.offer(2)
+            await until(lambda: len(parts.settled) == 2)
+            trouble, threads = parts.lanes.trouble, parts.lanes.threads
+            for _ in range(10):  # looks of the watchdog, which must outlive them
+                await asyncio.sleep(0.02 / CHECKS_A_LIMIT)
+        await until(lambda: parts.lanes.trouble is None)
+        await until(lambda: len(parts.lanes) == 2)
+        after = parts.lanes.threads
+        await until(lambda: not any(thread.is_alive() for thread in dying))
+
+    assert (trouble, threads) == (NO_LANE, [])
+    assert len(after) == 2
+
+
+async def test_a_lane_whose_death_was_not_told_is_replaced():
+    """What tells may fail as well, where there is no memory."""
+    async with running() as parts:
+        (dead, _) = parts.lanes._lanes
+        dead.close()
+        dead.thread.join()
+        await until(lambda: dead not in parts.lanes._lanes)
+
+        assert len(parts.lanes) == 2
+        assert parts.lanes.trouble is None

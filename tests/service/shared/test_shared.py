@@ -167,6 +167,68 @@ async def test_without_a_free_slot_a_request_is_refused_at_once(shared):
     assert [type(each) for each in settled] == [Outcome, Outcome, OverloadedError]
 
 
+async def test_a_flood_of_singles_leaves_room_for_batches_and_for_another_model(
+    shared, monkeypatch
+):
+    """In a front-end as in the engine; the slots are enough for all of them."""
+    go_on = threading.Event()
+
+    def held(*given, **named):
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    image, fates = png((9, 9, 9)), []
+
+    def submit(key: tuple[str, int], images: int) -> None:
+        pair.front.submit(
+            key,
+            [image] * images,
+            deadline=None,
+            settle=lambda _, fate: fates.append(type(fate)),
+        )
+
+    async with shared(slots=16, queue_capacity=4, max_batch_items=4) as pair:
+        for _ in range(4):
+            submit(COLORS, 1)
+        with pytest.raises(OverloadedError, match="at most 4 may be under way"):
+            submit(COLORS, 1)
+        submit(COLORS, 4)
+        submit(ODD, 1)
+        submit(ODD, 3)
+        go_on.set()
+        await until(lambda: len(fates) == 12)
+        assert free(pair) == 16
+
+    assert fates == [Outcome] * 12
+
+
+async def test_a_single_is_decoded_before_the_batch_items_that_wait(
+    shared, monkeypatch
+):
+    """Also in a front-end, which has the queue where decoding is what is slow."""
+    go_on, order = threading.Event(), []
+
+    def held(ticket, *given, **named):
+        order.append(ticket.request)
+        go_on.wait(20)
+        return decode_ticket(ticket, *given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    image = png((9, 9, 9))
+    async with shared() as pair:
+        batch = asyncio.create_task(
+            classify_many(pair.front, COLORS, [image] * 8, deadline=None)
+        )
+        await until(lambda: len(order) == 2)  # one in each decoder
+        single = asyncio.create_task(classify(pair.front, COLORS, image, deadline=None))
+        await until(lambda: free(pair) == 7)
+        go_on.set()
+        await asyncio.gather(batch, single)
+
+    assert order[2] is None
+
+
 async def test_what_the_engine_refuses_the_front_end_refuses(shared):
     """A full queue over there, with its Retry-After."""
     slow = png((SLOW, 0, 0))
@@ -258,7 +320,7 @@ async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
             settle=lambda _, fate: fates.append(fate),
         )
         await begun.wait()
-        (job,) = pair.front._ahead._jobs
+        (job,) = set(pair.front._ahead._jobs.values())
         withdraw()
         left = {ticket.data for ticket in job.tickets}
         go_on.set()

@@ -1,0 +1,105 @@
+"""The tickets of one model that wait: their order, and what serving them costs."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from service.engine.ticket import Ticket
+
+SINGLES_PER_BATCH_ITEM = 3
+# Weight of the newest batch in the running means of what an image costs.
+COST_WEIGHT = 0.1
+# One batch is believed to cost at most so many times what was known: a machine that was
+# frozen for a minute says nothing of the next image.
+MAX_SURPRISE = 4.0
+# Waits that were longer than predicted are believed at once and forgotten slowly: what
+# slowed the machine down, or took places, may come again.
+LONGER_WEIGHT, FORGOTTEN_S, MAX_STRETCH = 0.5, 30.0, 3.0
+# A wait of fewer images than this says more of chance than of the prediction.
+TELLING_WAIT = 8
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The tickets of one model, and what serving them costs."""
+
+    best_batch: int
+    gentle_batch: int  # most images in a run while batch requests wait
+    measured_s: float  # seconds of one lane to run an image of a crowd, at the start,
+    run_s: float  # ... and as learned
+    decode_s: float  # seconds of one lane to decode an image, learned
+    cost_s: float = field(init=False)  # both together, kept as it is asked for often
+    longer: float = 0.0  # by what share waits were longer than predicted, ...
+    longer_at: float = 0.0  # ... at that instant
+    used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
+    singles: deque[Ticket] = field(default_factory=deque)
+    requests: deque[deque[Ticket]] = field(default_factory=deque)
+    batch_items: int = 0
+    singles_in_a_row: int = 0
+
+    def __len__(self) -> int:
+        return len(self.singles) + self.batch_items
+
+    def __post_init__(self) -> None:
+        self.cost_s = self.decode_s + self.run_s
+
+    def ahead_of_single(self) -> int:
+        """Images that go before a request of one image that arrives now."""
+        turns = len(self.singles) // SINGLES_PER_BATCH_ITEM + 1
+        return len(self.singles) + min(self.batch_items, turns)
+
+    def ahead_of_batch(self, items: int) -> int:
+        """Images that go before the last of a batch request that arrives now."""
+        turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
+        return self.batch_items + min(len(self.singles), turns)
+
+    @property
+    def limit(self) -> int:
+        """Most images in the next run.
+
+        The items of a batch request do not mind to go in small runs, and a single that
+        comes meanwhile has to wait for the whole of one.
+        """
+        return self.gentle_batch if self.requests else self.best_batch
+
+    def stretch(self, now: float) -> float:
+        """What predicted waits must be multiplied by, to be kept."""
+        forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
+        return 1.0 + self.longer * forgotten
+
+    def learn_cost(self, images: int, *, decode_s: float, run_s: float | None) -> None:
+        """Compare what a batch took with what was known; see `Backlog.finish`."""
+        most_s = MAX_SURPRISE * self.cost_s
+        if run_s is None:
+            # Were a crowd believed too dear, all but one at a time could be refused:
+            # with one lane no crowd would form, and nothing correct that.
+            found_s = min(self.run_s, self.measured_s)
+        else:
+            found_s = min(run_s / images, most_s)
+        self.run_s += COST_WEIGHT * (found_s - self.run_s)
+        found_s = min(decode_s / images, most_s)
+        self.decode_s += COST_WEIGHT * (found_s - self.decode_s)
+        self.cost_s = self.decode_s + self.run_s
+
+    def learn_wait(self, ticket: Ticket, now: float) -> None:
+        """Compare how long a ticket has waited with what was predicted."""
+        if ticket.promised_s < TELLING_WAIT * self.cost_s:
+            return
+        found = min(MAX_STRETCH, (now - ticket.offered) / ticket.promised_s)
+        known = self.stretch(now)
+        if found > known:
+            self.longer = known - 1.0 + LONGER_WEIGHT * (found - known)
+            self.longer_at = now
+
+    def pop(self) -> Ticket:
+        """The next ticket; the line must not be empty."""
+        batch_turn = self.singles_in_a_row >= SINGLES_PER_BATCH_ITEM
+        if self.singles and not (batch_turn and self.requests):
+            self.singles_in_a_row += 1
+            return self.singles.popleft()
+        self.singles_in_a_row = 0
+        self.batch_items -= 1
+        request = self.requests.popleft()
+        ticket = request.popleft()
+        if request:
+            self.requests.append(request)  # the next batch request has its turn
+        return ticket
