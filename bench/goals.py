@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +185,16 @@ def digits(record: Record) -> list[Verdict]:
     return [*ratios, at_least("LeNet, cores at work", 1.5, own.get("cores"))]
 
 
-def overload(record: Record) -> list[Verdict]:
+def overload(record: Record, *, name: str = "overload") -> list[Verdict]:
     """Three times too much."""
     summary = record.get("summary", {})
     judged = summary.get("retry_after") or {}
     statuses = summary.get("statuses", {})
     return [
-        at_least("overload: goodput, of capacity", 0.9, record.get("of_capacity")),
-        at_most("overload: answers past their deadline", 0, summary.get("late")),
-        at_most("overload: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
-        at_least("overload: true Retry-After", 0.95, judged.get("share_right")),
+        at_least(f"{name}: goodput, of capacity", 0.9, record.get("of_capacity")),
+        at_most(f"{name}: answers past their deadline", 0, summary.get("late")),
+        at_most(f"{name}: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
+        at_least(f"{name}: true Retry-After", 0.95, judged.get("share_right")),
     ]
 
 
@@ -237,6 +238,7 @@ GOALS: dict[str, Callable[[Record], list[Verdict]]] = {
     "peers-photos": photos,
     "peers-digits": digits,
     "overload": overload,
+    "overload-digits": partial(overload, name="overload of digits"),
     "fairness": fairness,
     "lone": lone,
     "soak": soak,

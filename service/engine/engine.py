@@ -59,7 +59,8 @@ class LaneEngine:
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
         ahead = 0 if self._ahead is None else self._ahead.waiting(key)
-        return ahead + self._backlog.waiting(key)
+        inline = 0 if self.inline is None else self.inline.waiting(key)
+        return ahead + inline + self._backlog.waiting(key)
 
     async def broken(self) -> None:
         """Wait until so many lanes hang for so long that only a new process helps."""
@@ -79,7 +80,9 @@ class LaneEngine:
         decode, capacity = self._settings.decode, self._settings.queue_capacity
         limits = decode_limits(self._settings)
         if decode == "auto":
-            self.inline = InlineLane(self._models, self._loop, limits=limits)
+            self.inline = InlineLane(
+                self._models, self._loop, limits=limits, capacity=capacity
+            )
             decode = "ahead" if device == "cuda" else "lane"
         if decode == "ahead":
             self._ahead = DecodeAhead(
@@ -127,7 +130,9 @@ class LaneEngine:
         """Take the images of one request; see `contract.Engine.submit`."""
         self._check_open()
         inline = self.inline if len(images) == 1 and not explain else None
-        if inline is not None and inline.submit(key, images[0], settle):
+        if inline is not None and inline.submit(
+            key, images[0], settle, deadline=deadline
+        ):
             return None
         tickets = self._tickets(key, images, deadline, settle, explain)
         if self._ahead is None:
