@@ -53,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.parser = Parser(self)
         self._timeout_s = timeout_s  # to send a head, and to read some of an answer
         self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
+        self._fresh = True  # nothing has come yet
         self._in_head = True
         self._in_body = False
         self._cut_short = False  # refused in the middle of a head
@@ -88,7 +89,14 @@ class BoundedConnection(HttpToolsProtocol):
         self.outgoing.time_reader()
 
     def shutdown(self) -> None:
-        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`."""
+        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`.
+
+        A client that has just connected has sent its request, or is about to.
+        """
+        if self._fresh:
+            self._fresh = False
+            self.loop.call_later(LAST_S, self.shutdown)
+            return
         super().shutdown()
         if self.transport.is_closing():
             self.loop.call_later(LAST_S, self.outgoing.abort)
@@ -99,7 +107,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, then look at what did not become a whole head or a body."""
-        self._mixed = False
+        self._mixed = self._fresh = False
         known_bytes = self._body_bytes
         super().data_received(data)
         if self.transport.is_closing():

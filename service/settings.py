@@ -148,7 +148,8 @@ class Settings(BaseSettings):
     hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "
-        "is replaced. At most 86400, a day, which is as good as no watch.",
+        "is replaced, as is a process beside others that is silent for so long. At "
+        "most 86400, a day, which is as good as no watch.",
     )
     drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         0.0,

@@ -24,10 +24,12 @@ def build_health_router(serving: Serving) -> APIRouter:
         responses=problems("not_ready", "draining"),
     )
     async def ready() -> Health:
-        """Models loaded, golden examples replayed, lanes warm, and not stopping."""
+        """Models loaded, golden examples replayed, lanes warm, and not stopping.
+
+        Where several processes serve the port, of each that has it."""
         if serving.draining:
             raise DrainingError("the service is stopping")
-        reason = serving.engine.unready()
+        reason = await serving.unready()
         if reason is not None:
             raise NotReadyError(reason)
         return Health(status="ready")
