@@ -21,7 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_AHEAD = 256
 
 
-class TooFarAheadError(Exception):
+class RefusedError(Exception):
     """Ends the parser's work on a connection that is refused."""
 
 
@@ -127,7 +127,7 @@ class BoundedConnection(HttpToolsProtocol):
         """A new head begins."""
         if len(self.pipeline) >= MAX_AHEAD:
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
-            raise TooFarAheadError
+            raise RefusedError
         self._in_head = True
         self._around = self._body_bytes = 0
         super().on_message_begin()
@@ -138,6 +138,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._around = 0
         self._stop_timer()
         if not self.parser.should_upgrade():
+            self._check_host()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -177,6 +178,13 @@ class BoundedConnection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._cut_short = True
             super().send_400_response(msg)
+
+    def _check_host(self) -> None:
+        """One, from HTTP/1.1 on (RFC 9112, 3.2): else two may read it differently."""
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            raise RefusedError
 
     def _time_head(self) -> None:
         if self._timer is None:
