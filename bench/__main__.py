@@ -49,6 +49,11 @@ PIECES = (
     Piece("peers-photos", "bench.peers", ("--workload", "photos")),
     Piece("peers-digits", "bench.peers", ("--workload", "digits")),
     Piece("overload", "bench.overload"),
+    Piece(
+        "overload-digits",
+        "bench.overload",
+        ("--workload", "digits", "--clients", "2", "--deadline-ms", "500"),
+    ),
     Piece("fairness", "bench.fairness"),
     Piece("lone", "bench.lone"),
     Piece("dialects-photos", "bench.dialects", ("--workload", "photos")),

@@ -13,6 +13,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -142,17 +143,17 @@ def digits(record: Record) -> list[Verdict]:
     return [*verdicts, at_least("LeNet, cores at work", 1.5, cores)]
 
 
-def overload(record: Record) -> list[Verdict]:
+def overload(record: Record, *, name: str = "overload") -> list[Verdict]:
     """Three times too much."""
     rounds = turns(record)
     statuses = count(found(rounds, "summary", "statuses"))
     late = total(found(rounds, "summary", "late"))
     right = found(rounds, "summary", "retry_after", "share_right")
     return [
-        at_least("overload: goodput, of capacity", 0.9, found(rounds, "of_capacity")),
-        at_most("overload: answers past their deadline", 0, late),
-        at_most("overload: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
-        at_least("overload: true Retry-After", 0.95, right),
+        at_least(f"{name}: goodput, of capacity", 0.9, found(rounds, "of_capacity")),
+        at_most(f"{name}: answers past their deadline", 0, late),
+        at_most(f"{name}: neither 200 nor 503", 0, others(statuses, {"200", "503"})),
+        at_least(f"{name}: true Retry-After", 0.95, right),
     ]
 
 
@@ -200,6 +201,7 @@ GOALS: dict[str, Callable[[Record], list[Verdict]]] = {
     "peers-photos": photos,
     "peers-digits": digits,
     "overload": overload,
+    "overload-digits": partial(overload, name="overload of digits"),
     "fairness": fairness,
     "lone": lone,
     "soak": soak,

@@ -34,10 +34,10 @@ shared      one engine for several processes
 
 several processes on one port
 leader      starts the others, and shares out the work
-crew        starts them again when they die
+crew        starts them again when they die or hang
 member      one of them
 address     held for us alone; one more listener on it
-neighbors   the metrics pages of all → one
+neighbors   the metrics and the readiness of all → one
 
 what is told of it
 errors      what can go wrong, one class an arrow

@@ -13,11 +13,13 @@ from classifier.explanation import Explanation
 from classifier.manifest import Manifest
 from classifier.postprocess import Answer, GroupScore, Prediction
 
+# json.dumps builds an encoder for each call, which takes longer than a small answer.
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def to_json(value: object) -> bytes:
     """Compact JSON in UTF-8; a lone surrogate, which UTF-8 has not, becomes "?"."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace")
+    return ENCODER.encode(value).encode(errors="replace")
 
 
 class AnswerWriter:

@@ -21,7 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_AHEAD = 256
 
 
-class TooFarAheadError(Exception):
+class RefusedError(Exception):
     """Ends the parser's work on a connection that is refused."""
 
 
@@ -53,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.parser = Parser(self)
         self._timeout_s = timeout_s  # to send a head, and to read some of an answer
         self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
+        self._fresh = True  # nothing has come yet
         self._in_head = True
         self._in_body = False
         self._cut_short = False  # refused in the middle of a head
@@ -88,7 +89,14 @@ class BoundedConnection(HttpToolsProtocol):
         self.outgoing.time_reader()
 
     def shutdown(self) -> None:
-        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`."""
+        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`.
+
+        A client that has just connected has sent its request, or is about to.
+        """
+        if self._fresh:
+            self._fresh = False
+            self.loop.call_later(LAST_S, self.shutdown)
+            return
         super().shutdown()
         if self.transport.is_closing():
             self.loop.call_later(LAST_S, self.outgoing.abort)
@@ -99,7 +107,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, then look at what did not become a whole head or a body."""
-        self._mixed = False
+        self._mixed = self._fresh = False
         known_bytes = self._body_bytes
         super().data_received(data)
         if self.transport.is_closing():
@@ -119,7 +127,7 @@ class BoundedConnection(HttpToolsProtocol):
         """A new head begins."""
         if len(self.pipeline) >= MAX_AHEAD:
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
-            raise TooFarAheadError
+            raise RefusedError
         self._in_head = True
         self._around = self._body_bytes = 0
         super().on_message_begin()
@@ -130,6 +138,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._around = 0
         self._stop_timer()
         if not self.parser.should_upgrade():
+            self._check_host()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -169,6 +178,13 @@ class BoundedConnection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._cut_short = True
             super().send_400_response(msg)
+
+    def _check_host(self) -> None:
+        """One, from HTTP/1.1 on (RFC 9112, 3.2): else two may read it differently."""
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            self._refuse(HTTPStatus.BAD_REQUEST)
+            raise RefusedError
 
     def _time_head(self) -> None:
         if self._timer is None:

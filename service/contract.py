@@ -104,7 +104,8 @@ class Engine(Protocol):
         `settle` is called once for each, later, never from within this call. Calling
         what is returned withdraws the request: what has not begun is not run, though
         what has begun may still be settled. None: it is done in the next turn of the
-        loop. `explain` asks for class maps, of a model that is loaded with `explains`.
+        loop, too soon to be withdrawn. `explain` asks for class maps, of a model that
+        is loaded with `explains`.
 
         Raises:
             ServiceError: the request is refused as a whole; nothing will be settled.

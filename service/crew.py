@@ -9,21 +9,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from service.address import Address
-from service.neighbors import page_path
+from service.neighbors import READY, READY_PATIENCE_S, ask, page_path
 from service.settings import Settings
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
 # Beyond the drain itself, for a member to end.
 GRACE_S = 5.0
+LOOK_EVERY_S = 0.2  # whether a member that loads serves
+# A member that is silent so many times in a row hangs. By the clock, all would after a
+# machine has stood still.
+SILENT_TIMES = 4
+
+Take = Callable[[socket.socket], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +63,29 @@ class Crew:
         self._settings = settings
         self.address = Address.of(listener)
         self.deserted = asyncio.Event()  # no member has a listener
-        self._listening: set[int] = set()  # members that have one
+        self._listeners: dict[int, socket.socket] = {}  # by the member's number
         self._log = log
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
-    def start(self, orders: Sequence[Order]) -> None:
-        """Start a process for each order, and keep them up."""
+    def start(self, orders: Sequence[Order], *, take: Take) -> None:
+        """Start a process for each order, and keep them up.
+
+        `take` serves here what waits in the backlog of a member that is gone.
+        """
+        self._take = take
         loop = asyncio.get_running_loop()
         self._keepers += [loop.create_task(self._keep(order)) for order in orders]
 
     def terminate(self) -> None:
-        """Ask every member to drain."""
+        """Ask every member to drain, and leave their ports to them.
+
+        A connection would wait in ours for a member that has closed its own.
+        """
         self._stopping.set()
+        for number in list(self._listeners):
+            self._close(number)
         for process in self._members.values():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -93,33 +108,42 @@ class Crew:
     async def _keep(self, order: Order) -> None:
         """Run one member; start it again when it dies."""
         loop, deaths = asyncio.get_running_loop(), 0
-        listener: socket.socket | None = None
-        with ExitStack() as sockets:
-            while not self._stopping.is_set():
-                began = loop.time()
-                try:
-                    if listener is None:
-                        listener = sockets.enter_context(self.address.listener())
-                        self._listening.add(order.number)
-                        self.deserted.clear()
-                    end: dict[str, object] = {"code": await self._run(order, listener)}
-                except OSError as error:  # there is no process or socket to be had
-                    end = {"error": str(error)}
-                if self._stopping.is_set():
-                    return
-                lived_s = loop.time() - began
-                deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
-                wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
-                self._log.error(
-                    "member died", member=order.number, **end, again_s=wait_s
-                )
-                if deaths > 1:  # too long to wait for in its backlog
-                    sockets.close()
-                    listener = None
-                    self._listening.discard(order.number)
-                    if not self._listening:
-                        self.deserted.set()
-                await self._rest(wait_s)
+        while not self._stopping.is_set():
+            began = loop.time()
+            try:
+                end: dict[str, object] = {"code": await self._run(order)}
+            except OSError as error:  # there is no process or socket to be had
+                end = {"error": str(error)}
+            if self._stopping.is_set():
+                return
+            lived_s = loop.time() - began
+            deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
+            wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
+            self._log.error("member died", member=order.number, **end, again_s=wait_s)
+            if deaths > 1:  # too long to stand in for it
+                self._close(order.number)
+                if not self._listeners:
+                    self.deserted.set()
+            elif listener := self._listeners.get(order.number):
+                loop.add_reader(listener, self._take, listener)
+            await self._rest(wait_s)
+
+    def _listener(self, number: int) -> socket.socket:
+        """The socket of that member, which outlives it."""
+        if number not in self._listeners:
+            self._listeners[number] = self.address.listener()
+            self.deserted.clear()
+        return self._listeners[number]
+
+    def _close(self, number: int) -> None:
+        """Let its connections go elsewhere, but for those that wait for nobody."""
+        listener = self._listeners.pop(number, None)
+        if listener is None:
+            return
+        asyncio.get_running_loop().remove_reader(listener)
+        if number not in self._members:
+            self._take(listener)
+        listener.close()
 
     async def _rest(self, wait_s: float) -> None:
         """Wait, but not beyond the end of the crew."""
@@ -127,10 +151,12 @@ class Crew:
             async with asyncio.timeout(wait_s):
                 await self._stopping.wait()
 
-    async def _run(self, order: Order, listener: socket.socket) -> int:
+    async def _run(self, order: Order) -> int:
+        listener = self._listener(order.number)
         descriptors = [listener.fileno()]
         if order.memory is not None:
             descriptors.append(order.memory)
+        said = order.said(self._settings, listener.fileno())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "service.member"),
@@ -143,12 +169,44 @@ class Crew:
         if self._stopping.is_set():  # the others were told while it was being started
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
+        watch = asyncio.create_task(self._watch(order, process, listener))
         try:
             if process.stdin is not None:
-                said = order.said(self._settings, listener.fileno())
                 process.stdin.write(json.dumps(said).encode() + b"\n")
             return await process.wait()
         finally:
+            watch.cancel()
             del self._members[order.number]
             # of one that was killed: it would be taken for one that serves
             page_path(order.folder, f"member-{order.number}").unlink(missing_ok=True)
+
+    async def _watch(
+        self,
+        order: Order,
+        process: asyncio.subprocess.Process,
+        listener: socket.socket,
+    ) -> None:
+        """Stand in for a member until it serves; kill it when it hangs."""
+        path = page_path(order.folder, f"member-{order.number}")
+        while not path.exists():  # noqa: ASYNC110 - made by another process
+            await asyncio.sleep(LOOK_EVERY_S)
+        if self._listeners.get(order.number) is listener:
+            asyncio.get_running_loop().remove_reader(listener)
+        silent = 0
+        while silent < SILENT_TIMES:
+            await asyncio.sleep(self._settings.hang_timeout_s / SILENT_TIMES)
+            if not path.exists():  # it drains
+                return
+            silent = 0 if await _answers(path) else silent + 1
+        self._log.error("member hangs", member=order.number)
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+async def _answers(path: Path) -> bool:
+    """Whether the loop of that process turns."""
+    try:
+        await ask(path, READY, patience_s=READY_PATIENCE_S)
+    except OSError:  # TimeoutError is one
+        return False
+    return True

@@ -17,7 +17,7 @@ from service.asking import LATE
 from service.contract import Outcome, Settle, Settled, Withdraw
 from service.errors import DeadlineExceededError, ServiceError
 from service.exchange import CLIENT_GONE, Exchange, Headers, Ledger, signature
-from service.problems import response_of
+from service.problems import headers_and_body
 from service.routes.classify import json_headers
 from service.routes.question import Question, read_question
 from service.serving import Serving
@@ -150,8 +150,10 @@ class Express:
         except Exception as error:  # the border, as in service/exchange.py
             problem = self._ledger.blame(exchange, error)
             served.metrics.failed(problem.code)
-            response = response_of(problem, path=PATH, request_id=exchange.request_id)
-            return Reply(problem.status, response.raw_headers, bytes(response.body))
+            headers, body = headers_and_body(
+                problem, path=PATH, request_id=exchange.request_id
+            )
+            return Reply(problem.status, headers, body)
         exchange.timed(settled.timing)
         headers = json_headers(answer, settled.timing)
         return Reply(HTTPStatus.OK, headers, answer)

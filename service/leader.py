@@ -4,9 +4,9 @@ A network of 20 µs leaves one Python process as the bottleneck and the other co
 If all that are loaded are so cheap, the leader, which serves like any other, starts a
 member a core. Each has a listening socket of its own on the same port (SO_REUSEPORT):
 with one shared socket, nearly every connection ends up in one process. The sockets
-belong to the leader, so connections that arrive while a member is being replaced wait
-in its backlog. One that dies again at once has none until its next start: the others
-get its connections.
+belong to the leader, which takes the connections that arrive while a member is being
+replaced. One that dies again at once has none until its next start: the others get its
+connections.
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
 members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
@@ -45,6 +45,9 @@ class Port(Protocol):
 
     async def open_port(self, listener: socket.socket) -> None:
         """Take connections again."""
+
+    def take_waiting(self, listener: socket.socket) -> None:
+        """Serve the connections that wait in a backlog."""
 
 
 def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
@@ -96,7 +99,9 @@ class Leader:
         if processes == 1:
             return
         folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
-        self._neighbors = Neighbors(folder, self.name, serving.metrics.page)
+        self._neighbors = Neighbors(
+            folder, self.name, serving.metrics.page, serving.engine.unready
+        )
         await self._neighbors.open()
         serving.neighbors = self._neighbors
         if shared:
@@ -105,7 +110,7 @@ class Leader:
             self._handing_over = asyncio.create_task(hand_over)
         else:
             orders = self._divide(folder, processes)
-        self._crew.start(orders)
+        self._crew.start(orders, take=server.take_waiting)
 
     def _divide(self, folder: Path, processes: int) -> list[Order]:
         """Members with their own engines, and lanes for all of them alike."""

@@ -35,7 +35,9 @@ class Member:
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """Offer the metrics page, and listen for the leader's end."""
-        self._neighbors = Neighbors(self._folder, self.name, serving.metrics.page)
+        self._neighbors = Neighbors(
+            self._folder, self.name, serving.metrics.page, serving.engine.unready
+        )
         await self._neighbors.open()
         serving.neighbors = self._neighbors
         self._watch = asyncio.create_task(drain_without_leader(server.drain))

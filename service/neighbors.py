@@ -8,6 +8,9 @@ A counter that falls is a counter that began again to Prometheus, which would ta
 of it for new. So each keeps in a file beside its socket what it has told last: that
 stands for it while it hangs, and its counts outlive it. Who has its place next goes on
 from there. As only the process of a place writes that file, it needs no lock.
+
+On the same socket each says whether it is ready. A balancer sees one port, so one that
+hangs, or cannot serve, must be heard of whoever is asked.
 """
 
 import asyncio
@@ -19,7 +22,10 @@ from pathlib import Path
 from prometheus_client.utils import floatToGoString
 
 PATIENCE_S = 1.0  # for a neighbor's page; of one that hangs the last is taken
-END = b"# EOF\n"  # a page without it broke off with its process
+# For its readiness: Kubernetes waits a second for the answer of all.
+READY_PATIENCE_S = 0.5
+PAGE, READY = b"page\n", b"ready\n"  # what is asked
+END = b"# EOF\n"  # an answer without it broke off with its process
 
 # Sums would mean nothing for these: all must be ready, the eldest began it. Neither
 # has labels.
@@ -41,7 +47,15 @@ def told_path(folder: Path, name: str) -> Path:
 class Neighbors:
     """This process's page, and those of the processes beside it."""
 
-    def __init__(self, folder: Path, name: str, page: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        page: Callable[[], bytes],
+        unready: Callable[[], str | None],
+    ) -> None:
+        """`page` and `unready` tell of this process alone."""
+        self._unready = unready
         self._name = name
         self._own = page_path(folder, name)
         self.folder = folder
@@ -75,12 +89,34 @@ class Neighbors:
         pages = await asyncio.gather(*(self._fetch(name) for name in sorted(names)))
         return merge([self._tell(), *(page for page in pages if page is not None)])
 
+    async def unready(self) -> str | None:
+        """Why traffic should stay away from the others; None when it may come.
+
+        One that is gone or loads has no socket, and no connection waits for it: the
+        leader takes them. One that hangs still gets its share of them.
+        """
+        names = [path.stem for path in self.others]
+        said = await asyncio.gather(*(self._readiness(name) for name in names))
+        return next((reason for reason in said if reason is not None), None)
+
+    async def _readiness(self, name: str) -> str | None:
+        try:
+            path = page_path(self.folder, name)
+            said = await ask(path, READY, patience_s=READY_PATIENCE_S)
+        except (TimeoutError, BlockingIOError):  # or its backlog is full
+            return f"{name} hangs"
+        except OSError:
+            return None
+        return f"{name}: {said.decode()}" if said else None
+
     async def _offer(
-        self, _: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        writer.write(self._tell() + END)
-        await writer.drain()
-        writer.close()
+        with closing(writer), suppress(ConnectionError):
+            asked = await reader.readline()
+            said = self._tell() if asked == PAGE else (self._unready() or "").encode()
+            writer.write(said + END)
+            await writer.drain()
 
     def _tell(self) -> bytes:
         """The page of this place, kept before anybody hears of it."""
@@ -94,15 +130,27 @@ class Neighbors:
 
     async def _fetch(self, name: str) -> bytes | None:
         """A neighbor's page, or what it has told last if it is dying or hangs."""
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
-                path = page_path(self.folder, name)
-                reader, writer = await asyncio.open_unix_connection(path)
-                with closing(writer):
-                    page = await reader.read()
-                if page.endswith(END):
-                    return page.removesuffix(END)
+        with suppress(OSError):  # TimeoutError is one
+            path = page_path(self.folder, name)
+            return await ask(path, PAGE, patience_s=PATIENCE_S)
         return _told(self.folder, name)
+
+
+async def ask(path: Path, question: bytes, *, patience_s: float) -> bytes:
+    """What the process at that socket answers.
+
+    Raises:
+        TimeoutError: it says nothing, or not all, within `patience_s`.
+        OSError: it is gone.
+    """
+    async with asyncio.timeout(patience_s):
+        reader, writer = await asyncio.open_unix_connection(path)
+        with closing(writer):
+            writer.write(question)
+            said = await reader.read()
+    if not said.endswith(END):
+        raise ConnectionError("the answer broke off")
+    return said.removesuffix(END)
 
 
 def _told(folder: Path, name: str) -> bytes | None:

@@ -114,6 +114,9 @@ class Server(uvicorn.Server):
         """Close the port, then the engine, unless that must not take time."""
         if self.force_exit:
             self._place.cut_off()
+        else:
+            self.close_port()
+            await asyncio.gather(*self._taking, return_exceptions=True)
         await super().shutdown(sockets)
         if not self.force_exit:
             await self._serving.stop()
@@ -132,7 +135,7 @@ class Server(uvicorn.Server):
         """Take no new connection; those that are there, or wait to be, are served."""
         for listener, server in zip(self._listeners, self.servers, strict=True):
             if server.is_serving():
-                self._take_waiting(listener)
+                self.take_waiting(listener)
             server.close()
 
     async def open_port(self, listener: socket.socket) -> None:
@@ -140,19 +143,8 @@ class Server(uvicorn.Server):
         await self._listen([listener])
         self._listeners = [listener]
 
-    async def _listen(self, sockets: list[socket.socket] | None) -> None:
-        """Listen here, for uvloop would not say that it could not."""
-        for listener in sockets or ():
-            listener.listen(self.config.backlog)
-        await super().startup(sockets)
-
-    def drain(self) -> None:
-        """Begin to drain, unless that has begun."""
-        if self._draining is None:
-            self._draining = self._loop.create_task(self._drain())
-
-    def _take_waiting(self, listener: socket.socket) -> None:
-        """Take the connections that the kernel would reset with their listener."""
+    def take_waiting(self, listener: socket.socket) -> None:
+        """Serve the connections that wait in a backlog; with it they would be reset."""
         protocol: Any = self.config.http_protocol_class
         connect = partial(
             protocol,
@@ -170,6 +162,17 @@ class Server(uvicorn.Server):
                 )
                 self._taking.add(taking)
                 taking.add_done_callback(self._taking.discard)
+
+    async def _listen(self, sockets: list[socket.socket] | None) -> None:
+        """Listen here, for uvloop would not say that it could not."""
+        for listener in sockets or ():
+            listener.listen(self.config.backlog)
+        await super().startup(sockets)
+
+    def drain(self) -> None:
+        """Begin to drain, unless that has begun."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
 
     async def _leave_when_broken(self) -> None:
         """End with an error, so that whoever has started this process does so again."""

@@ -50,21 +50,28 @@ class Serving:
             return self.metrics.page()
         return await self.neighbors.merged_page()
 
+    async def unready(self) -> str | None:
+        """Why traffic should stay away from this port; None when it may come."""
+        reason = self.engine.unready()
+        if reason is None and self.neighbors is not None:
+            reason = await self.neighbors.unready()
+        return reason
+
     def deadline(self) -> float:
         """The instant, on the loop's clock, by which a request must be answered."""
         timeout_s = self.settings.request_timeout_ms / 1e3
         return asyncio.get_running_loop().time() + timeout_s
 
-    def check_ready(self) -> None:
-        """Whether traffic should come.
+    async def check_ready(self) -> None:
+        """Whether traffic should come to this port.
 
         Raises:
             DrainingError: the process is about to stop.
-            NotReadyError: there is no lane to serve it.
+            NotReadyError: it cannot serve, or another one that has the port cannot.
         """
         if self.draining:
             raise DrainingError("the service is stopping")
-        reason = self.engine.unready()
+        reason = await self.unready()
         if reason is not None:
             raise NotReadyError(reason)
 

@@ -152,7 +152,8 @@ class Settings(BaseSettings):
     hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,
         description="Longest time for one batch; beyond it the lane counts as hung and "
-        "is replaced. At most 86,400 (one day), which in effect disables the check.",
+        "is replaced; so is one of several processes that is silent for this long. At "
+        "most 86,400 (one day), which in effect disables the check.",
     )
     drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         0.0,

@@ -56,7 +56,8 @@ class LaneEngine:
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
         ahead = 0 if self._ahead is None else self._ahead.waiting(key)
-        return ahead + self._backlog.waiting(key)
+        inline = 0 if self.inline is None else self.inline.waiting(key)
+        return ahead + inline + self._backlog.waiting(key)
 
     async def broken(self) -> None:
         """Wait until only a new process helps: lanes hang, or run nothing any more."""
@@ -76,7 +77,9 @@ class LaneEngine:
         decode, capacity = self._settings.decode, self._settings.queue_capacity
         limits = decode_limits(self._settings)
         if decode == "auto":
-            self.inline = InlineLane(self._models, self._loop, limits=limits)
+            self.inline = InlineLane(
+                self._models, self._loop, limits=limits, capacity=capacity
+            )
             decode = "ahead" if device == "cuda" else "lane"
         if decode == "ahead":
             self._ahead = DecodeAhead(
@@ -126,7 +129,9 @@ class LaneEngine:
         """Take the images of one request; see `contract.Engine.submit`."""
         self._check_open()
         inline = self.inline if len(images) == 1 and not explain else None
-        if inline is not None and inline.submit(key, images[0], settle):
+        if inline is not None and inline.submit(
+            key, images[0], settle, deadline=deadline
+        ):
             return None
         tickets = self._tickets(key, images, deadline, settle, explain)
         if self._ahead is None:

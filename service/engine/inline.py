@@ -2,25 +2,28 @@
 
 A 28x28 PNG decodes in 40 µs and costs a small network 20 µs; handing it to a thread and
 back costs more than both. What all connections deliver in one turn of the loop is run
-as one batch in the next, so batches grow with the load by themselves.
+in the next, so batches grow with the load by themselves. A turn takes no more than the
+line of a lane may hold, and no more than can be answered before its deadline.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from classifier.decode import DecodeLimits
-from classifier.errors import ImageTooLargeError
 from service.contract import ModelKey, Settle, Settled
 from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
 from service.engine.lane import outcome, scored
-from service.engine.models import ServedModel
-from service.engine.ticket import Ticket
-from service.errors import EngineFailedError
+from service.engine.line import COST_WEIGHT, MAX_SURPRISE
+from service.engine.models import INLINE_COST_S, ServedModel
+from service.engine.ticket import Results, Ticket, settle_all
+from service.errors import DeadlineExceededError, EngineFailedError, OverloadedError
 
 # What may be decoded on the event loop. At worst, 16-bit RGBA of 128x128, 2.6 ms where
 # a 28x28 digit took 0.1 (processor time, on a core that others used too).
@@ -28,10 +31,11 @@ MAX_BYTES = 8 * 1024
 MAX_PIXELS = 128 * 128
 # Only PNGs of few chunks and of these kinds. Others may hold what costs far more than
 # pixels: a text of 3 KB unpacked to EXIF that took 70 ms to read.
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_BEGIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PNG_HEAD_BYTES = 33  # signature and IHDR
 PLAIN_CHUNKS = frozenset(
     (
-        *(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"gAMA", b"cHRM", b"sRGB"),
+        *(b"PLTE", b"tRNS", b"IDAT", b"gAMA", b"cHRM", b"sRGB"),
         *(b"pHYs", b"bKGD", b"sBIT", b"tIME"),
     )
 )
@@ -39,12 +43,54 @@ MAX_CHUNKS = 16
 MAX_BATCH = 32
 
 
-@dataclass(slots=True)
-class Waiting:
-    """A decoded image, and whom to tell."""
+@dataclass(slots=True, eq=False)
+class Line:
+    """The images that wait for one model, and what serving them costs."""
 
-    ticket: Ticket
-    settle: Settle
+    model: ServedModel
+    waiting: deque[Ticket] = field(default_factory=deque)
+    cost_s: float = INLINE_COST_S  # to decode, run and answer an image; learned
+    began: float = 0.0  # instant of the first image of this turn
+    read_s: float = 0.0  # from there to the first run, in the turn before
+    turn_s: float = 0.0  # from there to the last answer, in the turn before
+
+    def check_room(self, capacity: int) -> None:
+        """Raises OverloadedError if as many wait as may."""
+        if len(self.waiting) >= capacity:
+            raise OverloadedError(
+                f"{len(self.waiting)} images wait for {self.model.key[0]}; "
+                f"at most {capacity} may",
+                retry_after_s=self.predicted_wait_s(),
+            )
+
+    def check_deadline(self, now: float, deadline: float) -> None:
+        """Raises OverloadedError if one more could be too late."""
+        # Unread in its socket for the last turn at most. Before it is run this turn
+        # reads on, for as long as the last one did: refusals take time, too.
+        to_read_s = max(0.0, self.began + self.read_s - now)
+        needed_s = self.turn_s + to_read_s + (len(self.waiting) + 1) * self.cost_s
+        if now + needed_s > deadline:
+            left_s = max(0.0, deadline - now)
+            raise OverloadedError(
+                f"the answer could take {needed_s:.2f} s; "
+                f"the deadline is in {left_s:.2f} s",
+                retry_after_s=self.predicted_wait_s(),
+            )
+
+    def predicted_wait_s(self) -> float:
+        """How long until all that waits now is served."""
+        return len(self.waiting) * self.cost_s
+
+    def cut(self) -> list[Ticket]:
+        """Take the next batch out."""
+        size = min(len(self.waiting), MAX_BATCH)
+        return [self.waiting.popleft() for _ in range(size)]
+
+    def learn(self, images: int, *, began: float, now: float) -> None:
+        """The run of so many is over, and with it the turn."""
+        self.read_s, self.turn_s = began - self.began, now - self.began
+        cost_s = min((now - began) / images, MAX_SURPRISE * self.cost_s)
+        self.cost_s += COST_WEIGHT * (cost_s - self.cost_s)
 
 
 class InlineLane:
@@ -56,61 +102,105 @@ class InlineLane:
         loop: asyncio.AbstractEventLoop,
         *,
         limits: DecodeLimits,
+        capacity: int,
     ) -> None:
-        """`limits` are those of the lanes."""
-        self._models = {key: model for key, model in models.items() if model.inline}
-        self.serves_all = len(self._models) == len(models)  # so HTTP is the limit
+        """`limits` and `capacity` are those of the lanes."""
+        self._lines = {
+            key: Line(model) for key, model in models.items() if model.inline
+        }
+        self.serves_all = len(self._lines) == len(models)  # so HTTP is the limit
         self._loop = loop
         self._limits = DecodeLimits(max_pixels=min(MAX_PIXELS, limits.max_pixels))
-        self._waiting: dict[ModelKey, list[Waiting]] = {}
+        self._capacity = capacity
 
     def serves(self, key: ModelKey) -> bool:
         """Whether images for that model may come here at all."""
-        return key in self._models
+        return key in self._lines
 
-    def submit(self, key: ModelKey, data: bytes, settle: Settle) -> bool:
+    def waiting(self, key: ModelKey) -> int:
+        """Images of that model that wait."""
+        return len(self._lines[key].waiting) if key in self._lines else 0
+
+    def submit(
+        self, key: ModelKey, data: bytes, settle: Settle, *, deadline: float | None
+    ) -> bool:
         """Take an image if model and image are small; False sends it to a lane.
 
         `settle` is called in the next turn of the loop.
+
+        Raises:
+            OverloadedError: the line is full, or too long for the deadline. The first
+                of a turn is taken, as only a run corrects what was learned.
         """
-        model = self._models.get(key)
-        if model is None or len(data) > MAX_BYTES or not is_plain_png(data):
+        line = self._lines.get(key)
+        if line is None or len(data) > MAX_BYTES or not self._is_tiny(data):
             return False
         arrived = time.monotonic()
-        ticket = Ticket(key, data, arrived, None)
-        failed = decode_ticket(ticket, model.manifest.preprocess, limits=self._limits)
-        if isinstance(failed, ImageTooLargeError):
-            return False  # a lane decides by the real limits
-        if failed is not None:
-            self._loop.call_soon(settle, 0, failed)
-            return True
-        ticket.taken, ticket.decoded = arrived, time.monotonic()
-        waiting = self._waiting.setdefault(key, [])
-        waiting.append(Waiting(ticket, settle))
-        if len(waiting) == 1:
-            self._loop.call_soon(self._run, key)
+        if line.waiting:
+            line.check_room(self._capacity)
+            if deadline is not None:
+                line.check_deadline(arrived, deadline)
+        else:
+            line.began = arrived
+            self._loop.call_soon(self._run, line)
+        ticket = Ticket(key, data, arrived, deadline, settle=partial(settle, 0))
+        line.waiting.append(ticket)
         return True
 
-    def _run(self, key: ModelKey) -> None:
-        waiting, model = self._waiting.pop(key, []), self._models[key]
-        for start in range(0, len(waiting), MAX_BATCH):
-            batch = waiting[start : start + MAX_BATCH]
-            fates = _run_batch(model, [each.ticket for each in batch])
-            for each, fate in zip(batch, fates, strict=True):
-                each.settle(0, fate)
+    def _is_tiny(self, data: bytes) -> bool:
+        pixels = plain_png_pixels(data)
+        # else a lane decides, by the real limits
+        return pixels is not None and pixels <= self._limits.max_pixels
+
+    def _run(self, line: Line) -> None:
+        """Serve all that waits, before the loop reads what came meanwhile."""
+        images, began = len(line.waiting), time.monotonic()
+        try:
+            while line.waiting:
+                settle_all(self._serve(line.model, line.cut()))
+        finally:
+            line.learn(images, began=began, now=time.monotonic())
+            if line.waiting:  # a fault in an answer must not stop the others
+                self._loop.call_soon(self._run, line)
+
+    def _serve(self, model: ServedModel, tickets: Sequence[Ticket]) -> Results:
+        """Decode each, and run together what has pixels."""
+        results: Results = []
+        decoded = []
+        now = time.monotonic()
+        for ticket in tickets:
+            if ticket.late(now):
+                late = DeadlineExceededError("the image waited past its deadline")
+                results.append((ticket, late))
+                continue
+            ticket.taken = now
+            spec = model.manifest.preprocess
+            failed = decode_ticket(ticket, spec, limits=self._limits)
+            ticket.decoded = now = time.monotonic()
+            if failed is None:
+                decoded.append(ticket)
+            else:
+                results.append((ticket, failed))
+        if decoded:
+            fates = _run_batch(model, decoded)
+            results += zip(decoded, fates, strict=True)
+        return results
 
 
-def is_plain_png(data: bytes) -> bool:
-    """Whether it has few chunks, and none that is costly to read."""
-    position = len(PNG_SIGNATURE)
-    if data[:position] != PNG_SIGNATURE:
-        return False
+def plain_png_pixels(data: bytes) -> int | None:
+    """Pixels that a PNG of few and plain chunks declares; None of any other file."""
+    if not data.startswith(PNG_BEGIN):
+        return None
+    position, width_at = PNG_HEAD_BYTES, len(PNG_BEGIN)
     for _ in range(MAX_CHUNKS):
         kind = data[position + 4 : position + 8]
         if kind not in PLAIN_CHUNKS:
-            return kind == b"IEND"
+            break
         position += 12 + int.from_bytes(data[position : position + 4])
-    return False
+    if kind != b"IEND":
+        return None
+    width = int.from_bytes(data[width_at : width_at + 4])
+    return width * int.from_bytes(data[width_at + 4 : width_at + 8])
 
 
 def _run_batch(model: ServedModel, tickets: Sequence[Ticket]) -> Sequence[Settled]:

@@ -29,8 +29,11 @@ def build_health_router(serving: Serving) -> APIRouter:
         responses=problems("not_ready", "draining"),
     )
     async def ready() -> Health:
-        """Models loaded, golden examples replayed, lanes warm, and not stopping."""
-        serving.check_ready()
+        """Models loaded, golden examples replayed, lanes warm, and not stopping.
+
+        Where several processes serve the port, of each that has it.
+        """
+        await serving.check_ready()
         return Health(status="ready")
 
     @router.get(

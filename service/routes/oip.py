@@ -4,7 +4,7 @@ An unready service answers 503 there as on `/readyz`: clients take whatever is n
 for no.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -67,7 +67,7 @@ def _add_health(router: APIRouter, serving: Serving) -> None:
     )
     async def ready() -> shapes.ServerReady:
         """As `/readyz`."""
-        serving.check_ready()
+        await serving.check_ready()
         return shapes.ServerReady(live=True, ready=True)
 
 
@@ -75,17 +75,17 @@ def _add_models(router: APIRouter, serving: Serving) -> None:
     """Those of a model."""
     unknown = refusals("model_not_found")
 
-    def metadata(model: Served) -> shapes.ModelMetadata:
+    async def metadata(model: Served) -> shapes.ModelMetadata:
         """Its inputs, of which a request has one, and its outputs."""
         versions = serving.catalog.versions(model.manifest.name)
         return describe_model(model.manifest, versions)
 
-    def ready(model: Served) -> shapes.ModelReady:
+    async def ready(model: Served) -> shapes.ModelReady:
         """It is loaded, and the server is ready."""
-        serving.check_ready()
+        await serving.check_ready()
         return shapes.ModelReady(name=model.manifest.name, ready=True)
 
-    def config(model: Served) -> shapes.ModelConfig:
+    async def config(model: Served) -> shapes.ModelConfig:
         """As Triton would describe it."""
         max_items = serving.settings.max_batch_items
         return configure_model(model.manifest, max_items=max_items)
@@ -100,17 +100,17 @@ def _add_model_route(
     router: APIRouter,
     serving: Serving,
     path: str,
-    answer: Callable[[Served], BaseModel],
+    answer: Callable[[Served], Awaitable[BaseModel]],
     shape: type[BaseModel],
     responses: Responses,
 ) -> None:
     """With the version in the path and without."""
 
     async def newest(name: str) -> BaseModel:
-        return answer(find_model(serving.catalog, name))
+        return await answer(find_model(serving.catalog, name))
 
     async def numbered(name: str, version: str) -> BaseModel:
-        return answer(find_model(serving.catalog, name, version))
+        return await answer(find_model(serving.catalog, name, version))
 
     endpoints: Mapping[str, tuple[str, Callable[..., Any]]] = {
         "/models/{name}": ("v2_model", newest),
@@ -138,7 +138,7 @@ def _add_repository(router: APIRouter, serving: Serving) -> None:
     async def index() -> list[shapes.IndexEntry]:
         """Every version that is loaded. A body changes nothing."""
         try:
-            serving.check_ready()
+            await serving.check_ready()
         except ServiceError as error:
             return list_models(serving.catalog, str(error))
         return list_models(serving.catalog, None)

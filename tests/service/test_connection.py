@@ -154,3 +154,22 @@ def test_this_is_no_proxy(server, target):
     request = b"CONNECT " + target + b" HTTP/1.1\r\nHost: any\r\n\r\n"
 
     assert statuses(server.port, request) == [400]
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        (b"1.1", b"", 400),
+        (b"1.1", b"Host: a\r\nHost: b\r\n", 400),
+        (b"1.0", b"", 200),
+    ],
+)
+@pytest.mark.parametrize("line", [b"GET /livez", b"POST /classify"])
+def test_a_request_names_one_host(server, line, version, hosts, status):
+    """Where two are read differently by a proxy and a server, attacks get in."""
+    image = RED if line.startswith(b"POST") else b""
+    head = b"%b HTTP/%b\r\n%bContent-Length: %d\r\nConnection: close\r\n\r\n"
+
+    sent = head % (line, version, hosts, len(image)) + image
+
+    assert statuses(server.port, sent) == [status]

@@ -1,10 +1,12 @@
 """Several processes on one port: spread, counted together, replaced, ended together."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -127,6 +129,28 @@ def test_who_has_connected_before_the_port_closes_is_answered(settings_for):
     assert statuses == [b"HTTP/1.1 200 OK"] * 3
 
 
+def test_who_has_connected_when_the_port_closes_for_good_is_answered(settings_for):
+    """A client that connects anew each time hears `draining`, and no reset."""
+    with running(settings_for()) as served, ExitStack() as sockets:
+        late = [sockets.enter_context(socket.socket()) for _ in range(3)]
+        done = threading.Event()
+
+        def stop():
+            for each in late:  # the loop does not turn meanwhile
+                each.connect(("127.0.0.1", served.port))
+                each.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            asyncio.ensure_future(served.server.shutdown())  # noqa: RUF006
+            done.set()
+
+        served.server._loop.call_soon_threadsafe(stop)
+        assert done.wait(20)
+        for each in late:
+            each.settimeout(20)
+        statuses = [each.recv(15) for each in late]
+
+    assert statuses == [b"HTTP/1.1 200 OK"] * 3
+
+
 def test_one_process_a_core_serves_where_http_is_the_limit_or_one_engine_for_all(
     settings_for,
 ):
@@ -164,6 +188,83 @@ def test_a_member_that_is_killed_is_replaced(models):
 
     assert died["code"] == -signal.SIGKILL
     assert statuses == [200] * 20
+
+
+def test_nobody_waits_for_a_member_that_loads_in_place_of_one_that_was_killed(models):
+    """Its connections are the leader's until it serves."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        service.logged("member died", member=1)
+        while not (loading := started_members(service)):
+            pass
+        os.kill(loading[0], signal.SIGSTOP)
+        try:
+            statuses = [classify(service) for _ in range(20)]
+            ready = readiness(service)
+        finally:
+            os.kill(loading[0], signal.SIGCONT)
+        service.lines.clear()
+        service.logged("listening", process="member-1")
+        statuses += [classify(service) for _ in range(20)]
+
+    assert statuses == [200] * 40
+    assert ready == 200
+
+
+def test_a_member_that_hangs_is_killed_and_replaced(models):
+    """A share of all connections would wait for it for ever."""
+    with serve(
+        models, LINNAEUS_PROCESSES="2", LINNAEUS_HANG_TIMEOUT_S="0.4"
+    ) as service:
+        service.logged("listening", process="member-1")
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGSTOP)
+        service.logged("member hangs", member=1)
+        died = service.logged("member died", member=1)
+        service.lines.clear()
+        service.logged("listening", process="member-1")
+        statuses = [classify(service) for _ in range(20)]
+
+    assert died["code"] == -signal.SIGKILL
+    assert statuses == [200] * 20
+
+
+def test_while_a_member_hangs_the_port_is_not_ready(models):
+    """Whoever of the others is asked."""
+    with serve(models, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        (member,) = children(service.process)
+        before = readiness(service)
+        os.kill(member, signal.SIGSTOP)
+        try:
+            while_it_hangs = readiness(service)
+        finally:
+            os.kill(member, signal.SIGCONT)
+
+    assert (before, while_it_hangs) == (200, 503)
+
+
+def started_members(service: Service) -> list[int]:
+    """Children that are members already, and not a fork that the leader waits for."""
+    return [
+        pid
+        for pid in children(service.process)
+        if b"service.member" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def readiness(service: Service) -> int:
+    """The status of `/readyz`, from a process that answers at all."""
+    while True:
+        try:
+            with urllib.request.urlopen(f"{service.url}/readyz", timeout=2) as answer:  # noqa: S310
+                return answer.status
+        except urllib.error.HTTPError as refusal:
+            return refusal.code
+        except TimeoutError:
+            continue
 
 
 def test_what_a_member_has_counted_outlives_it(models):

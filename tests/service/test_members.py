@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -31,6 +33,29 @@ sys.stdin.read()
 """
 
 
+CLOSES_ITS_PORT_AND_STAYS = """
+import json, pathlib, signal, socket, sys
+order = json.loads(sys.stdin.readline())
+listener = socket.socket(fileno=order["listener"])
+listener.listen()
+def close(*_):
+    listener.close()
+    pathlib.Path(order["folder"], "closed").touch()
+signal.signal(signal.SIGTERM, close)
+pathlib.Path(order["folder"], "listens").touch()
+while True:
+    signal.pause()
+"""
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """Take one connection; where none waits, a socket of its own."""
+    listener.setblocking(False)
+    with suppress(OSError):
+        return listener.accept()[0]
+    return socket.socket()
+
+
 @pytest.fixture
 def crew(tmp_path, monkeypatch):
     """`crew(program, again_s=(0.1, 30))`: its members run that program of Python."""
@@ -45,9 +70,17 @@ def crew(tmp_path, monkeypatch):
             settings = Settings(log_format="json")
             listener = sockets.enter_context(bind("127.0.0.1", 0, shared=True))
             crew = Crew(settings, listener, build_log(settings, log))
-            crew.start([Order(1, tmp_path, {})])
+            taken: list[socket.socket] = []
+            crew.start(
+                [Order(1, tmp_path, {})],
+                take=lambda orphan: taken.append(sockets.enter_context(accept(orphan))),
+            )
             return SimpleNamespace(
-                crew=crew, path=path, log=log, port=listener.getsockname()[1]
+                crew=crew,
+                path=path,
+                log=log,
+                port=listener.getsockname()[1],
+                taken=taken,
             )
 
         yield build
@@ -66,6 +99,13 @@ async def end(crew: Crew) -> None:
     crew.terminate()
     async with asyncio.timeout(10):
         await crew.stopped()
+
+
+async def appears(path: Path) -> None:
+    """Wait for a file that a member writes."""
+    async with asyncio.timeout(20):
+        while not path.exists():  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)
 
 
 async def connects(port: int) -> bool:
@@ -91,11 +131,41 @@ async def test_only_for_a_quick_restart_do_connections_wait(crew):
     assert (quick, slow) == (True, False)
 
 
+async def test_who_connects_while_a_member_is_replaced_is_served_by_the_leader(crew):
+    """A start loads models, which takes longer than anybody waits for a connection."""
+    built = crew(LISTENS_AND_DIES, again_s=(30.0,))
+    await deaths(built, 1)
+    _, writer = await asyncio.open_connection("127.0.0.1", built.port)
+    async with asyncio.timeout(10):
+        while not built.taken:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    peer = built.taken[0].getpeername()
+    mine = writer.get_extra_info("sockname")
+    writer.close()
+    await end(built.crew)
+
+    assert peer == mine
+
+
+async def test_nobody_waits_for_a_member_that_has_closed_its_port(crew, tmp_path):
+    """The leader holds the same socket, and would reset them at the end."""
+    built = crew(CLOSES_ITS_PORT_AND_STAYS, again_s=(30.0,))
+    await appears(tmp_path / "listens")
+    before = await connects(built.port)
+    built.crew.terminate()
+    await appears(tmp_path / "closed")
+    after = await connects(built.port)
+    built.crew.kill()
+    await end(built.crew)
+
+    assert (before, after) == (True, False)
+
+
 async def test_a_member_that_died_is_not_taken_for_one_that_serves(crew, tmp_path):
     """A leader hands over when all offer their pages, and a dead one would count."""
     built = crew(OFFERS_ITS_PAGE_AND_DIES, again_s=(30.0,))
     await deaths(built, 1)
-    others = Neighbors(tmp_path, "leader", bytes).others
+    others = Neighbors(tmp_path, "leader", bytes, str).others
     await end(built.crew)
 
     assert others == []

@@ -30,11 +30,13 @@ async def serving(tmp_path):
     """`await serving("member-1", images=3)`: one more process, that offers its page."""
     async with AsyncExitStack() as stack:
 
-        async def start(name: str, *, images: int) -> Neighbors:
+        async def start(
+            name: str, *, images: int = 0, unready: str | None = None
+        ) -> Neighbors:
             def page() -> bytes:
                 return PAGE.format(images=float(images)).encode()
 
-            process = Neighbors(tmp_path, name, page)
+            process = Neighbors(tmp_path, name, page, lambda: unready)
             await process.open()
             stack.push_async_callback(process.close)
             return process
@@ -93,6 +95,41 @@ async def test_of_one_that_hangs_the_last_page_counts(serving, tmp_path, monkeyp
 
     assert before == after
     assert before["linnaeus_images_total"] == 101
+
+
+async def test_one_that_cannot_serve_or_hangs_keeps_traffic_away(
+    serving, tmp_path, monkeypatch
+):
+    """A balancer sees one port, whoever of them is asked."""
+    monkeypatch.setattr("service.neighbors.READY_PATIENCE_S", 0.05)
+    leader = await serving("leader")
+    await serving("member-1")
+    well = await leader.unready()
+    sick = await serving("member-2", unready="no lane is alive")
+    with_sick = await leader.unready()
+    of_itself = await sick.unready()
+    await sick.close()
+    with socket.socket(socket.AF_UNIX) as hangs:
+        hangs.bind(str(page_path(tmp_path, "member-2")))
+        hangs.listen()
+        with_hung = await leader.unready()
+
+    assert (well, of_itself) == (None, None)
+    assert with_sick == "member-2: no lane is alive"
+    assert with_hung == "member-2 hangs"
+
+
+async def test_one_that_starts_anew_does_not_keep_traffic_away(serving, tmp_path):
+    """Nobody waits for it: the leader takes what would have come to it."""
+    leader = await serving("leader")
+    member = await serving("member-1")
+    await member.close()
+    while_it_loads = await leader.unready()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(page_path(tmp_path, "member-1")))
+    just_killed = await leader.unready()
+
+    assert (while_it_loads, just_killed) == (None, None)
 
 
 @pytest.mark.parametrize("said", [b"", PAGE.encode()[:90]])

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
-from service.engine.inline import InlineLane
+from service.engine.inline import MAX_BATCH, InlineLane
 from service.engine.models import ServedModel, load_models
 from service.errors import (
     DeadlineExceededError,
@@ -183,6 +184,61 @@ async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
     assert [type(each) for each in settled] == [EngineFailedError] * 3
 
 
+async def test_no_more_tiny_images_wait_than_the_queue_may_hold(running):
+    """On the event loop as in a lane, and the others hear so at once."""
+    async with running(queue_capacity=2, max_batch_items=2) as engine:
+        assert engine.inline.serves(COLORS)
+        settled = await asyncio.gather(
+            *(
+                classify(engine, COLORS, png((red, 0, 0)), deadline=None)
+                for red in range(12)
+            ),
+            return_exceptions=True,
+        )
+
+    assert [type(each) for each in settled] == [Outcome] * 2 + [OverloadedError] * 10
+    assert all(each.retry_after_s > 0 for each in settled[2:])
+
+
+async def test_a_tiny_image_that_could_be_late_is_refused_but_never_the_first(running):
+    """What is read after a long turn may have waited for as long in its socket. A turn
+    that refuses all would teach nothing."""
+    loop = asyncio.get_running_loop()
+
+    async def ask_three() -> list[type]:
+        soon = loop.time() + 0.2
+        asked = (classify(engine, ODD, png((9, 0, 0)), deadline=soon) for _ in "abc")
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+        return [type(each) for each in settled]
+
+    async with running() as engine, asyncio.timeout(20):
+        assert engine.inline.serves(ODD)
+        await classify(engine, ODD, png((SLOW, 0, 0)), deadline=None)
+        after_slow = await ask_three()
+        while await ask_three() != [Outcome] * 3:
+            pass
+
+    assert after_slow == [Outcome, OverloadedError, OverloadedError]
+
+
+async def test_a_tiny_image_whose_deadline_passes_in_the_line_is_not_run(running):
+    """The batch before it took longer than anybody could know."""
+    async with running() as engine:
+        soon = asyncio.get_running_loop().time() + 0.2
+        settled = await asyncio.gather(
+            classify(engine, ODD, png((SLOW, 0, 0)), deadline=None),
+            *(
+                classify(engine, ODD, png((9, 0, 0)), deadline=None)
+                for _ in range(MAX_BATCH - 1)
+            ),
+            classify(engine, ODD, png((9, 0, 0)), deadline=soon),
+            return_exceptions=True,
+        )
+
+    assert [type(each) for each in settled[:-1]] == [Outcome] * MAX_BATCH
+    assert isinstance(settled[-1], DeadlineExceededError)
+
+
 EXIF = b"II*\0\x08\0\0\0" + bytes(6)  # no entries
 AS_TEXT = b"\nexif\n%8d\n%b\n" % (len(EXIF), EXIF.hex().encode())
 
@@ -206,7 +262,9 @@ async def test_a_tiny_image_with_more_than_pixels_goes_to_a_lane(running, chunks
 
     async with running() as engine:
         submit = engine.inline.submit
-        on_the_loop = [submit(COLORS, each, print) for each in (plain, costly)]
+        on_the_loop = [
+            submit(COLORS, each, print, deadline=None) for each in (plain, costly)
+        ]
         outcome = await classify(engine, COLORS, costly, deadline=None)
 
     assert on_the_loop == [True, False]
@@ -464,9 +522,9 @@ async def test_http_is_the_limit_only_if_every_model_is_cheap(models):
     cheap, dear = costing(one, 1e-5), costing(other, 0.1)
     loop = asyncio.get_running_loop()
 
-    alone = InlineLane({cheap.key: cheap}, loop, limits=DEFAULT_LIMITS)
-    both = {cheap.key: cheap, dear.key: dear}
-    beside = InlineLane(both, loop, limits=DEFAULT_LIMITS)
+    lane = partial(InlineLane, loop=loop, limits=DEFAULT_LIMITS, capacity=1)
+    alone = lane({cheap.key: cheap})
+    beside = lane({cheap.key: cheap, dear.key: dear})
 
     assert alone.serves(cheap.key)
     assert beside.serves(cheap.key)
