@@ -39,7 +39,7 @@ def installed(found: dict[str, Any]) -> dict[str, str]:
 
 def command_line() -> str:
     """What was typed."""
-    return "linnaeus " + shlex.join(sys.argv[1:])
+    return shlex.join(["linnaeus", *sys.argv[1:]])
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
