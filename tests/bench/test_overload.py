@@ -13,7 +13,13 @@ from bench.workloads import Workload
 from tests.bench.tiny_server import response, tiny_server
 
 OPTIONS = argparse.Namespace(
-    factor=0.02, rounds=2, seconds=0.5, deadline_ms=2000, connections=8, seed=0
+    clients=1,
+    factor=0.02,
+    rounds=2,
+    seconds=0.5,
+    deadline_ms=2000,
+    connections=8,
+    seed=0,
 )
 
 
