@@ -28,7 +28,7 @@ oip         the same in the Open Inference Protocol
 asking the engine
 contract    what HTTP asks of an engine, and what comes back
 asking      images → outcomes, for a task that waits
-patience    disconnects and deadlines while it does
+patience    a client that leaves meanwhile
 engine      images → logits: the queue and the lanes
 shared      one engine for several processes
 
