@@ -61,7 +61,7 @@ class DecodeAhead:
         self._closed = False
         self._backlog = Backlog(capacity=capacity, lanes=threads)
         for key in specs:
-            self._backlog.add_model(key, best_batch=1, run_s=costs_s[key])
+            self._backlog.add_model(key, best_batch=1, run_s=0.0, decode_s=costs_s[key])
         self._changed = threading.Condition()  # guards the backlog
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[Ticket, Job] = {}
@@ -138,11 +138,10 @@ class DecodeAhead:
             self._finished.extend((ticket, late) for ticket in cut.expired)
         for ticket in cut.batch:  # one at most
             failed = self._decode(ticket)
+            # refused sooner than an image is decoded: nothing to learn from
+            decode_s = ticket.ahead_s if failed is None else None
             with self._changed:
-                if failed is None:
-                    self._backlog.finish(cut, decode_s=0.0, run_s=ticket.ahead_s)
-                else:  # refused sooner than an image is decoded: nothing to learn from
-                    self._backlog.finish(cut)
+                self._backlog.finish(cut, decode_s=decode_s)
             self._finished.append((ticket, failed))
         if not self._called:
             self._called = True
