@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from classifier.decode import DecodeLimits
-from service.contract import ModelKey, Settle, Settled
+from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
-from service.engine.isolation import run_isolated
-from service.engine.lane import outcome, scored
+from service.engine.lane import run_together
 from service.engine.line import COST_WEIGHT, MAX_SURPRISE
 from service.engine.models import INLINE_COST_S, ServedModel
 from service.engine.ticket import Results, Ticket, settle_all
@@ -182,8 +179,7 @@ class InlineLane:
             else:
                 results.append((ticket, failed))
         if decoded:
-            fates = _run_batch(model, decoded)
-            results += zip(decoded, fates, strict=True)
+            results += _run_batch(decoded, model)
         return results
 
 
@@ -203,15 +199,10 @@ def plain_png_pixels(data: bytes) -> int | None:
     return width * int.from_bytes(data[width_at + 4 : width_at + 8])
 
 
-def _run_batch(model: ServedModel, tickets: Sequence[Ticket]) -> Sequence[Settled]:
-    pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
-    began = time.monotonic()
+def _run_batch(tickets: list[Ticket], model: ServedModel) -> Results:
     try:
-        rows = run_isolated(model.session.run, np.stack(pixels))
-        run = began, time.monotonic(), len(rows)
-        found = zip(tickets, scored(rows, model), strict=True)
-        return [outcome(ticket, row, run) for ticket, row in found]
+        return run_together(tickets, model, model.session)
     except Exception as error:  # border: no deadline would tell those who wait
         failed = EngineFailedError("the batch could not be run")
         failed.__cause__ = error
-        return [failed] * len(tickets)
+        return [(ticket, failed) for ticket in tickets]
