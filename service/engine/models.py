@@ -8,7 +8,7 @@ from PIL import Image
 from classifier.bundle import Bundle, list_versions, load_bundle
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
-from classifier.manifest import GraphVariant, Manifest
+from classifier.manifest import GraphVariant, Manifest, PreprocessSpec
 from classifier.preprocess import Pixels, preprocess
 from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
@@ -99,22 +99,21 @@ def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> ServedM
     variant = choose_variant(bundle, settings.precision, device)
     graph = bundle.read_graph(variant)
     proven = load_session(bundle, variant, graph=graph, device=device, threads=1)
-    decode_s = decode_seconds(bundle)
+    golden = bundle.read_golden().pixels[0].copy()  # a view would keep all of them
+    decode_s = decode_seconds(golden, bundle.manifest.preprocess)
     if device == "cuda":
         arrangement = arrange_on_cuda(graph, proven, settings)
     else:
         arrangement = arrange_on_cpu(graph, proven, settings, decode_s=decode_s)
-    golden = bundle.read_golden().pixels[0]
     return ServedModel(bundle, variant, proven, arrangement, decode_s, golden)
 
 
-def decode_seconds(bundle: Bundle) -> float:
-    """What it takes to decode a golden image, as PNG: where learning begins."""
-    pixels = bundle.read_golden().pixels[0]  # uint8 [H, W, C]
+def decode_seconds(pixels: Pixels, spec: PreprocessSpec) -> float:
+    """What decoding pixels, uint8 [H, W, C], as PNG takes: where learning begins."""
     gray = pixels.shape[-1] == 1
     stream = BytesIO()
     Image.fromarray(pixels[..., 0] if gray else pixels).save(stream, "PNG")
-    data, spec = stream.getvalue(), bundle.manifest.preprocess
+    data = stream.getvalue()
     return least_s(lambda: preprocess(data, spec))
 
 

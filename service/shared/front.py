@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from classifier.bundle import load_bundle
+from classifier.bundle import Bundle, load_bundle
 from classifier.decode import warm_up
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import (
@@ -94,7 +94,7 @@ class SharedEngine:
             bundle = load_bundle(self._settings.models / name, version)
             loaded = Loaded(bundle.manifest, precision, device, explains)
             self._models[name, version] = loaded
-            costs_s[name, version] = await asyncio.to_thread(decode_seconds, bundle)
+            costs_s[name, version] = await asyncio.to_thread(_decode_seconds, bundle)
         self._ahead = DecodeAhead(
             {key: each.manifest.preprocess for key, each in self._models.items()},
             costs_s=costs_s,
@@ -285,3 +285,9 @@ class SharedEngine:
         if not self._greeting.done():
             self._greeting.set_exception(ConnectionError(GONE))
         self._fail_all(EngineFailedError(GONE))
+
+
+def _decode_seconds(bundle: Bundle) -> float:
+    """Reads a golden image, which is work for a thread as well."""
+    golden = bundle.read_golden().pixels[0]  # uint8 [H, W, C]
+    return decode_seconds(golden, bundle.manifest.preprocess)
