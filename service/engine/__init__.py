@@ -6,7 +6,7 @@ arrangement  lanes x threads x batch, as measured here
 buckets      batches of a few padded sizes, for CUDA
 
 ticket       one waiting image
-line         those of one model: their order, and what they cost
+line         those of one model: their order, their cost, and when no more may
 backlog      decides which go next: the whole policy, without a thread or a clock
 lane         works: a thread that decodes and runs what it takes
 lanes        replaces those that die or hang

@@ -25,9 +25,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.contract import ModelKey
-from service.engine.line import SINGLES_PER_BATCH_ITEM, Line
+from service.engine.line import SINGLES_PER_BATCH_ITEM, Line, no_room, no_time
 from service.engine.ticket import Ticket
-from service.errors import OverloadedError
 
 # A batch request that comes later takes every fourth place of those who wait already.
 SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
@@ -132,9 +131,10 @@ class Backlog:
         of_kind = len(line.singles) if first.request is None else line.batch_items
         of_kind += coming
         if of_kind + len(tickets) > self.capacity:
-            raise OverloadedError(
-                f"{of_kind} images wait for {first.model[0]}; "
-                f"at most {self.capacity} may",
+            raise no_room(
+                first.model,
+                of_kind,
+                capacity=self.capacity,
                 retry_after_s=max(coming_s, self.predicted_wait_s(first.model, now)),
             )
         wait_s, own_s = self._predicted_s(tickets, now, coming)
@@ -198,10 +198,9 @@ class Backlog:
         """Raises OverloadedError if the last image of its request could be too late."""
         needed_s = SAFETY * self._lines[first.model].stretch(now) * wait_s + own_s
         if first.deadline is not None and now + needed_s > first.deadline:
-            left_s = max(0.0, first.deadline - now)
-            raise OverloadedError(
-                f"the answer could take {needed_s:.2f} s; "
-                f"the deadline is in {left_s:.2f} s",
+            raise no_time(
+                needed_s,
+                first.deadline - now,
                 retry_after_s=self.predicted_wait_s(first.model, now),
             )
 

@@ -17,10 +17,10 @@ from classifier.decode import DecodeLimits
 from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
 from service.engine.lane import run_together
-from service.engine.line import COST_WEIGHT, MAX_SURPRISE
+from service.engine.line import COST_WEIGHT, MAX_SURPRISE, no_room, no_time
 from service.engine.models import INLINE_COST_S, ServedModel
 from service.engine.ticket import Results, Ticket, settle_all
-from service.errors import DeadlineExceededError, EngineFailedError, OverloadedError
+from service.errors import DeadlineExceededError, EngineFailedError
 
 # What may be decoded on the event loop. At worst, 16-bit RGBA of 128x128, 2.6 ms where
 # a 28x28 digit took 0.1 (processor time, on a core that others used too).
@@ -54,9 +54,10 @@ class Line:
     def check_room(self, capacity: int) -> None:
         """Raises OverloadedError if as many wait as may."""
         if len(self.waiting) >= capacity:
-            raise OverloadedError(
-                f"{len(self.waiting)} images wait for {self.model.key[0]}; "
-                f"at most {capacity} may",
+            raise no_room(
+                self.model.key,
+                len(self.waiting),
+                capacity=capacity,
                 retry_after_s=self.predicted_wait_s(),
             )
 
@@ -67,11 +68,8 @@ class Line:
         to_read_s = max(0.0, self.began + self.read_s - now)
         needed_s = self.turn_s + to_read_s + (len(self.waiting) + 1) * self.cost_s
         if now + needed_s > deadline:
-            left_s = max(0.0, deadline - now)
-            raise OverloadedError(
-                f"the answer could take {needed_s:.2f} s; "
-                f"the deadline is in {left_s:.2f} s",
-                retry_after_s=self.predicted_wait_s(),
+            raise no_time(
+                needed_s, deadline - now, retry_after_s=self.predicted_wait_s()
             )
 
     def predicted_wait_s(self) -> float:

@@ -1,9 +1,11 @@
-"""The tickets of one model that wait: their order, and what serving them costs."""
+"""The tickets of one model that wait: their order, their cost, and when no more may."""
 
 from collections import deque
 from dataclasses import dataclass, field
 
+from service.contract import ModelKey
 from service.engine.ticket import Ticket
+from service.errors import OverloadedError
 
 SINGLES_PER_BATCH_ITEM = 3
 # Weight of the newest batch in the running means of what an image costs.
@@ -103,3 +105,22 @@ class Line:
         if request:
             self.requests.append(request)  # the next batch request has its turn
         return ticket
+
+
+def no_room(
+    key: ModelKey, waiting: int, *, capacity: int, retry_after_s: float
+) -> OverloadedError:
+    """As many images of one kind wait for that model as may."""
+    return OverloadedError(
+        f"{waiting} images wait for {key[0]}; at most {capacity} may",
+        retry_after_s=retry_after_s,
+    )
+
+
+def no_time(needed_s: float, left_s: float, *, retry_after_s: float) -> OverloadedError:
+    """An answer could take longer than is left until its deadline."""
+    return OverloadedError(
+        f"the answer could take {needed_s:.2f} s; "
+        f"the deadline is in {max(0.0, left_s):.2f} s",
+        retry_after_s=retry_after_s,
+    )
