@@ -17,7 +17,7 @@ from classifier.decode import DecodeLimits
 from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
 from service.engine.lane import run_together
-from service.engine.line import COST_WEIGHT, MAX_SURPRISE, no_room, no_time
+from service.engine.line import MAX_SURPRISE, moved, no_room, no_time
 from service.engine.models import INLINE_COST_S, ServedModel
 from service.engine.ticket import Results, Ticket, settle_all
 from service.errors import DeadlineExceededError, EngineFailedError
@@ -41,7 +41,7 @@ MAX_BATCH = 32
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class InlineLine:
     """The images that wait for one model, and what serving them costs."""
 
     model: ServedModel
@@ -84,8 +84,8 @@ class Line:
     def learn(self, images: int, *, began: float, now: float) -> None:
         """The run of so many is over, and with it the turn."""
         self.read_s, self.turn_s = began - self.began, now - self.began
-        cost_s = min((now - began) / images, MAX_SURPRISE * self.cost_s)
-        self.cost_s += COST_WEIGHT * (cost_s - self.cost_s)
+        most_s = MAX_SURPRISE * self.cost_s
+        self.cost_s = moved(self.cost_s, (now - began) / images, most_s=most_s)
 
 
 class InlineLane:
@@ -101,7 +101,7 @@ class InlineLane:
     ) -> None:
         """`limits` and `capacity` are those of the lanes."""
         self._lines = {
-            key: Line(model) for key, model in models.items() if model.inline
+            key: InlineLine(model) for key, model in models.items() if model.inline
         }
         self.serves_all = len(self._lines) == len(models)  # so HTTP is the limit
         self._loop = loop
@@ -147,7 +147,7 @@ class InlineLane:
         # else a lane decides, by the real limits
         return pixels is not None and pixels <= self._limits.max_pixels
 
-    def _run(self, line: Line) -> None:
+    def _run(self, line: InlineLine) -> None:
         """Serve all that waits, before the loop reads what came meanwhile."""
         images, began = len(line.waiting), time.monotonic()
         try:

@@ -71,15 +71,11 @@ class Line:
     def learn_cost(self, images: int, *, decode_s: float, run_s: float | None) -> None:
         """Compare what a batch took with what was known; see `Backlog.finish`."""
         most_s = MAX_SURPRISE * self.cost_s
-        if run_s is None:
-            # Were a crowd believed too dear, all but one at a time could be refused:
-            # with one lane no crowd would form, and nothing correct that.
-            found_s = min(self.run_s, self.measured_s)
-        else:
-            found_s = min(run_s / images, most_s)
-        self.run_s += COST_WEIGHT * (found_s - self.run_s)
-        found_s = min(decode_s / images, most_s)
-        self.decode_s += COST_WEIGHT * (found_s - self.decode_s)
+        # Were a crowd believed too dear, all but one at a time could be refused: with
+        # one lane no crowd would form, and nothing correct that.
+        found_s = min(self.run_s, self.measured_s) if run_s is None else run_s / images
+        self.run_s = moved(self.run_s, found_s, most_s=most_s)
+        self.decode_s = moved(self.decode_s, decode_s / images, most_s=most_s)
         self.cost_s = self.decode_s + self.run_s
 
     def learn_wait(self, ticket: Ticket, now: float) -> None:
@@ -105,6 +101,11 @@ class Line:
         if request:
             self.requests.append(request)  # the next batch request has its turn
         return ticket
+
+
+def moved(known_s: float, found_s: float, *, most_s: float) -> float:
+    """A running mean after one more batch, of which at most `most_s` is believed."""
+    return known_s + COST_WEIGHT * (min(found_s, most_s) - known_s)
 
 
 def no_room(
