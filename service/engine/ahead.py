@@ -17,8 +17,8 @@ from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import Keep, as_it_is, decode_ticket
-from service.engine.ticket import Kind, Ticket
-from service.errors import DeadlineExceededError, DrainingError
+from service.engine.ticket import Kind, Ticket, too_late
+from service.errors import DrainingError
 
 Failed = Mapping[Ticket, Settled]  # those that have no pixels, and why
 Done = Callable[[Failed], None]
@@ -133,9 +133,7 @@ class DecodeAhead:
 
     def _serve(self, cut: Cut) -> None:
         self._finished.extend((ticket, None) for ticket in cut.withdrawn)
-        if cut.expired:
-            late = DeadlineExceededError("the image waited past its deadline")
-            self._finished.extend((ticket, late) for ticket in cut.expired)
+        self._finished.extend(too_late(cut.expired))
         for ticket in cut.batch:  # one at most
             failed = self._decode(ticket)
             # refused sooner than an image is decoded: nothing to learn from

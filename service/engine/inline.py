@@ -19,8 +19,8 @@ from service.engine.decoding import decode_ticket
 from service.engine.lane import run_together
 from service.engine.line import MAX_SURPRISE, moved, no_room, no_time
 from service.engine.models import INLINE_COST_S, ServedModel
-from service.engine.ticket import Results, Ticket, settle_all
-from service.errors import DeadlineExceededError, EngineFailedError
+from service.engine.ticket import Results, Ticket, settle_all, too_late
+from service.errors import EngineFailedError
 
 # What may be decoded on the event loop. At worst, 16-bit RGBA of 128x128, 2.6 ms where
 # a 28x28 digit took 0.1 (processor time, on a core that others used too).
@@ -165,8 +165,7 @@ class InlineLane:
         now = time.monotonic()
         for ticket in tickets:
             if ticket.late(now):
-                late = DeadlineExceededError("the image waited past its deadline")
-                results.append((ticket, late))
+                results += too_late([ticket])
                 continue
             ticket.taken = now
             spec = model.manifest.preprocess

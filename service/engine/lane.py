@@ -20,8 +20,8 @@ from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
 from service.engine.models import ServedModel
-from service.engine.ticket import Results, Ticket
-from service.errors import DeadlineExceededError, EngineFailedError
+from service.engine.ticket import Results, Ticket, too_late
+from service.errors import EngineFailedError
 
 # When every image of a model has failed for so long, it is tried on a golden one.
 DOUBTED_AFTER_S = 5.0
@@ -110,9 +110,8 @@ class Lane:
 
     def _serve(self, cut: Cut) -> None:
         if cut.expired:
-            late = DeadlineExceededError("the image waited past its deadline")
             # before the batch, which may take long, hang or break
-            self._settle([(ticket, late) for ticket in cut.expired])
+            self._settle(too_late(cut.expired))
         if not cut.batch:
             return
         began = time.monotonic()

@@ -1,6 +1,6 @@
 """One waiting image: what a lane needs to serve it and to tell its sender."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from classifier.decode import ImageInfo
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import ModelKey, Settled
+from service.errors import DeadlineExceededError
 
 Kind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
 NO_FILE = ImageInfo(0, 0, "")  # of pixels: whoever has decoded them knows better
@@ -65,6 +66,12 @@ def decoded(pixels: Pixels) -> Preprocessed:
 
 
 Results = list[tuple[Ticket, Settled]]
+
+
+def too_late(tickets: Iterable[Ticket]) -> Results:
+    """What those get whose deadline passed before any work was spent on them."""
+    late = DeadlineExceededError("the image waited past its deadline")
+    return [(ticket, late) for ticket in tickets]
 
 
 def settle_all(results: Results) -> None:
