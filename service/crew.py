@@ -24,7 +24,7 @@ from service.settings import Settings
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
 # Beyond the drain itself, for a member to end.
 GRACE_S = 5.0
-LOOK_EVERY_S = 0.2  # whether a member that loads serves
+LOOK_EVERY_S = 0.2  # whether members that load serve
 # A member that is silent so many times in a row hangs. By the clock, all would after a
 # machine has stood still.
 SILENT_TIMES = 4
@@ -42,12 +42,23 @@ class Order:
     host: Mapping[str, object] | None = None  # where the engine is, if not its own
     memory: int | None = None  # descriptor of the slots that it shares with the host
 
+    @property
+    def name(self) -> str:
+        """What the member calls itself."""
+        return f"member-{self.number}"
+
+    @property
+    def page(self) -> Path:
+        """Where it offers its page; there while it serves."""
+        return page_path(self.folder, self.name)
+
     def said(self, settings: Settings, listener: int) -> dict[str, object]:
         """The line that the member reads."""
         return {
             "settings": settings.model_dump(mode="json") | dict(self.changes),
             "listener": listener,
             "number": self.number,
+            "name": self.name,
             "folder": str(self.folder),
             "host": self.host,
             "memory": self.memory,
@@ -178,7 +189,7 @@ class Crew:
             watch.cancel()
             del self._members[order.number]
             # of one that was killed: it would be taken for one that serves
-            page_path(order.folder, f"member-{order.number}").unlink(missing_ok=True)
+            order.page.unlink(missing_ok=True)
 
     async def _watch(
         self,
@@ -187,17 +198,16 @@ class Crew:
         listener: socket.socket,
     ) -> None:
         """Stand in for a member until it serves; kill it when it hangs."""
-        path = page_path(order.folder, f"member-{order.number}")
-        while not path.exists():  # noqa: ASYNC110 - made by another process
+        while not order.page.exists():  # noqa: ASYNC110 - made by another process
             await asyncio.sleep(LOOK_EVERY_S)
         if self._listeners.get(order.number) is listener:
             asyncio.get_running_loop().remove_reader(listener)
         silent = 0
         while silent < SILENT_TIMES:
             await asyncio.sleep(self._settings.hang_timeout_s / SILENT_TIMES)
-            if not path.exists():  # it drains
+            if not order.page.exists():  # it drains
                 return
-            silent = 0 if await _answers(path) else silent + 1
+            silent = 0 if await _answers(order.page) else silent + 1
         self._log.error("member hangs", member=order.number)
         with suppress(ProcessLookupError):
             process.kill()

@@ -26,15 +26,13 @@ from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
 from service.contract import Loaded
-from service.crew import Crew, Order
+from service.crew import LOOK_EVERY_S, Crew, Order
 from service.engine.engine import LaneEngine
 from service.neighbors import Neighbors
 from service.serving import Serving
 from service.settings import Settings
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
-
-LOOK_EVERY_S = 0.2  # whether the members serve
 
 
 class Port(Protocol):

@@ -27,8 +27,8 @@ class Member:
     # and from the leader. One that shall end at once is killed by the leader.
     stops_at_second_signal = False
 
-    def __init__(self, number: int, folder: Path) -> None:
-        self.name = f"member-{number}"
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
         self._folder = folder
         self._neighbors: Neighbors | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -82,7 +82,7 @@ def main() -> int:
         order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
     engine = build_engine(settings, order)
-    place = Member(order["number"], Path(order["folder"]))
+    place = Member(order["name"], Path(order["folder"]))
     with socket.socket(fileno=order["listener"]) as listener:
         try:
             serve_on(listener, settings, engine, place)

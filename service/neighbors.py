@@ -95,19 +95,8 @@ class Neighbors:
         One that is gone or loads has no socket, and no connection waits for it: the
         leader takes them. One that hangs still gets its share of them.
         """
-        names = [path.stem for path in self.others]
-        said = await asyncio.gather(*(self._readiness(name) for name in names))
+        said = await asyncio.gather(*(_readiness(path) for path in self.others))
         return next((reason for reason in said if reason is not None), None)
-
-    async def _readiness(self, name: str) -> str | None:
-        try:
-            path = page_path(self.folder, name)
-            said = await ask(path, READY, patience_s=READY_PATIENCE_S)
-        except (TimeoutError, BlockingIOError):  # or its backlog is full
-            return f"{name} hangs"
-        except OSError:
-            return None
-        return f"{name}: {said.decode()}" if said else None
 
     async def _offer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -151,6 +140,17 @@ async def ask(path: Path, question: bytes, *, patience_s: float) -> bytes:
     if not said.endswith(END):
         raise ConnectionError("the answer broke off")
     return said.removesuffix(END)
+
+
+async def _readiness(path: Path) -> str | None:
+    """Why traffic should stay away from the process at that socket, if anything."""
+    try:
+        said = await ask(path, READY, patience_s=READY_PATIENCE_S)
+    except (TimeoutError, BlockingIOError):  # or its backlog is full
+        return f"{path.stem} hangs"
+    except OSError:
+        return None
+    return f"{path.stem}: {said.decode()}" if said else None
 
 
 def _told(folder: Path, name: str) -> bytes | None:
