@@ -46,6 +46,13 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
     return [int(pid) for pid in task.read_text().split()]
 
 
+def statuses_when_whole_again(service: Service) -> list[int]:
+    """Of 20 requests, once the member that has just died was replaced."""
+    service.lines.clear()
+    service.logged("listening", process="member-1")
+    return [classify(service) for _ in range(20)]
+
+
 def test_members_may_share_the_engine_of_their_leader(models):
     """They speak HTTP and decode; one engine runs the images of all. A member that is
     killed is replaced, and takes nothing else along."""
@@ -182,9 +189,7 @@ def test_a_member_that_is_killed_is_replaced(models):
         (member,) = children(service.process)
         os.kill(member, signal.SIGKILL)
         died = service.logged("member died", member=1)
-        service.lines.clear()
-        service.logged("listening", process="member-1")
-        statuses = [classify(service) for _ in range(20)]
+        statuses = statuses_when_whole_again(service)
 
     assert died["code"] == -signal.SIGKILL
     assert statuses == [200] * 20
@@ -205,9 +210,7 @@ def test_nobody_waits_for_a_member_that_loads_in_place_of_one_that_was_killed(mo
             ready = readiness(service)
         finally:
             os.kill(loading[0], signal.SIGCONT)
-        service.lines.clear()
-        service.logged("listening", process="member-1")
-        statuses += [classify(service) for _ in range(20)]
+        statuses += statuses_when_whole_again(service)
 
     assert statuses == [200] * 40
     assert ready == 200
@@ -223,9 +226,7 @@ def test_a_member_that_hangs_is_killed_and_replaced(models):
         os.kill(member, signal.SIGSTOP)
         service.logged("member hangs", member=1)
         died = service.logged("member died", member=1)
-        service.lines.clear()
-        service.logged("listening", process="member-1")
-        statuses = [classify(service) for _ in range(20)]
+        statuses = statuses_when_whole_again(service)
 
     assert died["code"] == -signal.SIGKILL
     assert statuses == [200] * 20
@@ -277,9 +278,7 @@ def test_what_a_member_has_counted_outlives_it(models):
         os.kill(member, signal.SIGKILL)
         service.logged("member died", member=1)
         counted.append(service.metric("linnaeus_images_total", code="ok"))
-        service.lines.clear()
-        service.logged("listening", process="member-1")
-        answered += [classify(service) for _ in range(20)]
+        answered += statuses_when_whole_again(service)
         counted.append(service.metric("linnaeus_images_total", code="ok"))
 
     assert answered == [200] * 60
