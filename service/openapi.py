@@ -57,6 +57,19 @@ class RawRoute(APIRoute):
 
 def problems(*codes: str) -> Responses:
     """The error responses of a route, by status, with an example for each code."""
+    return error_responses(
+        codes, media_type=MEDIA_TYPE, schema="ProblemDetails", members=Problem.members
+    )
+
+
+def error_responses(
+    codes: Sequence[str],
+    *,
+    media_type: str,
+    schema: str,
+    members: Callable[[Problem, str], dict[str, object]],
+) -> Responses:
+    """Those of `codes` and `ALWAYS`; `members` makes a problem the JSON of `schema`."""
     responses: Responses = {}
     for code in (*codes, *ALWAYS):
         kind = KINDS[code]
@@ -65,17 +78,18 @@ def problems(*codes: str) -> Responses:
             {
                 "description": kind.status.phrase,
                 "content": {
-                    MEDIA_TYPE: {
-                        "schema": {"$ref": "#/components/schemas/ProblemDetails"},
+                    media_type: {
+                        "schema": {"$ref": f"#/components/schemas/{schema}"},
                         "examples": {},
                     }
                 },
                 **retry_after(kind.status),
             },
         )
-        response["content"][MEDIA_TYPE]["examples"][code] = {
+        problem = Problem(code, examples.DETAILS[code])
+        response["content"][media_type]["examples"][code] = {
             "summary": kind.title,
-            "value": Problem(code, examples.DETAILS[code]).members(examples.REQUEST_ID),
+            "value": members(problem, examples.REQUEST_ID),
         }
     return responses
 

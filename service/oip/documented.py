@@ -8,54 +8,18 @@ from starlette.types import ASGIApp
 from service import examples
 from service.images import JSON, RAW
 from service.oip import shapes
-from service.openapi import ALWAYS, RawRoute, Responses, retry_after
-from service.problems import KINDS, Problem, oip_error
+from service.openapi import IMAGE_PROBLEMS, RawRoute, Responses, error_responses
+from service.problems import oip_error
 
 TAG = "open inference protocol"
 
-INFERENCE_PROBLEMS = (
-    "malformed_request",
-    "image_empty",
-    "model_not_found",
-    "body_timeout",
-    "body_too_large",
-    "too_many_images",
-    "image_too_many_pixels",
-    "media_type_unsupported",
-    "image_format_unsupported",
-    "image_undecodable",
-    "engine_failed",
-    "overloaded",
-    "draining",
-    "not_ready",
-    "deadline_exceeded",
-)
+# Parameters are part of the body here, and a wrong one makes it malformed.
+INFERENCE_PROBLEMS = tuple(c for c in IMAGE_PROBLEMS if c != "invalid_parameter")
 
 
 def refusals(*codes: str) -> Responses:
     """The error responses of a route, by status, with an example for each code."""
-    responses: Responses = {}
-    for code in (*codes, *ALWAYS):
-        kind = KINDS[code]
-        response = responses.setdefault(
-            int(kind.status),
-            {
-                "description": kind.status.phrase,
-                "content": {
-                    JSON: {
-                        "schema": {"$ref": "#/components/schemas/OipError"},
-                        "examples": {},
-                    }
-                },
-                **retry_after(kind.status),
-            },
-        )
-        problem = Problem(code, examples.DETAILS[code])
-        response["content"][JSON]["examples"][code] = {
-            "summary": kind.title,
-            "value": oip_error(problem, examples.REQUEST_ID),
-        }
-    return responses
+    return error_responses(codes, media_type=JSON, schema="OipError", members=oip_error)
 
 
 def inference_body() -> dict[str, Any]:
