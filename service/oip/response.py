@@ -51,7 +51,7 @@ def write_output(
     manifest: Manifest, output: Output, outcomes: Sequence[Outcome]
 ) -> tuple[Described, bytes | None]:
     """One output's JSON, and its bytes where it is binary."""
-    values, labels = columns(manifest, output.name, outcomes)
+    values = columns(manifest, output.name, outcomes)
     described: Described = {"name": output.name}
     if output.classes is None:
         described |= {"datatype": "FP32", "shape": list(values.shape)}
@@ -59,6 +59,7 @@ def write_output(
             return {**described, "data": values.ravel().tolist()}, None
         data = pack_floats(values)
     else:
+        labels = column_labels(manifest, output.name)
         texts = [
             text for row in values for text in classes(row, labels, output.classes)
         ]
@@ -70,19 +71,21 @@ def write_output(
     return {**described, "parameters": {"binary_data_size": len(data)}}, data
 
 
-def columns(
-    manifest: Manifest, name: str, outcomes: Sequence[Outcome]
-) -> tuple[Values, Sequence[str]]:
-    """The values of an output, float32 [N, columns], and the label of each column."""
-    labels = [label.name for label in manifest.labels]
-    binary = manifest.task is Task.BINARY
+def columns(manifest: Manifest, name: str, outcomes: Sequence[Outcome]) -> Values:
+    """The values of an output, float32 [N, columns]."""
     if name != SCORES:
-        logits = np.stack([outcome.logits for outcome in outcomes])  # float32 [N, K]
-        return logits, labels[1:] if binary else labels
+        return np.stack([outcome.logits for outcome in outcomes])  # float32 [N, K]
     scores = np.stack([outcome.scores for outcome in outcomes])  # float32 [N, K]
-    if binary:
+    if manifest.task is Task.BINARY:
         scores = np.hstack([1 - scores, scores])  # float32 [N, 2]: negative, positive
-    return scores, labels
+    return scores
+
+
+def column_labels(manifest: Manifest, name: str) -> Sequence[str]:
+    """The label of each column: the one logit of a binary model is the positive's."""
+    labels = [label.name for label in manifest.labels]
+    lone_logit = manifest.task is Task.BINARY and name != SCORES
+    return labels[1:] if lone_logit else labels
 
 
 def classes(values: Values, labels: Sequence[str], count: int) -> list[str]:
