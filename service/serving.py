@@ -50,13 +50,6 @@ class Serving:
             return self.metrics.page()
         return await self.neighbors.merged_page()
 
-    async def unready(self) -> str | None:
-        """Why traffic should stay away from this port; None when it may come."""
-        reason = self.engine.unready()
-        if reason is None and self.neighbors is not None:
-            reason = await self.neighbors.unready()
-        return reason
-
     def deadline(self) -> float:
         """The instant, on the loop's clock, by which a request must be answered."""
         timeout_s = self.settings.request_timeout_ms / 1e3
@@ -71,7 +64,9 @@ class Serving:
         """
         if self.draining:
             raise DrainingError("the service is stopping")
-        reason = await self.unready()
+        reason = self.engine.unready()
+        if reason is None and self.neighbors is not None:
+            reason = await self.neighbors.unready()
         if reason is not None:
             raise NotReadyError(reason)
 
