@@ -94,6 +94,12 @@ def list_versions(path: Path) -> list[int]:
     )
 
 
+def list_bundles(models: Path) -> dict[str, list[int]]:
+    """Every model in a folder of bundles, by name, with its versions, oldest first."""
+    folders = sorted(models.iterdir()) if models.is_dir() else []
+    return {f.name: versions for f in folders if (versions := list_versions(f))}
+
+
 def default_name(names: Collection[str]) -> str | None:
     """The model meant where none is named: the only one, or the preferred one."""
     if len(names) == 1:

@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from classifier.bundle import default_name, list_versions
+from classifier.bundle import default_name, list_bundles
 from classifier.classifier import Classification, Classifier
 from classifier.decode import SUFFIXES
 from classifier.errors import BundleError, ImageError
@@ -100,8 +100,7 @@ def find_bundle(model: str | None, models: Path) -> Path:
         for folder in (models / model, Path(model)):
             if folder.exists():
                 return folder
-    folders = sorted(models.iterdir()) if models.is_dir() else []
-    there = {f.name: versions for f in folders if (versions := list_versions(f))}
+    there = list_bundles(models)
     name = default_name(there)
     if model is None and name is not None:
         return models / name

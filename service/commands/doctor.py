@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from classifier import hardware
-from classifier.bundle import list_versions, load_bundle
+from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
 from classifier.device import choose_device
 from classifier.errors import ClassifierError
@@ -94,12 +94,11 @@ def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Fi
     yield Finding("ok", "device", f"{chosen}: {reason}")
     if settings is None:
         return
-    found = False
-    for folder in sorted(models.iterdir()) if models.is_dir() else ():
-        for number in list_versions(folder):
-            found = True
-            yield from _bundle(folder, number, chosen, settings)
-    if not found:
+    bundles = list_bundles(models)
+    for name, versions in bundles.items():
+        for number in versions:
+            yield from _bundle(models / name, number, chosen, settings)
+    if not bundles:
         yield Finding(
             "problem",
             "bundles",

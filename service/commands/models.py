@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from classifier.bundle import list_versions, load_bundle
+from classifier.bundle import list_bundles, load_bundle
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
 
@@ -25,10 +25,10 @@ def command(
     table, broken = Table(box=SIMPLE), []
     for column in ("model", "task", "labels", "input", "graphs and what they reach"):
         table.add_column(column, overflow="fold")
-    for folder in sorted(models.iterdir()):
-        for version in list_versions(folder):
+    for name, versions in list_bundles(models).items():
+        for version in versions:
             try:
-                manifest = load_bundle(folder, version).manifest
+                manifest = load_bundle(models / name, version).manifest
             except BundleError as error:
                 broken.append(str(error))
             else:

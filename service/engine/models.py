@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from classifier.bundle import Bundle, list_versions, load_bundle
+from classifier.bundle import Bundle, list_bundles, load_bundle
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest, PreprocessSpec
@@ -70,11 +70,7 @@ def find_bundles(settings: Settings) -> list[Bundle]:
         BundleError: one of them is not whole, or there is none.
     """
     root = settings.models
-    names = settings.load or tuple(
-        folder.name
-        for folder in (sorted(root.iterdir()) if root.is_dir() else ())
-        if list_versions(folder)
-    )
+    names = settings.load or tuple(list_bundles(root))
     if not names:
         raise BundleError(f"{root} holds no bundle; expected {root}/NAME/VERSION/")
     bundles = []
