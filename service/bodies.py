@@ -82,3 +82,10 @@ def check_size(size: int, limit: int) -> None:
         raise BodyTooLargeError(
             f"the body has {size} bytes or more; at most {limit} are accepted here"
         )
+
+
+def image_too_large(size: int, limit: int) -> BodyTooLargeError:
+    """What is wrong with one image of many that has more bytes than one may have."""
+    return BodyTooLargeError(
+        f"the image has {size} bytes; at most {limit} are accepted for one"
+    )

@@ -7,14 +7,10 @@ from starlette.types import Receive, Scope, Send
 from classifier.errors import ClassifierError
 from service.answers import to_json
 from service.asking import classify_many
+from service.bodies import image_too_large
 from service.catalog import Served
 from service.contract import Outcome, Settled, Timing
-from service.errors import (
-    BodyTooLargeError,
-    DeadlineExceededError,
-    ServiceError,
-    UnavailableError,
-)
+from service.errors import DeadlineExceededError, ServiceError, UnavailableError
 from service.exchange import Ledger, exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
 from service.parameters import Parameters
@@ -148,7 +144,5 @@ def _raise_common(ran: Sequence[Settled]) -> None:
 
 def _bounded(image: bytes | ServiceError, limit: int) -> bytes | ServiceError:
     if isinstance(image, bytes) and len(image) > limit:
-        return BodyTooLargeError(
-            f"the image has {len(image)} bytes; at most {limit} are accepted for one"
-        )
+        return image_too_large(len(image), limit)
     return image

@@ -11,14 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ImageError
 from service.asking import classify_decoded, classify_many
+from service.bodies import image_too_large
 from service.catalog import Served
 from service.contract import Outcome, Settled, Timing
-from service.errors import (
-    BodyTooLargeError,
-    EngineFailedError,
-    ItemError,
-    ServiceError,
-)
+from service.errors import EngineFailedError, ItemError, ServiceError
 from service.exchange import exchange_of
 from service.images import JSON_IN_THREAD_BYTES, off_loop
 from service.oip.compression import decompress, encoding_of
@@ -119,13 +115,8 @@ def check_images(images: Sequence[bytes], limit: int) -> None:
     """Raises ItemError of the first image that has more bytes than one may have."""
     for position, image in enumerate(images):
         if len(image) > limit:
-            raise ItemError(
-                f"{IMAGE}[{position}]",
-                BodyTooLargeError(
-                    f"the image has {len(image)} bytes; at most {limit} are accepted "
-                    "for one"
-                ),
-            )
+            error = image_too_large(len(image), limit)
+            raise ItemError(f"{IMAGE}[{position}]", error)
 
 
 def all_of(settled: Sequence[Settled], name: str) -> list[Outcome]:
