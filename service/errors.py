@@ -11,6 +11,8 @@ themselves come from `classifier.errors`; `service/problems.py` gives those a st
 from collections.abc import Mapping
 from http import HTTPStatus
 
+MAX_SHOWN = 80  # characters of what is refused that its error repeats
+
 
 class SettingsError(ValueError):
     """A setting is unknown or has a value that is not allowed; the text says which."""
@@ -195,3 +197,13 @@ class DeadlineExceededError(ServiceError):
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "deadline_exceeded"
+
+
+def cut(text: str) -> str:
+    """As much of a client's text as an error repeats."""
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def shown(text: str) -> str:
+    """The same in quotes, with escapes for what cannot be printed."""
+    return repr(cut(text))

@@ -19,6 +19,7 @@ from service.errors import (
     MediaTypeError,
     ServiceError,
     TooManyImagesError,
+    shown,
 )
 from service.multipart import Part, read_parts
 from service.shapes import BatchBody, ImageBody
@@ -40,8 +41,6 @@ BASE64_SLICE = 128 * 1024
 # A form for one image has one part; a few more are read to name what is wrong.
 MAX_PARTS_READ = 8
 
-MAX_SHOWN = 80
-
 # How a JSON text can begin (RFC 8259, section 3); no image begins so.
 JSON_START = re.compile(rb'[ \t\r\n]*["{\[tfn0-9-]')
 
@@ -62,7 +61,7 @@ def content_type_of(scope: Scope, *, accept: str) -> str:
         elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
             encoding = value.decode("latin-1")
             raise MediaTypeError(
-                f"the body is encoded as {_shown(encoding)}; send it as it is",
+                f"the body is encoded as {shown(encoding)}; send it as it is",
                 accept=accept,
             )
     media_type = media_type_of(content_type)
@@ -152,7 +151,7 @@ def _many_in_form(
 def _file(part: Part, name: str) -> Part:
     if part.name != name:
         raise InvalidParameterError(
-            f"the form has a field {_shown(part.name)}; only {name!r} is allowed "
+            f"the form has a field {shown(part.name)}; only {name!r} is allowed "
             "(parameters such as top_k belong into the query)"
         )
     return part
@@ -193,7 +192,7 @@ def _explained(error: ValidationError) -> ServiceError:
     if first["type"] == "json_invalid":
         return MalformedRequestError(f"the body is not JSON: {first['msg']}")
     where = ".".join(str(step) for step in first["loc"]) or "the body"
-    return InvalidParameterError(f"{_shown(where)}: {first['msg'].lower()}")
+    return InvalidParameterError(f"{shown(where)}: {first['msg'].lower()}")
 
 
 def _base64_or_error(text: object, where: str) -> bytes | ServiceError:
@@ -251,10 +250,6 @@ def _media_type_error(media_type: str, accept: str) -> MediaTypeError:
         else ""
     )
     return MediaTypeError(
-        f"the Content-Type is {_shown(media_type)}{hint}; taken are {accept}",
+        f"the Content-Type is {shown(media_type)}{hint}; taken are {accept}",
         accept=accept,
     )
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

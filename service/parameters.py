@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from service.errors import InvalidParameterError
+from service.errors import InvalidParameterError, shown
 
 NAMES = ("model", "version", "top_k", "threshold", "explain")
 
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-
-MAX_SHOWN = 80  # characters of a refused value that its error repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def read_parameters(query: bytes) -> Parameters:
     for name, value in pairs:
         if name not in NAMES:
             raise InvalidParameterError(
-                f"{_shown(name)} is not a parameter; allowed are {', '.join(NAMES)}"
+                f"{shown(name)} is not a parameter; allowed are {', '.join(NAMES)}"
             )
         if name in values:
             raise InvalidParameterError(f"{name} is given more than once")
@@ -73,7 +71,7 @@ def _whole(values: dict[str, str], name: str) -> int | None:
     # int() alone would also take "1_0", " 5 " and digits of other scripts.
     if not (text.isascii() and text.isdigit() and len(text) <= len("999999999")):
         raise InvalidParameterError(
-            f"{name} is {_shown(text)}; a whole number from 1 on is allowed"
+            f"{name} is {shown(text)}; a whole number from 1 on is allowed"
         )
     if int(text) < 1:
         raise InvalidParameterError(f"{name} is {text}; the least allowed is 1")
@@ -90,7 +88,7 @@ def _fraction(values: dict[str, str], name: str) -> float | None:
         number = math.nan
     if not 0 <= number <= 1:
         raise InvalidParameterError(
-            f"{name} is {_shown(text)}; a number from 0 to 1 is allowed"
+            f"{name} is {shown(text)}; a number from 0 to 1 is allowed"
         )
     return number
 
@@ -99,10 +97,6 @@ def _boolean(values: dict[str, str], name: str) -> bool:
     text = values.get(name, "false")
     if text.lower() not in BOOLEANS:
         raise InvalidParameterError(
-            f"{name} is {_shown(text)}; true or false is allowed"
+            f"{name} is {shown(text)}; true or false is allowed"
         )
     return BOOLEANS[text.lower()]
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")

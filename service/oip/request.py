@@ -11,6 +11,8 @@ from service.errors import (
     EmptyBodyError,
     MalformedRequestError,
     TooManyImagesError,
+    cut,
+    shown,
 )
 from service.oip.shapes import (
     InferenceRequest,
@@ -37,7 +39,6 @@ SCORES, LOGITS = OUTPUTS = ("scores", "logits")
 # Numbers, texts, lists and objects of a request's JSON. Each costs far more memory than
 # its characters, and all of them are parsed in one go, while nothing else runs.
 MAX_VALUES = 2**19
-MAX_SHOWN = 80
 MAX_DIGITS = 12  # of a length
 
 
@@ -75,10 +76,9 @@ def header_bytes_of(scope: Scope) -> int | None:
     for name, value in scope["headers"]:
         if name == LENGTH_HEADER:
             if not value.isdigit() or len(value) > MAX_DIGITS:
-                shown = _shown(str(value, "latin-1"))
                 raise MalformedRequestError(
-                    f"Inference-Header-Content-Length is {shown}; a number of bytes is "
-                    "needed"
+                    "Inference-Header-Content-Length is "
+                    f"{shown(str(value, 'latin-1'))}; a number of bytes is needed"
                 )
             return int(value)
     return None
@@ -143,13 +143,13 @@ def _only_input(inputs: Sequence[RequestInput]) -> RequestInput:
     names = [tensor.name for tensor in inputs[:3]]
     if len(inputs) != 1 or names[0] not in DATATYPES:
         raise MalformedRequestError(
-            f"the inputs are {_shown(', '.join(names))}; one is needed: {IMAGE} "
+            f"the inputs are {shown(', '.join(names))}; one is needed: {IMAGE} "
             f"(BYTES, encoded files) or {PIXELS} (UINT8, preprocessed)"
         )
     (tensor,) = inputs
     if tensor.datatype != DATATYPES[tensor.name]:
         raise MalformedRequestError(
-            f"{tensor.name} has datatype {_shown(tensor.datatype)}; "
+            f"{tensor.name} has datatype {shown(tensor.datatype)}; "
             f"{DATATYPES[tensor.name]} is needed"
         )
     return tensor
@@ -194,10 +194,10 @@ def _count(shape: Sequence[int], max_items: int) -> int:
     """N, which every input begins with."""
     count = shape[0] if shape else 0
     if count < 1:
-        raise EmptyBodyError(f"the shape is {_cut(str(shape))}; there is no image")
+        raise EmptyBodyError(f"the shape is {cut(str(shape))}; there is no image")
     if count > max_items:
         raise TooManyImagesError(
-            f"the request has {_cut(str(count))} images; at most {max_items} are "
+            f"the request has {cut(str(count))} images; at most {max_items} are "
             "accepted"
         )
     return count
@@ -206,7 +206,7 @@ def _count(shape: Sequence[int], max_items: int) -> int:
 def _check_shape(tensor: RequestInput, needed: Sequence[int]) -> None:
     if tensor.shape != needed:
         raise MalformedRequestError(
-            f"{tensor.name} has shape {_cut(str(tensor.shape))}; this model takes "
+            f"{tensor.name} has shape {cut(str(tensor.shape))}; this model takes "
             f"[{', '.join(['N', *map(str, needed[1:])])}]"
         )
 
@@ -220,7 +220,7 @@ def _outputs(
     for output in wanted:
         if output.name not in OUTPUTS or output.name in outputs:
             raise MalformedRequestError(
-                f"output {_shown(output.name)} is unknown or asked for twice; there "
+                f"output {shown(output.name)} is unknown or asked for twice; there "
                 f"are {' and '.join(OUTPUTS)}"
             )
         parameters = output.parameters or OutputParameters()
@@ -239,11 +239,3 @@ def _outputs(
 
 def _all_outputs(*, binary: bool) -> Sequence[Output]:
     return [Output(name, binary) for name in OUTPUTS]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-
-
-def _shown(text: str) -> str:
-    return repr(_cut(text))
