@@ -188,11 +188,18 @@ def _document(body: bytes, shape: type[Document], *, max_items: int) -> Document
 
 
 def _explained(error: ValidationError) -> ServiceError:
+    where, fault = first_fault(error)
+    if where is None:
+        return MalformedRequestError(f"the body is not JSON: {fault}")
+    return InvalidParameterError(f"{shown(where or 'the body')}: {fault}")
+
+
+def first_fault(error: ValidationError) -> tuple[str | None, str]:
+    """Where a body is not of its shape, and why; nowhere, that is None, if not JSON."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return MalformedRequestError(f"the body is not JSON: {first['msg']}")
-    where = ".".join(str(step) for step in first["loc"]) or "the body"
-    return InvalidParameterError(f"{shown(where)}: {first['msg'].lower()}")
+        return None, first["msg"]
+    return ".".join(str(step) for step in first["loc"]), first["msg"].lower()
 
 
 def _base64_or_error(text: object, where: str) -> bytes | ServiceError:

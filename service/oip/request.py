@@ -14,6 +14,7 @@ from service.errors import (
     cut,
     shown,
 )
+from service.images import first_fault
 from service.oip.shapes import (
     InferenceRequest,
     InputParameters,
@@ -130,13 +131,10 @@ def _document(text: bytes) -> InferenceRequest:
     try:
         return InferenceRequest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise MalformedRequestError(
-                f"the request is not JSON: {first['msg']}"
-            ) from error
-        where = ".".join(str(step) for step in first["loc"]) or "the request"
-        raise MalformedRequestError(f"{where}: {first['msg'].lower()}") from error
+        where, fault = first_fault(error)
+        if where is None:
+            raise MalformedRequestError(f"the request is not JSON: {fault}") from error
+        raise MalformedRequestError(f"{where or 'the request'}: {fault}") from error
 
 
 def _only_input(inputs: Sequence[RequestInput]) -> RequestInput:
