@@ -58,7 +58,11 @@ class ClassifyOne:
 
 async def send_json(send: Send, body: bytes, *, timing: Timing | None) -> None:
     """Write a 200 with JSON that is already serialized."""
-    headers = json_headers(body, timing)
+    await send_answer(send, body, json_headers(body, timing))
+
+
+async def send_answer(send: Send, body: bytes, headers: Headers) -> None:
+    """Write a 200 whole."""
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

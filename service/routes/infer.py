@@ -29,7 +29,7 @@ from service.oip.request import (
 from service.oip.response import write_answer
 from service.patience import Patience
 from service.problems import problem_of
-from service.routes.classify import server_timing
+from service.routes.classify import send_answer, server_timing
 from service.serving import Serving
 
 
@@ -59,9 +59,7 @@ class Infer:
                 exchange.timed(timing)
                 headers.append((b"server-timing", server_timing(timing)))
             headers.append((b"content-length", b"%d" % len(body)))
-            start = {"type": "http.response.start", "status": 200, "headers": headers}
-            await send(start)
-            await send({"type": "http.response.body", "body": body})
+            await send_answer(send, body, headers)
 
     async def _read(self, scope: Scope, receive: Receive, served: Served) -> Inference:
         settings, bodies = self._serving.settings, self._serving.bodies
