@@ -123,8 +123,7 @@ def measure_rounds(
     target: Target, loads: Loads, *, rounds: int, share: float, seed: int
 ) -> dict[str, Any]:
     """Every round, and the medians of what they found."""
-    # The first seconds of a service are slower than any later ones.
-    wrk.saturate(loads.singles, target, connections=SINGLE_CONNECTIONS, seconds=2)
+    wrk.warm(loads.singles, target, connections=SINGLE_CONNECTIONS)
     found = []
     for number in range(rounds):
         found.append(measure(target, loads, share=share, seed=seed, number=number))

@@ -70,9 +70,7 @@ def measure_rounds(
 ) -> dict[str, Any]:
     """Every round, each with arrivals of its own, and their medians."""
     bodies = [raw(image) for image in workload.images]
-    connections = workload.connections
-    # The first seconds of a service are slower than any later ones.
-    wrk.saturate(bodies, service.target, connections=connections, seconds=2)
+    wrk.warm(bodies, service.target, connections=workload.connections)
     rounds = [
         measure(service, workload, options, seed=options.seed + number)
         for number in range(options.rounds)

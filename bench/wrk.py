@@ -63,6 +63,11 @@ def saturate(
     return read_report(done.stdout, images=first.images)
 
 
+def warm(bodies: Sequence[Body], target: Target, *, connections: int) -> None:
+    """Let the first seconds of a service pass, which are slower than any later ones."""
+    saturate(bodies, target, connections=connections, seconds=2)
+
+
 def read_report(output: str, *, images: int) -> Closed:
     """Read the JSON line that the script printed last."""
     line = output.strip().splitlines()[-1]
