@@ -128,7 +128,7 @@ def all_of(settled: Sequence[Settled], name: str) -> list[Outcome]:
     for position, fate in enumerate(settled):
         try:
             if not isinstance(fate, Outcome):
-                raise fate
+                raise fate  # the log leaves out a cause that was never raised
         except (ImageError, EngineFailedError) as error:
             raise ItemError(f"{name}[{position}]", error) from error
         outcomes.append(fate)
