@@ -30,6 +30,7 @@ WNID = re.compile(r"(n\d{8})(?: |$)")  # and perhaps the names of the synset
 LABELLED = 2  # parts of LABEL/IMAGE; with a split before them there are three
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
+Layout = tuple[dict[str, str | None], bool]  # what `_splits` finds
 
 
 def is_image_name(name: str) -> bool:
@@ -47,7 +48,8 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
             train lacks.
     """
     refuse_links(tree)
-    members, ignored = _members(tree)
+    layout = _splits(tree)
+    members, ignored = _members(tree, layout)
     if ignored:
         LOGGER.info(
             "%s: ignored %d file(s), such as %s", tree.where, len(ignored), ignored[0]
@@ -56,7 +58,7 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
         raise DataError(
             f"{tree.where} has the split folders {sorted(members)} but no train folder"
         )
-    _refuse_empty(tree, members)
+    _refuse_empty(tree, members, layout)
     seen = members["train"] if trainable else set().union(*members.values())
     labels = tuple(sorted(seen))
     if len(labels) < fewest_labels(trainable):
@@ -97,8 +99,8 @@ def wnid_of(label: str) -> str | None:
     return found and found[1]
 
 
-def _members(tree: Tree) -> tuple[Members, list[str]]:
-    split_of, with_splits = _splits(tree)
+def _members(tree: Tree, layout: Layout) -> tuple[Members, list[str]]:
+    split_of, with_splits = layout
     members: Members = defaultdict(lambda: defaultdict(list))
     ignored = []
     for name in tree.names:
@@ -124,7 +126,7 @@ def _members(tree: Tree) -> tuple[Members, list[str]]:
     return members, ignored
 
 
-def _splits(tree: Tree) -> tuple[dict[str, str | None], bool]:
+def _splits(tree: Tree) -> Layout:
     """Top folder → split, by its name, and whether there are splits at all.
 
     There are none where no folder of such a name has class folders with images, and
@@ -138,8 +140,8 @@ def _splits(tree: Tree) -> tuple[dict[str, str | None], bool]:
     return split_of, any(split_of.values()) and (deep or not others)
 
 
-def _refuse_empty(tree: Tree, members: Members) -> None:
-    split_of, with_splits = _splits(tree)
+def _refuse_empty(tree: Tree, members: Members, layout: Layout) -> None:
+    split_of, with_splits = layout
     depth = 2 if with_splits else 1
     for folder in sorted(tree.folders):
         parts = folder.split("/")
