@@ -14,6 +14,7 @@ from training.configs.task_sections import WISHES, BundleConfig
 from training.evaluation.evaluate import Truth
 from training.evaluation.metrics import Booleans, Floats
 from training.evaluation.selective import clopper_pearson_upper
+from training.rules.rules import decisions
 
 
 def granted(
@@ -24,14 +25,14 @@ def granted(
     rules: PostprocessSpec,
 ) -> list[str]:
     """A line a wish; the arguments are those of `fit_rules`, and the rules it made."""
-    scores = probabilities(logits, rules)  # float32 [N, K]
+    decided = decisions(logits, rules)
     misplaced = config.misplaced(task)
     lines = [_left_out(name, task, config) for name in misplaced]
     if task is Task.BINARY:
-        lines += _of_a_detector(scores[:, 0], truth, config, rules)
+        lines += _of_a_detector(decided, truth, config)
     elif config.risk is not None and "risk" not in misplaced:
-        correct = scores.argmax(axis=1) == truth
-        lines.append(_risk(scores.max(axis=1), correct, config.risk, rules))
+        best = probabilities(logits, rules).max(axis=1)  # float32 [N]
+        lines.append(_risk(best, decided == truth, config.risk, rules))
     return lines
 
 
@@ -60,9 +61,8 @@ def _risk(score: Floats, correct: Booleans, risk: float, rules: PostprocessSpec)
 
 
 def _of_a_detector(
-    score: Floats, truth: Booleans, config: BundleConfig, rules: PostprocessSpec
+    decided: Booleans, truth: Booleans, config: BundleConfig
 ) -> Iterator[str]:
-    decided = score >= np.asarray(rules.thresholds)[0]
     if config.recall is not None:
         yield (
             f"Asked for: a recall of {config.recall:g}. Granted on validation: "
@@ -72,7 +72,7 @@ def _of_a_detector(
     if costs != (1, 1):
         yield (
             f"Asked for: the least cost, {costs[0]:g} for a false positive and "
-            f"{costs[1]:g} for a false negative. On {len(score)} validation images: "
+            f"{costs[1]:g} for a false negative. On {len(decided)} validation images: "
             f"{(decided & ~truth).sum()} false positives, "
             f"{(~decided & truth).sum()} false negatives"
         )
