@@ -5,6 +5,7 @@ says of it. The other sections are in `train_sections` and `task_sections`.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -42,6 +43,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True
     )
+
+    def changed(self, names: Iterable[str]) -> list[str]:
+        """Those of the keys, in this order, that do not have their default."""
+        fields = type(self).model_fields
+        return [name for name in names if getattr(self, name) != fields[name].default]
 
 
 class DataConfig(Section):
@@ -179,9 +185,9 @@ class OptimizerConfig(Section):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        own, fields = OPTIMIZER_KEYS[self.kind], type(self).model_fields
-        for name in ("momentum", "betas", "weight_decay", "until"):
-            if name not in own and getattr(self, name) != fields[name].default:
+        own = OPTIMIZER_KEYS[self.kind]
+        for name in self.changed(("momentum", "betas", "weight_decay", "until")):
+            if name not in own:
                 raise ValueError(
                     f"{name} is {getattr(self, name)}; kind {self.kind!r} does not "
                     f"read it, but {', '.join(own) or 'nothing besides parameters'}"

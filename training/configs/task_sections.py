@@ -106,9 +106,4 @@ class BundleConfig(Section):
 
     def misplaced(self, task: Task) -> list[str]:
         """The wishes that no rule of this task can grant."""
-        fields = type(self).model_fields
-        return [
-            name
-            for name, tasks in WISHES.items()
-            if task not in tasks and getattr(self, name) != fields[name].default
-        ]
+        return [name for name in self.changed(WISHES) if task not in WISHES[name]]

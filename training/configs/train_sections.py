@@ -115,9 +115,8 @@ class LossConfig(Section):
                     f"{name} is {gamma}; it must be 0 or at least 1: below 1 the slope "
                     "at an answer that is exactly right has no end"
                 )
-        own = {name: getattr(self, name) for name in (*gammas, "clip")}
-        plain = {name: type(self).model_fields[name].default for name in own}
-        if self.kind != "asymmetric" and own != plain:
+        own = (*gammas, "clip")
+        if self.kind != "asymmetric" and self.changed(own):
             raise ValueError(f"{', '.join(own)} belong to kind 'asymmetric'")
         if self.kind == "asymmetric" and self.positive_weight != "none":
             raise ValueError("kind 'asymmetric' has its gammas in place of a weight")
