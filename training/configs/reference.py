@@ -9,7 +9,6 @@ from typing import Any
 from training.configs.config import SECTIONS, Config
 
 COMMAND = "python -m training.configs.reference > docs/config.md"
-SEVERAL = ("optimizer", "negatives")  # tables of which a config may have several
 HEAD = f"""# Keys of a config
 
 What a TOML file for `linnaeus train` may hold; [training.md](training.md#config) says
@@ -32,7 +31,8 @@ def page() -> str:
     parts = [HEAD, *table(top, schema.get("required", ()), definitions)]
     for name, section in SECTIONS.items():
         own = definitions[section.__name__]
-        heading = f"[[{name}]]" if name in SEVERAL else f"[{name}]"
+        several = schema["properties"][name].get("type") == "array"
+        heading = f"[[{name}]]" if several else f"[{name}]"
         parts += [f"\n## `{heading}`\n", f"{one_line(own['description'])}\n"]
         parts += table(own["properties"], own.get("required", ()), definitions)
     return "\n".join(parts) + "\n"
