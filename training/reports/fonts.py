@@ -55,7 +55,11 @@ def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
 
 def warn_of_missing(texts: Iterable[str]) -> None:
     """One line that names the letters that no font here has, if there are any."""
-    missing = _letters_of("".join(texts)).difference(*map(_charmap, families()))
+    missing = _letters_of("".join(texts))
+    for family in families():
+        if not missing:  # most labels need DejaVu Sans alone: no other file is opened
+            return
+        missing -= _charmap(family)
     if missing:
         LOGGER.warning(
             "no font here has %s: boxes stand for them in the pictures; install one "
