@@ -205,6 +205,13 @@ class Dataset:
         return some.labels.ndim == 2  # noqa: PLR2004 - [N, K]
 
 
+def occurring(labels: Labels, count: int) -> NDArray[np.bool_]:
+    """Which of the labels occur at all, bool [K]."""
+    if labels.ndim > 1:
+        return np.asarray(labels.any(0))
+    return np.bincount(labels.astype(np.int64), minlength=count) > 0
+
+
 def decode_sample(samples: Samples, index: int, spec: PreprocessSpec) -> Batch:
     """One image as pixels, uint8 [H, W, C]; a `DataError` names a file that is not."""
     try:

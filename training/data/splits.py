@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from training.configs.sections import DEFAULT_VALIDATION
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split, occurring
 from training.data.relabel import as_binary
 from training.data.stratify import hold_out
 from training.errors import DataError
@@ -52,8 +52,8 @@ class Splits:
         labels, names = self.validation.labels, self.dataset.label_names
         if not len(labels):
             return ()
-        shown = np.flatnonzero(labels.any(0)) if labels.ndim > 1 else np.unique(labels)
-        return tuple(names[k] for k in range(len(names)) if k not in shown)
+        unseen = np.flatnonzero(~occurring(labels, len(names)))
+        return tuple(names[k] for k in unseen)
 
     @property
     def test(self) -> Split:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.dataset import Dataset, FileSamples, Labels, Split
+from training.data.dataset import Dataset, FileSamples, Labels, Split, occurring
 from training.data.folder import fewest_labels, label_groups
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
@@ -224,21 +224,14 @@ def _refuse_unseen(
 ) -> None:
     if "train" not in splits:
         raise DataError(f"{table.where}: no row has the split 'train'")
-    seen = _occurring(splits["train"].labels, len(label_names))
+    seen = occurring(splits["train"].labels, len(label_names))
     for name, split in splits.items():
-        unseen = np.flatnonzero(_occurring(split.labels, len(label_names)) & ~seen)
+        unseen = np.flatnonzero(occurring(split.labels, len(label_names)) & ~seen)
         if len(unseen):
             raise DataError(
                 f"{table.where}: label {label_names[unseen[0]]!r} occurs in {name} and "
                 "not in train"
             )
-
-
-def _occurring(labels: Labels, count: int) -> NDArray[np.bool_]:
-    """Which of the labels occur at all, bool [K]."""
-    if labels.ndim > 1:
-        return np.asarray(labels.any(0))
-    return np.bincount(labels.astype(np.int64), minlength=count) > 0
 
 
 def _missing(table: Table, what: str, allowed: tuple[str, ...]) -> DataError:
