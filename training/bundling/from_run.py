@@ -21,6 +21,7 @@ from training.errors import ConfigError
 from training.evaluation.views import WEIGHTS
 from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
+from training.loop.log import listed
 from training.loop.origin import origin_of
 from training.loop.runs import FINAL, open_splits
 from training.networks import Network, build
@@ -255,16 +256,11 @@ def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
     if not path.is_file():
         return tuple(lines)
     record = json.loads(path.read_text(encoding="utf-8"))
-    lines.append(f"Linear probe on validation: {written(record['probe'])}")
+    lines.append(f"Linear probe on validation: {listed(record['probe'])}")
     if record["finetuned"] is not None:
-        lines.append(f"Fine-tuned on validation: {written(record['finetuned'])}")
+        lines.append(f"Fine-tuned on validation: {listed(record['finetuned'])}")
     if record.get("features_cached"):  # records of before do not say
         lines.append(
             "Features came from the cache: the seconds of training are without theirs"
         )
     return (*lines, f"Kept: {record['kept']}")
-
-
-def written(scores: dict[str, float]) -> str:
-    """`accuracy 0.9857, loss 0.0804`."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

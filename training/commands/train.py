@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from training.loop.log import listed
+
 DATA_HELP = "Folder of the data sets; data.path is below it."
 
 
@@ -97,14 +99,6 @@ def describe(outcome: Any, config: Any) -> str:
         length += "" if minutes is None else f" of {minutes * 60:g} asked for"
     reached = f"; on validation {listed(outcome.scores)}" if outcome.scores else ""
     return length + reached
-
-
-def listed(figures: dict[str, float]) -> str:
-    """`images 300, accuracy 0.9951`: whole numbers as they are."""
-    return ", ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in figures.items()
-    )
 
 
 def _test(trained: Any, results: Path | None) -> None:

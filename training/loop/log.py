@@ -86,6 +86,14 @@ def read_log(path: Path) -> list[Row]:
         ]
 
 
+def listed(figures: dict[str, float]) -> str:
+    """`images 300, accuracy 0.9951`: whole numbers as they are."""
+    return ", ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
+
+
 def _short(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.4g}"
 
