@@ -57,7 +57,7 @@ class Log:
             # TensorBoard's thread writes them: its error belongs to this epoch
             with writing(self._file.with_name(EVENTS)):
                 self._events.flush()
-        self._bar.say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
+        self._bar.say("  ".join(f"{key} {short(value)}" for key, value in row.items()))
 
     def aim(self, total_steps: int) -> None:
         """Another number of steps makes the whole run."""
@@ -94,8 +94,10 @@ def listed(figures: dict[str, float]) -> str:
     )
 
 
-def _short(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:.4g}"
+def short(value: str | float) -> str:
+    """A number to four digits; counts keep all of theirs."""
+    number = float(value)
+    return str(int(number)) if number.is_integer() else f"{number:.4g}"
 
 
 def _open_events(folder: Path) -> Any:

@@ -13,6 +13,7 @@ from classifier.bundle import MANIFEST, list_versions, load_bundle
 from classifier.manifest import Manifest
 from training.errors import DataError
 from training.files import write_whole
+from training.loop.log import short
 from training.reports.card import CAPTIONS
 
 TEMPLATE = "report.html"
@@ -178,9 +179,9 @@ def training_details(path: Path) -> dict[str, Any]:
     saved = read_checkpoint(path)
     kept = ("command", "config_file", "commit", "gpu", "machine", "python", "versions")
     facts = {key: saved[key] for key in (*kept, "measured") if key in saved}
-    facts |= {key: rounded(saved[key]) for key in ("epochs", "seconds")}
+    facts |= {key: short(saved[key]) for key in ("epochs", "seconds")}
     facts["precision"] = saved["precision"]
-    facts["validation"] = {k: rounded(v) for k, v in saved["scores"].items()}
+    facts["validation"] = {k: short(v) for k, v in saved["scores"].items()}
     return {"How it was trained": facts, "Its config": saved["config"]}
 
 
@@ -212,14 +213,8 @@ def log_table(path: Path) -> dict[str, Any]:
     """The epochs, to four digits; the file has all."""
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
-    cells = [[rounded(cell) if cell else "" for cell in row] for row in rows]
+    cells = [[short(cell) if cell else "" for cell in row] for row in rows]
     return {"title": "Epochs", "head": head, "rows": cells}
-
-
-def rounded(value: str | float) -> str:
-    """A number to four digits; counts keep all of theirs."""
-    number = float(value)
-    return f"{number:.0f}" if number.is_integer() else f"{number:.4g}"
 
 
 def written(value: Any) -> str:
