@@ -92,7 +92,7 @@ def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> 
 def describe(outcome: Any, config: Any) -> str:
     """How long the training was, and what it reached, as a person reads it."""
     minutes = config.train.minutes
-    if config.transfer is not None and not config.transfer.finetune:
+    if config.probe_only:
         length = f"probe fitted in {outcome.seconds:.0f} s"
     else:
         length = f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s"

@@ -57,6 +57,11 @@ class Config(Section):
     negatives: tuple[NegativesConfig, ...] = ()
     bundle: BundleConfig = BundleConfig()
 
+    @property
+    def probe_only(self) -> bool:
+        """Whether a probe is fitted, and no layer learns by epochs."""
+        return self.transfer is not None and not self.transfer.finetune
+
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:
         if bool(self.optimizer) == (self.transfer is not None):
@@ -69,8 +74,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:
-        learns = self.transfer is None or self.transfer.finetune
-        if learns and (self.train.epochs is None) == (self.train.minutes is None):
+        both_or_none = (self.train.epochs is None) == (self.train.minutes is None)
+        if both_or_none and not self.probe_only:
             raise ValueError("give either train.epochs or train.minutes")
         return self
 
