@@ -25,7 +25,7 @@ from training.loop.budget import Work, make_plan
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.start import build_optimizers, timed_step
-from training.loop.step import Steps
+from training.loop.step import Learner, Steps
 from training.networks import build
 from training.objectives.objective import build_objective
 
@@ -130,7 +130,7 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
     work = Work(batches.steps(), batch_size, validation_images=0)
     plan = make_plan(model, prepare, settings.train, (1.0,), work)
     use_products(model, plan.products)
-    optimizers = build_optimizers(model, settings, ranks)
+    learner = Learner(model, build_optimizers(model, settings, ranks))
 
     def steps() -> Iterator[None]:
         epochs = (batches.epoch(number) for number in count())
@@ -138,7 +138,7 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
             moment = taken.moment(
                 step, steps_per_epoch=batches.steps(), progress=step / 10**6
             )
-            taken.take(model, optimizers, batch, moment, precision=plan.precision)
+            taken.take(learner, batch, moment, precision=plan.precision)
             yield
 
     def train(seconds: float) -> float:

@@ -144,7 +144,9 @@ def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
             "transfer.head_rate and transfer.body_rate"
         )
     ready = prepare(config, root=data, runs=folder.parent, ranks=ranks)
-    curve = find_rate(ready.network, config, ready.batches, ready.objective, ranks)
+    curve = find_rate(
+        ready.network, config, ready.batches, ready.objective, ranks, ready.proxy
+    )
     draw_rates(curve, folder / "rates.png")
     typer.echo(
         f"multiply the learning rates by about {curve.suggested:.3g}; the curve is in "

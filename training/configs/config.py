@@ -31,6 +31,7 @@ from training.configs.train_sections import (
     AugmentConfig,
     EvaluateConfig,
     LossConfig,
+    SelectionConfig,
     TrainConfig,
 )
 from training.errors import ConfigError
@@ -51,6 +52,7 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    selection: SelectionConfig | None = None  # learn from the hardest images only
     loss: LossConfig = LossConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     transfer: TransferConfig | None = None  # start from pretrained weights
@@ -61,6 +63,12 @@ class Config(Section):
     def probe_only(self) -> bool:
         """Whether a probe is fitted, and no layer learns by epochs."""
         return self.transfer is not None and not self.transfer.finetune
+
+    @property
+    def images_a_step(self) -> int:
+        """How many are loaded for it, of which `train.batch_size` are learned from."""
+        keep = 1.0 if self.selection is None else self.selection.keep
+        return round(self.train.batch_size / keep)
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:
@@ -77,6 +85,15 @@ class Config(Section):
         both_or_none = (self.train.epochs is None) == (self.train.minutes is None)
         if both_or_none and not self.probe_only:
             raise ValueError("give either train.epochs or train.minutes")
+        return self
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        if self.selection and self.transfer:
+            raise ValueError(
+                "[selection] is for a network that learns from scratch; [transfer] "
+                "begins with one that finds hardly an image hard"
+            )
         return self
 
     @model_validator(mode="after")
@@ -236,6 +253,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "schedule": ScheduleConfig,
     "augment": AugmentConfig,
     "train": TrainConfig,
+    "selection": SelectionConfig,
     "loss": LossConfig,
     "evaluate": EvaluateConfig,
 }

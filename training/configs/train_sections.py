@@ -82,6 +82,18 @@ class TrainConfig(Section):
     """A checkpoint at least so often."""
 
 
+class SelectionConfig(Section):
+    """Which images of a batch are learned from: those that a small network, the proxy,
+    which learns beside the large one, finds hardest."""
+
+    proxy: str
+    """Its name, one of those that `linnaeus networks` lists; it has the optimizers of
+    the large one."""
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The part that is kept. For `batch_size` images a step, so many more are looked
+    at: twice as many at 0.5."""
+
+
 class LossConfig(Section):
     """What a wrong answer costs, and how rare labels are made up for."""
 

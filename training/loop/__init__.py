@@ -4,6 +4,7 @@ runs               a config file and a folder: everything around one training
 loop               epochs, on one screen
 start              what stands before the first step: fresh, or from a checkpoint
 step               a batch: augment, forward, loss, backward, update
+selection          a batch → its hardest images, found by a small network beside
 validation         forward passes without augmentation
 state, checkpoint  all that a run goes on from, and the file of it
 origin             which data it was, so that a run goes on with no other

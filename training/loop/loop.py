@@ -28,7 +28,7 @@ from training.loop.origin import Origin
 from training.loop.pace import Pace
 from training.loop.start import CHECKPOINT, agreed, begin, work_of
 from training.loop.state import State
-from training.loop.step import Steps
+from training.loop.step import Learner, Steps
 from training.loop.validation import Validation
 from training.objectives.objective import Objective, Scores
 
@@ -69,11 +69,13 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     objective: Objective,
     room: Room,
     origin: Origin | None = None,
+    proxy: nn.Module | None = None,
 ) -> Outcome:
     """Train `network` in place as `config` says.
 
     Args:
         origin: of the data, kept in checkpoints; None where it cannot change.
+        proxy: a fresh network that selects the images, where the config wants that.
 
     Raises:
         DivergedError: a loss, in training or on validation, is not finite; what was
@@ -95,6 +97,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         folder=room.folder,
         ranks=ranks,
         origin=origin,
+        proxy=proxy,
     )
     return _Run(state, steps, train, validation, room).to_the_end()
 
@@ -121,6 +124,7 @@ class _Run:
         wanted, device = state.config.train.compile, room.ranks.device
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
+        self._learner = Learner(self._trained, state.optimizers, state.selection)
         self._pace = Pace(work_of(state.config, train, validation))
         self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()
@@ -174,9 +178,7 @@ class _Run:
         moment = self._steps.moment(
             state.step, steps_per_epoch=plan.steps_per_epoch, progress=state.progress
         )
-        loss = self._steps.take(
-            self._trained, state.optimizers, batch, moment, precision=plan.precision
-        )
+        loss = self._steps.take(self._learner, batch, moment, precision=plan.precision)
         state.step += 1
         if state.lookahead is not None:
             state.lookahead.update(moment.step, state.progress)

@@ -14,8 +14,8 @@ from training.data.batches import Batches
 from training.files import whole
 from training.loop.arithmetic import keep_memory, place
 from training.loop.distributed import Ranks
-from training.loop.start import build_optimizers
-from training.loop.step import Moment, Steps
+from training.loop.start import build_optimizers, open_selection
+from training.loop.step import Learner, Moment, Steps
 from training.networks import Network
 from training.objectives.objective import Objective
 
@@ -48,13 +48,16 @@ def find_rate(
     batches: Batches,
     objective: Objective,
     ranks: Ranks,
+    proxy: Network | None = None,
 ) -> RateCurve:
-    """Train a network that is thrown away, with growing rates."""
+    """Train a network that is thrown away, with growing rates; `proxy` as in `fit`."""
     keep_memory()
     place(network, ranks.device)
     network.train()
     steps = Steps(config, objective, samples=batches.samples)
     optimizers = build_optimizers(network, config, ranks)
+    selection = open_selection(proxy, config, objective, ranks)
+    learner = Learner(network, optimizers, selection)
     factors: list[float] = []
     losses: list[float] = []
     smooth = 0.0
@@ -65,7 +68,7 @@ def find_rate(
             # At its peak, so that the schedule does not hide the factor.
             moment = Moment(step, 0, config.schedule.warmup, None)
             loss = steps.take(
-                network, optimizers, batch, moment, precision="fp32", multiple=factor
+                learner, batch, moment, precision="fp32", multiple=factor
             ).item()
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
             value = smooth / (1 - SMOOTHING ** (step + 1))

@@ -14,6 +14,7 @@ import torch
 
 from classifier.manifest import Task
 from training.configs.config import Config
+from training.configs.sections import NetworkConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.batches import Batches, Order, open_batches
 from training.data.negatives import add_negatives
@@ -91,19 +92,20 @@ class Prepared:
     objective: Objective
     batches: Batches
     network: Network
+    proxy: Network | None  # what selects the images of a step, where one does
 
 
 def prepare(config: Config, *, root: Path, ranks: Ranks, runs: Path = RUNS) -> Prepared:
-    """Open the data and build a fresh network."""
+    """Open the data and build fresh networks."""
     return prepare_for(config, open_splits(config, root, runs), ranks)
 
 
 def prepare_for(config: Config, splits: Splits, ranks: Ranks) -> Prepared:
-    """Batches of the data, and a fresh network."""
+    """Batches of the data, and fresh networks."""
     objective = open_objective(config, splits)
     order = Order(
         len(splits.train),
-        config.train.batch_size,
+        config.images_a_step,
         config.seed,
         ranks.rank,
         ranks.world,
@@ -116,7 +118,12 @@ def prepare_for(config: Config, splits: Splits, ranks: Ranks) -> Prepared:
         resident_mib=config.data.resident_mib,
     )
     network = build_network(config, splits, objective)
-    return Prepared(splits, objective, batches, network)
+    proxy = None
+    if config.selection is not None:
+        named = NetworkConfig(name=config.selection.proxy)
+        chosen_by = config.model_copy(update={"network": named})
+        proxy = build_network(chosen_by, splits, objective)
+    return Prepared(splits, objective, batches, network, proxy)
 
 
 def train(  # noqa: PLR0913 - a run, each argument a noun of its own
@@ -179,6 +186,7 @@ def _train_anew(config: Config, splits: Splits, room: Room) -> Trained:
         objective=ready.objective,
         room=room,
         origin=origin,
+        proxy=ready.proxy,
     )
     return Trained(
         config, ready.network, ready.splits, origin, ready.objective, outcome

@@ -1,5 +1,6 @@
 """config + network → **state**: a fresh one with its plan, or that of a checkpoint."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from torch import nn
 
 from training.configs.config import Config
 from training.data.batches import Batch, Batches
-from training.loop.arithmetic import Precision, compiled
+from training.errors import ConfigError
+from training.loop.arithmetic import Precision, compiled, place
 from training.loop.budget import (
     Plan,
     Work,
@@ -20,10 +22,12 @@ from training.loop.budget import (
 from training.loop.convolutions import use_products
 from training.loop.distributed import Ranks
 from training.loop.origin import Origin
+from training.loop.selection import Selection
 from training.loop.state import State, saved_plan, saved_run
-from training.loop.step import Steps
+from training.loop.step import Learner, Steps
 from training.loop.timing import Prepare, time_loading
 from training.loop.validation import Validation
+from training.objectives.objective import Objective
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -43,6 +47,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     folder: Path,
     ranks: Ranks,
     origin: Origin | None,
+    proxy: nn.Module | None = None,
 ) -> State:
     """The state to start from; `network` gets the checkpoint's weights if there is one.
 
@@ -52,7 +57,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     path, begun_s = folder / CHECKPOINT, time.perf_counter()
     saved = saved_run(path, config, origin, device=str(ranks.device))
     if saved is None:
-        prepare = timed_step(config, steps, train, ranks)
+        prepare = timed_step(config, steps, train, ranks, proxy)
         LOGGER.info("timing a few steps and batches, to plan from")
         if (minutes := config.train.minutes) is not None:
             work = replace(work, load_s=time_loading(train, minutes))
@@ -71,6 +76,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
         state.lookahead = Lookahead(
             network, every=config.train.lookahead, decay=LOOKAHEAD_DECAY
         )
+    state.selection = open_selection(proxy, config, steps.objective, ranks)
     if saved is not None:
         state.restore(saved, path)
     else:
@@ -82,6 +88,27 @@ def build_optimizers(network: nn.Module, config: Config, ranks: Ranks) -> Optimi
     """The optimizers of a config for a network."""
     return Optimizers(
         network, config.optimizer, config.schedule, freezes=ranks.world == 1
+    )
+
+
+def open_selection(
+    proxy: nn.Module | None, config: Config, objective: Objective, ranks: Ranks
+) -> Selection | None:
+    """What chooses the images of a step by a fresh proxy, where the config wants it.
+
+    Raises:
+        ConfigError: it does, and this training has no proxy.
+    """
+    if config.selection is None:
+        return None
+    if proxy is None:
+        raise ConfigError("this training has no proxy: leave [selection] out")
+    place(proxy, ranks.device)
+    proxy.train()
+    optimizers = build_optimizers(proxy, config, ranks)
+    faster = compiled(proxy, wanted=config.train.compile, device=ranks.device)
+    return Selection(
+        proxy, ranks.wrap(faster), optimizers, objective, keep=config.selection.keep
     )
 
 
@@ -107,7 +134,13 @@ def work_of(config: Config, train: Batches, validation: Validation | None) -> Wo
     )
 
 
-def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Prepare:
+def timed_step(
+    config: Config,
+    steps: Steps,
+    train: Batches,
+    ranks: Ranks,
+    proxy: nn.Module | None = None,
+) -> Prepare:
     """Whole training steps on a network that is thrown away, to be timed.
 
     All on one batch: what loading takes is timed by itself.
@@ -123,9 +156,12 @@ def timed_step(config: Config, steps: Steps, train: Batches, ranks: Ranks) -> Pr
         optimizers = build_optimizers(copied, config, ranks)
         batch, moment = first_batch(), steps.at(progress)
         trained = compiled(copied, wanted=config.train.compile, device=ranks.device)
+        again = copy.deepcopy(proxy)
+        selection = open_selection(again, config, steps.objective, ranks)
+        learner = Learner(trained, optimizers, selection)
 
         def take() -> None:
-            steps.take(trained, optimizers, batch, moment, precision=precision)
+            steps.take(learner, batch, moment, precision=precision)
 
         return take
 

@@ -12,6 +12,7 @@ from training.errors import CheckpointError
 from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
 from training.loop.origin import Origin
+from training.loop.selection import Selection
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -31,6 +32,7 @@ class State:
     epochs_without_gain: int = 0
     ema: MovingAverage | None = None
     lookahead: Lookahead | None = None
+    selection: Selection | None = None
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -54,6 +56,7 @@ class State:
                 "optimizers": self.optimizers.state_dict(),
                 "ema": self.ema.averages if self.ema else {},
                 "lookahead": self.lookahead.slow if self.lookahead else {},
+                "selection": self.selection.state_dict() if self.selection else {},
                 "best_weights": self.best_weights,
             },
         )
@@ -70,6 +73,8 @@ class State:
             self.ema.averages = saved["ema"]
         if self.lookahead is not None:
             self.lookahead.slow = saved["lookahead"]
+        if self.selection is not None:
+            self.selection.load_state_dict(saved["selection"])
 
 
 def saved_run(

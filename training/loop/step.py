@@ -13,6 +13,7 @@ from training.augmentation.augment import alternating_flip, augment, cutout, mix
 from training.configs.config import Config
 from training.data.batches import Batch
 from training.loop.arithmetic import Precision, autocast, normalize, seed_step
+from training.loop.selection import Selection
 from training.objectives.objective import Objective
 from training.optimizers import schedule
 from training.optimizers.optimizers import Optimizers, clip_norm
@@ -28,6 +29,15 @@ class Moment:
     side: int | None  # of the images; None: as they come
 
 
+@dataclass(frozen=True)
+class Learner:
+    """What a step moves."""
+
+    network: nn.Module  # as it is called: compiled, or averaging gradients
+    optimizers: Optimizers
+    selection: Selection | None = None  # of the images that it learns from
+
+
 class Steps:
     """Turns batches into updates; holds what does not change during a run."""
 
@@ -35,7 +45,7 @@ class Steps:
         self, config: Config, objective: Objective, *, samples: int, rank: int = 0
     ) -> None:
         self._config = config
-        self._objective = objective
+        self.objective = objective
         self._samples, self._rank = samples, rank
 
     def moment(self, step: int, *, steps_per_epoch: int, progress: float) -> Moment:
@@ -51,8 +61,7 @@ class Steps:
 
     def take(
         self,
-        network: nn.Module,
-        optimizers: Optimizers,
+        learner: Learner,
         batch: Batch,
         moment: Moment,
         *,
@@ -60,6 +69,7 @@ class Steps:
         multiple: float = 1.0,
     ) -> Tensor:
         """One update, its rates times `multiple`; answers the loss, detached."""
+        optimizers = learner.optimizers
         generator = seed_step(
             self._config.seed, moment.step, self._rank, batch.pixels.device
         )
@@ -67,11 +77,20 @@ class Steps:
         augmentation = self._config.augment
         mixing = bool(augmentation.mixup or augmentation.cutmix)
         images = self.images(batch, moment, generator)
-        truth = self._objective.truth(batch.labels, mixing=mixing)
+        truth = self.objective.truth(batch.labels, mixing=mixing)
+        if learner.selection is not None:
+            chosen = learner.selection.hardest(
+                images,
+                truth,
+                progress=moment.progress,
+                precision=precision,
+                multiple=multiple,
+            )
+            images, truth = images[chosen], truth[chosen]
         images, truth = mix(images, truth, augmentation, generator=generator)
         with autocast(images.device, precision):
-            logits = network(images)  # [N, K]
-        loss = self._objective.loss(logits.float(), truth)
+            logits = learner.network(images)  # [N, K]
+        loss = self.objective.loss(logits.float(), truth)
         optimizers.zero_grad()
         loss.backward()
         clip_norm(optimizers.parameters(), limit=self._config.train.clip_norm)

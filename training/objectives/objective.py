@@ -49,6 +49,10 @@ class Objective:
             return labels.float().view(-1, 1)
         return functional.one_hot(labels, self.labels).float() if mixing else labels
 
+    def losses(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """The loss of each image by itself, float [N]; truth as of `truth`."""
+        return torch.vmap(self.loss)(logits.unsqueeze(1), truth.unsqueeze(1))
+
 
 def build_objective(
     task: Task,

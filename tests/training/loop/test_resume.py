@@ -24,6 +24,7 @@ from training.loop.validation import Validation
 
 STEPS_PER_EPOCH = 15  # 300 images in batches of 20
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")
+SELECTED = ("--set", "selection.proxy='lenet5'", "--set", "train.batch_size=10")
 BY_SCORE = ("--set", "train.keep='best'", "--set", "train.patience=2")
 
 
@@ -47,7 +48,9 @@ def killed_in_second_epoch(command, repository):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", [(), BY_SCORE], ids=["the last", "the best"])
+@pytest.mark.parametrize(
+    "choice", [BY_SCORE, SELECTED], ids=["the best", "of the hardest"]
+)
 def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     root, repository, choice
 ):

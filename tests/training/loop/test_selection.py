@@ -1,0 +1,163 @@
+"""A step learns from the images that a small network beside it finds hardest."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from classifier.manifest import Task
+from tests.training.loop.runs import write_config, write_digits
+from training.configs.config import read_config
+from training.configs.sections import OptimizerConfig, ScheduleConfig
+from training.configs.train_sections import LossConfig
+from training.errors import ConfigError
+from training.loop.distributed import Ranks
+from training.loop.loop import Room, fit
+from training.loop.runs import prepare
+from training.loop.selection import Selection
+from training.objectives.objective import build_objective
+from training.optimizers.optimizers import Optimizers
+
+RANKS = Ranks(0, 1, torch.device("cpu"))
+PROXY = "selection.proxy='lenet5'"
+SGD = OptimizerConfig(kind="sgd", learning_rate=0.1, momentum=0.0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Digits and a config."""
+    write_config(tmp_path)
+    return write_digits(tmp_path)
+
+
+def selection_by(proxy: nn.Module, *, keep: float = 0.5) -> Selection:
+    """Of images of three classes, with plain gradient descent."""
+    objective = build_objective(Task.MULTICLASS, labels=3)
+    optimizers = Optimizers(proxy, (SGD,), ScheduleConfig(shape="constant"))
+    return Selection(proxy, proxy, optimizers, objective, keep=keep)
+
+
+@pytest.fixture
+def proxy():
+    """Knows some images and not others."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+
+
+@pytest.fixture
+def images():
+    """float [10, 3, 2, 2]."""
+    return torch.randn(10, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def truth():
+    """int64 [10]."""
+    return torch.arange(10) % 3
+
+
+@pytest.mark.parametrize(("keep", "count"), [(0.5, 5), (0.31, 3), (0.01, 1)])
+def test_those_with_the_highest_loss_are_chosen(proxy, images, truth, keep, count):
+    """In the order of the batch, and never none."""
+    losses = functional.cross_entropy(proxy(images), truth, reduction="none")
+
+    chosen = selection_by(proxy, keep=keep).hardest(
+        images, truth, progress=0.0, precision="fp32"
+    )
+
+    assert chosen.tolist() == sorted(losses.argsort()[-count:].tolist())
+
+
+def test_the_proxy_learns_from_what_it_has_chosen(proxy, images, truth):
+    """A step on these alone, at the rate of that moment."""
+    by_hand = copy.deepcopy(proxy)
+
+    chosen = selection_by(proxy).hardest(images, truth, progress=0.0, precision="fp32")
+
+    functional.cross_entropy(by_hand(images[chosen]), truth[chosen]).backward()
+    for moved, parameter in zip(proxy.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(moved, parameter - 0.1 * parameter.grad)
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "labels"),
+    [
+        (Task.MULTICLASS, LossConfig(), torch.arange(6) % 3),
+        (Task.MULTILABEL, LossConfig(), torch.arange(18).view(6, 3) % 2),
+        (Task.MULTILABEL, LossConfig(kind="asymmetric"), torch.ones(6, 3)),
+        (Task.MULTICLASS, LossConfig(logit_adjustment=1.0), torch.arange(6) % 3),
+    ],
+    ids=["softmax", "sigmoid", "asymmetric", "adjusted"],
+)
+@pytest.mark.parametrize("mixing", [False, True])
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images(
+    task, config, labels, mixing
+):
+    """Whatever the task: each image is judged by what it would cost."""
+    objective = build_objective(
+        task,
+        labels=3,
+        label_smoothing=0.1,
+        config=config,
+        frequency=torch.tensor([0.2, 0.3, 0.5]),
+    )
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    truth = objective.truth(labels, mixing=mixing)
+
+    losses = objective.losses(logits, truth)
+
+    assert losses.shape == (6,)
+    assert losses.mean().item() == pytest.approx(objective.loss(logits, truth).item())
+    assert losses[3].item() == pytest.approx(
+        objective.loss(logits[3:4], truth[3:4]).item()
+    )
+
+
+def test_a_step_looks_at_more_images_than_it_learns_from(root):
+    """With half of them kept, an epoch has half the steps of as many images."""
+    config = read_config(root / "tiny.toml", (PROXY, "train.epochs=1"))
+    ready = prepare(config, root=root, ranks=RANKS)
+    seen = []
+    ready.network.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
+    )
+
+    outcome = fit(
+        ready.network, config, train=ready.batches, validation=None,
+        objective=ready.objective, room=Room(root / "run", RANKS), proxy=ready.proxy,
+    )  # fmt: skip
+
+    assert outcome.plan.steps_per_epoch == 7  # of 300 images, 40 at a time
+    assert seen == [20] * 7
+
+
+def test_a_training_without_a_proxy_says_so(root):
+    """It would learn from all images, twice as many a step as was asked for."""
+    config = read_config(root / "tiny.toml", (PROXY,))
+    ready = prepare(config, root=root, ranks=RANKS)
+
+    with pytest.raises(ConfigError, match="no proxy"):
+        fit(
+            ready.network, config, train=ready.batches, validation=None,
+            objective=ready.objective, room=Room(root / "run", RANKS),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", ["0.0", "1.0", "-1"])
+def test_a_part_is_kept(root, keep):
+    """All of the images would be no selection, and none no training."""
+    with pytest.raises(ConfigError, match=r"selection\.keep"):
+        read_config(root / "tiny.toml", (PROXY, f"selection.keep={keep}"))
+
+
+def test_pretrained_weights_are_not_for_a_selection(root):
+    """Both were asked for, and one would be left out silently."""
+    text = (root / "tiny.toml").read_text()
+    head = text[: text.index("[[optimizer]]")].replace("gray", "rgb")
+    kept = [line for line in head.splitlines() if not line.startswith(("mean", "std"))]
+    write_config(root, "\n".join([*kept, "[transfer]", "[train]", "epochs = 1"]))
+
+    with pytest.raises(ConfigError, match=r"\[selection\] is for"):
+        read_config(root / "tiny.toml", (PROXY,))
