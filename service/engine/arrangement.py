@@ -7,14 +7,14 @@ there is a session for each padded batch size.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import mean
 from typing import Protocol
 
 import numpy as np
 
+from classifier.errors import OutOfMemoryError
 from classifier.hardware import available_cores
 from classifier.session import Batch, Logits, Session
 from service.engine.buckets import SIZES, Buckets
@@ -29,8 +29,13 @@ NEARLY = 0.03
 CUDA_NEARLY = 0.10
 # Fewer lanes than cores must gain more than what a measurement can be wrong by.
 FEWER_LANES_GAIN = 0.15
-MEASURE_S = 0.03  # for each point of a curve
-CUDA_MEASURE_S = 0.15  # the same on a GPU, where a run of a large batch takes longer
+# Each point of a curve is measured for so long in each turn, and counts at its least: a
+# moment in which the machine does something else shall not choose the batch.
+MEASURE_S, TURNS = 0.03, 3
+# No further turn begins after so long: on a machine that is busy, a start takes long
+# enough, and three turns would know no more than one.
+ENOUGH_S = 0.4
+CUDA_MEASURE_S = 0.05  # the same on a GPU, where a run of a large batch takes longer
 # Two batches in flight, one being copied there and one running, and a third being cut.
 CUDA_LANES = 3
 
@@ -72,11 +77,11 @@ def arrange_on_cpu(
     cores = available_cores()
     lanes = cores if settings.lanes == "auto" else settings.lanes
     crowd = fastest(narrow, CPU_BATCHES, settings, lanes=lanes)
-    lone = Way(narrow, 1, 1, 1, seconds(narrow, narrow.shape, 1))
+    lone = lone_way(narrow)
     if cores == 1:
         return Arrangement(lanes, crowd, lone)
     wide = Session.load(graph, threads=cores)
-    alone = Way(wide, cores, 1, 1, seconds(wide, wide.shape, 1))
+    alone = lone_way(wide)
     if alone.cost_s < lone.cost_s:
         lone = alone
     if settings.lanes == "auto":
@@ -90,15 +95,45 @@ def arrange_on_cpu(
 
 
 def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
-    """A session for each padded size; the lanes share one device."""
-    others = {size: Session.load(graph, device="cuda") for size in SIZES[1:]}
-    buckets = Buckets({SIZES[0]: proven} | others)
+    """A session for each padded size; the lanes share one device.
+
+    Raises:
+        OutOfMemoryError: the device has no room for the smallest of them.
+    """
     lanes = CUDA_LANES if settings.lanes == "auto" else settings.lanes
-    lone = Way(buckets, 1, 1, 1, seconds(buckets, proven.shape, 1))
-    sizes = SIZES if settings.batch == "auto" else (settings.batch,)
-    curve = {n: shared_seconds(buckets, proven.shape, n, lanes=lanes) for n in sizes}
-    crowd = Way(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
-    return Arrangement(lanes, crowd, lone)
+    sizes: tuple[int, ...] = SIZES
+    if settings.batch != "auto":
+        sizes = tuple(n for n in SIZES if n == 1 or n // 2 < settings.batch)
+    sessions = {SIZES[0]: proven}
+    curve: dict[int, float] = {}
+    try:
+        for size in sizes:
+            if size not in sessions:  # one thread: on a device it only waits
+                sessions[size] = Session.load(graph, device="cuda", threads=1)
+            curve |= measured(
+                Buckets({size: sessions[size]}),
+                proven.shape,
+                (size,),
+                lanes=lanes,
+                measure_s=CUDA_MEASURE_S,
+            )
+    except OutOfMemoryError:
+        if not curve:
+            raise
+    buckets = Buckets({size: sessions[size] for size in curve})
+    lone = Way(buckets, 1, 1, 1, measured(buckets, proven.shape, (1,))[1])
+    if settings.batch != "auto":
+        largest = max(curve)
+        most = min(settings.batch, largest)
+        cost_s = curve[largest] * largest / most  # what pads it costs as much
+        return Arrangement(lanes, Way(buckets, 1, most, most, cost_s), lone)
+    return Arrangement(lanes, Way(buckets, 1, *best(curve, nearly=CUDA_NEARLY)), lone)
+
+
+def lone_way(session: Session) -> Way:
+    """A session for images that come alone."""
+    cost_s = measured(session, session.shape, (1,))[1]
+    return Way(session, session.threads, 1, 1, cost_s)
 
 
 def fastest(
@@ -106,7 +141,7 @@ def fastest(
 ) -> Way:
     """The batch size that suits a session best, unless the settings say one."""
     tried = batches if settings.batch == "auto" else (settings.batch,)
-    curve = {n: seconds(session, session.shape, n, lanes=lanes) for n in tried}
+    curve = measured(session, session.shape, tried, lanes=lanes)
     session.give_back()  # a model that nobody asks shall not hold a crowd's memory
     return Way(session, session.threads, *best(curve))
 
@@ -121,52 +156,41 @@ def best(curve: dict[int, float], *, nearly: float = NEARLY) -> tuple[int, int, 
     return max(good), min(good), curve[max(good)]
 
 
-def seconds(
-    session: Runs, shape: tuple[int, int, int], n: int, *, lanes: int = 1
-) -> float:
-    """Seconds an image of batches of n in one lane while `lanes` run side by side."""
-    batch: Batch = np.zeros((n, *shape), np.uint8)
+def measured(
+    session: Runs,
+    shape: tuple[int, int, int],
+    batches: Sequence[int],
+    *,
+    lanes: int = 1,
+    measure_s: float = MEASURE_S,
+) -> dict[int, float]:
+    """Batch size → seconds of lane time an image while `lanes` run side by side."""
+    pixels: dict[int, Batch] = {n: np.zeros((n, *shape), np.uint8) for n in batches}
+    for batch in pixels.values():
+        session.run(batch)  # the first of each size prepares what the others use
+    turns: list[dict[int, float]] = []
+    ends = time.perf_counter() + ENOUGH_S
+    while not turns or (len(turns) < TURNS and time.perf_counter() < ends):
+        turns.append(
+            {n: lane_s(session, batch, lanes, measure_s) for n, batch in pixels.items()}
+        )
+    return {n: min(turn[n] for turn in turns) / n for n in batches}
 
-    def run() -> object:
-        return session.run(batch)
 
-    run()
-    if lanes == 1:
-        return least_s(run) / n
-    with ThreadPoolExecutor(lanes) as pool:
-        lane_s = [pool.submit(least_s, run) for _ in range(lanes)]
-        return mean(spent.result() for spent in lane_s) / n
-
-
-def shared_seconds(
-    session: Runs, shape: tuple[int, int, int], n: int, *, lanes: int
-) -> float:
-    """Seconds of lane time an image where the lanes wait for one device.
+def lane_s(session: Runs, batch: Batch, lanes: int, measure_s: float) -> float:
+    """Seconds of lane time a run.
 
     Of all runs: the least of one says how long it takes while the others do not run.
     """
-    batch: Batch = np.zeros((n, *shape), np.uint8)
-    session.run(batch)
     began = time.perf_counter()
 
     def run() -> int:
-        count = 0
-        while not count or time.perf_counter() - began < CUDA_MEASURE_S:
+        runs = 0
+        while not runs or time.perf_counter() - began < measure_s:
             session.run(batch)
-            count += n
-        return count
+            runs += 1
+        return runs
 
     with ThreadPoolExecutor(lanes) as pool:
-        images = sum(lane.result() for lane in [pool.submit(run) for _ in range(lanes)])
-    return lanes * (time.perf_counter() - began) / images
-
-
-def least_s(call: Callable[[], object]) -> float:
-    """Least seconds of a few calls: the least is what it costs, the rest is noise."""
-    least, spent = float("inf"), 0.0
-    while spent < MEASURE_S:
-        began = time.perf_counter()
-        call()
-        took = time.perf_counter() - began
-        least, spent = min(least, took), spent + took
-    return least
+        runs = sum(lane.result() for lane in [pool.submit(run) for _ in range(lanes)])
+    return lanes * (time.perf_counter() - began) / runs

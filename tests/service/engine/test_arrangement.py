@@ -1,11 +1,14 @@
 """How a model is served is measured at the start, and what the settings say goes."""
 
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from classifier.bundle import load_bundle
-from service.engine.arrangement import best, shared_seconds
+from classifier.errors import OutOfMemoryError
+from service.engine.arrangement import TURNS, arrange_on_cuda, best, measured
 from service.engine.engine import LaneEngine
 from service.engine.models import ServedModel, load_model
 from service.settings import Settings
@@ -34,7 +37,9 @@ def test_batches_that_cost_nearly_the_same_are_as_good():
     assert best({2: 0.0100, 4: 0.0107}, nearly=0.1) == (4, 2, 0.0107)
 
 
-def test_lanes_that_begin_too_late_to_be_measured_are_measured_once(monkeypatch):
+def test_lanes_that_begin_too_late_to_be_measured_are_measured_all_the_same(
+    monkeypatch,
+):
     """A machine that stands still just then is no reason not to start."""
     ran = []
 
@@ -43,11 +48,83 @@ def test_lanes_that_begin_too_late_to_be_measured_are_measured_once(monkeypatch)
             ran.append(len(batch))
             return batch
 
-    monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
-    spent_s = shared_seconds(Runs(), (8, 8, 3), 4, lanes=3)
+    monkeypatch.setattr("service.engine.arrangement.ENOUGH_S", 0.0)
+    cost_s = measured(Runs(), (8, 8, 3), (4,), lanes=3, measure_s=0.0)[4]
 
-    assert spent_s > 0
-    assert ran == [4] * 4  # first to warm up
+    assert cost_s > 0
+    assert ran == [4] * (1 + 3)  # first to warm up, then once in each lane
+
+
+def test_a_slow_moment_does_not_choose_the_batch(monkeypatch):
+    """Each size has its turn again and again, and the least of them counts."""
+    ran, sizes = [], (1, 2, 4)
+
+    class Runs:
+        def run(self, batch):
+            ran.append(len(batch))
+            disturbed = len(ran) == len(sizes) + sizes.index(2) + 1  # in the first turn
+            time.sleep(0.2 if disturbed else 0.001)
+            return batch
+
+    monkeypatch.setattr("service.engine.arrangement.ENOUGH_S", float("inf"))
+    cost_s = measured(Runs(), (8, 8, 3), sizes, measure_s=0.0)
+
+    assert ran == [*sizes] * (1 + TURNS)
+    assert cost_s[2] < 0.1
+
+
+class Device:
+    """Sessions of a device that has room for batches of so many, and no more."""
+
+    shape = (8, 8, 3)
+
+    def __init__(self, room: int) -> None:
+        self._room, self.loads = room, 0
+
+    def load(self, graph, *, device, threads):
+        """One more session, of its own size."""
+        assert (device, threads) == ("cuda", 1)
+        self.loads += 1
+        return self
+
+    def run(self, batch):
+        """Logits, if there is room."""
+        if len(batch) > self._room:
+            raise OutOfMemoryError("the device is out of memory")
+        return np.zeros((len(batch), 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("room", "batch", "sizes", "most"),
+    [
+        (64, "auto", (1, 2, 4, 8, 16, 32, 64), 64),
+        (10, "auto", (1, 2, 4, 8), 8),
+        (64, 6, (1, 2, 4, 8), 6),
+        (4, 6, (1, 2, 4), 4),
+    ],
+)
+def test_a_device_has_a_session_for_each_size_that_is_wanted_and_fits(
+    monkeypatch, tmp_path, room, batch, sizes, most
+):
+    """A small one serves smaller batches; it is no reason not to start."""
+    device = Device(room)
+    monkeypatch.setattr("service.engine.arrangement.Session", device)
+    monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
+
+    found = arrange_on_cuda(b"", device, Settings(models=tmp_path, batch=batch))
+
+    assert found.crowd.session.sizes == sizes
+    assert found.crowd.batch <= most
+    assert batch == "auto" or found.crowd.batch == most
+    assert device.loads <= len(sizes)  # the first was there; one did not fit
+
+
+def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path):
+    """Nothing could be served."""
+    monkeypatch.setattr("service.engine.arrangement.Session", Device(0))
+
+    with pytest.raises(OutOfMemoryError):
+        arrange_on_cuda(b"", Device(0), Settings(models=tmp_path))
 
 
 def test_every_cost_of_the_arrangement_is_measured(load):
