@@ -19,3 +19,12 @@ provenance     the circumstances of a figure
 files          content → file, whole or not at all
 errors         what can go wrong, one class an arrow
 """
+
+import os
+
+# A thread of libgomp, which computes for torch, spins for milliseconds before it sleeps
+# when it has to wait for the others. Where other processes want the cores too, such as
+# those that decode, a thread that computes then waits for one that spins. Read when
+# torch is loaded, so it is said here, before anything loads it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
