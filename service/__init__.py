@@ -6,6 +6,7 @@ from settings to a process
 settings    environment → settings, read once
 app         settings → application: the only place that builds
 server      application → process, with a drain before it stops
+pulse       ends a process whose event loop stands still
 serving     what all routes share, from start to drain
 logs        events → lines
 commands    `linnaeus serve`, and the others that need no torch

@@ -126,5 +126,8 @@ class Engine(Protocol):
         they are settled or withdrawn.
         """
 
-    async def close(self) -> None:
-        """Stop every lane. What still waits is settled with an error."""
+    async def close(self) -> int:
+        """Stop every lane. What still waits is settled with an error.
+
+        Answers how many threads are left behind, since they hang.
+        """

@@ -30,6 +30,8 @@ END = b"# EOF\n"  # an answer without it broke off with its process
 # Sums would mean nothing for these: all must be ready, the eldest began it. Neither
 # has labels.
 LEAST = frozenset(("linnaeus_ready", "process_start_time_seconds"))
+# Said of a process that hangs, for which its last page must stand otherwise.
+NOT_READY = b"# HELP linnaeus_ready\n# TYPE linnaeus_ready gauge\nlinnaeus_ready 0.0\n"
 # What goes on being true of a process that has ended; gauges do not.
 LASTING = frozenset(("counter", "histogram"))
 
@@ -119,10 +121,14 @@ class Neighbors:
 
     async def _fetch(self, name: str) -> bytes | None:
         """A neighbor's page, or what it has told last if it is dying or hangs."""
-        with suppress(OSError):  # TimeoutError is one
+        try:
             path = page_path(self.folder, name)
             return await ask(path, PAGE, patience_s=PATIENCE_S)
-        return _told(self.folder, name)
+        except (TimeoutError, BlockingIOError):  # or its backlog is full
+            told = _told(self.folder, name)
+            return merge([NOT_READY] if told is None else [told, NOT_READY])
+        except OSError:
+            return _told(self.folder, name)
 
 
 async def ask(path: Path, question: bytes, *, patience_s: float) -> bytes:

@@ -28,6 +28,7 @@ from service.express import Express
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.protocol import ExpressProtocol
+from service.pulse import Pulse
 from service.serving import Serving
 from service.settings import Settings
 
@@ -73,7 +74,9 @@ class Server(uvicorn.Server):
         self._taking: set[asyncio.Task[Any]] = set()  # those that had to wait
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._pulse = Pulse(settings.hang_timeout_s)
         self.failure: Exception | None = None
+        self.left_behind = False  # threads that hang
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the engine, open the port, and say where."""
@@ -105,6 +108,7 @@ class Server(uvicorn.Server):
             url = f"http://{host}:{port}"
             self._log.info("listening", url=url, process=self._place.name)
             self._watch = self._loop.create_task(self._leave_when_broken())
+            self._pulse.start()
         self._up = True
         if self.should_exit:  # a signal came meanwhile
             self.should_exit = False
@@ -119,7 +123,8 @@ class Server(uvicorn.Server):
             await asyncio.gather(*self._taking, return_exceptions=True)
         await super().shutdown(sockets)
         if not self.force_exit:
-            await self._serving.stop()
+            self.left_behind = bool(await self._serving.stop())
+        self._pulse.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second, if that counts."""
@@ -245,6 +250,8 @@ def serve_on(
         raise server.failure
     if server.force_exit:
         raise EngineFailedError("a second signal: what was at work was left behind")
+    if server.left_behind:
+        raise EngineFailedError("a run hangs and was left behind")
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:

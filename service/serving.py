@@ -121,9 +121,9 @@ class Serving:
             return False
         return True
 
-    async def stop(self) -> None:
-        """Close the engine."""
-        await self.engine.close()
+    async def stop(self) -> int:
+        """Close the engine; answers how many of its threads are left behind."""
+        return await self.engine.close()
 
     def _watch(self) -> None:
         metrics = self.metrics

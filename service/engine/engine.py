@@ -163,18 +163,19 @@ class LaneEngine:
         if self._lanes is not None:
             self._lanes.watcher = watcher
 
-    async def close(self) -> None:
+    async def close(self) -> int:
         """Stop every lane; what still waits is settled with an error."""
         self._closed = True
         if self._lanes is None:
-            return
+            return 0
         error = DrainingError("the service is about to stop")
         if self._ahead is not None:
             self._ahead.close()
-        await self._lanes.close()
+        left = await self._lanes.close()
         with self._changed:
             waiting = self._backlog.clear()
         settle_all([(ticket, error) for ticket in waiting])
+        return left
 
     def _check_open(self) -> None:
         if self._closed:

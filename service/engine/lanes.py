@@ -16,6 +16,8 @@ from service.errors import EngineFailedError
 # may come back: after a machine has stood still, every lane at work seems to hang.
 MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
+# For the batch at work when a service stops: whoever waited for it has had an answer.
+STOP_S = 2.0
 
 NO_LANE = "no lane is alive"
 BROKEN = "no image can be run any more; the process should be restarted"
@@ -71,18 +73,22 @@ class Lanes:
         self._wanted = lanes
         self._refill()
 
-    async def close(self) -> None:
-        """End every lane after the batch at work, or leave it when that hangs."""
+    async def close(self) -> int:
+        """End every lane after the batch at work, or leave it when that hangs.
+
+        Answers how many are left.
+        """
         self._watchdog.cancel()
         for lane in self._lanes:
             lane.close()
         await asyncio.to_thread(self._join)
-        for lane in self._lanes:
-            if lane.thread.is_alive():
-                self._fail(lane, lane.began, LATE)
+        late = [lane for lane in self._lanes if lane.thread.is_alive()]
+        for lane in late:
+            self._fail(lane, lane.began, LATE)
+        return len(late) + sum(lane.thread.is_alive() for lane in self._lost)
 
     def _join(self) -> None:
-        ends = time.monotonic() + self._hang_timeout_s
+        ends = time.monotonic() + min(self._hang_timeout_s, STOP_S)
         for lane in self._lanes:
             lane.thread.join(max(0.0, ends - time.monotonic()))
 

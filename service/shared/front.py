@@ -141,14 +141,15 @@ class SharedEngine:
         self._send(request, key)
         return partial(self._withdraw, request)
 
-    async def close(self) -> None:
+    async def close(self) -> int:
         """Leave the engine's process alone; what still waits is settled."""
         self._closed = True
         if not self._models:
-            return
+            return 0
         self._ahead.close()
         self._link.close()
         self._fail_all(DrainingError("the service is about to stop"))
+        return 0
 
     def _tickets(
         self,

@@ -22,6 +22,9 @@ linnaeus_queued_images 5.0
 linnaeus_batch_size_bucket{{le="+Inf"}} {images}
 linnaeus_batch_size_count {images}
 linnaeus_batch_size_sum {images}
+# HELP linnaeus_ready 1 while the service takes traffic.
+# TYPE linnaeus_ready gauge
+linnaeus_ready 1.0
 """
 
 
@@ -82,7 +85,7 @@ async def test_who_has_the_place_of_another_goes_on_from_its_counts(serving):
 
 
 async def test_of_one_that_hangs_the_last_page_counts(serving, tmp_path, monkeypatch):
-    """Without it every sum would fall, and rise again."""
+    """Without it every sum would fall, and rise again. But it is not ready any more."""
     monkeypatch.setattr("service.neighbors.PATIENCE_S", 0.05)
     leader = await serving("leader", images=1)
     member = await serving("member-1", images=100)
@@ -93,8 +96,9 @@ async def test_of_one_that_hangs_the_last_page_counts(serving, tmp_path, monkeyp
         hangs.listen()
         after = await found(leader)
 
-    assert before == after
+    assert after == before | {"linnaeus_ready": 0}
     assert before["linnaeus_images_total"] == 101
+    assert before["linnaeus_ready"] == 1
 
 
 async def test_one_that_cannot_serve_or_hangs_keeps_traffic_away(

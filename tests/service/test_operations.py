@@ -135,6 +135,28 @@ def test_a_process_whose_runs_hang_for_good_ends_with_status_1(tmp_path):
     assert code == 1
 
 
+def test_a_run_that_hangs_does_not_hold_up_the_end(tmp_path):
+    """Its client has had an answer; what is left behind shows in the status."""
+    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)
+    with serve_process(
+        tmp_path,
+        LINNAEUS_PROCESSES="1",
+        LINNAEUS_DRAIN_NOTICE_S="0",
+        LINNAEUS_DRAIN_TIMEOUT_S="0.5",
+        LINNAEUS_HANG_TIMEOUT_S="86400",
+    ) as service:
+        url = f"{service.url}/classify"
+        with ThreadPoolExecutor(1) as sender:
+            sent = sender.submit(httpx.post, url, content=SLOW_IMAGE, timeout=60)
+            while not service.metric("linnaeus_buffered_bytes"):
+                time.sleep(0.05)
+            service.process.send_signal(signal.SIGTERM)
+            code = service.process.wait(timeout=60)  # and not a day
+            sent.exception()
+
+    assert code == 1
+
+
 def test_a_second_signal_does_not_wait_for_the_run_at_work(tmp_path):
     """Nor does the interpreter end beneath it, which would be an abort."""
     make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)

@@ -1,0 +1,63 @@
+"""event loop → **its pulse**: a process whose loop no longer turns is ended.
+
+Whoever starts processes again, such as Docker, systemd or a leader, looks whether they
+end. One whose loop stands still answers nobody and would live on: where several share a
+port, `/livez` meets the others, and the first process of a container cannot be killed
+by its members.
+"""
+
+import asyncio
+import faulthandler
+import os
+import sys
+import threading
+
+# A loop that has not turned between so many looks in a row stands still. By the clock,
+# every loop would after a machine has stood still.
+SILENT_LOOKS = 4
+LEAST_S = 10.0  # whatever is said to be too long for a run
+
+
+class Pulse:
+    """A thread that watches the loop of its process."""
+
+    def __init__(self, hang_timeout_s: float) -> None:
+        """About so long may the loop stand still, and never less than `LEAST_S`."""
+        self._interval_s = max(hang_timeout_s, LEAST_S) / SILENT_LOOKS
+        self._beats = 0
+        self._stopped = threading.Event()
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Watch the loop that runs here, until `stop`."""
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
+        threading.Thread(target=self._watch, name="pulse", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watch no longer: the loop is about to end."""
+        self._stopped.set()
+        if self._beating is not None:
+            self._beating.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beats += 1
+            await asyncio.sleep(self._interval_s / 2)
+
+    def _watch(self) -> None:
+        silent, seen = 0, 0
+        while not self._stopped.wait(self._interval_s):
+            beats = self._beats
+            silent, seen = 0 if beats != seen else silent + 1, beats
+            if silent == SILENT_LOOKS:
+                _end()
+
+
+def _end() -> None:
+    """Say where every thread is, if anybody reads it, then end at once."""
+    error = sys.stderr.fileno()
+    blocking = os.get_blocking(error)
+    os.set_blocking(error, False)  # a log that is full may be why the loop stands still
+    faulthandler.dump_traceback(error, all_threads=True)
+    os.set_blocking(error, blocking)  # it may be somebody else's, too
+    os._exit(1)

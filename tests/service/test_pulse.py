@@ -1,0 +1,66 @@
+"""A process whose event loop stands still is ended, so that it is started again."""
+
+import subprocess
+import sys
+import threading
+
+from service.pulse import Pulse
+
+STANDS_STILL = """
+import asyncio, os, time
+from service import pulse
+
+pulse.LEAST_S = 0.2
+
+async def serve():
+    pulse.Pulse(0.1).start()
+    await asyncio.sleep(1.0)
+    os.write(1, b"turned for five times as long")
+    time.sleep(60)  # and now it does not
+
+asyncio.run(serve())
+"""
+
+
+def watching() -> list[str]:
+    """The threads that watch a loop here."""
+    return [each.name for each in threading.enumerate() if each.name == "pulse"]
+
+
+def test_a_process_whose_loop_stands_still_ends_and_says_where_it_stood():
+    """Not before: as long as the loop turns, it is left alone."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STANDS_STILL],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert ended.stdout == "turned for five times as long"
+    assert "in serve" in ended.stderr
+    assert ended.returncode == 1
+
+
+def test_it_ends_though_nobody_reads_what_it_says():
+    """A log that is full may be why the loop stands still."""
+    full = "os.write(2, bytes(65_536))\nasyncio.run"  # what a pipe holds
+    code = STANDS_STILL.replace("asyncio.run", full)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.wait(timeout=30) == 1
+
+
+async def test_a_loop_that_ends_is_watched_no_longer():
+    """Its thread would end a process that has nothing wrong."""
+    pulse = Pulse(30.0)
+
+    pulse.start()
+    assert watching() == ["pulse"]
+    pulse.stop()
+
+    for thread in threading.enumerate():
+        if thread.name == "pulse":
+            thread.join(timeout=10)
+    assert watching() == []
