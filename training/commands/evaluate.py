@@ -49,5 +49,5 @@ def command(
     except (TrainingError, ClassifierError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
-    print_table(found)
+    print_table(found, precision=classifier.variant.precision)
     typer.echo(f"figures and plots in {out}")

@@ -64,9 +64,13 @@ def _remove_pictures(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def print_table(evaluation: Evaluation) -> None:
-    """The figures, with their intervals, to the terminal."""
-    title = f"{evaluation.dataset}, {evaluation.split}: {evaluation.n} images"
+def print_table(evaluation: Evaluation, *, precision: str) -> None:
+    """The figures, with their intervals, to the terminal.
+
+    `precision` is that of the measured graph: `auto` chooses another one elsewhere.
+    """
+    data = f"{evaluation.dataset}, {evaluation.split}"
+    title = f"{data}: {evaluation.n} images, {precision}"
     table = Table(title=escape(title))
     for column in ("figure", "value", "95 % interval"):
         table.add_column(column, justify="left" if column == "figure" else "right")

@@ -51,11 +51,13 @@ def test_the_table_names_the_data_as_it_is_called(
     """Brackets and colons are no colors and no emoji of the terminal."""
     found = evaluation(("a", "b", "c"), several=False)
 
-    print_table(replace(found, dataset=name, metrics={"accuracy": 0.75}))
+    print_table(
+        replace(found, dataset=name, metrics={"accuracy": 0.75}), precision="int8"
+    )
 
     # the table is narrow, so that its title takes lines
     title = " ".join(capsys.readouterr().out.split()).partition(" ┏")[0]
-    assert title == f"{name}, test: 4 images"
+    assert title == f"{name}, test: 4 images, int8"
 
 
 def test_without_a_positive_there_is_no_curve_of_recall(tmp_path: Path):
