@@ -7,13 +7,18 @@ from training.loop.log import read_log
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draw losses on the left and validation scores on the right."""
+    """Draw losses on the left and validation scores on the right.
+
+    Nothing is drawn without an epoch: a run that fits a probe alone has none.
+    """
+    rows = read_log(log)
+    if not rows:
+        return
     import matplotlib  # noqa: PLC0415 - slow to load, and only needed here
 
     matplotlib.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    rows = read_log(log)
     figure, (losses, scores) = pyplot.subplots(1, 2, figsize=(10, 4))
     columns = dict.fromkeys(key for row in rows for key in row)
     for key in columns:

@@ -85,6 +85,13 @@ def test_curves_are_a_picture(tmp_path):
         assert min(picture.size) > 200
 
 
+def test_without_an_epoch_there_are_no_curves(tmp_path):
+    """A run that fits a probe alone has no table, and its page no empty axes."""
+    draw_curves(tmp_path / "log.csv", tmp_path / "curves.png")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_the_rows_before(tmp_path):
     """The run ends with one line, and the finished epochs are still told of."""
     log = Log(tmp_path, total_steps=20, first_step=0, live=None)
