@@ -3,7 +3,7 @@
 # no root, no capability, nothing writable but /tmp, 1 GiB. Every line is a claim that
 # was checked; the first that does not hold ends the test.
 #
-#   deploy/image-test.sh                        needs Podman and buildah
+#   deploy/image-test.sh                        needs podman, buildah and a photo of imagenet-samples
 #   PHOTO=cat.jpg LABEL=tabby deploy/image-test.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,11 @@ fi
 
 PHOTO=${PHOTO:-${LINNAEUS_DATA:-../shared/data}/imagenet-samples/n02279972_monarch.JPEG}
 LABEL=${LABEL:-monarch}
+if [ ! -r "$PHOTO" ]; then # now, and not after the minutes that the image takes
+    echo "there is no photo at $PHOTO: LINNAEUS_DATA names the data sets (docs/data.md);" >&2
+    echo "or name a photo of your own, as PHOTO=cat.jpg LABEL=tabby, a label of imagenet" >&2
+    exit 1
+fi
 GRACE_S=40 # docker-compose.yml gives the same
 image=localhost/linnaeus:cpu
 name=linnaeus-image-test-$$

@@ -154,14 +154,31 @@ def engines(tmp_path, monkeypatch):
     return called
 
 
-def test_the_image_that_is_tried_is_the_one_that_was_built(engines):
+def test_the_image_that_is_tried_is_the_one_that_was_built(engines, monkeypatch):
     """Podman does not see what Docker has built, and would try an older image."""
+    monkeypatch.setenv("PHOTO", __file__)
     tried = subprocess.run([ROOT / "deploy/image-test.sh"], check=False)
 
     assert tried.returncode == 3
     calls = engines.read_text().splitlines()
     assert "buildah bud" in calls
     assert [call for call in calls if call.startswith("docker")] == []
+
+
+def test_an_image_is_not_built_to_be_tried_without_a_photo(
+    engines, monkeypatch, tmp_path
+):
+    """Who has no data sets hears at once what to name in place of theirs."""
+    monkeypatch.delenv("PHOTO", raising=False)
+    monkeypatch.setenv("LINNAEUS_DATA", str(tmp_path))
+    tried = subprocess.run(
+        [ROOT / "deploy/image-test.sh"], check=False, capture_output=True, text=True
+    )
+
+    assert tried.returncode == 1
+    assert not engines.exists()
+    for said in (str(tmp_path), "LINNAEUS_DATA", "PHOTO=", "LABEL="):
+        assert said in tried.stderr
 
 
 def test_an_image_is_built_with_docker_where_it_works(engines):

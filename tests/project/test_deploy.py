@@ -130,6 +130,21 @@ def test_what_the_unit_needs_is_installed_by_a_command_that_ends():
     assert "linnaeus serve" not in planned
 
 
+def test_the_image_that_is_pushed_is_the_one_that_was_built():
+    """`make image` alone builds linnaeus:gpu where an NVIDIA driver answers."""
+    text = (DEPLOY / "README.md").read_text()
+    tagged = re.findall(r"^docker tag linnaeus:(\w+)", text, re.MULTILINE)
+
+    assert tagged
+    assert tagged == re.findall(r"^make image DEVICE=(\w+)", text, re.MULTILINE)
+
+
+def test_whoever_hides_devices_says_how_a_gpu_is_seen():
+    """Without it `auto` serves on the CPU, and only a line of the log tells."""
+    assert "\nPrivateDevices=yes\n" in (DEPLOY / "systemd/linnaeus.service").read_text()
+    assert "`PrivateDevices=no`" in (DEPLOY / "README.md").read_text()
+
+
 def test_kubernetes_makes_no_variables_that_stop_the_service():
     """A Service called linnaeus sets LINNAEUS_PORT=tcp://… unless links are off."""
     assert pod_of("linnaeus.yaml")["enableServiceLinks"] is False
