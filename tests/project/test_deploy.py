@@ -14,7 +14,7 @@ from tests.project.test_containers import memory_needed
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-METRIC = re.compile(r"\blinnaeus_[a-z_]+")
+METRIC = re.compile(r"\b(?:linnaeus|process)_[a-z_]+")
 ROUTES = re.compile(r'\broute(=~?)\\?"([^"\\]+)')
 
 
@@ -27,7 +27,11 @@ def pod_of(name: str) -> dict:
 def documented_metrics() -> set[str]:
     """What docs/http.md lists, with the series that a histogram has."""
     names = set(
-        re.findall(r"^\| `(linnaeus_\w+)`", (ROOT / "docs/http.md").read_text(), re.M)
+        re.findall(
+            r"^\| `((?:linnaeus|process)_\w+)` \|",
+            (ROOT / "docs/http.md").read_text(),
+            re.M,
+        )
     )
     return names | {f"{n}_{part}" for n in names for part in ("bucket", "sum", "count")}
 

@@ -360,10 +360,12 @@ def test_the_images_of_a_batch_that_is_refused_whole_are_counted(settings_for):
 def test_every_metric_is_documented(client, repository):
     """And no other."""
     page = client.get("/metrics").text
-    exported = set(re.findall(r"^# TYPE (linnaeus_\w+) ", page, re.M))
+    exported = set(re.findall(r"^# TYPE (\w+) ", page, re.M))
     documented = set(
         re.findall(
-            r"^\| `(linnaeus_\w+)` \|", (repository / "docs/http.md").read_text(), re.M
+            r"^\| `((?:linnaeus|process)_\w+)` \|",
+            (repository / "docs/http.md").read_text(),
+            re.M,
         )
     )
 
