@@ -1,5 +1,6 @@
 """What surrounds a body is bounded, and an offer of another protocol is declined."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -173,3 +174,16 @@ def test_a_request_names_one_host(server, line, version, hosts, status):
     sent = head % (line, version, hosts, len(image)) + image
 
     assert statuses(server.port, sent) == [status]
+
+
+def test_what_is_no_request_yet_is_in_no_metric_and_has_no_line(settings_for):
+    """A bare status belongs to no exchange: no route, no id."""
+    with running(settings_for()) as server:
+        assert statuses(server.port, b"no HTTP at all\r\n\r\n") == [400]
+        assert statuses(server.port, GET.replace(b"Host: any\r\n", b"")) == [400]
+        page = server.client.get("/metrics").text
+
+    assert "linnaeus_requests_total{" not in page
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    paths = [line["path"] for line in lines if line["event"] == "request"]
+    assert paths == ["/metrics"]
