@@ -46,6 +46,7 @@ class StrictEnvironment(EnvSettingsSource):
             and name.upper().removeprefix(PREFIX).lower()
             not in self.settings_cls.model_fields
             and name not in FOREIGN
+            and value  # an empty one counts as not set
         }
         return {**super().__call__(), **unknown}
 
@@ -90,24 +91,27 @@ class Settings(BaseSettings):
         description="Largest body of `/classify/batch` and of `/v2/…/infer`, unpacked.",
     )
     max_batch_items: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        64, description="Most images in one batch request, or one of `/v2/…/infer`."
+        64,
+        description="Most images in one batch request, or one of `/v2/…/infer`; at "
+        "most 10,000.",
     )
     max_buffered_bytes: Annotated[int, Field(ge=1)] = Field(
         512 * MIB,
         description="Most bytes of request bodies that a process holds at once, over "
-        "all connections; beyond it, new bodies are refused with 503. At least "
+        "all connections; beyond it, new bodies are refused with 503. A compressed "
+        "body of `/v2` counts packed and unpacked together. At least "
         "`LINNAEUS_MAX_BODY_BYTES` and `LINNAEUS_MAX_BATCH_BODY_BYTES`.",
     )
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_CEILING)] = Field(
         50_000_000,
         description="Most pixels that an image may declare (width x height); at most "
-        "178956970, above which Pillow refuses by itself.",
+        "178,956,970, above which Pillow refuses by itself.",
     )
     queue_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         256,
         description="Most images waiting per model of an engine; single and batch "
         "requests are counted separately. Beyond it, 503. At least "
-        "`LINNAEUS_MAX_BATCH_ITEMS`.",
+        "`LINNAEUS_MAX_BATCH_ITEMS`, at most 1,000,000.",
     )
     request_timeout_ms: Annotated[int, Field(ge=1)] = Field(
         10_000,
@@ -125,8 +129,8 @@ class Settings(BaseSettings):
     processes: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
         "auto",
         description="Processes that share the port. `auto`: one per core if HTTP is "
-        "the limit, because every model is cheap, or if they share an engine; else "
-        "one.",
+        "the limit, because every model is cheap and `LINNAEUS_DECODE` is `auto`, or "
+        "if they share an engine; else one. At most 256.",
     )
     engine: Literal["auto", "own", "shared"] = Field(
         "auto",
@@ -137,11 +141,14 @@ class Settings(BaseSettings):
     lanes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
         description="Threads of a process that decode and run images. `auto`: the "
-        "fastest number measured at the start, usually one per core.",
+        "fastest number measured at the start, usually one per core; on a GPU 3. At "
+        "most 1,024.",
     )
     batch: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto",
-        description="Most images in one run of a model; `auto`: as measured.",
+        description="Most images in one run of a model, at most 1,024; `auto`: as "
+        "measured. Tiny PNGs for tiny models that are decoded where they arrive run "
+        "up to 32 together, whatever is set.",
     )
     decode: Literal["auto", "lane", "ahead"] = Field(
         "auto",
@@ -158,12 +165,12 @@ class Settings(BaseSettings):
     drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         0.0,
         description="After SIGTERM, how long `/readyz` is red before new images are "
-        "refused, so that load balancers notice.",
+        "refused, so that load balancers notice. At most 86,400.",
     )
     drain_timeout_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(
         30.0,
         description="After SIGTERM, longest time to finish the requests already "
-        "accepted.",
+        "accepted. At most 86,400.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",

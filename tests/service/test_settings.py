@@ -36,6 +36,18 @@ def test_a_setting_is_documented_with_its_default_and_meaning(name, table):
     assert default == ("*(not set)*" if unset else f"`{field.default}`")
 
 
+def test_a_setting_that_has_a_most_says_it():
+    """Who sets more should know before the process does not start."""
+    silent = []
+    for name, shape in Settings.model_json_schema()["properties"].items():
+        kinds = shape.get("anyOf", [shape])
+        most = [kind["maximum"] for kind in kinds if "maximum" in kind]
+        said = Settings.model_fields[name].description
+        silent += [name for number in most if f"{number:,.0f}" not in said]
+
+    assert silent == ["port"]  # which is none above 65,535
+
+
 def test_the_documentation_has_no_setting_that_does_not_exist(table):
     """What is documented works."""
     assert set(table) == {f"LINNAEUS_{name.upper()}" for name in Settings.model_fields}
@@ -69,6 +81,14 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     for text in (variable, *said):
         assert text in str(error.value)
+
+
+@pytest.mark.parametrize("variable", ["LINNAEUS_PORT", "LINNAEUS_PROT"])
+def test_a_variable_with_an_empty_value_counts_as_not_set(monkeypatch, variable):
+    """Also a mistyped one: with nothing in it, it would have set nothing."""
+    monkeypatch.setenv(variable, "")
+
+    assert load_settings().port == Settings.model_fields["port"].default
 
 
 def test_a_queue_that_holds_just_the_largest_batch_is_large_enough(monkeypatch):
