@@ -134,6 +134,16 @@ def test_what_the_unit_needs_is_installed_by_a_command_that_ends():
     assert "linnaeus serve" not in planned
 
 
+def test_browsers_are_not_invited_to_send_what_the_proxy_overwrites():
+    """A header that is allowed and then replaced is a promise that is not kept."""
+    text = (DEPLOY / "README.md").read_text()
+    [invited] = re.findall(r'Access-Control-Allow-Headers "?([\w, -]+)"?;', text)
+    replaced = set(re.findall(r"proxy_set_header (\S+)", text))
+
+    assert replaced
+    assert replaced & set(invited.split(", ")) == set()
+
+
 def test_the_image_that_is_pushed_is_the_one_that_was_built():
     """`make image` alone builds linnaeus:gpu where an NVIDIA driver answers."""
     text = (DEPLOY / "README.md").read_text()
