@@ -1,1 +1,7 @@
-"""terminal → **commands** that need no torch: serve, classify, models, doctor."""
+"""terminal → **commands** that need no torch, a module a command.
+
+serve     settings → a running service
+classify  files, folders, globs → answers
+models    a folder of bundles → a table
+doctor    machine, bundles → findings
+"""

@@ -23,12 +23,6 @@ CHOSEN_BY_FRAMEWORKS = {
 # A package's docstring is its map: `name  what`, `one, two  what`, or `1. step  names`.
 MAPPED_ROOMS = {"service", "training"}
 MAP_ROW = re.compile(r"^(?:\d\. \w+ {2,}(.+)|(\w+(?:, \w+)*) {2,}\S)", re.MULTILINE)
-WITHOUT_MAP = {
-    "service/commands",  # a module a command, of its name
-    "service/routes",  # a module a resource, of its path
-    "training/commands",
-    "training/networks",  # a module a family; `linnaeus networks` lists them
-}
 
 # A folder of somebody's machine; what a container or every Unix has is no such folder.
 PRIVATE_PATH = re.compile(r"(?<![\w.~/:-])/(?:home|root|Users|work)/\w")
@@ -90,9 +84,7 @@ def packages(sources):
     return [
         source
         for source in sources
-        if source.path.name == "__init__.py"
-        and source.room in MAPPED_ROOMS
-        and str(source.path.parent) not in WITHOUT_MAP
+        if source.path.name == "__init__.py" and source.room in MAPPED_ROOMS
     ]
 
 

@@ -8,6 +8,30 @@
     count_macs(network, shape=(224, 224, 3))    # what an image costs
 
 Names ending in `_cifar` are the field's forms for images of about 32x32.
+
+The families:
+
+lenet              LeNet-5, the network that read checks
+alexnet            AlexNet
+vgg                only 3x3 convolutions, and many of them
+resnet             layers that learn what to add
+preact_resnet      the same with nothing on the shortcut
+resnext            a bottleneck split into many narrow ones
+densenet           every layer sees all layers before it
+dpn                a residual path and a dense path side by side
+efficientnet_lite  EfficientNet made for integer hardware
+fastcifar          the network of the CIFAR-10 speed records
+
+And what they share:
+
+network         images → embedding → logits: what every network can do
+card            what is known of one before it is trained
+initialization  fresh layers → layers that train
+pooling         feature map of any size → feature map of one size
+same_padding    convolution → the same with TensorFlow's padding
+weights         checkpoint → network with those weights
+macs            network, image size → what an image costs
+errors          what can go wrong between a name, a checkpoint and a network
 """
 
 import difflib
