@@ -4,7 +4,7 @@ A request's way, told in `docs/architecture.md`, goes down this list:
 
 from settings to a process
 settings    environment → settings, read once
-app         settings → application: the only place that builds
+app         settings, engine → application: builds all that answers HTTP
 server      application → process, with a drain before it stops
 pulse       ends a process whose event loop stands still
 serving     what all routes share, from start to drain

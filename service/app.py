@@ -1,4 +1,4 @@
-"""settings → **application**: the composition root, the only place that builds."""
+"""settings, engine → **application**: the only place that builds what answers HTTP."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
