@@ -1,5 +1,7 @@
 """One command makes every record, and goes on where it broke off."""
 
+import re
+
 import pytest
 
 import bench.__main__ as series
@@ -10,6 +12,20 @@ from bench.goals import GOALS
 def test_every_goal_has_a_piece_that_measures_it():
     """Otherwise it would stay unmeasured for ever."""
     assert set(GOALS) <= {piece.name for piece in series.PIECES}
+
+
+def test_the_page_says_which_records_one_command_makes(repository):
+    """Those that it names as files; the other commands are run one by one."""
+    page = (repository / "docs/benchmarks.md").read_text()
+    rows = re.findall(r"^\| `python -m (bench[\w.]*).*` \| .* \| (.*) \|$", page, re.M)
+
+    made = {
+        (module, name)
+        for module, record in rows
+        for name in re.findall(r"`([\w-]+)\.json`", record)
+    }
+
+    assert made == {(piece.module, piece.name) for piece in series.PIECES}
 
 
 def test_a_record_of_this_commit_and_machine_is_not_made_again(tmp_path):
