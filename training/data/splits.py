@@ -109,14 +109,17 @@ def cut(
     train knows its scenes, none of them is parted.
 
     Raises:
-        DataError: a share leaves nothing to train on, or holds out nothing.
+        DataError: a share leaves nothing to train on, or nothing of a label, or holds
+            out nothing.
     """
-    train = dataset.train
+    train, names = dataset.train, dataset.label_names
     parts = dict(dataset.parts)
     if "test" not in parts and test:
-        train, parts["test"] = _cut_off(train, "test", test, seed)
+        train, parts["test"] = _cut_off(train, names, "test", test, seed)
     if "validation" not in parts:
-        train, parts["validation"] = _cut_off(train, "validation", validation, seed + 1)
+        train, parts["validation"] = _cut_off(
+            train, names, "validation", validation, seed + 1
+        )
     return Splits(
         dataset,
         train=train,
@@ -126,7 +129,9 @@ def cut(
     )
 
 
-def _cut_off(train: Split, name: str, share: Share, seed: int) -> tuple[Split, Split]:
+def _cut_off(
+    train: Split, label_names: tuple[str, ...], name: str, share: Share, seed: int
+) -> tuple[Split, Split]:
     """What is left of train, and the part cut off."""
     count = round(share * len(train)) if share < 1 else int(share)
     if not 0 <= count < len(train):
@@ -139,14 +144,24 @@ def _cut_off(train: Split, name: str, share: Share, seed: int) -> tuple[Split, S
             f"{name} = {share} holds out none of the {len(train)} training images"
             f"{_in_scenes(train)}; give a larger share, or 0 to do without"
         )
-    outside = np.setdiff1d(np.arange(len(train)), inside)
-    return train.select(outside), train.select(inside, name)
+    left = train.select(np.setdiff1d(np.arange(len(train)), inside))
+    lost = occurring(train.labels, len(label_names))
+    lost &= ~occurring(left.labels, len(label_names))
+    if lost.any():  # it would be trained as a label that no image has
+        raise DataError(
+            f"{name} = {share} leaves no image of label {label_names[lost.argmax()]!r} "
+            "to train on; give a smaller share"
+        )
+    return left, train.select(inside, name)
 
 
 def _in_scenes(train: Split) -> str:
     if train.scenes is None:
         return ""
-    return f", which are of {len(np.unique(train.scenes))} scenes that are not parted"
+    return (
+        f", which are of {len(np.unique(train.scenes))} scene(s): none is parted, and "
+        "train keeps one of each label"
+    )
 
 
 def _sample(train: Split, seed: int) -> Split:

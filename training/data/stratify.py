@@ -23,7 +23,8 @@ def hold_out(
     A label with at least two samples keeps one outside and puts one inside, which a
     frequent label makes room for: `count` stays. So more labels than `count` has room
     for cannot all be inside. With `scenes` it is whole scenes that are held out, and a
-    label's share is only as near as its scenes allow.
+    label's share is only as near as its scenes allow; the last scene of a label stays
+    outside, also where it has but one.
     """
     rng = np.random.default_rng(seed)
     if scenes is not None:
@@ -61,19 +62,27 @@ def _one_of_each(takes: Indices, room: Indices) -> Indices:
 def _by_scene(
     labels: Labels, scenes: Scenes, count: int, rng: np.random.Generator
 ) -> Indices:
-    """Scenes in random order, each that brings the labels nearer to their shares."""
+    """Scenes in random order, each that brings the labels nearer to their shares.
+
+    None that is the last outside to show one of its labels.
+    """
     share = count / max(len(labels), 1)
     names, index = np.unique(scenes, return_inverse=True)
     hot = labels if labels.ndim > 1 else labels[:, None] == np.unique(labels)
     brought = np.zeros((len(names), hot.shape[1]))  # [scenes, K]
     np.add.at(brought, index, hot)
     brought /= brought.sum(0).clip(min=1)  # as parts of each label
+    shown = brought > 0
     taken = np.zeros(hot.shape[1])
+    outside = shown.sum(0)  # [K], how many scenes outside show each label
     chosen = np.zeros(len(names), np.bool_)
     for scene in rng.permutation(len(names)):
+        if (outside[shown[scene]] == 1).any():
+            continue
         with_it = taken + brought[scene]
         if np.abs(with_it - share).sum() < np.abs(taken - share).sum():
             taken, chosen[scene] = with_it, True
+            outside -= shown[scene]
     return np.flatnonzero(_with_each_label(chosen, brought, share, rng)[index])
 
 

@@ -1,6 +1,7 @@
 """Photos of one scene stay together, however one knows that they are of one scene."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -126,6 +127,17 @@ def test_a_rare_label_has_a_scene_on_either_side(seed):
     assert abs(len(inside) - 100) <= 20
 
 
+def test_the_only_scene_of_a_label_stays_in_train():
+    """Twelve kinds at ten sites, a thirteenth at one of them: any share may want it."""
+    sites, kinds = np.arange(10).repeat(12), np.tile(np.arange(12), 10)
+    of_image, labels = np.append(sites, [3, 3]), np.append(kinds, [12, 12])
+
+    for seed, count in product(range(10), range(12, 122, 11)):
+        inside = hold_out(labels, count=count, seed=seed, scenes=of_image)
+        assert 3 not in of_image[inside]
+        assert len(np.unique(of_image[inside])) < 10
+
+
 def test_scenes_of_rare_labels_that_come_together_are_on_either_side():
     """Two labels of two scenes each, one of them the same."""
     of_image = np.repeat(np.arange(40), 5)
@@ -161,6 +173,15 @@ def test_a_share_smaller_than_any_scene_is_refused(tmp_path):
     train = replace(dataset.train, scenes=np.arange(40) // 4)
     known = replace(dataset, parts={"train": train})
 
-    with pytest.raises(DataError, match=r"validation = 0\.1 .* 40 .* of 10 scenes"):
+    with pytest.raises(DataError, match=r"validation = 0\.1 .* 40 .* of 10 scene\(s\)"):
         cut(known)
     assert len(cut(known, validation=0.2).validation) == 8
+
+
+def test_one_scene_cannot_be_cut(tmp_path):
+    """All of it would be held out, and nothing be there to train on."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 5, "blue": 5}))
+    train = replace(dataset.train, scenes=np.zeros(10, np.int64))
+
+    with pytest.raises(DataError, match=r"validation = 0\.6 holds out .* 1 scene\(s\)"):
+        cut(replace(dataset, parts={"train": train}), validation=0.6)

@@ -136,6 +136,17 @@ def test_a_cut_that_leaves_nothing_is_refused(tmp_path):
         cut(dataset, validation=18)
 
 
+def test_a_cut_that_takes_the_last_image_of_a_label_is_refused(tmp_path):
+    """Of several labels an image; one label an image always keeps one in train."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 9, "blue": 1}))
+    hot = np.eye(2, dtype=np.uint8)[dataset.train.labels]
+    several = replace(dataset, parts={"train": replace(dataset.train, labels=hot)})
+
+    with pytest.raises(DataError, match=r"0\.6 leaves no image of label 'blue' to tra"):
+        cut(several, validation=0.6)
+    assert set(cut(dataset, validation=0.6).train.labels.tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("share", [0.01, 0.02])
 def test_a_cut_that_holds_out_nothing_is_refused(tmp_path, share):
     """A test split without an image would be missed at the end of the export."""
