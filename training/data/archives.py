@@ -28,13 +28,16 @@ DAMAGE = (
 
 
 class ZipTree:
-    """A zip archive. Each process opens its own: a file position cannot be shared."""
+    """A zip archive. Each process opens its own: a file position cannot be shared.
+
+    Of members of one name the last counts, as it is the one that is read.
+    """
 
     def __init__(self, where: Path) -> None:
         self.where = where
         self._process = os.getpid()
         self._archive = _open_zip(where)
-        files, folders, unpacked = [], set(), 0
+        folders: set[str] = set()
         self._sizes: dict[str, int] = {}
         for member in self._archive.infolist():
             check_name(where, member.filename)
@@ -43,13 +46,11 @@ class ZipTree:
             if member.is_dir():
                 folders.add(member.filename.rstrip("/"))
             else:
-                files.append(member.filename)
                 self._sizes[member.filename] = member.file_size
-                unpacked += member.file_size
-        check_count(where, len(files))
-        check_unpacked(where, unpacked)
-        self.names = tuple(sorted(files))
-        self.folders = frozenset(folders) | parents(files)
+        check_count(where, len(self._sizes))
+        check_unpacked(where, sum(self._sizes.values()))
+        self.names = tuple(sorted(self._sizes))
+        self.folders = frozenset(folders) | parents(self._sizes)
 
     def read(self, name: str) -> bytes:
         """The bytes of one member, read up to the bound whatever its header says."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.data.pictures import write_tree
+from tests.training.data.pictures import encoded, write_tree
 from training.data import bounds
 from training.data import tree as tree_module
 from training.data.archives import ZipTree
@@ -41,6 +41,30 @@ def test_an_archive_reads_like_the_folder_it_was_made_of(tmp_path, name):
     assert archive.names == unpacked.names == ("green/0.png", "red/0.png", "red/1.png")
     assert archive.folders == unpacked.folders == {"red", "green"}
     assert all(archive.read(n) == unpacked.read(n) for n in unpacked.names)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_a_file_that_is_packed_twice_is_there_once(tmp_path, suffix):
+    """As it was packed last. Listed twice, it could be learned and held out."""
+    archive, name = tmp_path / f"a{suffix}", "red/0.png"
+    first, last = encoded("red", 0), encoded("red", 1, side=30)
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as target:
+            target.writestr(name, first)
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                target.writestr(name, last)
+    else:
+        with tarfile.open(archive, "w:gz" if suffix == ".tar.gz" else "w") as target:
+            for content in (first, last):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                target.addfile(member, io.BytesIO(content))
+
+    tree = open_tree(archive)
+
+    assert tree.names == (name,)
+    assert tree.read(name) == last
+    assert tree.size(name) == len(last) != len(first)
 
 
 def test_a_lone_outer_folder_is_stepped_into(tmp_path):
