@@ -17,8 +17,12 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     labels keeps both names.
 
     Raises:
-        DataError: a positive label is unknown, or nothing would be negative.
+        DataError: a positive label is unknown or named twice, or nothing would be
+            negative.
     """
+    twice = [name for name in positive if positive.count(name) > 1]
+    if twice:
+        raise DataError(f"{twice[0]!r} is named twice among the positive labels")
     unknown = sorted(set(positive) - set(dataset.label_names))
     if unknown or dataset.multi_label or len(positive) == len(dataset.label_names):
         raise DataError(

@@ -77,7 +77,8 @@ class Splits:
         """The same splits with yes and no as labels.
 
         Raises:
-            DataError: a positive label is unknown, or nothing would be negative.
+            DataError: a positive label is unknown or named twice, or nothing would be
+            negative.
         """
         return self.relabelled(lambda dataset: as_binary(dataset, positive))
 

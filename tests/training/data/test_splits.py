@@ -168,6 +168,15 @@ def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
         as_binary(load_dataset(tmp_path), ("pink",))
 
 
+@pytest.mark.parametrize("labels", [("red", "blue"), ("red", "blue", "green")])
+def test_a_positive_label_is_named_once(tmp_path, labels):
+    """Twice, it would be called `red-or-red`, or all of two labels would be meant."""
+    dataset = load_dataset(write_tree(tmp_path, dict.fromkeys(labels, 1)))
+
+    with pytest.raises(DataError, match="'red' is named twice among the positive lab"):
+        as_binary(dataset, ("red", "red"))
+
+
 def test_many_positive_labels_have_a_name_that_a_bundle_can_have(tmp_path):
     """All of them in a row would be longer than a label may be."""
     breeds = tuple(f"retriever-{n}" for n in range(25))
