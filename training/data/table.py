@@ -29,6 +29,7 @@ SEPARATOR = "|"
 TRUE, FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false", ""}
 
 Row = dict[str, str]
+Indices = list[list[int]]  # the labels of each row: few, however large N x K is
 
 
 @dataclass(frozen=True)
@@ -158,27 +159,34 @@ def _labels(
     table: Table, *, multi_label: bool | None
 ) -> tuple[Labels, tuple[str, ...]]:
     column = table.column(LABEL_COLUMNS)
-    if column is not None:
-        named = [_cell_labels(row[column]) for row in table.rows]
-        names = tuple(sorted({label for row in named for label in row}))
-        hot = np.array([[name in row for name in names] for row in named], np.uint8)
-    else:
-        names, hot = _one_hot(table)
+    names, rows = _in_cells(table, column) if column else _in_columns(table)
     if multi_label is None:
-        multi_label = bool((hot.sum(1) != 1).any())
-    return (hot if multi_label else _single(table, hot)), names
+        multi_label = any(len(row) != 1 for row in rows)
+    if not multi_label:
+        return _single(table, rows), names
+    hot = np.zeros((len(rows), len(names)), np.uint8)
+    for n, row in enumerate(rows):
+        hot[n, row] = 1
+    return hot, names
+
+
+def _in_cells(table: Table, column: str) -> tuple[tuple[str, ...], Indices]:
+    cells = [_cell_labels(row[column]) for row in table.rows]
+    names = tuple(sorted({label for cell in cells for label in cell}))
+    index = {name: k for k, name in enumerate(names)}
+    return names, [[index[label] for label in cell] for cell in cells]
 
 
 def _cell_labels(cell: str) -> frozenset[str]:
     return frozenset(label.strip() for label in cell.split(SEPARATOR) if label.strip())
 
 
-def _one_hot(table: Table) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+def _in_columns(table: Table) -> tuple[tuple[str, ...], Indices]:
     known = (table.column(FILE_COLUMNS), table.column((SPLIT_COLUMN,)))
     names = tuple(name for name in table.columns if name and name not in known)
     if not names:
         raise _missing(table, "a column with the labels", LABEL_COLUMNS)
-    hot = np.zeros((len(table.rows), len(names)), np.uint8)
+    rows: Indices = [[] for _ in table.rows]
     for n, row in enumerate(table.rows):
         for k, name in enumerate(names):
             cell = row[name].strip().lower()
@@ -188,19 +196,19 @@ def _one_hot(table: Table) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
                     f"Without a column {' or '.join(LABEL_COLUMNS)}, every other "
                     "column is a label with 0 or 1"
                 )
-            hot[n, k] = cell in TRUE
-    return names, hot
+            if cell in TRUE:
+                rows[n].append(k)
+    return names, rows
 
 
-def _single(table: Table, hot: NDArray[np.uint8]) -> NDArray[np.int64]:
-    odd = np.flatnonzero(hot.sum(1) != 1)
-    if len(odd):
+def _single(table: Table, rows: Indices) -> NDArray[np.int64]:
+    odd = next((n for n, row in enumerate(rows) if len(row) != 1), None)
+    if odd is not None:
         raise DataError(
-            f"{table.place(odd[0])}: {int(hot[odd[0]].sum())} labels where exactly one "
-            "is expected; several, or none, are of the task multilabel"
+            f"{table.place(odd)}: {len(rows[odd])} labels where exactly one is "
+            "expected; several, or none, are of the task multilabel"
         )
-    single: NDArray[np.int64] = hot.argmax(1).astype(np.int64)
-    return single
+    return np.array([k for (k,) in rows], np.int64)
 
 
 def _rows_by_split(table: Table) -> dict[str, NDArray[np.int64]]:

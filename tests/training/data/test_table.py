@@ -1,5 +1,8 @@
 """A CSV says which file has which labels; what is wrong in it is named by line."""
 
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -41,12 +44,43 @@ def test_a_column_a_label_says_the_same(write):
         load_dataset(write("file,cat,dog\na.png,1,0\nb.png,0,yes\n"))
 
 
+def test_a_row_of_another_number_of_labels_is_named_where_there_must_be_one(write):
+    """Several, or none; as names or as columns."""
+    text = "file,labels\na.png,x\nb.png,y\nc.png,x|y\n"
+    with pytest.raises(DataError, match="line 4: 2 labels where exactly one"):
+        load_dataset(write(text), multi_label=False)
+    with pytest.raises(DataError, match="line 3: 0 labels where exactly one"):
+        load_dataset(write("file,x,y\na.png,1,0\nb.png,0,0\n"), multi_label=False)
+
+
 def test_one_label_an_image_becomes_class_indices(write):
     """Unless the task says that it is multi-label data."""
     path = write("path,label\na.png,dog\nb.png,cat\nc.png,dog\n")
 
     assert load_dataset(path).train.labels.tolist() == [1, 0, 1]
     assert load_dataset(path, multi_label=True).multi_label
+
+
+@pytest.mark.parametrize(("multi_label", "most"), [(False, 0.5), (True, 2.5)])
+def test_many_labels_fit_into_memory(tmp_path, multi_label, most):
+    """A Python object for each image and label would be 10 GB for ImageNet.
+
+    `most` is in bytes for each: none, or 0 and 1 with a copy of them for a split.
+    """
+    count = 3000
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
+        rows = [f"{n}.png,{count - n}" for n in range(count)]
+        target.writestr("labels.csv", "\n".join(["file,label", *rows]))
+        for n in range(count):
+            target.writestr(f"{n}.png", b"")
+
+    tracemalloc.start()
+    dataset = load_dataset(tmp_path / "a.zip", multi_label=multi_label)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert len(dataset.label_names) == len(dataset.train) == count
+    assert peak < most * count**2
 
 
 def test_the_split_column_is_obeyed(write):
