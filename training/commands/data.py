@@ -27,8 +27,8 @@ def check_data(
 ) -> None:
     """Find broken files, duplicates, and pictures that two splits share.
 
-    Ends with status 1 if a file is broken, leaks or will when train is cut, or has two
-    labels.
+    Ends with status 1 if a file is broken, leaks or can when train is cut, or has two
+    labels; with 2 if the data cannot be read.
     """
     from training.data.check import check  # noqa: PLC0415 - slow to load
 
@@ -83,7 +83,7 @@ def _report(findings: "Findings") -> None:
         [f"{d.first} ~ {d.second}" for d in findings.leaks],
     )
     _list(
-        "twice in train, and validation is yet to be cut from it",
+        "twice in train, of which validation or test can still be cut",
         [f"{d.first} ~ {d.second}" for d in findings.parted],
     )
     _list(

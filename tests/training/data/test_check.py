@@ -1,6 +1,7 @@
 """`data check` finds what is broken, twice there, or leaks; and nothing else."""
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
+from typer.testing import CliRunner
 
 from tests.training.data.pictures import encoded, picture, write_tree
+from training.commands.data import app
 from training.data import load_dataset
 from training.data.check import check
 
@@ -154,12 +157,14 @@ def test_the_same_file_in_validation_and_elsewhere_is_a_leak(tree, second):
     assert not findings.sound
 
 
-def test_what_is_in_train_twice_will_be_parted_by_a_cut(tree):
-    """A copy beside its original, in a folder that has no validation split."""
+@pytest.mark.parametrize("missing", ["validation", "test"])
+def test_what_is_in_train_twice_can_be_parted_by_a_cut(tree, missing):
+    """A copy beside its original, where one of the other splits is not there yet."""
     (tree / "train" / "red" / "3 copy.png").write_bytes(encoded("red", 3))
-    uncut = check(load_dataset(tree))
     write_tree(tree / "validation", {"red": 2, "blue": 2}, first=200)
     given = check(load_dataset(tree))
+    shutil.rmtree(tree / missing)
+    uncut = check(load_dataset(tree))
 
     assert len(uncut.parted) == 1
     assert not uncut.sound
@@ -180,3 +185,12 @@ def test_the_command_reports_and_fails_on_findings(tree, repository):
 
     assert done.returncode == 1
     assert json.loads(done.stdout)["duplicates"][0]["leaks"]
+
+
+def test_data_that_cannot_be_read_is_told_from_data_with_findings(tmp_path):
+    """Status 2, and a file without an image suffix is no finding."""
+    folder = write_tree(tmp_path / "data", {"red": 1, "blue": 1})
+    (folder / "red" / "notes.heic").write_bytes(b"x")
+
+    for path, status in ((folder, 0), (tmp_path / "none", 2)):
+        assert CliRunner().invoke(app, ["check", str(path)]).exit_code == status
