@@ -23,7 +23,7 @@ from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.log import listed
 from training.loop.origin import origin_of
-from training.loop.runs import FINAL, open_splits
+from training.loop.runs import FINAL, check_watched, open_splits
 from training.networks import Network, build
 from training.provenance import circumstances, command_line, installed
 from training.transfer.transfer import RECORD
@@ -36,7 +36,7 @@ def export_run(
     models: Path,
     name: str | None = None,
     rules: BundleConfig | None = None,
-    positive: str | None = None,
+    positive: tuple[str, ...] = (),
 ) -> Bundled:
     """Write a bundle of what `linnaeus train` left in `run`.
 
@@ -46,13 +46,14 @@ def export_run(
         models: where the bundle goes.
         name: of the bundle; None takes the config's.
         rules: in place of the config's [bundle].
-        positive: make a detector of this one label of a multi-class network.
+        positive: make a detector of these labels of a multi-class network.
 
     Raises:
         CheckpointError: the run is not finished, its file is damaged, or the data is
             not what it was trained on.
-        ConfigError: `name` is no name for a bundle, `positive` none of the labels, or
-            the task not multi-class.
+        ConfigError: `name` is no name for a bundle, one of `positive` no label, or the
+            task not multi-class.
+        DataError: all labels are positive, or validation has no image of yes or of no.
     """
     if name is not None:
         check_name(name)
@@ -64,8 +65,8 @@ def export_run(
     rules = rules or config.bundle
     if rules.views > 1:
         network = Viewed(network, rules.views)
-    if positive is not None:
-        network, config, splits = ask_one(network, config, splits, positive)
+    if positive:
+        network, config, splits = ask(network, config, splits, positive)
     recipe = Recipe(
         name=name or config.name,
         task=config.task,
@@ -138,52 +139,59 @@ class Viewed(nn.Module):
         return [view for one in seen for view in (one, one.flip(3))]
 
 
-class OneAgainstRest(nn.Module):
-    """K logits → the log-odds of one of them: log p / (1 - p) under softmax, [N, 1].
+class SomeAgainstRest(nn.Module):
+    """K logits → the log-odds of some of them: log p / (1 - p) under softmax, [N, 1].
 
-    The same answer as the softmax gives to "is it this one?", so a network that has
-    learned all classes is a detector of each without further training.
+    p is the sum of their probabilities. The same answer as the softmax gives to "is it
+    one of these?", so a network that has learned all classes is a detector of any of
+    them without further training.
     """
 
-    def __init__(self, network: nn.Module, index: int, labels: int) -> None:
+    def __init__(self, network: nn.Module, some: list[int], labels: int) -> None:
         super().__init__()
         self.network = network
-        self.index = index
-        rest = [k for k in range(labels) if k != index]
+        rest = [k for k in range(labels) if k not in some]
+        self.register_buffer("some", torch.tensor(some))
         self.register_buffer("rest", torch.tensor(rest))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images [N, C, H, W] → [N, 1]."""
         logits: Tensor = self.network(images)  # [N, K]
-        others = logits.index_select(1, self.get_buffer("rest"))  # [N, K - 1]
-        own = logits[:, self.index : self.index + 1]
-        return own - torch.logsumexp(others, dim=1, keepdim=True)
+        some = logits.index_select(1, self.get_buffer("some"))
+        rest = logits.index_select(1, self.get_buffer("rest"))
+        yes, no = (each.logsumexp(dim=1, keepdim=True) for each in (some, rest))
+        return yes - no
 
 
-def ask_one(
-    network: nn.Module, config: Config, splits: Splits, positive: str
+def ask(
+    network: nn.Module, config: Config, splits: Splits, positive: tuple[str, ...]
 ) -> tuple[nn.Module, Config, Splits]:
-    """Network, config and splits of "is it `positive`?".
+    """Network, config and splits of "is it one of `positive`?".
 
     Raises:
         ConfigError: no such label, or not a multi-class run.
+        DataError: all labels are positive, or validation has no image of yes or of no.
     """
     names = splits.dataset.label_names
-    if config.task not in (Task.MULTICLASS, Task.FINE_GRAINED) or positive not in names:
+    unknown = [name for name in positive if name not in names]
+    if config.task not in (Task.MULTICLASS, Task.FINE_GRAINED) or unknown:
+        wished = ", ".join(map(repr, unknown or positive))
         raise ConfigError(
-            f"cannot ask for {positive!r} of a {config.task} run with the labels "
+            f"cannot ask for {wished} of a {config.task} run with the labels "
             f"{', '.join(names)}"
         )
+    # The splits of the run, not new ones: a cut by yes and no would put images that the
+    # network has learned into validation.
+    splits = splits.asked(positive)
+    check_watched(Task.BINARY, splits)
     asked = config.model_copy(
         update={
             "task": Task.BINARY,
-            "data": config.data.model_copy(update={"positive": (positive,)}),
+            "data": config.data.model_copy(update={"positive": positive}),
         }
     )
-    detector = OneAgainstRest(network, names.index(positive), len(names))
-    # The splits of the run, not new ones: a cut by yes and no would put images that the
-    # network has learned into validation.
-    return detector, asked, splits.asked((positive,))
+    some = [names.index(name) for name in positive]
+    return SomeAgainstRest(network, some, len(names)), asked, splits
 
 
 def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:

@@ -22,8 +22,11 @@ def command(
         typer.Option(help=r"TOML whose \[bundle] is used in place of the run's."),
     ] = None,
     positive: Annotated[
-        str | None,
-        typer.Option(help="Make a yes/no bundle of one label of a multi-class run."),
+        list[str] | None,
+        typer.Option(
+            help="Make a yes/no bundle of a multi-class run: the label that means yes; "
+            "repeatable."
+        ),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(help="JSON file for the figures of the test split.")
@@ -44,7 +47,12 @@ def command(
     try:
         rules = read_config(config).bundle if config is not None else None
         made = export_run(
-            run, data=data, models=models, name=name, rules=rules, positive=positive
+            run,
+            data=data,
+            models=models,
+            name=name,
+            rules=rules,
+            positive=tuple(dict.fromkeys(positive or ())),
         )
         if results is not None:
             write_results(results, record_of(run, made, command_line()))

@@ -80,7 +80,7 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
         test=config.data.test,
         seed=config.seed,
     )
-    _check_watched(config.task, splits)
+    check_watched(config.task, splits)
     return splits
 
 
@@ -280,8 +280,12 @@ def _check_task(config: Config, dataset: Dataset) -> None:
         )
 
 
-def _check_watched(task: Task, splits: Splits) -> None:
-    """Refuse a validation by which every network has the same average precision."""
+def check_watched(task: Task, splits: Splits) -> None:
+    """Refuse a validation by which every network has the same average precision.
+
+    Raises:
+        DataError: it has no image of yes, or none of no; or of several labels none.
+    """
     missing = splits.unwatched
     names = ", ".join(missing[:NAMED]) + (" and others" if missing[NAMED:] else "")
     none_at_all = len(missing) == len(splits.dataset.label_names)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from classifier import Task
@@ -13,9 +15,12 @@ from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
-from training.bundling.from_run import bundle_labels, remarks
-from training.data import cut, load_dataset
+from training.bundling.from_run import SomeAgainstRest, ask, bundle_labels, remarks
+from training.configs.config import Config, read_config
+from training.data import Splits, cut, load_dataset
+from training.errors import ConfigError, DataError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
+from training.loop.runs import open_splits
 
 WriteConfig = Callable[..., Path]
 
@@ -75,14 +80,20 @@ def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):
 
 
 def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
-    """A run goes to another machine; a question to it changes no image's side."""
+    """A run goes to another machine; a question to it changes no image's side.
+
+    Each `--positive` counts, and not the last of them alone.
+    """
     shutil.move(tmp_path / "data", tmp_path / "elsewhere")
     elsewhere = ("--data", str(tmp_path / "elsewhere"))
 
-    result = export(finished, *elsewhere, "--positive", "red", "--name", "red")
+    both = ("--positive", "red", "--positive", "blue", "--name", "both")
+    result = export(finished, *elsewhere, *both)
 
     assert result.exit_code == 0, result.output
-    assert load_bundle(tmp_path / "models" / "red").manifest.task == "binary"
+    asked = load_bundle(tmp_path / "models" / "both").manifest
+    assert asked.task == "binary"
+    assert [label.id for label in asked.labels] == ["green", "red-or-blue"]
 
 
 def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
@@ -198,3 +209,36 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(
     assert result.exit_code == 1
     assert "cannot be called 'My Pets'" in result.stderr
     assert "at most 64" in result.stderr
+
+
+def test_several_labels_mean_yes_together():
+    """The softmax gives each of them a probability, and yes has their sum."""
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    probabilities = logits.softmax(dim=1)
+    yes = probabilities[:, 3] + probabilities[:, 0]
+
+    asked = SomeAgainstRest(nn.Identity(), [3, 0], 4)(logits)
+
+    assert torch.allclose(asked.sigmoid()[:, 0], yes)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, write_config: WriteConfig) -> tuple[Config, Splits]:
+    """A run's config and splits; red has a single photo, which train keeps."""
+    write_tree(tmp_path / "shop", {"red": 1, "green": 30, "blue": 30})
+    config = read_config(write_config("shop", "multiclass", "shop"))
+    return config, open_splits(config, tmp_path)
+
+
+def test_what_has_no_yes_or_no_is_not_asked(shop: tuple[Config, Splits]):
+    """A label that the run does not know; or all labels, so that no would be none."""
+    with pytest.raises(ConfigError, match="ask for 'pink' of a multiclass run"):
+        ask(nn.Identity(), *shop, ("red", "pink"))
+    with pytest.raises(DataError, match="cannot be the positive labels of shop"):
+        ask(nn.Identity(), *shop, ("red", "green", "blue"))
+
+
+def test_a_detector_of_what_validation_lacks_is_refused(shop: tuple[Config, Splits]):
+    """Its threshold would be above every score, and it would say no to all."""
+    with pytest.raises(DataError, match="validation has no image of red, so that"):
+        ask(nn.Identity(), *shop, ("red",))
