@@ -1,5 +1,6 @@
 """path + bundle → **one split** of labelled images, as that bundle's task sees it."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from training.errors import DataError
 from training.evaluation.evaluate import position
 
 WHOLE = "all"
+NAMED = 10  # labels in one message
+
+LOGGER = logging.getLogger(__name__)
 
 
 def open_labelled(
@@ -47,6 +51,9 @@ def as_question(
 ) -> Dataset:
     """A data set of any labels as yes and no under the bundle's own two names.
 
+    What is not said to mean yes means no. The log names it: a folder `dogs` beside
+    `dog` would otherwise make false alarms of right answers, without a word.
+
     Raises:
         DataError: it cannot be known which labels mean yes.
     """
@@ -57,4 +64,7 @@ def as_question(
             return dataset
         positive = (yes,)
     asked = as_binary(dataset, positive)
+    others = [name for name in dataset.label_names if name not in positive]
+    listed = ", ".join(others[:NAMED]) + (" and others" if others[NAMED:] else "")
+    LOGGER.info("of %s, taken for %s: %s", dataset.name, no, listed)
     return replace(asked, label_names=(no, yes))

@@ -141,6 +141,25 @@ def test_a_detector_is_measured_on_one_kind_of_images(tmp_path: Path, label: str
     assert np.isfinite(list(found.metrics.values())).all()
 
 
+def test_the_labels_that_are_taken_for_no_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """A misspelt folder of positives would be negatives without a word."""
+    ours = load_bundle(make_bundle(tmp_path / "models", "red", Task.BINARY)).manifest
+    folder = write_tree(tmp_path / "photos", {"red": 2, "green": 1, "blue": 1})
+    (folder / "blue").rename(folder / "reds")
+
+    with caplog.at_level("INFO", "training"):
+        _, part = open_labelled(folder, ours, split="all")
+        open_labelled(folder, ours, split="all", positive=("red", "reds"))
+
+    assert part.labels.tolist() == [0, 1, 1, 0]
+    assert caplog.messages == [
+        "of photos, taken for not-red: green, reds",
+        "of photos, taken for not-red: green",
+    ]
+
+
 TENCH, TABBY = "n01440764 tench, Tinca tinca", "n02123045 tabby, tabby cat"
 
 
