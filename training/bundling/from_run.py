@@ -23,7 +23,8 @@ from training.graphs.export import export_graph
 from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.log import listed
 from training.loop.origin import origin_of
-from training.loop.runs import FINAL, check_watched, open_splits
+from training.loop.runs import FINAL, open_splits
+from training.loop.suited import check_watched
 from training.networks import Network, build
 from training.provenance import circumstances, command_line, installed
 from training.transfer.transfer import RECORD
@@ -217,7 +218,7 @@ def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:
 def readable(label: str, group: str | None) -> str:
     """`apple-granny-smith` in the group `apple` → `granny smith`."""
     short = label.removeprefix(f"{group}-") if group else label
-    return short.replace("-", " ").replace("_", " ")
+    return short.replace("-", " ").replace("_", " ") or label  # of `apple-`
 
 
 def provenance(

@@ -41,6 +41,7 @@ def command(
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
     from training.errors import TrainingError  # noqa: PLC0415
+    from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
     from training.loop.runs import train  # noqa: PLC0415
     from training.networks import NetworkError  # noqa: PLC0415
@@ -68,7 +69,7 @@ def command(
             )
             if ranks.first:
                 _finish(trained, folder, results, test=test)
-    except (TrainingError, NetworkError) as error:
+    except (TrainingError, GraphError, NetworkError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
 

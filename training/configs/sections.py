@@ -74,7 +74,7 @@ class DataConfig(Section):
     mean: tuple[Fraction, ...]
     """Of each channel, where white is 1. Not needed with `[transfer]`, whose weights
     have their own."""
-    std: tuple[Positive, ...]
+    std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
     """As `mean`."""
     validation: Share = DEFAULT_VALIDATION
     """Cut from train if there is no such split: under 1 a part, else a number."""

@@ -2,6 +2,7 @@
 
 runs               a config file and a folder: everything around one training
 loop               epochs, on one screen
+suited             does the data suit the config? asked before the first step
 start              what stands before the first step: fresh, or from a checkpoint
 step               a batch: augment, forward, loss, backward, update
 selection          a batch → its hardest images, found by a small network beside

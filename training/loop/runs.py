@@ -4,7 +4,6 @@ The composition root of training: the only place that builds datasets, batches, 
 and objective together.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,17 +14,18 @@ import torch
 from classifier.manifest import Task
 from training.configs.config import Config
 from training.configs.sections import NetworkConfig
-from training.data import Dataset, Splits, cut, load_dataset
+from training.data import Splits, cut, load_dataset
 from training.data.batches import Batches, Order, open_batches
 from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
-from training.errors import ConfigError, DataError
+from training.errors import ConfigError
 from training.files import make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
+from training.loop.suited import check_labels, check_task, check_watched
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
@@ -35,13 +35,10 @@ from training.provenance import circumstances, command_line
 from training.transfer.alike import with_scenes
 from training.transfer.transfer import transfer
 
-LOGGER = logging.getLogger(__name__)
-
 RUNS = Path("runs")
 FINAL = "final.pt"
 FEATURES = "features"  # beside the runs: cached, and shared by them
 WHITENING_IMAGES = 5000
-NAMED = 10  # labels in one message
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,15 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
 
     Raises:
         ConfigError: the data is not of the task.
-        DataError: it cannot be read or cut, or validation could not tell one network
-            from another.
+        DataError: it cannot be read or cut, no bundle can hold its labels, or
+            validation could not tell one network from another.
     """
     multi_label = config.task is Task.MULTILABEL
     dataset = load_dataset(root / config.data.path, multi_label=multi_label)
     if config.data.positive:
         dataset = as_binary(dataset, config.data.positive)
-    _check_task(config, dataset)  # negatives would hide what it has
+    check_labels(dataset)
+    check_task(config, dataset)  # negatives would hide what it has
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
     dataset = with_scenes(dataset, config.data, runs / FEATURES)
@@ -259,40 +257,3 @@ def write_final(trained: Trained, made: dict[str, Any], path: Path) -> None:
             "scores": trained.outcome.scores,
         },
     )
-
-
-def _check_task(config: Config, dataset: Dataset) -> None:
-    task, names = config.task, dataset.label_names
-    if dataset.multi_label != (task is Task.MULTILABEL):
-        kind = "several labels" if dataset.multi_label else "one label"
-        raise ConfigError(f"task is {task}; images of {dataset.name} have {kind}")
-    if task is Task.BINARY and not config.data.positive:
-        # The alphabet would decide what recall is promised of: `healthy`, not `cancer`.
-        raise ConfigError(
-            f"task is binary, and nothing says which of the {len(names)} labels of "
-            f"{dataset.name} mean yes: {', '.join(names[:20])}; name them with "
-            f'data.positive, such as positive = ["{names[0]}"]'
-        )
-    if task is Task.FINE_GRAINED and None in dataset.groups:
-        raise ConfigError(
-            f"task is fine-grained and {dataset.name} has no groups: name its labels "
-            "GROUP-NAME, such as apple-fuji"
-        )
-
-
-def check_watched(task: Task, splits: Splits) -> None:
-    """Refuse a validation by which every network has the same average precision.
-
-    Raises:
-        DataError: it has no image of yes, or none of no; or of several labels none.
-    """
-    missing = splits.unwatched
-    names = ", ".join(missing[:NAMED]) + (" and others" if missing[NAMED:] else "")
-    none_at_all = len(missing) == len(splits.dataset.label_names)
-    if (task is Task.BINARY and missing) or (task is Task.MULTILABEL and none_at_all):
-        raise DataError(
-            f"validation has no image of {names}, so that its average precision would "
-            "tell nothing; give a larger share, or more images of it"
-        )
-    if missing:
-        LOGGER.info("validation has no image of %s: nothing watches it", names)

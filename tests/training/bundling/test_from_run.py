@@ -157,8 +157,9 @@ def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
             "apple gala, apple red, pear red",
         ),
         (Task.MULTICLASS, ("cat", "sea-lion", "sea_lion"), "cat, sea-lion, sea_lion"),
+        (Task.FINE_GRAINED, ("apple-", "apple-red", "pear"), "apple-, red, pear"),
     ],
-    ids=["no groups", "groups", "one name in two groups", "two spellings"],
+    ids=["no groups", "groups", "one name in two groups", "two spellings", "no name"],
 )
 def test_no_two_labels_of_a_bundle_have_one_name(
     tmp_path: Path, task: Task, folders: tuple[str, ...], names: str

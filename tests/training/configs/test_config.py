@@ -67,6 +67,7 @@ def test_a_config_begins_with_its_command(path):
             r"give either train\.epochs or train\.minutes",
         ),
         ("mean = [0.2]", "mean = [0.2, 0.2]", "mean has 2 and std 1 values"),
+        ("std = [0.3]", "std = [58.4]", r"data\.std\.0: .*less than or equal to 1"),
         (
             "mean = [0.2]",
             'mean = [0.2]\nalike = 0.3\nseries = "a"',

@@ -1,5 +1,6 @@
 """From a config to its data: what does not fit the task is said, with its place."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +101,38 @@ def test_labels_that_nothing_watches_are_named(
         open_splits(read_config(config), tmp_path)
 
     assert "validation has no image of red: nothing watches it" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [(b"x" * 201, "at most 200 characters"), (b"caf\xe9", "valid string")],
+    ids=["long", "not UTF-8"],
+)
+def test_a_label_that_no_bundle_can_hold_is_refused_before_the_training(
+    tmp_path: Path, write_config: WriteConfig, label: bytes, why: str
+):
+    """Not at the export, as a traceback."""
+    shop = write_tree(tmp_path / "shop", {"red": 30, "blue": 30})
+    try:
+        (shop / "red").rename(shop / os.fsdecode(label))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    config = read_config(write_config("shop", "multiclass", "shop"))
+
+    with pytest.raises(DataError, match=f"which no bundle can hold: .*{why}"):
+        open_splits(config, tmp_path)
+
+
+def test_two_columns_of_one_name_are_no_two_labels(
+    tmp_path: Path, write_config: WriteConfig
+):
+    """The second would win in silence, and no bundle has one label twice."""
+    (tmp_path / "shop").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "shop" / f"{name}.png").write_bytes(encoded("red", 1))
+    table = tmp_path / "shop" / "labels.csv"
+    table.write_text("file,x,y,x\na.png,0,1,1\nb.png,1,0,0\n")
+    config = read_config(write_config("shop", "multilabel", "shop", data="test = 0"))
+
+    with pytest.raises(DataError, match="shop has the label 'x' more than once"):
+        open_splits(config, tmp_path)
