@@ -21,10 +21,12 @@ from training.data.relabel import as_binary
 from training.errors import ConfigError
 from training.files import make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
-from training.loop.checkpoint import write_checkpoint
+from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
+from training.loop.start import CHECKPOINT
+from training.loop.state import saved_run
 from training.loop.suited import check_labels, check_task, check_watched
 from training.loop.validation import Validation
 from training.networks import Network, build
@@ -33,10 +35,11 @@ from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
 from training.provenance import circumstances, command_line
 from training.transfer.alike import with_scenes
-from training.transfer.transfer import transfer
+from training.transfer.transfer import RECORD, transfer
 
 RUNS = Path("runs")
 FINAL = "final.pt"
+LEFT = (RECORD, "log.csv", "curves.png")  # by a run, of what it did
 FEATURES = "features"  # beside the runs: cached, and shared by them
 WHITENING_IMAGES = 5000
 
@@ -143,6 +146,7 @@ def train(  # noqa: PLR0913 - a run, each argument a noun of its own
     Raises:
         ConfigError: a transfer in several processes, what the data does not fit, or
             no test split where one is needed.
+        CheckpointError: `folder` is that of another run.
     """
     if config.transfer is not None and ranks.world > 1:
         raise ConfigError(
@@ -158,24 +162,33 @@ def train(  # noqa: PLR0913 - a run, each argument a noun of its own
             f"{splits.dataset.name} has no test split to open at the end; provide one, "
             "or cut it from train with `test = 0.1` in [data]"
         )
+    origin = origin_of(splits)
+    final, goes_on = folder / FINAL, (folder / CHECKPOINT).is_file()
+    if not goes_on:
+        saved_run(final, config, origin, device="cpu")  # refuses that of another run
+        if ranks.first:
+            for name in LEFT:
+                (folder / name).unlink(missing_ok=True)
     train_as = _train_anew if config.transfer is None else _train_by_transfer
-    trained = train_as(config, splits, room)
+    trained = train_as(config, splits, origin, room)
     if ranks.first:
         made = circumstances(command_line()) | {
             "gpu": ranks.gpu,  # not every one that is there is trained on
             "config_file": None if file is None else str(file),
         }
-        write_final(trained, made, folder / FINAL)
+        if goes_on and final.is_file():  # it had finished: no step was taken now
+            before = read_checkpoint(final)
+            made = {key: before[key] for key in made if key in before}
+        write_final(trained, made, final)
     return trained
 
 
-def _train_anew(config: Config, splits: Splits, room: Room) -> Trained:
+def _train_anew(config: Config, splits: Splits, origin: Origin, room: Room) -> Trained:
     ready = prepare_for(config, splits, room.ranks)
     split, size = ready.splits.validation, config.train.batch_size
     watched = None
     if len(split):
         watched = Validation(split, config.data, ready.objective, batch_size=size)
-    origin = origin_of(ready.splits)
     outcome = fit(
         ready.network,
         config,
@@ -191,9 +204,10 @@ def _train_anew(config: Config, splits: Splits, room: Room) -> Trained:
     )
 
 
-def _train_by_transfer(config: Config, splits: Splits, room: Room) -> Trained:
+def _train_by_transfer(
+    config: Config, splits: Splits, origin: Origin, room: Room
+) -> Trained:
     objective = open_objective(config, splits)
-    origin = origin_of(splits)
     network, outcome = transfer(
         config,
         splits,

@@ -5,13 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
+from tests.training.loop.runs import CONFIG, write_digits
+from tests.training.loop.runs import write_config as write_tiny
 from training.configs.config import read_config
-from training.errors import ConfigError, DataError
-from training.loop.runs import open_splits
+from training.errors import CheckpointError, ConfigError, DataError
+from training.loop.checkpoint import read_checkpoint, write_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.runs import open_splits, train
 
 WriteConfig = Callable[..., Path]
 
@@ -136,3 +142,62 @@ def test_two_columns_of_one_name_are_no_two_labels(
 
     with pytest.raises(DataError, match="shop has the label 'x' more than once"):
         open_splits(config, tmp_path)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Trains an epoch on a few digits, and returns the folder of the run."""
+    write_digits(tmp_path, train=60, test=20)
+    path = write_tiny(tmp_path, CONFIG.replace("epochs = 4", "epochs = 1"))
+    ranks = Ranks(0, 1, torch.device("cpu"))
+
+    def begin(*changes: str) -> Path:
+        config, folder = read_config(path, changes), tmp_path / "run"
+        train(config, root=tmp_path, folder=folder, ranks=ranks, live=None)
+        return folder
+
+    return begin
+
+
+def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
+    tiny: Callable[..., Path],
+):
+    """The same command again, perhaps elsewhere and with --test, takes no step."""
+    final = tiny() / "final.pt"
+    there = {"machine": "16 x Xeon", "commit": "0123456789ab", "gpu": "1 x H200"}
+    write_checkpoint(final, read_checkpoint(final) | there)
+
+    tiny()
+    kept = read_checkpoint(final)
+    (final.parent / "last.pt").unlink()
+    tiny()
+
+    assert {key: kept[key] for key in there} == there
+    assert read_checkpoint(final)["machine"] == describe()  # trained anew
+
+
+def test_a_finished_run_is_not_written_over_by_another(tiny: Callable[..., Path]):
+    """A probe alone leaves no `last.pt` that would tell them apart."""
+    folder = tiny()
+    (folder / "last.pt").unlink()
+    before = (folder / "final.pt").read_bytes()
+
+    with pytest.raises(CheckpointError, match=r"final\.pt was made with .*: seed"):
+        tiny("seed=1")
+
+    assert (folder / "final.pt").read_bytes() == before
+
+
+def test_what_an_earlier_run_has_left_is_not_told_of_this_one(
+    tiny: Callable[..., Path], tmp_path: Path
+):
+    """A transfer that was stopped: the card would say that its probe was kept."""
+    (tmp_path / "run").mkdir()
+    for name in ("transfer.json", "curves.png", "log.csv"):
+        (tmp_path / "run" / name).write_text("step,epoch\n")
+
+    folder = tiny()
+
+    assert not (folder / "transfer.json").exists()
+    assert not (folder / "curves.png").exists()
+    assert "train_loss" in (folder / "log.csv").read_text()
