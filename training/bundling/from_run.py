@@ -75,7 +75,7 @@ def export_run(
         preprocess=config.data.spec,
         config=rules,
         provenance=provenance(saved, splits, rules),
-        remarks=remarks(run, splits),
+        remarks=(*remarks(run, splits), exported_by(circumstances(command_line()))),
     )
     return build_bundle(graph_of(network, config, splits), recipe, splits, models)
 
@@ -224,18 +224,22 @@ def readable(label: str, group: str | None) -> str:
 def provenance(
     saved: dict[str, Any], splits: Splits, rules: BundleConfig
 ) -> Provenance:
-    """Enough to make the bundle again; older runs did not keep all of it."""
+    """Enough to make the bundle again; older runs did not keep all of it.
+
+    Commit, versions and hardware are those of the training, which may have been another
+    day and elsewhere: the weights come from it. Those of the export are on the card.
+    """
     now = circumstances(command_line())
     trained = saved.get("command", "linnaeus train")
     return Provenance(
         command=f"{trained}; {now['command']}",
         config=saved.get("config_file"),
-        commit=now["commit"],
+        commit=saved.get("commit"),
         data_sha256={
             "train": splits.train.sha256(),
             "validation": splits.validation.sha256(),
         },
-        versions=installed(now),
+        versions=installed(saved) if "versions" in saved else {},
         hardware=trained_on(saved, exporter=now["machine"]),
         seconds=float(saved["seconds"]),
         created=now["measured"],
@@ -250,6 +254,12 @@ def trained_on(saved: dict[str, Any], *, exporter: str) -> str:
         return f"not recorded (exported on {exporter})"
     gpu, machine = saved["gpu"], saved["machine"]
     return machine if gpu is None else f"{gpu}, {machine}"
+
+
+def exported_by(now: dict[str, Any]) -> str:
+    """A line for the card: what made graphs, rules and figures of the weights."""
+    versions = ", ".join(f"{name} {of}" for name, of in installed(now).items())
+    return f"Exported by commit {now['commit'] or 'none'} with {versions}"
 
 
 def remarks(run: Path, splits: Splits) -> tuple[str, ...]:

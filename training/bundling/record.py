@@ -30,6 +30,8 @@ def record_of(run: Path, bundled: Bundled, command: str) -> dict[str, Any]:
         "transfer": json.loads(transfer.read_text()) if transfer.is_file() else None,
         "training_seconds": round(float(saved["seconds"]), 1),
         "training_hardware": trained_on(saved, exporter=now["machine"]),
+        "training_commit": saved.get("commit"),
+        "training_versions": saved.get("versions"),
         "epochs": float(saved["epochs"]),
         "precision": saved["precision"],
         **now,

@@ -21,6 +21,7 @@ from training.data import Splits, cut, load_dataset
 from training.errors import ConfigError, DataError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.runs import open_splits
+from training.provenance import circumstances
 
 WriteConfig = Callable[..., Path]
 
@@ -106,9 +107,10 @@ def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
     assert "does not say which images it was trained on" in result.stderr
 
 
-def test_the_card_names_the_machine_of_the_training(finished: Path):
-    """Trained on a GPU and exported here: the seconds are the GPU's."""
+def test_the_card_names_the_circumstances_of_the_training(finished: Path):
+    """Trained on a GPU and exported here, later: the seconds are the GPU's."""
     there = {"machine": "16 x Xeon (avx2)", "gpu": "1 x NVIDIA H200"}
+    there |= {"commit": "0123456789ab", "versions": {"torch": "2.0.0", "onnx": None}}
     altered(finished, lambda saved: saved.update(there))
     results = finished.parent / "record.json"
 
@@ -117,8 +119,19 @@ def test_the_card_names_the_machine_of_the_training(finished: Path):
     bundle = load_bundle(finished.parent.parent / "models" / "photos")
     hardware = "1 x NVIDIA H200, 16 x Xeon (avx2)"
     assert bundle.manifest.provenance.hardware == hardware
-    assert f"Hardware: {hardware}; " in (bundle.folder / "card.md").read_text()
-    assert json.loads(results.read_text())["training_hardware"] == hardware
+    assert bundle.manifest.provenance.commit == "0123456789ab"
+    assert bundle.manifest.provenance.versions == {"torch": "2.0.0"}
+    card, now = (bundle.folder / "card.md").read_text(), circumstances("")
+    assert f"Hardware: {hardware}; " in card
+    assert "Commit: 0123456789ab; " in card
+    assert (
+        f"Exported by commit {now['commit']} with torch {now['versions']['torch']}, "
+        in card
+    )
+    record = json.loads(results.read_text())
+    assert record["training_hardware"] == hardware
+    assert record["training_commit"] == "0123456789ab"
+    assert record["training_versions"] == there["versions"]
 
 
 def test_a_run_knows_its_machine_and_the_file_of_its_config(finished: Path):
@@ -135,7 +148,7 @@ def test_a_run_knows_its_machine_and_the_file_of_its_config(finished: Path):
 
 def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
     """The machine that exports is named as that, and no file of a config is made up."""
-    kept_now = ("machine", "gpu", "config_file")
+    kept_now = ("machine", "gpu", "config_file", "commit", "versions")
     altered(finished, lambda saved: [saved.pop(key) for key in kept_now])
 
     assert export(finished).exit_code == 0
@@ -144,6 +157,7 @@ def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
     origin = load_bundle(root / "models" / "photos").manifest.provenance
     assert origin.config is None
     assert origin.hardware == f"not recorded (exported on {describe()})"
+    assert (origin.commit, origin.versions) == (None, {})
 
 
 @pytest.mark.parametrize(
