@@ -107,6 +107,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_adjustment(self) -> Self:
+        by_loss = self.transfer is None or self.transfer.probe == "logistic"
+        if self.loss.logit_adjustment and not by_loss:
+            raise ValueError(
+                "loss.logit_adjustment is for what learns by a loss, and "
+                "transfer.probe 'discriminant' does not; take 'logistic', or leave the "
+                "adjustment out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_color(self) -> Self:
         if self.transfer and self.data.color != "rgb":
             raise ValueError(

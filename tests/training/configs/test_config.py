@@ -276,7 +276,8 @@ def test_a_discriminant_needs_one_label_an_image(task):
     with pytest.raises(ConfigError, match="needs 'logistic'"):
         parse_config(given, "tiny.toml")
 
-    assert parse_config(given | {"task": "multiclass"}, "tiny.toml").transfer
+    given["task"] = "multiclass"
+    assert parse_config(given, "tiny.toml").transfer
 
 
 TRANSFER = """
@@ -324,6 +325,15 @@ def test_a_network_without_weights_needs_a_normalization(read):
     """It would change every prediction, so it is never guessed."""
     with pytest.raises(ConfigError, match=r"data\.mean: Field required"):
         read("mean = [0.2]", "")
+
+
+def test_a_discriminant_has_no_loss_to_adjust(tmp_path):
+    """It would be fitted as if nothing had been asked for."""
+    wish = "[loss]\nlogit_adjustment = 1.0\n[transfer]"
+    assert read_transfer(tmp_path, "[transfer]", wish).loss.logit_adjustment
+
+    with pytest.raises(ConfigError, match=r"logit_adjustment is .*take 'logistic'"):
+        read_transfer(tmp_path, "[transfer]", f'{wish}\nprobe = "discriminant"')
 
 
 def test_a_probe_alone_has_no_length(tmp_path):
