@@ -59,7 +59,7 @@ def export_run(
     if name is not None:
         check_name(name)
     saved = read_checkpoint(run / FINAL)
-    config = parse_config(saved["config"], str(run / FINAL))
+    config = config_of(saved, run / FINAL)
     splits = open_splits(config, data, run.parent)
     origin_of(splits).check(saved, run / FINAL)
     network: nn.Module = load_run(config, saved, splits)
@@ -78,6 +78,18 @@ def export_run(
         remarks=(*remarks(run, splits), exported_by(circumstances(command_line()))),
     )
     return build_bundle(graph_of(network, config, splits), recipe, splits, models)
+
+
+def config_of(saved: dict[str, Any], where: Path) -> Config:
+    """The config of a run; before `bundle.views` there was `bundle.mirror`.
+
+    Raises:
+        ConfigError: this version cannot read it.
+    """
+    bundle = dict(saved["config"].get("bundle", {}))
+    if "mirror" in bundle:
+        bundle["views"] = 2 if bundle.pop("mirror") else 1
+    return parse_config(saved["config"] | {"bundle": bundle}, str(where))
 
 
 def graph_of(network: nn.Module, config: Config, splits: Splits) -> bytes:

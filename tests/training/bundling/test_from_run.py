@@ -15,7 +15,13 @@ from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
-from training.bundling.from_run import SomeAgainstRest, ask, bundle_labels, remarks
+from training.bundling.from_run import (
+    SomeAgainstRest,
+    ask,
+    bundle_labels,
+    config_of,
+    remarks,
+)
 from training.configs.config import Config, read_config
 from training.data import Splits, cut, load_dataset
 from training.errors import ConfigError, DataError
@@ -105,6 +111,19 @@ def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
 
     assert result.exit_code == 0, result.output
     assert "does not say which images it was trained on" in result.stderr
+
+
+def test_the_configs_of_recorded_runs_are_still_read(repository: Path):
+    """Older ones say `mirror` where `views` is now; their runs can be exported."""
+    mirrored = {}
+    for path in sorted((repository / "docs" / "results").glob("*.json")):
+        record = json.loads(path.read_text())
+        if "bundle" in record.get("config", {}):
+            said = record["config"]["bundle"].get("mirror")
+            mirrored[said] = config_of(record, path).bundle.views
+
+    assert mirrored[False] == 1
+    assert mirrored[True] == 2
 
 
 def test_the_card_names_the_circumstances_of_the_training(finished: Path):
