@@ -13,6 +13,7 @@ endif
 TESTS ?= tests
 WORKERS ?= auto
 MINUTES ?= 25
+ARGS ?=
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -56,8 +57,8 @@ bench: $(EVERYTHING) $(PEERS) ## every serving goal, with our peers beside us (l
 startup: $(SERVICE) ## size of the installation and seconds to ready → docs/results/startup.json
 	$(RUN) bench.startup
 
-cifar10-table: $(EVERYTHING) ## nine networks on CIFAR-10 in MINUTES=25 (meant for a GPU)
-	$(RUN) training.cifar10_table --minutes $(MINUTES)
+cifar10-table: $(EVERYTHING) ## nine networks on CIFAR-10 in MINUTES=25, ARGS=--again (meant for a GPU)
+	$(RUN) training.cifar10_table --minutes $(MINUTES) $(ARGS)
 
 figures: $(EVERYTHING) ## do the README's figures stand in docs/results/?
 	$(RUN) pytest tests/project/test_figures.py

@@ -22,6 +22,7 @@ import torch
 
 from bench.circumstances import REPOSITORY, versions, write_record
 from bench.options import command_line
+from bench.workloads import data_root
 from classifier.hardware import available_cores
 
 IMAGES = 10_000  # of train; more would change nothing but the start
@@ -98,7 +99,7 @@ def main() -> None:
     """Compare on each network, print the ratios and write the record."""
     parser = command_line("bench.training", __doc__)
     option = parser.add_argument
-    option("--data", type=Path, default=REPOSITORY / "../shared/data/cifar-10")
+    option("--data", type=Path, default=data_root() / "cifar-10")
     option(
         "--networks", nargs="+", default=["lenet5", "fastcifar_94", "resnet18_cifar"]
     )

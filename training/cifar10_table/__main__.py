@@ -6,6 +6,7 @@ Needs torch, NumPy, Pillow, pydantic and ONNX Runtime (which `classifier` import
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -43,7 +44,8 @@ def parse_arguments() -> argparse.Namespace:
     option = parser.add_argument
     option("--minutes", type=float, default=25.0, help="for all networks together")
     option("--epochs", type=int, help="of each network, instead of the minutes")
-    option("--data", type=Path, default=Path("../shared/data/cifar-10"))
+    sets = Path(os.environ.get("LINNAEUS_DATA", "../shared/data"))
+    option("--data", type=Path, default=sets / "cifar-10")
     option("--out", type=Path, default=Path("runs/cifar10_table"), help="checkpoints")
     option("--results", type=Path, default=Path("docs/results/cifar10_table.json"))
     option("--images", type=int, help="only so many, to prove the command itself")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.loop.runs import run
+from training.cifar10_table.__main__ import parse_arguments
 from training.cifar10_table.rows import ROWS, at_pace, config_of, share_out
 from training.cifar10_table.sheet import (
     NOT_RUN,
@@ -107,6 +108,14 @@ def test_looks_that_nobody_counted_are_not_made_up(tmp_path):
     assert cell["looks"] is None
     assert looked(emptied(row, cell)) is None
     assert "look" not in markdown({row.label: cell})
+
+
+def test_the_data_lies_where_all_data_sets_do(monkeypatch, tmp_path):
+    """One variable names their folder for every command."""
+    monkeypatch.setenv("LINNAEUS_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["training.cifar10_table"])
+
+    assert parse_arguments().data == tmp_path / "cifar-10"
 
 
 def test_a_bare_gpu_machine_suffices(repository):
