@@ -129,10 +129,19 @@ def mean_average_precision(logits: Tensor, labels: Tensor) -> Scores:
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float:
-    """Mean, over the positives, of the precision at their rank; [N] and [N]."""
-    order = scores.argsort(descending=True, stable=True)
+    """Mean, over the positives, of the precision at their score; [N] and [N].
+
+    Images of the same score have no order: for each of them it is the precision after
+    the last, as in scikit-learn. Few bits make them frequent, as in bfloat16.
+    """
+    order = scores.argsort(descending=True)
     hits = positive[order].double()
     if not hits.any():
         return 0.0
-    ranks = torch.arange(1, len(hits) + 1, device=hits.device)
-    return ((hits.cumsum(0) / ranks) * hits).sum().item() / hits.sum().item()
+    ranked = scores[order]
+    falls = (ranked[1:] != ranked[:-1]).nonzero().flatten()
+    last = torch.cat((falls, falls.new_tensor([len(hits) - 1])))
+    found = hits.cumsum(0)[last]  # down to each score that occurs
+    precision = found / (last + 1)
+    gained = found.diff(prepend=found.new_zeros(1))
+    return ((precision * gained).sum() / found[-1]).item()

@@ -9,13 +9,25 @@ from classifier.manifest import Task
 from training.objectives.objective import average_precision, build_objective
 
 
-def test_average_precision_is_that_of_scikit_learn():
-    """On random scores without ties."""
+@pytest.mark.parametrize("places", [16, 1, 0], ids=["no ties", "ties", "two scores"])
+def test_average_precision_is_that_of_scikit_learn(places):
+    """On random scores, which may be rounded until many are the same."""
     rng = np.random.default_rng(0)
-    scores, truth = rng.random(200), rng.random(200) < 0.1
+    scores, truth = rng.random(200).round(places), rng.random(200) < 0.1
 
     ours = average_precision(torch.tensor(scores), torch.tensor(truth))
     assert ours == pytest.approx(average_precision_score(truth, scores))
+
+
+@pytest.mark.parametrize("positive", [range(10), range(90, 100), range(0, 100, 10)])
+def test_a_score_that_is_the_same_for_all_ranks_none_of_them(positive):
+    """Its average precision is the share of positives, wherever they stand."""
+    truth = torch.zeros(100, dtype=torch.uint8)
+    truth[list(positive)] = 1
+    scores = torch.full((100,), 0.3)
+
+    assert average_precision(scores, truth) == pytest.approx(0.1)
+    assert average_precision_score(truth, scores) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
