@@ -81,6 +81,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_freezing(self) -> Self:
+        ends = [o.until or 1.0 for o in self.optimizer if o.kind != "frozen"]
+        last = max(ends, default=0.0)
+        if self.optimizer and last < 1:
+            raise ValueError(
+                f"every [[optimizer]] is frozen after {last:g} of the training, and "
+                "nothing would learn any more; leave out until, or kind 'frozen', for "
+                "at least one"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_length(self) -> Self:
         both_or_none = (self.train.epochs is None) == (self.train.minutes is None)
         if both_or_none and not self.probe_only:

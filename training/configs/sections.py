@@ -172,7 +172,8 @@ class OptimizerConfig(Section):
     weight_decay: Rate = 0.0
     """Decoupled from the gradient for `adamw` and `muon`."""
     until: Positive | None = None
-    """Freeze these parameters after this part of the training."""
+    """Freeze these parameters after this part of the training. Those of at least one
+    optimizer learn to the end."""
 
     @model_validator(mode="after")
     def _check_rate(self) -> Self:

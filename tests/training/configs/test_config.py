@@ -116,6 +116,11 @@ def test_a_config_begins_with_its_command(path):
         ),
         ("= 3e-3", "= 3e-3\nbetas = [0.9, 1.0]", r"betas\.1: .*less than 1"),
         (
+            "learning_rate =",
+            "until = 0.5\nlearning_rate =",
+            r"every \[\[optimizer\]\] is frozen after 0\.5 of the training",
+        ),
+        (
             'name = "lenet5"',
             'name = "lenet5"\noptions = {classes = 2}',
             "options has cla",
