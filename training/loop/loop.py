@@ -78,8 +78,8 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         proxy: a fresh network that selects the images, where the config wants that.
 
     Raises:
-        DivergedError: a loss, in training or on validation, is not finite; what was
-            written before is untouched.
+        DivergedError: a loss, of the network, of its proxy or on validation, is not
+            finite; what was written before is untouched.
         CheckpointError: the folder holds the checkpoint of another run or other data,
             or is full.
     """
@@ -265,6 +265,8 @@ class _Run:
                     module.eval()
 
     def _mean(self, losses: torch.Tensor, count: int) -> float:
+        if (selection := self._state.selection) is not None:
+            self._finite(selection.total_loss.item(), "loss of the proxy")
         return self._finite(losses.item() / count, "loss")
 
     def _finite(self, loss: float, name: str) -> float:

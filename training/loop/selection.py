@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.loop.arithmetic import Precision, autocast
 from training.objectives.objective import Objective
-from training.optimizers.optimizers import Optimizers
+from training.optimizers.optimizers import Optimizers, clip_norm
 
 
 class Selection:
@@ -30,10 +30,17 @@ class Selection:
         objective: Objective,
         *,
         keep: float,
+        limit: float | None = None,
     ) -> None:
-        """`trained` is the proxy as it is called: compiled, or averaging gradients."""
+        """`trained` is the proxy as it is called: compiled, or averaging gradients.
+
+        `limit` is the norm of its longest gradient.
+        """
         self._proxy, self._trained, self._optimizers = proxy, trained, optimizers
-        self._objective, self._keep = objective, keep
+        self._objective, self._keep, self._limit = objective, keep, limit
+        # Of all steps so far, to be looked at with that of the network: a proxy whose
+        # losses are no numbers chooses by place, and no other figure would tell.
+        self.total_loss = torch.zeros((), device=next(proxy.parameters()).device)
 
     def hardest(
         self,
@@ -59,8 +66,11 @@ class Selection:
         with autocast(images.device, precision):
             logits = self._trained(images[chosen])
         self._optimizers.zero_grad()
-        self._objective.loss(logits.float(), truth[chosen]).backward()
+        loss = self._objective.loss(logits.float(), truth[chosen])
+        loss.backward()
+        clip_norm(self._optimizers.parameters(), limit=self._limit)
         self._optimizers.step()
+        self.total_loss += loss.detach()
         return chosen
 
     def state_dict(self) -> dict[str, Any]:

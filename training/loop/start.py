@@ -108,7 +108,12 @@ def open_selection(
     optimizers = build_optimizers(proxy, config, ranks)
     faster = compiled(proxy, wanted=config.train.compile, device=ranks.device)
     return Selection(
-        proxy, ranks.wrap(faster), optimizers, objective, keep=config.selection.keep
+        proxy,
+        ranks.wrap(faster),
+        optimizers,
+        objective,
+        keep=config.selection.keep,
+        limit=config.train.clip_norm,
     )
 
 

@@ -12,11 +12,12 @@ from tests.training.loop.runs import write_config, write_digits
 from training.configs.config import read_config
 from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.configs.train_sections import LossConfig
-from training.errors import ConfigError
+from training.errors import ConfigError, DivergedError
 from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
 from training.loop.runs import prepare
 from training.loop.selection import Selection
+from training.loop.start import open_selection
 from training.objectives.objective import build_objective
 from training.optimizers.optimizers import Optimizers
 
@@ -79,6 +80,39 @@ def test_the_proxy_learns_from_what_it_has_chosen(proxy, images, truth):
     functional.cross_entropy(by_hand(images[chosen]), truth[chosen]).backward()
     for moved, parameter in zip(proxy.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(moved, parameter - 0.1 * parameter.grad)
+
+
+def test_the_proxy_has_the_longest_gradient_of_the_config(root, proxy, images, truth):
+    """As the network: its step is at most the rate times that."""
+    plain = ('optimizer=[{kind="sgd", learning_rate=0.1}]', 'schedule.shape="constant"')
+    still = ("schedule.warmup=0.0", "train.clip_norm=0.01")
+    config = read_config(root / "tiny.toml", (PROXY, *plain, *still))
+    before = nn.utils.parameters_to_vector(proxy.parameters()).detach()
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    selection = open_selection(proxy, config, objective, RANKS)
+    selection.hardest(images, truth, progress=0.0, precision="fp32")
+
+    moved = nn.utils.parameters_to_vector(proxy.parameters()).detach() - before
+    # Nesterov's: the gradient, and once more its part of the momentum
+    assert moved.norm().item() == pytest.approx(0.1 * 1.9 * 0.01, rel=1e-3)
+
+
+def test_a_proxy_whose_loss_is_no_number_stops_the_run(root):
+    """It would choose by place, while the network learns on."""
+    config = read_config(root / "tiny.toml", (PROXY, "train.epochs=1"))
+    ready = prepare(config, root=root, ranks=RANKS)
+    with torch.no_grad():
+        ready.proxy.head.bias[0] = torch.nan
+
+    with pytest.raises(DivergedError, match="the loss of the proxy is nan by step 7"):
+        fit(
+            ready.network, config, train=ready.batches, validation=None,
+            objective=ready.objective, room=Room(root / "run", RANKS),
+            proxy=ready.proxy,
+        )  # fmt: skip
+
+    assert not (root / "run" / "last.pt").exists()
 
 
 @pytest.mark.parametrize(
