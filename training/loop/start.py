@@ -76,7 +76,9 @@ def begin(  # noqa: PLR0913 - what `fit` was given
         state.lookahead = Lookahead(
             network, every=config.train.lookahead, decay=LOOKAHEAD_DECAY
         )
-    state.selection = open_selection(proxy, config, steps.objective, ranks)
+    state.selection = open_selection(
+        proxy, config, steps.objective, ranks, averages=True
+    )
     if saved is not None:
         state.restore(saved, path)
     else:
@@ -92,9 +94,18 @@ def build_optimizers(network: nn.Module, config: Config, ranks: Ranks) -> Optimi
 
 
 def open_selection(
-    proxy: nn.Module | None, config: Config, objective: Objective, ranks: Ranks
+    proxy: nn.Module | None,
+    config: Config,
+    objective: Objective,
+    ranks: Ranks,
+    *,
+    averages: bool = False,
 ) -> Selection | None:
     """What chooses the images of a step by a fresh proxy, where the config wants it.
+
+    `averages` True: its gradients over all ranks, as a run does with the network's.
+    False is for what is thrown away: there each rank takes as many steps as its own
+    clock or loss says, and would wait for the others forever.
 
     Raises:
         ConfigError: it does, and this training has no proxy.
@@ -109,7 +120,7 @@ def open_selection(
     faster = compiled(proxy, wanted=config.train.compile, device=ranks.device)
     return Selection(
         proxy,
-        ranks.wrap(faster),
+        ranks.wrap(faster) if averages else faster,
         optimizers,
         objective,
         keep=config.selection.keep,
@@ -148,7 +159,8 @@ def timed_step(
 ) -> Prepare:
     """Whole training steps on a network that is thrown away, to be timed.
 
-    All on one batch: what loading takes is timed by itself.
+    All on one batch: what loading takes is timed by itself. And of this rank alone,
+    for the others may take more of them, or fewer.
     """
 
     @cache

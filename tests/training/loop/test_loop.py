@@ -244,3 +244,16 @@ def test_the_rate_finder_points_to_a_rate_that_learns(root):
 
     assert 1e-2 < curve.suggested < 30
     assert min(curve.losses) < curve.losses[0]
+
+
+def test_a_rank_that_searches_a_rate_waits_for_no_other(root):
+    """Each ends by its own loss; here there is no other at all."""
+    config = read_config(root / "tiny.toml", ("selection.proxy='lenet5'",))
+    ranks = Ranks(0, 2, torch.device("cpu"))
+    ready = prepare(config, root=root, ranks=ranks)
+
+    curve = find_rate(
+        ready.network, config, ready.batches, ready.objective, ranks, ready.proxy
+    )
+
+    assert curve.losses

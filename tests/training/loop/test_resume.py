@@ -23,6 +23,10 @@ from training.loop.runs import prepare
 from training.loop.validation import Validation
 
 STEPS_PER_EPOCH = 15  # 300 images in batches of 20
+TORCHRUN = [
+    *(sys.executable, "-m", "torch.distributed.run"),
+    *("--standalone", "--nproc-per-node", "2"),
+]
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")
 SELECTED = ("--set", "selection.proxy='lenet5'", "--set", "train.batch_size=10")
 BY_SCORE = ("--set", "train.keep='best'", "--set", "train.patience=2")
@@ -136,9 +140,8 @@ def test_two_ranks_take_the_steps_of_one(root, repository):
     plain = ("--set", "augment={}", "--set", "train.epochs=1")
     alone = run(train_command(root, root / "alone", *plain), repository)
     assert alone.returncode == 0, alone.stderr
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = train_command(root, root / "both", *plain)
-    both = run([*torchrun, "--nproc-per-node", "2", *command[1:]], repository)
+    _, *program = train_command(root, root / "both", *plain)
+    both = run([*TORCHRUN, *program], repository)
     assert both.returncode == 0, both.stderr
 
     mine, ours = (
@@ -152,11 +155,20 @@ def test_two_ranks_take_the_steps_of_one(root, repository):
 @pytest.mark.slow
 def test_two_ranks_lose_patience_together(root, repository):
     """One that stopped by a score of its own would leave the other waiting."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     program = ["-m", "tests.training.loop.disagreeing", str(root)]
 
-    both = run([*torchrun, "--nproc-per-node", "2", *program], repository)
+    both = run([*TORCHRUN, *program], repository)
 
     assert both.returncode == 0, both.stderr
     ends = [f"rank {rank}: {4 * STEPS_PER_EPOCH} steps" for rank in (0, 1)]
+    assert [end for end in ends if end not in both.stdout] == []
+
+
+@pytest.mark.slow
+def test_two_ranks_may_time_other_numbers_of_steps(root, repository):
+    """What is thrown away averages no gradients: one would wait for the other's."""
+    both = run([*TORCHRUN, "-m", "tests.training.loop.uneven", str(root)], repository)
+
+    assert both.returncode == 0, both.stderr
+    ends = [f"rank {rank}: 7 steps" for rank in (0, 1)]  # of 300 images, 40 at a time
     assert [end for end in ends if end not in both.stdout] == []
