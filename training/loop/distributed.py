@@ -53,6 +53,15 @@ class Ranks:
         distributed.broadcast(box, src=0)
         return box.item()
 
+    def same(self, value: float) -> bool:
+        """Whether all ranks have the same value: each gets the same answer."""
+        if self.world == 1:
+            return True
+        box = torch.tensor([value, -value], dtype=torch.float64, device=self.device)
+        distributed.all_reduce(box, op=distributed.ReduceOp.MAX)
+        highest, lowest = box[0].item(), -box[1].item()
+        return highest == lowest
+
     def wait(self) -> None:
         """Until every rank is here."""
         if self.world > 1:

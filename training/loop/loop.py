@@ -81,7 +81,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         DivergedError: a loss, of the network, of its proxy or on validation, is not
             finite; what was written before is untouched.
         CheckpointError: the folder holds the checkpoint of another run or other data,
-            or is full.
+            is full, or is not the same one for all ranks.
     """
     ranks = room.ranks
     place(network, ranks.device)

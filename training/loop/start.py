@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from training.configs.config import Config
 from training.data.batches import Batch, Batches
-from training.errors import ConfigError
+from training.errors import CheckpointError, ConfigError
 from training.loop.arithmetic import Precision, compiled, place
 from training.loop.budget import (
     Plan,
@@ -52,10 +53,12 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     """The state to start from; `network` gets the checkpoint's weights if there is one.
 
     Raises:
-        CheckpointError: the folder holds the checkpoint of another run or other data.
+        CheckpointError: the folder holds the checkpoint of another run or other data,
+            or not the same one for all ranks.
     """
     path, begun_s = folder / CHECKPOINT, time.perf_counter()
     saved = saved_run(path, config, origin, device=str(ranks.device))
+    check_shared(saved, path, ranks)
     if saved is None:
         prepare = timed_step(config, steps, train, ranks, proxy)
         LOGGER.info("timing a few steps and batches, to plan from")
@@ -84,6 +87,25 @@ def begin(  # noqa: PLR0913 - what `fit` was given
     else:
         state.seconds = time.perf_counter() - begun_s  # planning is paid for, too
     return state
+
+
+def check_shared(saved: dict[str, Any] | None, path: Path, ranks: Ranks) -> None:
+    """Refuse to go on from checkpoints of which each rank has found another.
+
+    Only the first writes them. Those on a machine that does not see its disk would
+    begin anew, and wait in their planning for one that is training.
+
+    Raises:
+        CheckpointError: on every rank, with what this one has found.
+    """
+    step = None if saved is None else saved["step"]
+    if not ranks.same(-1 if step is None else step):
+        found = "finds none" if step is None else f"finds that of step {step}"
+        raise CheckpointError(
+            f"the processes find different checkpoints at {path}: rank {ranks.rank} of "
+            f"{ranks.world} {found}; the run folder must be on a disk that all of them "
+            "share"
+        )
 
 
 def build_optimizers(network: nn.Module, config: Config, ranks: Ranks) -> Optimizers:

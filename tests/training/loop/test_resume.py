@@ -172,3 +172,17 @@ def test_two_ranks_may_time_other_numbers_of_steps(root, repository):
     assert both.returncode == 0, both.stderr
     ends = [f"rank {rank}: 7 steps" for rank in (0, 1)]  # of 300 images, 40 at a time
     assert [end for end in ends if end not in both.stdout] == []
+
+
+@pytest.mark.slow
+def test_ranks_that_find_different_checkpoints_refuse_to_go_on(root, repository):
+    """One would begin anew, and wait for the other that goes on."""
+    one_epoch = ("--set", "train.epochs=1")
+    first = run(train_command(root, root / "0", *one_epoch), repository)
+    assert first.returncode == 0, first.stderr
+
+    both = run([*TORCHRUN, "-m", "tests.training.loop.apart", str(root)], repository)
+
+    assert both.returncode == 0, both.stderr
+    assert "rank 0 of 2 finds that of step 15; the run folder must be" in both.stdout
+    assert "rank 1 of 2 finds none; the run folder must be" in both.stdout
