@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.configs.config import Config
 from training.data.batches import Batches
+from training.errors import DivergedError
 from training.files import whole
 from training.loop.arithmetic import keep_memory, place
 from training.loop.distributed import Ranks
@@ -50,7 +51,11 @@ def find_rate(
     ranks: Ranks,
     proxy: Network | None = None,
 ) -> RateCurve:
-    """Train a network that is thrown away, with growing rates; `proxy` as in `fit`."""
+    """Train a network that is thrown away, with growing rates; `proxy` as in `fit`.
+
+    Raises:
+        DivergedError: the first loss is not finite, which no rate would change.
+    """
     keep_memory()
     place(network, ranks.device)
     network.train()
@@ -73,9 +78,16 @@ def find_rate(
             smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
             value = smooth / (1 - SMOOTHING ** (step + 1))
             step += 1
-            if not math.isfinite(value) or value > BLOWN_UP * min(
-                losses, default=value
-            ):
+            # A proxy that is lost selects by place, and the losses mean nothing.
+            proxy_loss = selection.total_loss.item() if selection is not None else 0.0
+            finite = math.isfinite(value) and math.isfinite(proxy_loss)
+            if not finite and not losses:
+                which = "proxy" if math.isfinite(value) else "network"
+                raise DivergedError(
+                    f"the first loss of the {which} is no number, before any rate has "
+                    "moved a weight: look at data.mean and data.std"
+                )
+            if not finite or value > BLOWN_UP * min(losses, default=value):
                 return RateCurve(tuple(factors), tuple(losses))
             factors.append(factor)
             losses.append(value)

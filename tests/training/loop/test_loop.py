@@ -257,3 +257,17 @@ def test_a_rank_that_searches_a_rate_waits_for_no_other(root):
     )
 
     assert curve.losses
+
+
+@pytest.mark.parametrize("lost", ["network", "proxy"])
+def test_a_first_loss_that_is_no_number_is_no_matter_of_the_rate(root, lost):
+    """There is no curve to suggest a rate from; the error says where to look."""
+    config = read_config(root / "tiny.toml", ("selection.proxy='lenet5'",))
+    ready = prepare(config, root=root, ranks=RANKS)
+    with torch.no_grad():
+        getattr(ready, lost).head.bias[0] = torch.nan
+
+    with pytest.raises(DivergedError, match=f"first loss of the {lost} is no number"):
+        find_rate(
+            ready.network, config, ready.batches, ready.objective, RANKS, ready.proxy
+        )
