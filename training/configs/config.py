@@ -65,10 +65,9 @@ class Config(Section):
         return self.transfer is not None and not self.transfer.finetune
 
     @property
-    def images_a_step(self) -> int:
-        """How many are loaded for it, of which `train.batch_size` are learned from."""
-        keep = 1.0 if self.selection is None else self.selection.keep
-        return round(self.train.batch_size / keep)
+    def kept(self) -> float:
+        """The part of the images of a step that is learned from: 1, or a selection."""
+        return 1.0 if self.selection is None else self.selection.keep
 
     @model_validator(mode="after")
     def _check_optimizer(self) -> Self:

@@ -49,10 +49,11 @@ class Order:
     """
 
     samples: int
-    batch_size: int  # over all ranks
+    batch_size: int  # images that a step learns from, over all ranks
     seed: int
     rank: int = 0
     world: int = 1
+    kept: float = 1.0  # the part of a batch that they are, where a proxy selects them
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world:
@@ -60,21 +61,26 @@ class Order:
                 f"batch size {self.batch_size} does not divide by {self.world} ranks"
             )
         if self.steps < 1:
-            raise DataError(
-                f"batch size {self.batch_size} is larger than the {self.samples} "
-                "training images"
-            )
+            size = f"batch size {self.batch_size}"
+            if self.kept < 1:
+                size += f", chosen by [selection] from {self.images_a_step} images,"
+            raise DataError(f"{size} is larger than the {self.samples} training images")
+
+    @property
+    def images_a_step(self) -> int:
+        """In a batch, over all ranks: each selects from its own part of it."""
+        return self.world * round(self.batch_size / self.world / self.kept)
 
     @property
     def steps(self) -> int:
         """Full batches in an epoch."""
-        return self.samples // self.batch_size
+        return self.samples // self.images_a_step
 
     def batches(self, epoch: int, first_step: int) -> Tensor:
         """Indices, int64 [steps, N / world], a row for each batch that is left."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(self.samples, generator=generator)
-        whole = order[: self.steps * self.batch_size].view(self.steps, -1)
+        whole = order[: self.steps * self.images_a_step].view(self.steps, -1)
         return whole[first_step:, self.rank :: self.world]
 
 

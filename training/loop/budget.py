@@ -74,6 +74,7 @@ class Work:
     validate_every: int = 1  # epochs
     validation_streams: bool = False  # decoded again for each look
     load_s: float = 0.0  # of a batch; see `time_loading`
+    kept: float = 1.0  # of what is loaded: `batch_size` images, where a proxy selects
 
 
 def make_plan(
@@ -148,7 +149,7 @@ def look_seconds(step_s: float, work: Work) -> float:
     """Seconds of a look at validation: whole images forward, decoded if need be."""
     a_batch = step_s * FORWARD_SHARE
     if work.validation_streams:
-        a_batch += work.load_s
+        a_batch += work.load_s * work.kept
     return a_batch / work.batch_size * work.validation_images
 
 

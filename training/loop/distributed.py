@@ -2,8 +2,8 @@
 
 `torchrun --nproc-per-node 2 -m cli train CONFIG` starts the processes and sets RANK,
 WORLD_SIZE and LOCAL_RANK. Each takes its part of every batch; gradients are averaged,
-so two ranks take the same steps as one with the same batch size (but for batch norm,
-which sees the rank's own part).
+so two ranks take the same steps as one with the same batch size. Two things see the
+rank's own part only: batch norm, and a selection, which keeps the hardest of that part.
 """
 
 import os

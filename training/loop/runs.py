@@ -106,10 +106,11 @@ def prepare_for(config: Config, splits: Splits, ranks: Ranks) -> Prepared:
     objective = open_objective(config, splits)
     order = Order(
         len(splits.train),
-        config.images_a_step,
+        config.train.batch_size,
         config.seed,
         ranks.rank,
         ranks.world,
+        config.kept,
     )
     batches = open_batches(
         splits.train,

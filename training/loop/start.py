@@ -130,7 +130,8 @@ def open_selection(
     clock or loss says, and would wait for the others forever.
 
     Raises:
-        ConfigError: it does, and this training has no proxy.
+        ConfigError: it does, and this training has no proxy, or one that the optimizers
+            of the config do not fit.
     """
     if config.selection is None:
         return None
@@ -138,7 +139,13 @@ def open_selection(
         raise ConfigError("this training has no proxy: leave [selection] out")
     place(proxy, ranks.device)
     proxy.train()
-    optimizers = build_optimizers(proxy, config, ranks)
+    try:
+        optimizers = build_optimizers(proxy, config, ranks)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the proxy {config.selection.proxy} has the optimizers of the large "
+            f"network, and they do not fit it: {error}"
+        ) from error
     faster = compiled(proxy, wanted=config.train.compile, device=ranks.device)
     return Selection(
         proxy,
@@ -169,6 +176,7 @@ def work_of(config: Config, train: Batches, validation: Validation | None) -> Wo
         len(validation) if validation is not None else 0,
         config.train.validate_every,
         validation_streams=validation is not None and not validation.resident,
+        kept=config.kept,
     )
 
 

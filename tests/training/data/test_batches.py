@@ -57,6 +57,28 @@ def test_ranks_share_every_batch():
         assert sorted(torch.cat(parts).tolist()) == sorted(whole.tolist())
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("kept", [0.01, 0.3, 0.5, 0.7, 0.95])
+def test_ranks_keep_a_batch_together(kept, world):
+    """However many images there must be for that, each rank has as many of them."""
+    order = Order(samples=2000, batch_size=12, seed=0, world=world, kept=kept)
+
+    steps, images = order.batches(0, 0).shape
+
+    assert world * round(kept * images) == 12
+    assert steps == order.steps == 2000 // (world * images)
+
+
+def test_too_large_a_batch_is_told_by_the_size_that_was_given():
+    """With what a selection makes of it."""
+    with pytest.raises(
+        DataError, match=r"32, chosen by \[selection\] from 64 images, is"
+    ):
+        Order(samples=60, batch_size=32, seed=0, kept=0.5)
+    with pytest.raises(DataError, match="batch size 33 does not divide by 2 ranks"):
+        Order(samples=600, batch_size=33, seed=0, world=2, kept=0.3)
+
+
 @pytest.mark.parametrize(("size", "world"), [(13, 1), (5, 2)])
 def test_a_batch_size_that_cannot_work_is_refused(size, world):
     """More than there is, or not divisible among the ranks."""

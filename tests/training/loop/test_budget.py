@@ -51,6 +51,13 @@ def test_a_look_at_images_that_are_decoded_anew_pays_for_it():
     assert round(look_seconds(1.0, work)) == 50 + 90
 
 
+def test_a_look_loads_no_more_images_than_it_looks_at():
+    """For a step of ten, twenty are loaded in 0.6 s, of which a proxy keeps half."""
+    work = Work(100, 10, 1500, validation_streams=True, load_s=0.6, kept=0.5)
+
+    assert round(look_seconds(1.0, work)) == 50 + 45
+
+
 def test_loading_and_computing_share_a_cpu_and_not_a_gpu():
     """There the slower of the two sets the pace."""
     assert with_loading(1.0, 3.0, CPU) == 4.0

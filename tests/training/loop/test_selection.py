@@ -17,7 +17,7 @@ from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
 from training.loop.runs import prepare
 from training.loop.selection import Selection
-from training.loop.start import open_selection
+from training.loop.start import open_selection, work_of
 from training.objectives.objective import build_objective
 from training.optimizers.optimizers import Optimizers
 
@@ -165,6 +165,7 @@ def test_a_step_looks_at_more_images_than_it_learns_from(root):
 
     assert outcome.plan.steps_per_epoch == 7  # of 300 images, 40 at a time
     assert seen == [20] * 7
+    assert work_of(config, ready.batches, None).kept == 0.5
 
 
 def test_a_training_without_a_proxy_says_so(root):
@@ -177,6 +178,15 @@ def test_a_training_without_a_proxy_says_so(root):
             ready.network, config, train=ready.batches, validation=None,
             objective=ready.objective, room=Room(root / "run", RANKS),
         )  # fmt: skip
+
+
+def test_optimizers_that_do_not_fit_the_proxy_are_told_with_its_name(root, proxy):
+    """They may fit the network, and nobody would look for another one."""
+    config = read_config(root / "tiny.toml", (PROXY,))
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    with pytest.raises(ConfigError, match=r"the proxy lenet5 .* 'filters' takes none"):
+        open_selection(proxy, config, objective, RANKS)
 
 
 @pytest.mark.parametrize("keep", ["0.0", "1.0", "-1"])
