@@ -5,8 +5,12 @@ AV1 Bitstream & Decoding Process Specification, sections 5.3, 5.5 and 4.10.
 
 from collections.abc import Iterator
 
+from classifier.bombs.budget import Budget
+
 SEQUENCE_HEADER = 1
-MAX_UNITS = 65_536
+# Up to its frame sizes no header has more: 32 operating points of 89 bits, and 200.
+HEADER_BYTES = 512
+MAX_ZEROS = 31  # of a number of variable length; what has more stands for no number
 
 
 class Bits:
@@ -27,28 +31,29 @@ class Bits:
         zeros = 0
         while not self.read(1):
             zeros += 1
+            if zeros > MAX_ZEROS:
+                raise IndexError
         self.read(zeros)
 
 
-def frame_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+def frame_sizes(data: bytes, budget: Budget) -> Iterator[tuple[int, int]]:
     """Width and height of the largest frame that each sequence header allows.
 
     Raises:
-        IndexError: the data ends inside a header, or has too many units.
+        IndexError: the data ends inside a header, or the budget does.
     """
     at = 0
-    for _ in range(MAX_UNITS):
-        if at >= len(data):
-            return
+    while at < len(data):
+        budget.take_piece()
         head = data[at]
         at += 2 if head & 0b100 else 1  # an extension
         size = len(data) - at
         if head & 0b10:
             size, at = _leb128(data, at)
         if head >> 3 & 0b1111 == SEQUENCE_HEADER:
-            yield _size_in(Bits(data[at : at + size]))
+            header = Bits(data[at : at + min(size, HEADER_BYTES)])
+            yield _size_in(header, budget)
         at += size
-    raise IndexError
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
@@ -61,13 +66,13 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
     return value, at + i + 1
 
 
-def _size_in(header: Bits) -> tuple[int, int]:
+def _size_in(header: Bits, budget: Budget) -> tuple[int, int]:
     header.read(4)  # profile, still picture
     reduced = header.read(1)
     if reduced:
         header.read(5)  # level
     else:
-        _skip_operating_points(header)
+        _skip_operating_points(header, budget)
     width_bits, height_bits = header.read(4) + 1, header.read(4) + 1
     if reduced:
         return header.read(width_bits) + 1, header.read(height_bits) + 1
@@ -75,7 +80,7 @@ def _size_in(header: Bits) -> tuple[int, int]:
     return 1 << width_bits, 1 << height_bits
 
 
-def _skip_operating_points(header: Bits) -> None:
+def _skip_operating_points(header: Bits, budget: Budget) -> None:
     delay_bits = 0
     if header.read(1):  # timing
         header.read(64)
@@ -86,6 +91,7 @@ def _skip_operating_points(header: Bits) -> None:
             header.read(42)
     has_delay = header.read(1)
     for _ in range(header.read(5) + 1):
+        budget.take_piece()
         header.read(12)
         if header.read(5) > 7:  # noqa: PLR2004  levels that have a tier
             header.read(1)

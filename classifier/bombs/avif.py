@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from classifier.bombs.av1 import frame_sizes
 from classifier.bombs.boxes import AV1, first_sample, item_contents, walk
+from classifier.bombs.budget import Budget
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 
 # Color, alpha, and as much again for thumbnails or a gain map.
@@ -37,12 +38,16 @@ def check_avif_frames(data: bytes, *, max_pixels: int) -> None:
 
 def _sizes(data: bytes) -> Iterator[tuple[int, int]]:
     """Width and height of every frame and grid that could be decoded."""
-    for box in walk(data):
+    budget = Budget(data)
+    for box in walk(data, budget):
         if box.kind == b"stbl":
-            yield from frame_sizes(first_sample(data, box))
+            yield from frame_sizes(first_sample(data, box, budget), budget)
         elif box.kind == b"meta":
-            for kind, content in item_contents(data, box):
-                yield from frame_sizes(content) if kind == AV1 else _grid(content)
+            for kind, content in item_contents(data, box, budget):
+                if kind == AV1:
+                    yield from frame_sizes(content, budget)
+                else:
+                    yield from _grid(content)
 
 
 def _grid(content: bytes) -> Iterator[tuple[int, int]]:

@@ -7,14 +7,16 @@ import pytest
 from PIL import Image
 
 from classifier.bombs.avif import check_avif_frames
-from classifier.bombs.boxes import MAX_BOXES
+from classifier.bombs.budget import MAX_PIECES
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 from tests.classifier.bombs.test_memory import DECODE
 from tests.classifier.files import encode, picture
 from tests.classifier.processes import peak_mib
 from tests.classifier.test_decode import decoded, difference
+from tests.lines import lines_executed
 
 CAP = 10_000
+UNITS = b"\x12\0"  # the smallest unit of AV1, which says nothing
 
 # An AV1 sequence header of a still picture, 5 bytes: 13 bits for each side.
 REDUCED = 0b000_1_1_00000_1100_1100
@@ -24,6 +26,16 @@ def sequence_header(width: int, height: int) -> bytes:
     """A unit of AV1 that allows frames of that size."""
     bits = REDUCED << 26 | (width - 1) << 13 | (height - 1)
     content = (bits << 4).to_bytes(6)
+    return bytes((0x0A, len(content))) + content
+
+
+def timed_header(*, zeros: int = 0, points: int = 1) -> bytes:
+    """A unit up to a number of that many zeros, or of that many operating points."""
+    if zeros:
+        return b"\x08\x04" + bytes(7) + b"\x02" + bytes(zeros // 8)
+    # profile, no timing, no delay, points - 1, and 17 bits of each; 1 bit a side
+    bits = f"{0:07b}{points - 1:05b}" + "0" * 17 * points
+    content = int(bits.ljust(8 * 80, "0"), 2).to_bytes(80)
     return bytes((0x0A, len(content))) + content
 
 
@@ -137,7 +149,14 @@ def test_no_more_pixels_than_allowed_are_fine(items):
         avif((b"av01", b"\x0a\x06")),
         avif((b"av01", b"\x12\0" * 70_000)),
         avif((b"av01", sequence_header(9, 9) * 100), readings=10_000),
-        box(b"free") * (MAX_BOXES + 1),
+        avif((b"av01", timed_header(points=32) * 2_100)),
+        avif((b"av01", timed_header(zeros=40_000))),
+        avif((b"av01", UNITS * 30_000)) * 3,
+        avif(*[(b"av01", UNITS * 30_000)] * 3),
+        avif((b"av01", UNITS * 1_000), readings=4) * 2,
+        box(b"stbl", box(b"none") * MAX_PIECES),
+        box(b"meta", bytes(4), box(b"iloc", b"\0\0\0\0\x44\0\xff\xff", bytes(400_000))),
+        box(b"free") * (MAX_PIECES + 1),
         struct.pack(">I4s", 4, b"meta") + bytes(8),
         box(b"meta", bytes(4), box(b"iloc", b"\1\0\0\0\x44\0\xff\xff")),
         box(b"meta", bytes(4), box(b"iinf", bytes(6), box(b"infe"))),
@@ -147,6 +166,13 @@ def test_no_more_pixels_than_allowed_are_fine(items):
         "empty header",
         "units",
         "readings",
+        "operating points",
+        "zeros",
+        "units of many metas",
+        "units of many items",
+        "readings of many metas",
+        "tables",
+        "items without data",
         "boxes",
         "size",
         "places",
@@ -154,6 +180,31 @@ def test_no_more_pixels_than_allowed_are_fine(items):
     ],
 )
 def test_broken_boxes_are_damage(data):
-    """Too short, or more than any honest file has."""
+    """Too short, or more than any honest file has: in one place or in all of them."""
     with pytest.raises(ImageDecodeError, match="boxes are broken"):
         check_avif_frames(data, max_pixels=CAP)
+
+
+def cost(data: bytes) -> int:
+    """Lines that it takes to refuse a file."""
+
+    def refuse() -> None:
+        with pytest.raises(ImageDecodeError):
+            check_avif_frames(data, max_pixels=CAP)
+
+    return lines_executed(refuse)
+
+
+def test_a_number_that_never_begins_costs_nothing():
+    """Forty kilobytes of zeros took 3 s, a megabyte half an hour."""
+    short, long = (timed_header(zeros=zeros) for zeros in (400, 400_000))
+
+    assert cost(avif((b"av01", long))) == cost(avif((b"av01", short))) < 2_000
+
+
+@pytest.mark.parametrize("metas", [1, 8])
+def test_a_file_has_one_budget(metas):
+    """More boxes, each with what one of them may have, are not looked at longer."""
+    items = [(b"av01", UNITS * 20_000)] * 4
+
+    assert cost(avif(*items) * metas) < 20 * MAX_PIECES

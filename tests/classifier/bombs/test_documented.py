@@ -3,7 +3,7 @@
 import pytest
 
 from classifier import decode
-from classifier.bombs import avif, bmp, gif, jpeg, png, tiff
+from classifier.bombs import avif, bmp, budget, gif, jpeg, png, tiff
 from tests.conftest import REPOSITORY
 
 BOUNDS = {
@@ -18,7 +18,7 @@ BOUNDS = {
     "GIF": [gif.MAX_PIECES],
     "TIFF": [tiff.MAX_ENTRIES],
     "BMP with run lengths": [bmp.MAX_RUN_PIXELS],
-    "AVIF": [{3: "three"}[avif.MAX_SUM]],
+    "AVIF": [budget.MAX_PIECES, {3: "three"}[avif.MAX_SUM]],
     "EXIF": [decode.MAX_EXIF_BYTES],
 }
 PAGE = (REPOSITORY / "docs" / "http.md").read_text()
