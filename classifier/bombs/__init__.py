@@ -7,11 +7,12 @@ megabyte, and some grow with its square. Each check reads the bytes only, walks 
 Pillow walks, and ends at its own bound.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from PIL import Image
 
-from classifier.bombs.avif import check_avif_frames
+from classifier.bombs.avif import check_avif_exif, check_avif_frames
 from classifier.bombs.bmp import check_bmp_runs
 from classifier.bombs.gif import check_gif_pieces
 from classifier.bombs.jpeg import check_jpeg_header, check_jpeg_scans
@@ -26,6 +27,7 @@ HEADER_CHECKS: Mapping[bytes, Callable[[bytes], None]] = {
     b"II": check_tiff_directory,
     b"MM": check_tiff_directory,
 }
+AVIF = re.compile(rb".{4}ftyp(avi[fs]|m[is]f1)", re.DOTALL)  # as Pillow tells it
 
 
 def check_bytes(data: bytes) -> None:
@@ -33,6 +35,8 @@ def check_bytes(data: bytes) -> None:
     check = HEADER_CHECKS.get(data[:2])
     if check is not None:
         check(data)
+    elif AVIF.match(data):
+        check_avif_exif(data)
 
 
 def check_opened(image: Image.Image, data: bytes, *, max_pixels: int) -> None:

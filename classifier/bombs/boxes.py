@@ -4,12 +4,12 @@ ISO/IEC 14496-12, sections 4.2, 8.7 and 8.11. Everything raises IndexError where
 data end too soon, or the file's budget does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from classifier.bombs.budget import Budget
 
-AV1, GRID = b"av01", b"grid"
+AV1, GRID, EXIF = b"av01", b"grid", b"Exif"
 # What boxes with children have before the first of them.
 CONTAINERS: Mapping[bytes, int] = {
     b"meta": 4,
@@ -100,9 +100,9 @@ def first_sample(data: bytes, table: Box, budget: Budget) -> bytes:
 
 
 def item_contents(
-    data: bytes, meta: Box, budget: Budget
+    data: bytes, meta: Box, budget: Budget, *, of: Collection[bytes]
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and data of each item that is AV1 or a grid."""
+    """Kind and data of each item of these kinds."""
     kinds: set[tuple[int, bytes]] = set()
     extents: dict[int, list[Extent]] = {}
     idat = Box(b"idat", 0, 0)
@@ -115,7 +115,7 @@ def item_contents(
         elif box.kind == b"idat":
             idat = box
     for item, places in extents.items():
-        for kind in (AV1, GRID):
+        for kind in of:
             if (item, kind) in kinds:
                 yield kind, _joined(data, places, idat, budget)
 

@@ -102,3 +102,16 @@ def tiff(*entries: Entry, side: int = 64, pixels: bytes | None = None) -> bytes:
     head = struct.pack("<2sHIH", b"II", 42, 8, len(rows))
     strip = bytes(side * side) if pixels is None else pixels
     return head + fields + struct.pack("<I", 0) + values + strip
+
+
+def directory(at: int, *entries: Entry) -> bytes:
+    """A directory of a TIFF, and the values behind it, to be put at `at`."""
+    values_at = at + 2 + 12 * len(entries) + 4
+    fields, values = struct.pack("<H", len(entries)), b""
+    for tag, kind, count, value in entries:
+        if isinstance(value, bytes):
+            place, values = values_at + len(values), values + value
+        else:
+            place = value
+        fields += struct.pack("<HHII", tag, kind, count, place)
+    return fields + struct.pack("<I", 0) + values

@@ -8,9 +8,10 @@ from PIL import Image
 
 from classifier.bombs.avif import check_avif_frames
 from classifier.bombs.budget import MAX_PIECES
+from classifier.bombs.tiff import MAX_EXIF_NUMBERS
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 from tests.classifier.bombs.test_memory import DECODE
-from tests.classifier.files import encode, picture
+from tests.classifier.files import directory, encode, picture
 from tests.classifier.processes import peak_mib
 from tests.classifier.test_decode import decoded, difference
 from tests.lines import lines_executed
@@ -208,3 +209,30 @@ def test_a_file_has_one_budget(metas):
     items = [(b"av01", UNITS * 20_000)] * 4
 
     assert cost(avif(*items) * metas) < 20 * MAX_PIECES
+
+
+def exif(*entries: tuple[int, int, int, bytes | int]) -> bytes:
+    """EXIF of one directory."""
+    return b"II*\0\x08\0\0\0" + directory(8, *entries)
+
+
+def test_exif_of_many_numbers_is_refused_before_it_is_written_anew():
+    """Pillow does that while it opens a turned image: 3 s a megabyte."""
+
+    def turned(count: int) -> bytes:
+        fractions = (50_000, 5, count, b"\1" * 8 * count)
+        # to be turned to the right: the writer moves that out of the EXIF
+        return encode(picture(), "AVIF", exif=exif((274, 3, 1, 6), fractions))
+
+    assert decoded(turned(MAX_EXIF_NUMBERS)).info.width == 32
+    with pytest.raises(ImageDecodeError, match="EXIF has more than 4096 numbers"):
+        decoded(turned(MAX_EXIF_NUMBERS + 1))
+
+
+def test_exif_of_many_items_has_the_budget_of_the_file():
+    """Each item has fewer entries than are accepted."""
+    block = bytes(4) + exif(*[(700, 1, 1, 0)] * 4_000)
+    data = avif(*[(b"Exif", block)] * 20)
+
+    with pytest.raises(ImageDecodeError, match="boxes are broken"):
+        decoded(data)

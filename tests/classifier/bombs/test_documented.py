@@ -19,7 +19,8 @@ BOUNDS = {
     "TIFF": [tiff.MAX_ENTRIES],
     "BMP with run lengths": [bmp.MAX_RUN_PIXELS],
     "AVIF": [budget.MAX_PIECES, {3: "three"}[avif.MAX_SUM]],
-    "EXIF": [decode.MAX_EXIF_BYTES],
+    "EXIF of more": [decode.MAX_EXIF_BYTES],
+    "EXIF of TIFF and AVIF": [tiff.MAX_EXIF_NUMBERS],
 }
 PAGE = (REPOSITORY / "docs" / "http.md").read_text()
 SECTION = PAGE.partition("### Files that are refused")[2].partition("\n## ")[0]

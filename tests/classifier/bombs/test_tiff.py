@@ -5,12 +5,13 @@ import struct
 import numpy as np
 import pytest
 
-from classifier.bombs.tiff import MAX_ENTRIES, MAX_VALUES
+from classifier.bombs.tiff import MAX_ENTRIES, MAX_EXIF_NUMBERS, MAX_VALUES
 from classifier.errors import ImageDecodeError, ImageTooLargeError
-from tests.classifier.files import tiff
+from tests.classifier.files import directory, tiff
 from tests.classifier.test_decode import decoded
 
-SHORT, RATIONAL = 3, 5
+SHORT, LONG, RATIONAL = 3, 4, 5
+EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
 
 
 def test_a_tiff_of_too_many_strips_is_refused():
@@ -89,3 +90,40 @@ def test_a_big_tiff_of_too_many_entries_is_refused():
 
     with pytest.raises(ImageDecodeError, match="more than 65536 entries"):
         decoded(head + struct.pack("<Q", MAX_ENTRIES + 1) + entries)
+
+
+def with_exif(count: int, *path: int) -> bytes:
+    """A TIFF whose directory at the end of `path` has an entry of `count` fractions."""
+    at = len(tiff((path[0], LONG, 1, 0)))
+    data = tiff((path[0], LONG, 1, at))
+    for tag in path[1:]:
+        at = len(data) + len(directory(0, (tag, LONG, 1, 0)))
+        data += directory(len(data), (tag, LONG, 1, at))
+    return data + directory(at, (282, RATIONAL, count, b"\1" * 8 * count))
+
+
+@pytest.mark.parametrize("path", [(EXIF,), (GPS,), (EXIF, INTEROPERABILITY)])
+def test_the_directories_of_exif_are_counted(path):
+    """Pillow makes objects of all that is in them: 3 s for two megabytes."""
+    fine, many = MAX_EXIF_NUMBERS - len(path) + 1, MAX_EXIF_NUMBERS + 1
+
+    assert decoded(with_exif(fine, *path)).info.format == "TIFF"
+    with pytest.raises(ImageDecodeError, match="EXIF has more than 4096 numbers"):
+        decoded(with_exif(many, *path))
+
+
+def test_the_directories_of_exif_are_counted_together():
+    """Each alone has fewer than are accepted, and their numbers may be the same."""
+    at = len(tiff((EXIF, LONG, 1, 0), (GPS, LONG, 1, 0)))
+    first = directory(at, (282, RATIONAL, 3_000, bytes(24_000)))
+    second = directory(at + len(first), (2, RATIONAL, 3_000, bytes(24_000)))
+    data = tiff((EXIF, LONG, 1, at), (GPS, LONG, 1, at + len(first)))
+
+    with pytest.raises(ImageDecodeError, match="EXIF has more than 4096 numbers"):
+        decoded(data + first + second)
+
+
+@pytest.mark.parametrize("place", [0, 8, 10**6, 2**32 - 1])
+def test_a_directory_of_exif_that_is_not_there_is_no_harm(place):
+    """It may be missing, or the first once more."""
+    assert decoded(tiff((EXIF, LONG, 1, place))).info.format == "TIFF"
