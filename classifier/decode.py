@@ -139,11 +139,12 @@ def decode(
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(image, limits)
         check_opened(image, data, max_pixels=limits.max_pixels)
-        size = image.size
+        sent = None
         if image.format in {"JPEG", "MPO"}:
+            sent = image.size
             image.draft("RGB", (2 * short_side, 2 * short_side))
         flattener = Flattener(color, background)
-        decoded = _flat_and_upright(image, size, flattener, short_side)
+        decoded = _flat_and_upright(image, flattener, short_side, sent=sent)
     if _is_animated(image):
         decoded = replace(decoded, warnings=(*decoded.warnings, ANIMATED))
     return decoded
@@ -166,13 +167,19 @@ def decode_opened(
     with _translated(b"", limits):
         _check_size(image, limits)
         check_opened(image, b"", max_pixels=limits.max_pixels)
-        return _flat_and_upright(image, image.size, flattener, short_side)
+        return _flat_and_upright(image, flattener, short_side)
 
 
 def _flat_and_upright(
-    image: Image.Image, size: tuple[int, int], flattener: Flattener, short_side: int
+    image: Image.Image,
+    flattener: Flattener,
+    short_side: int,
+    *,
+    sent: tuple[int, int] | None = None,
 ) -> DecodedImage:
+    """`sent` is the size before a draft made it smaller."""
     image.load()
+    size = sent or image.size  # loading turns a TIFF, if need be by its XMP
     flat, warned = flattener.flatten(image, short_side)
     orientation = _orientation(image)
     if orientation in UPRIGHT:

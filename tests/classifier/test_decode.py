@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from classifier.decode import ANIMATED, DecodedImage, DecodeLimits, decode
 from classifier.errors import (
@@ -48,6 +48,22 @@ def test_the_picture_stands_upright(fmt, orientation):
 
     assert (result.info.width, result.info.height) == (48, 32)
     assert difference(result.image, picture()) < 8
+
+
+@pytest.mark.parametrize("exif", [None, 1, 6])
+def test_a_tiff_that_its_xmp_turns_tells_the_size_of_the_turned_image(exif):
+    """Pillow follows XMP where the directory says nothing of it."""
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    ifd[700] = b'<rdf:Description tiff:Orientation="6"/>'
+    ifd.tagtype[700] = 1
+    if exif is not None:
+        ifd[274] = exif
+
+    result = decoded(encode(picture(), "TIFF", tiffinfo=ifd))
+
+    upright = (48, 32) if exif == 1 else (32, 48)
+    assert result.image.size == upright
+    assert (result.info.width, result.info.height) == upright
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
