@@ -22,6 +22,10 @@ UNBOUNDED_MODES = ("I", "F")  # 32-bit samples: no file says which value is whit
 # TIFF 6.0, section 8
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 
+# How Pillow reads gray of a PNG that has fewer than 8 bits, and the highest sample.
+SMALL_GRAY = {"L;2": 3, "L;4": 15}
+DEEP_RGB = "RGB;16B"  # and 16 bits, of which it keeps the upper 8
+
 Levels = npt.NDArray[np.uint8]  # [65536]: 16-bit sample → 0..255
 
 
@@ -111,6 +115,22 @@ class Flattener:
         if self.color == "rgb" and image.mode in {"1", "L", "LA", "I;16", "I;16B"}:
             warned.append("the image is grayscale; this model reads color")
         return tuple(warned)
+
+
+def scale_transparency(image: Image.Image) -> None:
+    """Give the transparent color of a PNG the scale that its pixels will have.
+
+    Pillow scales the pixels alone, while it loads them: call this before that.
+    """
+    color = image.info.get("transparency")
+    if image.format != "PNG" or color is None:
+        return
+    for tile in getattr(image, "tile", ())[:1]:
+        if tile.args in SMALL_GRAY:
+            highest = SMALL_GRAY[tile.args]
+            image.info["transparency"] = (color & highest) * (255 // highest)
+        elif tile.args == DEEP_RGB:
+            image.info["transparency"] = tuple(sample >> 8 for sample in color)
 
 
 @cache

@@ -15,7 +15,7 @@ from io import BytesIO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classifier.bombs import check_bytes, check_opened
-from classifier.colors import Color, Flattener
+from classifier.colors import Color, Flattener, scale_transparency
 from classifier.errors import (
     EmptyImageError,
     ImageDecodeError,
@@ -178,6 +178,7 @@ def _flat_and_upright(
     sent: tuple[int, int] | None = None,
 ) -> DecodedImage:
     """`sent` is the size before a draft made it smaller."""
+    scale_transparency(image)
     image.load()
     size = sent or image.size  # loading turns a TIFF, if need be by its XMP
     flat, warned = flattener.flatten(image, short_side)

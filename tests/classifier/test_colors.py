@@ -1,14 +1,18 @@
 """image of any mode → RGB or gray: scaled, composited, never clipped."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from classifier.colors import STRIP_PIXELS, Flattener
 from classifier.errors import ImageDecodeError
-from tests.classifier.files import encode, picture, tiff
+from tests.classifier.files import chunk, encode, picture, tiff
 from tests.classifier.test_decode import decoded
 
+GRAY, TRUE_COLOR = 0, 2  # PNG, color types
 WHITE, PINK = (255, 255, 255), (255, 0, 128)
 
 
@@ -107,6 +111,44 @@ def test_transparent_parts_show_the_background_of_the_bundle(mode):
     assert rgb(result.image)[0, 0].tolist() == [0, 0, 0]
     assert rgb(result.image)[0, 7].tolist() == list(PINK)
     assert any("transparency" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "transparent", "hidden", "seen"),
+    [
+        (1, GRAY, (1,), b"\xff", b"\0"),
+        (2, GRAY, (3,), b"\xff", b"\xaa"),
+        (2, GRAY, (2,), b"\xaa", b"\xff"),
+        (4, GRAY, (15,), b"\xff", b"\xee"),
+        (4, GRAY, (0,), b"\0", b"\x11"),
+        (8, GRAY, (15,), b"\x0f", b"\xff"),
+        (16, GRAY, (0x1234,), b"\x12\x34", b"\x12\x35"),
+        (8, TRUE_COLOR, (1, 2, 3), b"\1\2\3", b"\1\2\4"),
+        (16, TRUE_COLOR, (0x1234,) * 3, b"\x12\x34" * 3, b"\x34\x00" * 3),
+    ],
+)
+def test_the_transparent_color_of_a_png_has_the_scale_of_its_samples(
+    bits, kind, transparent, hidden, seen
+):
+    """Of 4 bits, white is 15 in the file and 255 in the pixels."""
+    header = struct.pack(">IIBBBBB", 8, 2, bits, kind, 0, 0, 0)
+    rows = b"".join(
+        b"\0" + pixel * (8 * bits * len(transparent) // 8 // len(pixel))
+        for pixel in (hidden, seen)
+    )
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (
+            chunk(b"IHDR", header),
+            chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+    pixels = rgb(decoded(data, background=PINK).image)
+
+    assert (pixels[0] == PINK).all()
+    assert (pixels[1] != PINK).any(axis=-1).all()
 
 
 def test_a_palette_with_soft_transparency_is_blended():
