@@ -44,7 +44,7 @@ def frame_sizes(data: bytes, budget: Budget) -> Iterator[tuple[int, int]]:
     """
     at = 0
     while at < len(data):
-        budget.take_piece()
+        budget.take_pieces()
         head = data[at]
         at += 2 if head & 0b100 else 1  # an extension
         size = len(data) - at
@@ -91,7 +91,7 @@ def _skip_operating_points(header: Bits, budget: Budget) -> None:
             header.read(42)
     has_delay = header.read(1)
     for _ in range(header.read(5) + 1):
-        budget.take_piece()
+        budget.take_pieces()
         header.read(12)
         if header.read(5) > 7:  # noqa: PLR2004  levels that have a tier
             header.read(1)

@@ -65,7 +65,7 @@ def walk(data: bytes, budget: Budget) -> Iterator[Box]:
 def children(data: bytes, start: int, end: int, budget: Budget) -> Iterator[Box]:
     """The boxes from `start` to `end`, in order."""
     while start + 8 <= end:
-        budget.take_piece()
+        budget.take_pieces()
         size, head = int.from_bytes(data[start : start + 4]), 8
         kind = data[start + 4 : start + 8]
         if size == 1:  # the real one follows
@@ -151,13 +151,13 @@ def _extents(data: bytes, box: Box, budget: Budget) -> Iterator[Extent]:
     )
     wide = 4 if version > 1 else 2
     for _ in range(numbers.read(wide)):
-        budget.take_piece()
+        budget.take_pieces()
         item = numbers.read(wide)
         method = numbers.read(2) & 15 if version else 0
         numbers.read(2)  # which file: this one
         base = numbers.read(base_size)
         for _ in range(numbers.read(2)):
-            budget.take_piece()
+            budget.take_pieces()
             if version:
                 numbers.read(index_size)
             offset, length = numbers.read(offset_size), numbers.read(length_size)

@@ -4,6 +4,8 @@ One budget serves everything that reads the file: a bound of each loop alone is 
 where a file can have each loop run again for another of its parts.
 """
 
+# Nor more than the file has bytes: there are pieces that take none, and a hundred bytes
+# may declare any number of them.
 MAX_PIECES = 65_536
 # Parts may share their data; a file that reads itself many times over is none.
 MAX_READINGS = 3
@@ -16,11 +18,12 @@ class Budget:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._pieces, self._bytes = MAX_PIECES, MAX_READINGS * len(data)
+        self._pieces = min(MAX_PIECES, len(data))
+        self._bytes = MAX_READINGS * len(data)
 
-    def take_piece(self) -> None:
-        """One more step of any loop: a box, an item, an extent, a unit …"""
-        self._pieces -= 1
+    def take_pieces(self, count: int = 1) -> None:
+        """So many more steps of any loop: a box, an item, an extent, a unit …"""
+        self._pieces -= count
         if self._pieces < 0:
             raise IndexError
 

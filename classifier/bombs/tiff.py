@@ -64,7 +64,7 @@ def check_tiff_directory(data: bytes) -> None:
                 f"at most {MAX_VALUES} are accepted"
             )
         places.append(entry.place)
-    _check_numbers(data, places, Budget(data))
+    _check_numbers(data, places)
 
 
 def check_exif(block: bytes, budget: Budget) -> None:
@@ -74,11 +74,15 @@ def check_exif(block: bytes, budget: Budget) -> None:
         ImageDecodeError
         IndexError: the budget ends.
     """
-    _check_numbers(block, [_first(block)], budget)
+    budget.take_pieces(_check_numbers(block, [_first(block)]))
 
 
-def _check_numbers(data: bytes, places: list[int | None], budget: Budget) -> None:
-    """Walk the directories at these places, and all that they point to."""
+def _check_numbers(data: bytes, places: list[int | None]) -> int:
+    """Walk the directories at these places, and all that they point to.
+
+    Returns how many entries they have.
+    """
+    count = 0
     seen: set[int | None] = {None}
     left = MAX_EXIF_NUMBERS
     while places:
@@ -87,7 +91,7 @@ def _check_numbers(data: bytes, places: list[int | None], budget: Budget) -> Non
             continue
         seen.add(place)
         for entry in _entries(data, place):
-            budget.take_piece()
+            count += 1
             places.append(entry.place)
             # Pillow keeps texts as they are, and skips what is longer than the file
             is_one = entry.kind in (BYTE, ASCII, UNDEFINED) or entry.numbers > len(data)
@@ -96,6 +100,7 @@ def _check_numbers(data: bytes, places: list[int | None], budget: Budget) -> Non
                 raise ImageDecodeError(
                     f"the EXIF has more than {MAX_EXIF_NUMBERS} numbers"
                 )
+    return count
 
 
 def _entries(data: bytes, start: int | None) -> Iterator[Entry]:

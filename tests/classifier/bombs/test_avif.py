@@ -203,6 +203,13 @@ def test_a_number_that_never_begins_costs_nothing():
     assert cost(avif((b"av01", long))) == cost(avif((b"av01", short))) < 2_000
 
 
+def test_extents_that_take_no_bytes_are_not_looked_at_for_long():
+    """Any number of them fits into a small file."""
+    place = b"\0\0\0\0" + b"\0\0" + struct.pack(">HHHH", 1, 1, 0, 0xFFFF)
+
+    assert cost(box(b"meta", bytes(4), box(b"iloc", place))) < 2_000
+
+
 @pytest.mark.parametrize("metas", [1, 8])
 def test_a_file_has_one_budget(metas):
     """More boxes, each with what one of them may have, are not looked at longer."""
