@@ -178,15 +178,16 @@ class Backlog:
     def finish(
         self, cut: Cut, *, decode_s: float | None = None, run_s: float | None = None
     ) -> None:
-        """A lane is free again; learn what decoding and running its batch have taken.
+        """A lane is free again; learn what decoding and running an image have taken.
 
-        Without `decode_s` it was left behind. Without `run_s` the run was not of the
-        kind that a crowd has, and says nothing of what one costs.
+        Without `decode_s` no image was decoded, or the batch was left behind. Without
+        `run_s` the run was not of the kind that a crowd has, and says nothing of what
+        one costs.
         """
         del self._ends[cut]
         if decode_s is not None:
             line = self._lines[cut.batch[0].model]
-            line.learn_cost(len(cut.batch), decode_s=decode_s, run_s=run_s)
+            line.learn_cost(decode_s=decode_s, run_s=run_s)
 
     def predicted_wait_s(self, key: ModelKey, now: float) -> float:
         """How long until all that waits in this line now is served."""

@@ -81,11 +81,14 @@ class InlineLine:
         size = min(len(self.waiting), MAX_BATCH)
         return [self.waiting.popleft() for _ in range(size)]
 
-    def learn(self, images: int, *, began: float, now: float) -> None:
-        """The run of so many is over, and with it the turn."""
-        self.read_s, self.turn_s = began - self.began, now - self.began
+    def learn(self, found_s: float, images: int) -> None:
+        """So many were decoded, run and answered in that time."""
         most_s = MAX_SURPRISE * self.cost_s
-        self.cost_s = moved(self.cost_s, (now - began) / images, most_s=most_s)
+        self.cost_s = moved(self.cost_s, found_s / images, most_s=most_s)
+
+    def end_turn(self, *, began: float, now: float) -> None:
+        """All that waited when the first run began is answered."""
+        self.read_s, self.turn_s = began - self.began, now - self.began
 
 
 class InlineLane:
@@ -149,35 +152,58 @@ class InlineLane:
 
     def _run(self, line: InlineLine) -> None:
         """Serve all that waits, before the loop reads what came meanwhile."""
-        images, began = len(line.waiting), time.monotonic()
+        began, spent_s, images = time.monotonic(), 0.0, 0
         try:
             while line.waiting:
-                settle_all(self._serve(line.model, line.cut()))
+                took_s, ran = self._serve(line.model, line.cut())
+                spent_s += took_s
+                images += ran
         finally:
-            line.learn(images, began=began, now=time.monotonic())
+            if images:
+                line.learn(spent_s, images)
+            line.end_turn(began=began, now=time.monotonic())
             if line.waiting:  # a fault in an answer must not stop the others
                 self._loop.call_soon(self._run, line)
 
-    def _serve(self, model: ServedModel, tickets: Sequence[Ticket]) -> Results:
-        """Decode each, and run together what has pixels."""
-        results: Results = []
+    def _serve(
+        self, model: ServedModel, tickets: Sequence[Ticket]
+    ) -> tuple[float, int]:
+        """Decode each, run together what has pixels, and answer all.
+
+        Returns the seconds that those with pixels took, and how many they were: what is
+        late or no image costs less, and would teach that images cost nothing.
+        """
+        failed, decoded = self._decode(model, tickets)
+        if not decoded:
+            settle_all(failed)
+            return 0.0, 0
+        decode_s = sum(ticket.decoded - ticket.taken for ticket in decoded)
+        began = time.monotonic()
+        settle_all(_run_batch(decoded, model))
+        run_s = time.monotonic() - began
+        settle_all(failed)
+        return decode_s + run_s, len(decoded)
+
+    def _decode(
+        self, model: ServedModel, tickets: Sequence[Ticket]
+    ) -> tuple[Results, list[Ticket]]:
+        """Those that get an error, and those that have pixels."""
+        failed: Results = []
         decoded = []
         now = time.monotonic()
         for ticket in tickets:
             if ticket.late(now):
-                results += too_late([ticket])
+                failed += too_late([ticket])
                 continue
             ticket.taken = now
             spec = model.manifest.preprocess
-            failed = decode_ticket(ticket, spec, limits=self._limits)
+            error = decode_ticket(ticket, spec, limits=self._limits)
             ticket.decoded = now = time.monotonic()
-            if failed is None:
+            if error is None:
                 decoded.append(ticket)
             else:
-                results.append((ticket, failed))
-        if decoded:
-            results += _run_batch(decoded, model)
-        return results
+                failed.append((ticket, error))
+        return failed, decoded
 
 
 def plain_png_pixels(data: bytes) -> int | None:

@@ -114,11 +114,11 @@ class Lane:
             self._settle(too_late(cut.expired))
         if not cut.batch:
             return
-        began = time.monotonic()
         model = self._models[cut.batch[0].model]
         results: Results = []
         decoded = self._decode(cut.batch, model, results)
-        decode_s = time.monotonic() - began
+        # of those only: what is no image is refused sooner than one is decoded
+        decode_s = mean_s(decoded)
         run_s = self._run(decoded, model, results)
         broken = self._doubt(model, results) if decoded else None
         with self._changed:
@@ -165,7 +165,7 @@ class Lane:
     def _run(
         self, tickets: list[Ticket], model: ServedModel, results: Results
     ) -> float | None:
-        """Run what was decoded; its seconds, if that was as a crowd is run."""
+        """Run what was decoded; its seconds an image, if that was as of a crowd."""
         began = time.monotonic()
         plain = [ticket for ticket in tickets if not ticket.explain]
         lone = len(plain) <= 1 and self._backlog.calm
@@ -174,9 +174,16 @@ class Lane:
             results += run_together(plain, model, way.session)
         if len(plain) < len(tickets):
             results += [(t, explained(t, model)) for t in tickets if t.explain]
-        elif not lone:
-            return time.monotonic() - began
+        elif plain and not lone:
+            return (time.monotonic() - began) / len(plain)
         return None
+
+
+def mean_s(decoded: Sequence[Ticket]) -> float | None:
+    """What decoding one of these has taken; None of none."""
+    if not decoded:
+        return None
+    return sum(ticket.decoded - ticket.taken for ticket in decoded) / len(decoded)
 
 
 def run_together(tickets: list[Ticket], model: ServedModel, session: Runs) -> Results:

@@ -68,14 +68,14 @@ class Line:
         forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
         return 1.0 + self.longer * forgotten
 
-    def learn_cost(self, images: int, *, decode_s: float, run_s: float | None) -> None:
-        """Compare what a batch took with what was known; see `Backlog.finish`."""
+    def learn_cost(self, *, decode_s: float, run_s: float | None) -> None:
+        """Compare what an image took with what was known; see `Backlog.finish`."""
         most_s = MAX_SURPRISE * self.cost_s
         # Were a crowd believed too dear, all but one at a time could be refused: with
         # one lane no crowd would form, and nothing correct that.
-        found_s = min(self.run_s, self.measured_s) if run_s is None else run_s / images
+        found_s = min(self.run_s, self.measured_s) if run_s is None else run_s
         self.run_s = moved(self.run_s, found_s, most_s=most_s)
-        self.decode_s = moved(self.decode_s, decode_s / images, most_s=most_s)
+        self.decode_s = moved(self.decode_s, decode_s, most_s=most_s)
         self.cost_s = self.decode_s + self.run_s
 
     def learn_wait(self, ticket: Ticket, now: float) -> None:

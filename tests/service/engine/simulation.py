@@ -145,8 +145,9 @@ def _finish(
     backlog: Backlog, cut: Cut, spent: Spent, now: float, report: Report
 ) -> None:
     model = cut.batch[0].model
-    run_s = None if spent.lone else spent.run_s
-    backlog.finish(cut, decode_s=spent.decode_s, run_s=run_s)
+    images = len(cut.batch)
+    run_s = None if spent.lone else spent.run_s / images
+    backlog.finish(cut, decode_s=spent.decode_s / images, run_s=run_s)
     report.lane_s[model] += spent.lane_s
     for ticket in cut.batch:
         report.waits["single" if ticket.request is None else "batch"].append(

@@ -432,7 +432,7 @@ def test_a_decision_costs_the_same_however_many_wait(wait):
         wait(line, waiting)
 
         def decide() -> None:
-            line.finish(line.take(0.0), decode_s=0.0, run_s=4 * COST_S)
+            line.finish(line.take(0.0), decode_s=0.0, run_s=COST_S)
             singles(line, 1)
             batches(line, 4)
 

@@ -239,6 +239,29 @@ async def test_a_tiny_image_whose_deadline_passes_in_the_line_is_not_run(running
     assert isinstance(settled[-1], DeadlineExceededError)
 
 
+async def test_what_is_no_image_teaches_the_event_loop_nothing_of_what_one_costs(
+    running,
+):
+    """A flood of it would have more images accepted than can be answered in time."""
+    whole = png((9, 0, 0))
+    broken = whole[:33] + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
+    async with running() as engine:
+        line = engine.inline._lines[COLORS]
+        known_s = line.cost_s
+        asked = (
+            classify(engine, COLORS, broken, deadline=None)
+            for _ in range(2 * MAX_BATCH)
+        )
+        settled = await asyncio.gather(*asked, return_exceptions=True)
+        taught_s = line.cost_s
+
+        await classify(engine, COLORS, whole, deadline=None)
+
+    assert {type(each).__base__ for each in settled} == {ImageError}
+    assert taught_s == known_s
+    assert line.cost_s != known_s
+
+
 EXIF = b"II*\0\x08\0\0\0" + bytes(6)  # no entries
 AS_TEXT = b"\nexif\n%8d\n%b\n" % (len(EXIF), EXIF.hex().encode())
 

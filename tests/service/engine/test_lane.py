@@ -10,12 +10,14 @@ import pytest
 
 from classifier.decode import DecodeLimits, ImageInfo
 from classifier.errors import SessionError
+from classifier.manifest import PreprocessSpec
 from classifier.preprocess import Preprocessed
 from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
+from tests.synthetic import png
 
 MODEL = ("model", 1)
 LONG_AGO = 0.0  # of the monotonic clock
@@ -134,6 +136,35 @@ def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, i
 
     learned = parts.backlog._lines[MODEL].run_s != RUN_S
     assert learned == (images > 1)
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_what_is_no_image_teaches_nothing_of_what_one_costs(parts, images):
+    """It is refused in no time: a flood of it would have more images accepted than can
+    be answered before their deadlines. What is decoded beside it teaches as ever."""
+    parts.backlog = Backlog(capacity=100, lanes=1)
+    parts.backlog.add_model(MODEL, best_batch=8, run_s=RUN_S, decode_s=RUN_S)
+    spec = PreprocessSpec(
+        height=1,
+        width=1,
+        color="rgb",
+        resize="squash",
+        short_side=None,
+        interpolation="bilinear",
+        background=(0, 0, 0),
+    )
+    parts.models[MODEL].manifest = SimpleNamespace(preprocess=spec)
+    for data in [b"no image"] * 4 + [png((9, 0, 0))] * images:
+        parts.backlog.offer([Ticket(MODEL, data, LONG_AGO, None)], LONG_AGO)
+    parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == 4 + images)
+    lane.close()
+    lane.thread.join()
+
+    assert (parts.backlog.cost_s(MODEL) == 2 * RUN_S) == (images == 0)
 
 
 def test_a_lane_ends_when_no_image_can_be_run_any_more(parts, monkeypatch):
