@@ -140,6 +140,9 @@ class BoundedConnection(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             self._check_host()
             super().on_headers_complete()
+            # Trailers go nowhere: among the headers (RFC 9110, 6.5.1, forbids it) they
+            # would say how to read a body, if they came in one piece with it.
+            self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """Count it."""

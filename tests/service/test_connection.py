@@ -82,6 +82,26 @@ def test_small_chunks_and_a_trailer_are_fine(server):
     assert found == [200, 200]
 
 
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        b"Content-Type: application/json",
+        b"Content-Encoding: gzip",
+        b"X-Request-ID: late",
+    ],
+)
+def test_a_trailer_is_no_header(server, trailer):
+    """Else it would count if it came in one piece with the head, and not if later."""
+    body = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(RED), RED, trailer)
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(CHUNKED + body + LAST)
+        answers = b"".join(iter(lambda: peer.recv(65536), b""))
+
+    assert [int(code) for code in ANSWER.findall(answers)] == [200, 200]
+    assert b"x-request-id: late" not in answers
+
+
 def test_requests_sent_ahead_are_answered_in_order(server):
     """Also where many stand in one piece of data, longer than one head may be."""
     bad = post().replace(b"/classify", b"/classify?top_k=0")
