@@ -7,6 +7,8 @@ fill the memory.
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -57,6 +59,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = True
         self._in_body = False
         self._cut_short = False  # refused in the middle of a head
+        self._refusal: Callable[[], None] | None = None  # waits for its turn
         self._mixed = False  # this piece of data holds the end of a head or a request
         self._around = 0  # bytes of the head, or around the chunks of the body
         self._body_bytes = 0
@@ -107,10 +110,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, then look at what did not become a whole head or a body."""
+        if self._refusal is not None:
+            return  # nothing that follows is read, as after any refusal
         self._mixed = self._fresh = False
         known_bytes = self._body_bytes
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refusal is not None:
             return
         if not self._mixed:  # else nobody knows how much of it is of what follows
             self._around += len(data) - (self._body_bytes - known_bytes)
@@ -134,11 +139,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here on the body has bounds of its own."""
+        offer = self.parser.should_upgrade()
+        if not offer:
+            self._check_host()
         self._in_head, self._in_body, self._mixed = False, True, True
         self._around = 0
         self._stop_timer()
-        if not self.parser.should_upgrade():
-            self._check_host()
+        if not offer:
             super().on_headers_complete()
             # Trailers go nowhere: among the headers (RFC 9110, 6.5.1, forbids it) they
             # would say how to read a body, if they came in one piece with it.
@@ -155,6 +162,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_timer()
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; after the last, with what was refused."""
+        refusal = None if self.pipeline else self._refusal
+        # nothing may follow an answer that has closed the connection
+        if refusal is not None and not self.transport.is_closing():
+            refusal()
+        super().on_response_complete()
 
     def decline_offer(self, rest: bytes) -> None:
         """Read the request anew without its header `Upgrade`.
@@ -178,9 +193,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets one; what was refused already does not."""
-        if not self.transport.is_closing():
-            self._cut_short = True
-            super().send_400_response(msg)
+        self._refuse_in_turn(partial(super().send_400_response, msg))
 
     def _check_host(self) -> None:
         """One, from HTTP/1.1 on (RFC 9112, 3.2): else two may read it differently."""
@@ -214,11 +227,29 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus) -> None:
         """There is no request yet that a problem could belong to: a bare status."""
-        if self.transport.is_closing():
+        self._refuse_in_turn(partial(self._end_with, status))
+
+    def _refuse_in_turn(self, refusal: Callable[[], None]) -> None:
+        """Refuse once all that was sent before is answered (RFC 9112, 9.3.2).
+
+        A client takes the next answer for that of its oldest request.
+        """
+        if self.transport.is_closing() or self._refusal is not None:
             return
+        self._stop_timer()
+        self._cut_short = True
+        if not self._in_body:  # the newest request came before
+            waits = self.cycle is not None and not self.cycle.response_complete
+        elif waits := bool(self.pipeline):  # it is the one that is refused
+            self.pipeline.popleft()
+        if waits:
+            self._refusal = refusal
+        else:
+            refusal()
+
+    def _end_with(self, status: HTTPStatus) -> None:
         self.transport.write(
             b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             % (status, status.phrase.encode())
         )
-        self._cut_short = True
         self.transport.close()

@@ -11,6 +11,7 @@ import pytest
 
 from service.connection import MAX_AHEAD, MAX_HEAD_BYTES
 from tests.service.conftest import RED, running, send
+from tests.synthetic import SLOW, png
 
 CHUNKED = (
     b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
@@ -31,11 +32,18 @@ def impatient(settings_for) -> Iterator[SimpleNamespace]:
         yield server
 
 
-def post(headers: bytes = b"") -> bytes:
+@pytest.fixture(scope="module")
+def hasty(settings_for) -> Iterator[SimpleNamespace]:
+    """A server that waits a tenth of a second only, less than a slow image takes."""
+    with running(settings_for(body_timeout_ms=100)) as server:
+        yield server
+
+
+def post(headers: bytes = b"", image: bytes = RED) -> bytes:
     """A request for one image."""
     return (
         b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
-        b"Content-Length: %d\r\n%b\r\n%b" % (len(RED), headers, RED)
+        b"Content-Length: %d\r\n%b\r\n%b" % (len(image), headers, image)
     )
 
 
@@ -114,8 +122,38 @@ def test_requests_sent_ahead_are_answered_in_order(server):
 
 def test_no_more_than_some_are_kept(server):
     """Each takes a hundred times the memory of what was sent."""
-    assert statuses(server.port, GET * (MAX_AHEAD + 2)) == [429]
+    kept = [200] * (MAX_AHEAD + 1)  # and the one at work
+
+    assert statuses(server.port, GET * (MAX_AHEAD + 2)) == [*kept, 429]
     assert statuses(server.port, GET * (MAX_AHEAD - 1) + LAST) == [200] * MAX_AHEAD
+
+
+@pytest.mark.parametrize("first", [post(), GET, GET * 3], ids=["short", "asgi", "3"])
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"CONNECT any:443 HTTP/1.1\r\nHost: any\r\n\r\n", 400),
+        (b"no HTTP\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nX-Filler: " + b"x" * MANY, 431),
+        (CHUNKED + b"no length\r\n", 400),
+    ],
+    ids=["hosts", "tunnel", "garbage", "large", "chunks"],
+)
+def test_a_refusal_waits_for_the_answers_before_it(server, first, refused, status):
+    """A client takes the next answer for that of its oldest request."""
+    answers = [200] * (first.count(b"HTTP/1.1"))
+
+    assert statuses(server.port, first + refused + GET) == [*answers, status]
+
+
+def test_half_a_head_is_refused_after_the_answers_before_it(hasty):
+    """Its time is over while the image before it still runs."""
+    slow = png((SLOW, 0, 0), (300, 300))  # goes to a lane, not on the event loop
+    query = b"POST /classify?model=poison HTTP/1.1\r\n"
+    sent = post(image=slow).replace(b"POST /classify HTTP/1.1\r\n", query)
+
+    assert statuses(hasty.port, sent + GET[:-2]) == [200, 408]
 
 
 OFFER = (
