@@ -35,8 +35,7 @@ class ClassifyMany:
             question = read_question(scope["query_string"], serving, exchange)
             served, parameters = question.served, question.parameters
             try:
-                images = await self._read(scope, receive, content_type)
-                deadline = serving.deadline()
+                images, deadline = await self._read(scope, receive, content_type)
                 async with Patience(receive):
                     outcomes = await self._run(
                         served, images, deadline=deadline, explain=parameters.explain
@@ -59,15 +58,18 @@ class ClassifyMany:
 
     async def _read(
         self, scope: Scope, receive: Receive, content_type: str
-    ) -> list[bytes | ServiceError]:
+    ) -> tuple[list[bytes | ServiceError], float]:
+        """The images, and the deadline, which counts from the complete body."""
         settings = self._serving.settings
         body = await self._serving.bodies.read(
             scope, receive, limit=settings.max_batch_body_bytes
         )
+        deadline = self._serving.deadline()
         images = await read_images(
             body, content_type, max_items=settings.max_batch_items
         )
-        return [_bounded(image, settings.max_body_bytes) for image in images]
+        bounded = [_bounded(image, settings.max_body_bytes) for image in images]
+        return bounded, deadline
 
     async def _run(
         self,

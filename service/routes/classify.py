@@ -34,8 +34,8 @@ class ClassifyOne:
             limit = serving.settings.max_body_bytes
             try:
                 body = await serving.bodies.read(scope, receive, limit=limit)
+                deadline = serving.deadline()  # first: to read an image takes time, too
                 image = await read_image(body, content_type)
-                deadline = serving.deadline()
                 async with Patience(receive):
                     outcome = await classify(
                         serving.engine,

@@ -46,10 +46,10 @@ class Infer:
             served = find_model(serving.catalog, **scope["path_params"])
             exchange.facts["model"], exchange.facts["version"] = served.key
             try:
-                inference = await self._read(scope, receive, served)
+                inference, deadline = await self._read(scope, receive, served)
                 exchange.facts["images"] = inference.count
                 async with Patience(receive):
-                    settled = await self._run(served, inference)
+                    settled = await self._run(served, inference, deadline)
             finally:
                 serving.bodies.release(exchange)
             outcomes = all_of(settled, PIXELS if inference.pixels else IMAGE)
@@ -61,11 +61,15 @@ class Infer:
             headers.append((b"content-length", b"%d" % len(body)))
             await send_answer(send, body, headers)
 
-    async def _read(self, scope: Scope, receive: Receive, served: Served) -> Inference:
+    async def _read(
+        self, scope: Scope, receive: Receive, served: Served
+    ) -> tuple[Inference, float]:
+        """What is asked, and the deadline, which counts from the complete body."""
         settings, bodies = self._serving.settings, self._serving.bodies
         encoding, header_bytes = encoding_of(scope), header_bytes_of(scope)
         limit = settings.max_batch_body_bytes
         body = await bodies.read(scope, receive, limit=limit)
+        complete, deadline = asyncio.get_running_loop().time(), self._serving.deadline()
         if encoding is not None:
             body = await decompress(body, encoding, scope, bodies, limit=limit)
         inference = await off_loop(
@@ -79,15 +83,15 @@ class Infer:
             JSON_IN_THREAD_BYTES,
         )
         check_images(inference.images, settings.max_body_bytes)
-        return inference
+        if inference.timeout_us is not None:
+            deadline = min(deadline, complete + inference.timeout_us / 1e6)
+        return inference, deadline
 
-    async def _run(self, served: Served, inference: Inference) -> list[Settled]:
+    async def _run(
+        self, served: Served, inference: Inference, deadline: float
+    ) -> list[Settled]:
         """What becomes of each image, counted."""
         engine, key, metrics = self._serving.engine, served.key, served.metrics
-        deadline = self._serving.deadline()
-        if inference.timeout_us is not None:
-            now = asyncio.get_running_loop().time()
-            deadline = min(deadline, now + inference.timeout_us / 1e6)
         try:
             if inference.pixels:
                 settled = await classify_decoded(

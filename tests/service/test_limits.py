@@ -1,21 +1,27 @@
 """Everything that grows has a bound, in bytes, in time and in number."""
 
+import base64
 import gc
 import json
 import socket
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 
 from service.engine.ticket import Ticket
+from service.routes import batch, classify, infer
 from tests.service.conftest import GREEN, RED, running, send, wait_until
 from tests.synthetic import SLOW, png
 
 # The model `poison` takes a good while for it; too large to be run on the event loop.
 SLOW_IMAGE = png((SLOW, 0, 0), (200, 200))
 QUICK_IMAGE = png((1, 2, 3), (200, 200))
+
+TEXT = base64.b64encode(RED).decode()
+INPUT = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
 
 HEAD = b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
 
@@ -131,6 +137,31 @@ def test_a_late_answer_is_a_504(settings_for):
         response = send(server.client, SLOW_IMAGE, model="poison")
 
     assert (response.status_code, response.json()["code"]) == (504, "deadline_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "route", "reads"),
+    [
+        ("/classify", {"image": TEXT}, classify, "read_image"),
+        ("/classify/batch", {"images": [TEXT]}, batch, "read_images"),
+        ("/v2/models/colors/infer", {"inputs": [INPUT]}, infer, "read_inference"),
+    ],
+)
+def test_the_time_of_a_request_counts_from_its_complete_body(
+    settings_for, monkeypatch, path, members, route, reads
+):
+    """To find the images in tens of megabytes of JSON takes a while, too."""
+    read = getattr(route, reads)
+
+    def read_slowly(*arguments, **given):
+        time.sleep(0.1)
+        return read(*arguments, **given)
+
+    monkeypatch.setattr(route, reads, read_slowly)
+    with running(settings_for(request_timeout_ms=50)) as server:
+        status = server.client.post(path, json=members).status_code
+
+    assert status == 504
 
 
 def test_a_batch_that_is_late_by_an_image_keeps_the_answers_it_has(settings_for):
