@@ -29,9 +29,13 @@ class Pulse:
         self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Watch the loop that runs here, until `stop`."""
-        self._beating = asyncio.get_running_loop().create_task(self._beat())
-        threading.Thread(target=self._watch, name="pulse", daemon=True).start()
+        """Watch the loop that runs here, until `stop` or its end."""
+        loop = asyncio.get_running_loop()
+        self._beating = loop.create_task(self._beat())
+        watch = threading.Thread(
+            target=self._watch, args=(loop,), name="pulse", daemon=True
+        )
+        watch.start()
 
     def stop(self) -> None:
         """Watch no longer: the loop is about to end."""
@@ -44,9 +48,11 @@ class Pulse:
             self._beats += 1
             await asyncio.sleep(self._interval_s / 2)
 
-    def _watch(self) -> None:
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         silent, seen = 0, 0
         while not self._stopped.wait(self._interval_s):
+            if not loop.is_running():  # it has ended, and stands still for good
+                return
             beats = self._beats
             silent, seen = 0 if beats != seen else silent + 1, beats
             if silent == SILENT_LOOKS:

@@ -22,11 +22,6 @@ asyncio.run(serve())
 """
 
 
-def watching() -> list[str]:
-    """The threads that watch a loop here."""
-    return [each.name for each in threading.enumerate() if each.name == "pulse"]
-
-
 def test_a_process_whose_loop_stands_still_ends_and_says_where_it_stood():
     """Not before: as long as the loop turns, it is left alone."""
     ended = subprocess.run(
@@ -52,15 +47,39 @@ def test_it_ends_though_nobody_reads_what_it_says():
         assert process.wait(timeout=30) == 1
 
 
+ENDS = """
+import asyncio, time
+from service import pulse
+
+pulse.LEAST_S = 0.2
+
+async def serve():
+    pulse.Pulse(0.1).start()
+
+asyncio.run(serve())
+time.sleep(1.0)
+print("did something else")
+"""
+
+
+def test_a_process_may_do_something_else_after_its_loop():
+    """One that has ended stands still, too, and nothing is wrong."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "did something else\n")
+
+
 async def test_a_loop_that_ends_is_watched_no_longer():
     """Its thread would end a process that has nothing wrong."""
+    before = set(threading.enumerate())
     pulse = Pulse(30.0)
 
     pulse.start()
-    assert watching() == ["pulse"]
+    [watches] = set(threading.enumerate()) - before
     pulse.stop()
+    watches.join(timeout=10)
 
-    for thread in threading.enumerate():
-        if thread.name == "pulse":
-            thread.join(timeout=10)
-    assert watching() == []
+    assert watches.name == "pulse"
+    assert not watches.is_alive()
