@@ -75,7 +75,17 @@ def test_the_graph_gives_torchs_logits_for_any_batch(kind):
 
 
 # More of the blocks that are tested already; `bench/networks.py` does them whole.
-DEEP = {"resnet101_cifar", "resnet152_cifar", "densenet121_cifar", "dpn92_cifar"}
+DEEP = {
+    "densenet121_cifar",
+    "dpn92_cifar",
+    "resnet34_cifar",
+    "resnet101_cifar",
+    "resnet152_cifar",
+    "vgg13_cifar",
+    "vgg13_bn_cifar",
+    "vgg19_cifar",
+    "vgg19_bn_cifar",
+}
 SMALL = [row.name for row in table() if row.dataset == "CIFAR-10"]
 
 

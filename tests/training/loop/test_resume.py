@@ -52,14 +52,11 @@ def killed_in_second_epoch(command, repository):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "choice", [BY_SCORE, SELECTED], ids=["the best", "of the hardest"]
-)
 def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
-    root, repository, choice
+    root, repository
 ):
-    """With augmentation, mixup, two optimizers, a warm-up and averaged weights."""
-    options = (*EACH_STEP, *choice)
+    """With augmentation, mixup, two optimizers, a warm-up, an average and a proxy."""
+    options = (*EACH_STEP, *BY_SCORE, *SELECTED)
     whole = run(train_command(root, root / "whole", *options), repository)
     assert whole.returncode == 0, whole.stderr
 
