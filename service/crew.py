@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.address import Address
 from service.neighbors import READY, READY_PATIENCE_S, ask, page_path
+from service.pulse import SILENT_LOOKS
 from service.settings import Settings
 
 # A member that dies at once is not restarted at full speed.
@@ -25,9 +26,6 @@ RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
 # Beyond the drain itself, for a member to end.
 GRACE_S = 5.0
 LOOK_EVERY_S = 0.2  # whether members that load serve
-# A member that is silent so many times in a row hangs. By the clock, all would after a
-# machine has stood still.
-SILENT_TIMES = 4
 
 Take = Callable[[socket.socket], None]
 
@@ -203,8 +201,8 @@ class Crew:
         if self._listeners.get(order.number) is listener:
             asyncio.get_running_loop().remove_reader(listener)
         silent = 0
-        while silent < SILENT_TIMES:
-            await asyncio.sleep(self._settings.hang_timeout_s / SILENT_TIMES)
+        while silent < SILENT_LOOKS:
+            await asyncio.sleep(self._settings.hang_timeout_s / SILENT_LOOKS)
             if not order.page.exists():  # it drains
                 return
             silent = 0 if await _answers(order.page) else silent + 1

@@ -12,8 +12,8 @@ import os
 import sys
 import threading
 
-# A loop that has not turned between so many looks in a row stands still. By the clock,
-# every loop would after a machine has stood still.
+# A process that is silent at so many looks in a row hangs, whoever looks. By the clock,
+# every one would after a machine has stood still.
 SILENT_LOOKS = 4
 LEAST_S = 10.0  # whatever is said to be too long for a run
 
