@@ -111,7 +111,7 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
             if size not in sessions:  # one thread: on a device it only waits
                 sessions[size] = Session.load(graph, device="cuda", threads=1)
             curve |= measured(
-                Buckets({size: sessions[size]}),
+                sessions[size],
                 proven.shape,
                 (size,),
                 lanes=lanes,
