@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from io import StringIO
 
 import httpx
@@ -31,6 +33,7 @@ from service.server import Server, bind, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
 from tests.service.conftest import RED, running, send
+from tests.service.processes import Service
 from tests.service.processes import serve as serve_process
 from tests.synthetic import SLOW, make_bundle, png
 
@@ -135,42 +138,44 @@ def test_a_process_whose_runs_hang_for_good_ends_with_status_1(tmp_path):
     assert code == 1
 
 
+@contextmanager
+def endless_run(models, **settings) -> Iterator[tuple[Service, Future]]:
+    """A service with a run at work that never ends, and the request that began it."""
+    make_bundle(models, "odd", misbehaves=True, slow_loops=ENDLESS)
+    with (
+        serve_process(models, LINNAEUS_PROCESSES="1", **settings) as service,
+        ThreadPoolExecutor(1) as sender,
+    ):
+        url = f"{service.url}/classify"
+        sent = sender.submit(httpx.post, url, content=SLOW_IMAGE, timeout=60)
+        while not service.metric("linnaeus_buffered_bytes"):
+            time.sleep(0.05)
+        yield service, sent
+
+
 def test_a_run_that_hangs_does_not_hold_up_the_end(tmp_path):
     """Its client has had an answer; what is left behind shows in the status."""
-    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)
-    with serve_process(
+    with endless_run(
         tmp_path,
-        LINNAEUS_PROCESSES="1",
         LINNAEUS_DRAIN_NOTICE_S="0",
         LINNAEUS_DRAIN_TIMEOUT_S="0.5",
         LINNAEUS_HANG_TIMEOUT_S="86400",
-    ) as service:
-        url = f"{service.url}/classify"
-        with ThreadPoolExecutor(1) as sender:
-            sent = sender.submit(httpx.post, url, content=SLOW_IMAGE, timeout=60)
-            while not service.metric("linnaeus_buffered_bytes"):
-                time.sleep(0.05)
-            service.process.send_signal(signal.SIGTERM)
-            code = service.process.wait(timeout=60)  # and not a day
-            sent.exception()
+    ) as (service, sent):
+        service.process.send_signal(signal.SIGTERM)
+        code = service.process.wait(timeout=60)  # and not a day
+        sent.exception()
 
     assert code == 1
 
 
 def test_a_second_signal_does_not_wait_for_the_run_at_work(tmp_path):
     """Nor does the interpreter end beneath it, which would be an abort."""
-    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=ENDLESS)
-    with serve_process(tmp_path, LINNAEUS_PROCESSES="1") as service:
-        url = f"{service.url}/classify"
-        with ThreadPoolExecutor(1) as sender:
-            sent = sender.submit(httpx.post, url, content=SLOW_IMAGE, timeout=60)
-            while not service.metric("linnaeus_buffered_bytes"):
-                time.sleep(0.05)
-            service.process.send_signal(signal.SIGTERM)
-            service.logged("draining")
-            service.process.send_signal(signal.SIGTERM)
-            code = service.process.wait(timeout=20)
-            lost = sent.exception()
+    with endless_run(tmp_path) as (service, sent):
+        service.process.send_signal(signal.SIGTERM)
+        service.logged("draining")
+        service.process.send_signal(signal.SIGTERM)
+        code = service.process.wait(timeout=20)
+        lost = sent.exception()
 
     assert isinstance(lost, httpx.TransportError)
     assert code == 1
