@@ -63,7 +63,7 @@ def export_run(
     splits = open_splits(config, data, run.parent)
     origin_of(splits).check(saved, run / FINAL)
     network: nn.Module = load_run(config, saved, splits)
-    rules = rules or config.bundle
+    rules, now = rules or config.bundle, circumstances(command_line())
     if rules.views > 1:
         network = Viewed(network, rules.views)
     if positive:
@@ -74,8 +74,8 @@ def export_run(
         labels=bundle_labels(splits.dataset, config.task),
         preprocess=config.data.spec,
         config=rules,
-        provenance=provenance(saved, splits, rules),
-        remarks=(*remarks(run, splits), exported_by(circumstances(command_line()))),
+        provenance=provenance(saved, splits, rules, now),
+        remarks=(*remarks(run, splits), exported_by(now)),
     )
     return build_bundle(graph_of(network, config, splits), recipe, splits, models)
 
@@ -234,14 +234,14 @@ def readable(label: str, group: str | None) -> str:
 
 
 def provenance(
-    saved: dict[str, Any], splits: Splits, rules: BundleConfig
+    saved: dict[str, Any], splits: Splits, rules: BundleConfig, now: dict[str, Any]
 ) -> Provenance:
     """Enough to make the bundle again; older runs did not keep all of it.
 
     Commit, versions and hardware are those of the training, which may have been another
-    day and elsewhere: the weights come from it. Those of the export are on the card.
+    day and elsewhere: the weights come from it. Those of the export, `now`, are on the
+    card.
     """
-    now = circumstances(command_line())
     trained = saved.get("command", "linnaeus train")
     return Provenance(
         command=f"{trained}; {now['command']}",
