@@ -26,6 +26,8 @@ from training.errors import DataError
 Labels = NDArray[np.int64] | NDArray[np.uint8]  # [N] or [N, K]
 Batch = NDArray[np.uint8]  # [N, H, W, C]
 
+NAMED = 10  # labels in one message
+
 
 class Samples(Protocol):
     """Images by position: a name for people, the encoded bytes, perhaps the pixels."""
@@ -203,6 +205,11 @@ class Dataset:
         """Whether an image can have several labels."""
         some = next(iter(self.parts.values()))
         return some.labels.ndim == 2  # noqa: PLR2004 - [N, K]
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Names for one message: `cat, dog, horse`, and of many not all."""
+    return ", ".join(names[:NAMED]) + (" and others" if names[NAMED:] else "")
 
 
 def occurring(labels: Labels, count: int) -> NDArray[np.bool_]:

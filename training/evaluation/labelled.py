@@ -6,15 +6,13 @@ from pathlib import Path
 
 from classifier.manifest import Manifest, Task
 from training.data import Dataset, load_dataset
-from training.data.dataset import Split
+from training.data.dataset import Split, first_of
 from training.data.negatives import join
 from training.data.relabel import as_binary
 from training.errors import DataError
 from training.evaluation.evaluate import position
 
 WHOLE = "all"
-NAMED = 10  # labels in one message
-
 LOGGER = logging.getLogger(__name__)
 
 
@@ -65,6 +63,5 @@ def as_question(
         positive = (yes,)
     asked = as_binary(dataset, positive)
     others = [name for name in dataset.label_names if name not in positive]
-    listed = ", ".join(others[:NAMED]) + (" and others" if others[NAMED:] else "")
-    LOGGER.info("of %s, taken for %s: %s", dataset.name, no, listed)
+    LOGGER.info("of %s, taken for %s: %s", dataset.name, no, first_of(others))
     return replace(asked, label_names=(no, yes))

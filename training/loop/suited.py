@@ -8,11 +8,10 @@ from pydantic import TypeAdapter, ValidationError
 from classifier.manifest import MAX_LABELS, LabelText, Task
 from training.configs.config import Config
 from training.data import Dataset, Splits
+from training.data.dataset import first_of
 from training.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
-
-NAMED = 10  # labels in one message
 
 
 def check_task(config: Config, dataset: Dataset) -> None:
@@ -70,7 +69,7 @@ def check_watched(task: Task, splits: Splits) -> None:
         DataError: it has no image of yes, or none of no; or of several labels none.
     """
     missing = splits.unwatched
-    names = ", ".join(missing[:NAMED]) + (" and others" if missing[NAMED:] else "")
+    names = first_of(missing)
     none_at_all = len(missing) == len(splits.dataset.label_names)
     if (task is Task.BINARY and missing) or (task is Task.MULTILABEL and none_at_all):
         raise DataError(
