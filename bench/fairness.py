@@ -3,7 +3,8 @@
 Four loads on one service, in several rounds: singles alone at saturation (the
 throughput to match) and batches of 32 alone; singles at a modest open-loop rate (their
 latency undisturbed) and the same singles while batches keep the service saturated. Of
-each pair every other round begins with the second.
+each pair every other round begins with the second. The second pair lasts longer, so
+that a p99 is not the longest but one.
 
     python -m bench.fairness --rounds 5 --seconds 6
 """
@@ -42,17 +43,19 @@ RATES = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loads:
-    """The two kinds of requests and how long each load lasts."""
+    """The two kinds of requests and how long the loads last."""
 
     singles: Sequence[Body]
     batches: Sequence[Body]
-    seconds: float
+    seconds: float  # of a closed loop
+    open_seconds: float  # of singles at a modest rate
 
     @classmethod
-    def of(cls, workload: Workload, seconds: float) -> "Loads":
+    def of(cls, workload: Workload, *, seconds: float, open_seconds: float) -> "Loads":
         """Raw singles, and batches in forms."""
         singles = [raw(image) for image in workload.images]
-        return cls(singles, batches(workload.images, size=BATCH), seconds)
+        many = batches(workload.images, size=BATCH)
+        return cls(singles, many, seconds, open_seconds)
 
 
 async def alone(
@@ -67,7 +70,7 @@ async def mixed(
 ) -> tuple[list[Shot], list[Shot]]:
     """Singles at their instants while some connections always have a batch inside."""
     background = saturate(
-        loads.batches, target, connections=BATCH_CONNECTIONS, seconds=loads.seconds
+        loads.batches, target, connections=BATCH_CONNECTIONS, seconds=loads.open_seconds
     )
     singles = offer(Load(arrivals, loads.singles), target)
     batch_shots, single_shots = await asyncio.gather(background, singles)
@@ -78,10 +81,10 @@ def measure(
     target: Target, loads: Loads, *, share: float, seed: int, number: int
 ) -> dict[str, Any]:
     """Round `number`, JSON-ready: the four loads; `share` of capacity is modest."""
-    seconds = loads.seconds
+    seconds = loads.open_seconds
     closed = saturate_each(target, loads, number)
     singles_per_s = closed["singles"].requests_per_s
-    batches_per_s = closed["batches"].images_per_s
+    batches_per_s = wrk.steady_images_per_s(closed["batches"])
     rng = random.Random(seed + number)  # noqa: S311  a load, not a secret
     arrivals = poisson_arrivals(share * singles_per_s, seconds, rng=rng)
     kinds = {"alone": alone, "beside_batches": mixed}
@@ -132,6 +135,7 @@ def measure_rounds(
     return {
         "share": share,
         "seconds": loads.seconds,
+        "open_seconds": loads.open_seconds,
         **medians(found, RATES),
         "failed": sum(turn["failed"] for turn in found),
         "rounds": found,
@@ -158,13 +162,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_models(parser)
     add_workload(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each load")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="of each load at saturation"
+    )
+    parser.add_argument(
+        "--open-seconds", type=float, default=20.0, help="of singles at a modest rate"
+    )
     parser.add_argument("--share", type=float, default=0.25, help="of capacity")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
     workload = load_workload(options.workload)
-    loads = Loads.of(workload, options.seconds)
+    loads = Loads.of(
+        workload, seconds=options.seconds, open_seconds=options.open_seconds
+    )
     name = workload.bundle.name
     with serving(options.models, name, probe=loads.singles[0]) as service:
         table = measure_rounds(

@@ -2,9 +2,9 @@
 
 Reads what the other commands wrote into `docs/results/`; a goal whose record is not
 there is "not yet measured", which is not a pass. Of several rounds the median decides
-(`bench/verdict.py`). A ratio to a peer that even the in-process limit does not reach
-here, where nothing is served at all, says so: no server could meet it on this machine,
-and the share of the limit is what judges ours.
+(`bench/verdict.py`). Where the best arrangement found in-process, where nothing is
+served at all, did not reach a bound in any round, the table says so: there the share of
+that limit is what judges ours.
 
     python -m bench && python -m bench.goals
 """
@@ -119,7 +119,7 @@ def photos(record: Record) -> list[Verdict]:
             "Lite0 int8, x our fp32",
             1.6,
             ratios(auto, ours) if record.get("auto") == "int8" else None,
-            ratios(auto_top, top),
+            ratios(auto_top, ours),
         ),
     ]
 

@@ -26,7 +26,8 @@ def test_whatever_was_not_answered_failed():
 @pytest.mark.skipif(wrk.shutil.which("wrk") is None, reason="wrk is not installed")
 async def test_every_round_is_in_the_record_and_judged():
     """A ratio with its spread, and the failures of all rounds."""
-    loads = Loads([raw(i) for i in IMAGES], batches(IMAGES, size=32), seconds=0.5)
+    singles, many = [raw(i) for i in IMAGES], batches(IMAGES, size=32)
+    loads = Loads(singles, many, seconds=0.5, open_seconds=0.5)
 
     async with tiny_server(lambda _: response(200)) as (target, _):
         record = await asyncio.to_thread(

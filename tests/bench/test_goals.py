@@ -90,8 +90,9 @@ def test_a_goal_that_the_machine_itself_cannot_reach_is_told_apart():
     far = verdicts["Lite0 fp32, x best documented peer"]
 
     assert (far.passed, far.beyond) == (False, True)
-    assert "beyond this machine, whose limit is 1.41" in str(far)
+    assert "beyond the limit found here, 1.41" in str(far)
     assert not at_least("a", 1.5, 1.2, 1.6).beyond  # the limit reaches it: a failure
+    assert not at_least("a", 1.5, 1.2, [1.2, 1.4, 1.6]).beyond  # in one round
 
 
 def test_a_peer_that_failed_is_not_the_best():

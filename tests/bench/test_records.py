@@ -54,29 +54,69 @@ def test_a_record_names_the_commit():
     assert commit == "unknown" or len(commit.removesuffix("+changes")) == 40
 
 
+def wrk_output(**changes: object) -> str:
+    """What wrk and its script print, with some values of the script's line changed."""
+    line = {
+        "requests": 1000,
+        "duration_us": 2_000_000,
+        "p50_us": 1500,
+        "p95_us": 2500,
+        "p99_us": 9000,
+        "worst_us": 20_000,
+        "connect_errors": 0,
+        "read_errors": 1,
+        "write_errors": 0,
+        "timeouts": 0,
+        "bad_statuses": 200,
+        "took_us": [[]],
+    }
+    return f"Running 2s test\n  2 threads\n{json.dumps(line | changes)}\n"
+
+
 def test_wrk_is_read_as_rates_and_milliseconds():
     """A refused request is not throughput."""
-    line = json.dumps(
-        {
-            "requests": 1000,
-            "duration_us": 2_000_000,
-            "p50_us": 1500,
-            "p95_us": 2500,
-            "p99_us": 9000,
-            "worst_us": 20_000,
-            "connect_errors": 0,
-            "read_errors": 1,
-            "write_errors": 0,
-            "timeouts": 0,
-            "bad_statuses": 200,
-        }
-    )
-
-    closed = wrk.read_report(f"Running 2s test\n  2 threads\n{line}\n", images=32)
+    closed = wrk.read_report(wrk_output(), images=32)
 
     assert closed.requests_per_s == 400
     assert closed.images_per_s == 400 * 32
     assert (closed.p50_ms, closed.p99_ms, closed.failed) == (1.5, 9.0, 201)
+    assert closed.steady_images_per_s is None
+
+
+def test_percentiles_are_of_requests_that_were_sent():
+    """Where each was noted, what wrk makes up for its pauses does not count."""
+    took_us = [[1000, 2000], [3000, 50_000]]
+
+    closed = wrk.read_report(wrk_output(took_us=took_us), images=1)
+
+    assert (closed.p50_ms, closed.p99_ms, closed.worst_ms) == (2.0, 50.0, 50.0)
+
+
+def test_the_ends_of_a_load_are_no_part_of_a_steady_rate():
+    """Waves of four batches, 0.7 s each: six seconds hold eight and a half of them."""
+    waves = [[700_000] * 8] * 4  # the ninth is on its way when the load ends
+
+    assert wrk.steady(waves) == pytest.approx(
+        4 / 0.7
+    )  # where 4 * 8 / 6 would be counted
+
+
+def test_the_first_requests_found_an_empty_server():
+    """The one that had it for itself was the quickest, and tells nothing."""
+    assert wrk.steady([[10_000, 50_000], [50_000, 50_000]]) == pytest.approx(40)
+    assert wrk.steady([[10_000, 50_000], [50_000]]) is None
+
+
+def test_refused_requests_are_no_part_of_a_steady_rate():
+    """A quarter of these was."""
+    closed = wrk.read_report(
+        wrk_output(
+            requests=4, bad_statuses=1, took_us=[[100_000, 100_000, 100_000, 100_000]]
+        ),
+        images=32,
+    )
+
+    assert closed.steady_images_per_s == pytest.approx(10 * 32 * 3 / 4)
 
 
 def test_bodies_of_one_closed_loop_are_of_one_kind(monkeypatch):
@@ -105,6 +145,18 @@ async def test_wrk_rotates_over_the_bodies(tmp_path):
     assert tiny.bodies[:6] == [b"bb", b"\x00\n\r", b"a"] * 2
     assert closed.failed == 0
     assert closed.requests_per_s > 0
+
+
+@pytest.mark.skipif(wrk.shutil.which("wrk") is None, reason="wrk is not installed")
+async def test_what_each_request_took_is_noted_where_connections_are_few():
+    """So that both ways to count the same load agree, but for its ends."""
+    async with tiny_server(lambda _: response(200)) as (target, _):
+        closed = await asyncio.to_thread(
+            wrk.saturate, [raw(b"a")], target, connections=2, seconds=1
+        )
+
+    assert closed.steady_images_per_s == pytest.approx(closed.images_per_s, rel=0.5)
+    assert 0 < closed.p50_ms <= closed.p99_ms <= closed.worst_ms
 
 
 def test_wrk_missing_says_how_to_get_it(monkeypatch):
