@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -63,6 +64,17 @@ def machine() -> str:
     return f"{cpu_name()}, {affinity_cores()} cores, {platform.system()}"
 
 
+def gpu() -> str | None:
+    """Name and driver of each NVIDIA GPU, as its driver tells; None without one."""
+    binary = shutil.which("nvidia-smi")
+    if binary is None:
+        return None
+    query = [binary, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    done = subprocess.run(query, check=False, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines() if done.returncode == 0 else []
+    return "; ".join(lines) or None
+
+
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Python's version and those of the packages that are installed."""
     found = {"python": platform.python_version()}
@@ -87,6 +99,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "commit": commit(),
         "machine": machine(),
+        "gpu": gpu(),
         "versions": versions(),
         "command": command(),
         "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -16,10 +16,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,22 @@ from classifier.device import cuda_problem
 from classifier.runtime import onnxruntime
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+ROW_TIMEOUT_S = 120.0  # the exhaustive search of a large network takes a minute
 
 
 def sweep(
-    subject: Subject, options: argparse.Namespace, *, until_s: float
-) -> dict[str, Any]:
-    """Everything about one graph, as far as the time allows."""
+    subject: Subject,
+    options: argparse.Namespace,
+    *,
+    until_s: float,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Everything about one graph, as far as the time allows, kept after each row."""
     nodes = apart(nodes_by_provider, subject, Options())
     print(f"{subject.name} {subject.precision}: nodes by provider {nodes}", flush=True)
     subject.on_cpu  # noqa: B018 - once, and not in each process
     rows: list[dict[str, Any]] = []
+    found = {"nodes": nodes, "rows": rows, "flight": None}
     for strategy, how in arrangements():
         if time.monotonic() > until_s:
             print(f"{subject.name} {subject.precision}: no time for more", flush=True)
@@ -57,28 +62,61 @@ def sweep(
         row = apart(measure, subject, strategy, how, options.buckets, options.seconds)
         rows.append(row)
         print(describe(row), flush=True)
-    right = [row for row in rows if row.get("right")]
-    best = max(right, key=lambda row: row["mixed_images_per_s"], default=None)
-    flight = None
+        keep(found)
+    best = best_of(rows)
     if best is not None:
         flight = apart(fly, subject, best, options.buckets, options.seconds)
         print(describe_flight(subject, flight), flush=True)
-    return {"nodes": nodes, "rows": rows, "flight": flight}
+        keep(found | {"flight": flight})
 
 
-def apart(work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
-    """What `work` finds in a process of its own.
+def best_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The fastest row with mixed sizes, of those that are right and came to an end."""
+    whole = [row for row in rows if row.get("right") and "failure" not in row]
+    return max(whole, key=lambda row: row["mixed_images_per_s"], default=None)
+
+
+def apart(
+    work: Callable[..., dict[str, Any]],
+    *given: Any,
+    timeout_s: float = ROW_TIMEOUT_S,
+) -> dict[str, Any]:
+    """What `work` finds in a process of its own, or how that failed.
 
     An illegal access ends all CUDA of its process, so it must have none beside it.
     """
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=answer, args=(theirs, work, given))
+    process.start()
+    theirs.close()  # so that the end of the process ends a recv here
     try:
-        with ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=preload_cuda
-        ) as pool:
-            return pool.submit(work, *given).result()
-    except BrokenProcessPool as error:
+        if ours.poll(timeout_s):
+            found: dict[str, Any] = ours.recv()
+            return found
+        failure = f"no end after {timeout_s:.0f} s"
+    except EOFError:
+        process.join()
+        failure = f"its process died: exit code {process.exitcode}"
+    finally:
+        process.kill()
+        process.join()
+    _, *known = given
+    return {"failure": failure, "of": repr(known)[:500]}
+
+
+def answer(
+    pipe: Connection, work: Callable[..., dict[str, Any]], given: Sequence[Any]
+) -> None:
+    """In a process of its own: do the work and send what it found."""
+    preload_cuda()
+    try:
+        found = work(*given)
+    except Exception as error:  # a border: one failure must not end the sweep
         _, *known = given
-        return {"failure": f"its process died: {error}", "of": repr(known)[:500]}
+        failure = f"{type(error).__name__}: {error}"[:500]
+        found = {"failure": failure, "of": repr(known)[:500]}
+    pipe.send(found)
 
 
 def preload_cuda() -> None:
@@ -118,7 +156,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Sweep; the record is written after every graph, so a cut run keeps its rows."""
+    """Sweep; the record is written after every row, so a cut run keeps them."""
     options = read_arguments(arguments)
     problem = cuda_problem()
     if problem is not None:
@@ -134,11 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     began_s, share_s = time.monotonic(), options.minutes * 60 / max(len(subjects), 1)
     for number, subject in enumerate(subjects, start=1):
-        found[f"{subject.name} {subject.precision}"] = sweep(
-            subject, options, until_s=began_s + number * share_s
-        )
-        if options.json is not None:
-            write_record(options.json, {"build": build(), "gpu": found})
+        title = f"{subject.name} {subject.precision}"
+
+        def keep(table: dict[str, Any], title: str = title) -> None:
+            found[title] = table
+            if options.json is not None:
+                write_record(options.json, {"build": build(), "graphs": found})
+
+        sweep(subject, options, until_s=began_s + number * share_s, keep=keep)
     return 0 if found else 1
 
 

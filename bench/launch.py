@@ -37,6 +37,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def inherited() -> dict[str, str]:
+    """The variables of this process without the service's settings.
+
+    A setting that somebody's shell happens to have would pass for its default.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LINNAEUS_") or name == "LINNAEUS_DATA"
+    }
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
@@ -50,10 +62,10 @@ def running(
     Raises:
         LaunchError: it ended by itself, or did not answer in time; with its last words.
     """
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, _ended_by_sigterm():
         process = subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env={**inherited(), **environment},
             cwd=REPOSITORY,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -61,9 +73,8 @@ def running(
         )
         target = Target("127.0.0.1", port)
         try:
-            with _ended_by_sigterm():
-                _await_answer(process, target, probe, log)
-                yield target, process
+            _await_answer(process, target, probe, log)
+            yield target, process
         finally:
             stop(process)
 
@@ -72,12 +83,18 @@ def running(
 def _ended_by_sigterm() -> Iterator[None]:
     """A measurement that is told to end stops its servers first, instead of just dying.
 
-    Only the main thread may say so; elsewhere a signal does what it did before.
+    Told again, it goes on stopping them. Only the main thread may say so; elsewhere a
+    signal does what it did before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

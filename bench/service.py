@@ -67,6 +67,7 @@ def serving(
         "LINNAEUS_PORT": str(port),
         "LINNAEUS_MODELS": str(models),
         "LINNAEUS_LOAD": names,
+        "LINNAEUS_DEVICE": "cpu",  # as the limit; only `gpu_serving` says otherwise
         "LINNAEUS_DEFAULT_MODEL": names.split(",", maxsplit=1)[0],
         **(settings or {}),
     }

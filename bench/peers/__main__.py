@@ -16,7 +16,12 @@ from bench.circumstances import REPOSITORY, machine, write_record
 from bench.limit import search
 from bench.options import WORKLOADS, add_models, command_line
 from bench.peers import report
-from bench.peers.catalog import Contestant, contestants, is_installed
+from bench.peers.catalog import (
+    Contestant,
+    contestants,
+    is_installed,
+    peer_versions,
+)
 from bench.peers.comparison import Plan, compare
 from bench.pipelines import Pipeline
 from bench.workloads import Workload, load_workload
@@ -96,6 +101,7 @@ def run(options: argparse.Namespace, name: str) -> None:
             "workload": name,
             "connections": workload.connections,
             "description": loaded.manifest.description,
+            "peers": peer_versions(),
             "auto": str(choose_variant(loaded, "auto", "cpu").precision),
             "rounds": options.rounds,
             "seconds": options.seconds,

@@ -5,6 +5,8 @@ that can batch, with the numbers of their examples. *Tuned* is the best that we 
 for each workload on two cores; `python -m bench.peers.tune` searches.
 """
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +84,7 @@ def our_environment(served: Served) -> dict[str, str]:
         "LINNAEUS_MODELS": str(version.parent.parent),
         "LINNAEUS_LOAD": version.parent.name,
         "LINNAEUS_PRECISION": served.precision,
+        "LINNAEUS_DEVICE": "cpu",  # as the peers, on whatever machine
         "LINNAEUS_LOG_LEVEL": "warning",
     }
 
@@ -192,6 +195,20 @@ def environment(contestant: Contestant, served: Served) -> dict[str, str]:
         **served.environment(),
         **own,
     }
+
+
+def peer_versions(python: Path = PEERS_PYTHON) -> dict[str, str]:
+    """The peers' versions, as their own environment has them."""
+    names = ("bentoml", "fastapi", "litserve", "mosec", "ray", "uvicorn")
+    script = (
+        "import importlib.metadata as m, json, sys;"
+        "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    )
+    done = subprocess.run(
+        [str(python), "-c", script, *names], check=True, capture_output=True, text=True
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def is_installed(python: Path = PEERS_PYTHON) -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from multiprocessing import Pipe
 
 import numpy as np
 import onnx
@@ -19,6 +21,7 @@ from bench.gpu_sweep import (
     measure,
     mixed_batches,
     nodes_by_provider,
+    relative_error,
 )
 from bench.skeleton import LEFT_OUT, fill, strip
 from classifier.device import cuda_problem
@@ -72,11 +75,46 @@ def test_a_row_says_how_wrong_a_runner_is(subject):
     assert row["mixed_images_per_s"] > 0
 
 
-def test_a_refused_arrangement_is_a_row_too(subject):
+def test_a_refused_arrangement_is_a_row_too(subject, monkeypatch):
     """One option that a driver refuses must not end the sweep."""
+    monkeypatch.setattr(Options, "provider", lambda *_, **__: "NoSuchProvider")
+
     row = measure(subject, "padded", CPU, (1,), 0.01)
 
-    assert "exceeds the largest bucket" in row["failure"]
+    assert "NoSuchProvider" in row["failure"]
+
+
+def test_buckets_may_be_smaller_than_what_is_usually_compared(subject):
+    """Then smaller batches are compared with the CPU."""
+    assert measure(subject, "padded", CPU, (1, 4), 0.01)["right"]
+
+
+class Broken:
+    """A runner whose graph overflows."""
+
+    def run(self, batch):
+        """Not a number, for every image."""
+        return np.full((len(batch), 3), np.nan, np.float32)
+
+
+def test_what_is_no_number_is_not_right(subject):
+    """An fp16 graph that overflows would win any sweep."""
+    assert relative_error(Broken(), subject, largest=32) == np.inf
+
+
+def test_the_best_row_is_right_and_whole():
+    """One that was right and then ran out of memory has no rate of mixed sizes."""
+    fast = {"right": True, "mixed_images_per_s": 2.0}
+    rows = [
+        {"right": True, "failure": "out of memory"},
+        {"right": True, "mixed_images_per_s": 1.0},
+        fast,
+        {"right": False, "mixed_images_per_s": 3.0},
+        {"failure": "its process died"},
+    ]
+
+    assert gpu.best_of(rows) is fast
+    assert gpu.best_of(rows[:1]) is None
 
 
 def die(*_):
@@ -84,11 +122,29 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def sleep(*_):
+    """As a search that finds no end would."""
+    time.sleep(60)
+
+
 def test_a_row_whose_process_dies_is_a_failed_row(subject):
-    """And the next one has a process of its own."""
+    """So is one that finds no end; the next one has a process of its own."""
     assert "its process died" in gpu.apart(die, subject, "bound")["failure"]
+    late = gpu.apart(sleep, subject, "bound", timeout_s=0.1)
+    assert "no end after 0 s" in late["failure"]
 
     assert gpu.apart(measure, subject, "bound", CPU, (1, 2, 32), 0.01)["right"]
+
+
+def test_a_row_that_raises_is_a_failed_row():
+    """With what was raised, and of which arrangement."""
+    ours, theirs = Pipe(duplex=False)
+
+    gpu.answer(theirs, divmod, (1, 0))
+
+    found = ours.recv()
+    assert "ZeroDivisionError" in found["failure"]
+    assert found["of"] == "[0]"
 
 
 def test_the_sweep_tries_everything_once():
@@ -106,6 +162,14 @@ def test_two_in_flight_count_both(subject):
     runners = [build_runner("bound", subject.graph, CPU, BUCKETS) for _ in range(2)]
 
     assert in_flight(runners, subject.noise(4), seconds=0.01) > 0
+
+
+def test_a_batch_in_flight_that_fails_is_no_rate(subject):
+    """Half a rate would pass for the whole."""
+    whole = build_runner("bound", subject.graph, CPU, BUCKETS)
+
+    with pytest.raises(ValueError, match="largest bucket"):
+        in_flight([whole, whole], subject.noise(9), seconds=0.01)
 
 
 @pytest.mark.parametrize("images", [1, 32])
