@@ -17,7 +17,10 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-PIP := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(RUN) pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# Bytecode, on every core where pip would take one. Some packages bring templates that no
+# Python can compile.
+COMPILE := $(RUN) compileall -qq -j 0 $(VENV)/lib || true
 SERVICE := $(VENV)/.installed-$(DEVICE)
 EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
 PEERS := .venv-peers/.installed
@@ -82,11 +85,13 @@ $(BIN)/python:
 $(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the service ($(DEVICE)) into $(VENV) …"
 	$(PIP) --editable '.[$(DEVICE)]'
+	@$(COMPILE)
 	@touch $@
 
 $(EVERYTHING): $(SERVICE)
 	@echo "Installing training and tests into $(VENV) …"
 	$(PIP) --editable '.[$(DEVICE),import,train,pretrained,dev]'
+	@$(COMPILE)
 	@touch $@
 
 # Their own environment: what decides speed (numpy, Pillow, ONNX Runtime, uvicorn …) has our
