@@ -21,6 +21,13 @@ class Address:
         """The address of a socket that is bound."""
         return cls(listener.family, listener.type, listener.getsockname())
 
+    @property
+    def url(self) -> str:
+        """Where a client finds it."""
+        host, port = self.name[:2]
+        # its colons apart from the one before the port (RFC 3986, 3.2.2)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     def listener(self) -> socket.socket:
         """One more socket on it; the kernel spreads connections over all."""
         with ExitStack() as undo:

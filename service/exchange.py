@@ -195,7 +195,7 @@ def _signed(send: Send, exchange: Exchange) -> Send:
 
     async def send_signed(message: Message) -> None:
         if message["type"] == "http.response.start":
-            exchange.status = message["status"]
+            exchange.status = int(message["status"])
             message["headers"] += signature(exchange)
         await send(message)
 

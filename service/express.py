@@ -162,7 +162,7 @@ class Express:
         reply.headers.extend(signature(parcel.exchange))
         if not parcel.keep_alive and not reply.closes:
             reply.headers.append((b"connection", b"close"))
-        parcel.exchange.status = reply.status
+        parcel.exchange.status = int(reply.status)
         self._end(parcel)
         answered(parcel, reply)
 

@@ -104,8 +104,7 @@ class Server(uvicorn.Server):
         self._listeners = sockets or ()
         if self.started and sockets:
             await self._place.taken(self._serving, self)
-            host, port = sockets[0].getsockname()[:2]
-            url = f"http://{host}:{port}"
+            url = Address.of(sockets[0]).url
             self._log.info("listening", url=url, process=self._place.name)
             self._watch = self._loop.create_task(self._leave_when_broken())
             self._pulse.start()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from classifier.manifest import Task
+from service.address import Address
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.leader import Leader
@@ -53,8 +54,7 @@ def running(settings: Settings) -> Iterator[SimpleNamespace]:
     thread.start()
     try:
         assert server.listening.wait(START_S), "the server did not start"
-        host, port = listener.getsockname()[:2]
-        url = f"http://{host}:{port}"
+        url, port = Address.of(listener).url, listener.getsockname()[1]
         with httpx.Client(base_url=url, timeout=30) as client:
             yield SimpleNamespace(
                 url=url, client=client, app=app, log=log, port=port, server=server

@@ -317,6 +317,16 @@ def test_a_port_on_which_a_server_of_several_processes_loads_refuses_another(
             serve(settings, LaneEngine(settings))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_address_that_is_logged_can_be_asked(settings_for, host):
+    """That of IPv6 has colons of its own, and stands in brackets."""
+    with running(settings_for(host=host)) as server:
+        lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+        [url] = [line["url"] for line in lines if line["event"] == "listening"]
+
+        assert httpx.get(f"{url}/livez").status_code == 200
+
+
 def metrics_of(client):
     """Name and labels of every sample → value."""
     page = client.get("/metrics").text
@@ -387,6 +397,16 @@ def test_a_request_is_one_line_of_json(settings_for):
     assert line["request_id"] == response.headers["X-Request-ID"]
     assert (line["path"], line["status"], line["code"]) == ("/classify", 200, "ok")
     assert (line["model"], line["batch_size"]) == ("colors", 1)
+
+
+def test_the_status_of_a_refusal_is_a_number_on_a_terminal_too(settings_for):
+    """JSON writes a name of a status as its number, and a terminal would not."""
+    with running(settings_for(log_format="console")) as server:
+        server.client.get("/no/such/path")
+        send(server.client, b"garbage")  # the short way
+
+    logged = server.log.getvalue()
+    assert re.findall(r"\bstatus=(.*?)(?= |$)", logged, re.MULTILINE) == ["404", "415"]
 
 
 # the short way, or not
