@@ -80,7 +80,8 @@ clean: ## forget the environment and every cache
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Linnaeus needs Python 3.11 or newer: make PYTHON=path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@# Debian's Python without python3-venv fails with half an environment, which would pass for one.
+	$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
 
 $(SERVICE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the service ($(DEVICE)) into $(VENV) …"

@@ -1,6 +1,7 @@
 """What is installed, and that everywhere the same is installed."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,25 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+
+
+def test_an_environment_that_could_not_be_made_is_tried_again(tmp_path):
+    """Without python3-venv, Debian's Python leaves a bin/python and no pip."""
+    python, environment = tmp_path / "python", tmp_path / "environment"
+    python.write_text(
+        "#!/bin/sh\n"
+        f"mkdir -p {environment}/bin && touch {environment}/bin/python && exit 1\n"
+    )
+    python.chmod(0o700)
+    make = ["make", f"PYTHON={python}", f"VENV={environment}", "DEVICE=cpu", "install"]
+
+    tries = [
+        subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    ]
+
+    assert [f"{python} -m venv" in each.stdout for each in tries] == [True, True]
+    assert [each.returncode for each in tries] == [2, 2]
 
 
 def canonical(name: str) -> str:
