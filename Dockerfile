@@ -25,7 +25,7 @@ FROM python:3.12-slim AS source
 WORKDIR /app
 COPY classifier classifier
 COPY service service
-COPY cli.py ./
+COPY cli.py LICENSE NOTICE ./
 # The root is read-only at run time, so Python could not keep what it compiles.
 RUN python -m compileall -q --invalidation-mode unchecked-hash .
 
@@ -38,6 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     LINNAEUS_HOST=0.0.0.0 \
     LINNAEUS_PORT=8000 \
     LINNAEUS_MODELS=/models
+LABEL org.opencontainers.image.licenses=Apache-2.0
 WORKDIR /app
 EXPOSE 8000
 # By number, so that Kubernetes can see that it is not root.

@@ -53,6 +53,17 @@ def test_the_health_check_asks_for_readiness():
     assert check.count('"') >= 6  # exec form: the image may have no shell one day
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_an_image_carries_its_license_and_what_comes_from_others(target):
+    """Whoever passes an image on must pass both on (Apache-2.0, section 4)."""
+    parts = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+    stages = {part.split("\n")[0].split(" AS ")[-1]: part for part in parts}
+
+    assert re.search(r"^COPY .*\bLICENSE NOTICE \./$", stages["source"], re.MULTILINE)
+    assert "COPY --from=source /app /app" in stages[target]
+    assert "LABEL org.opencontainers.image.licenses=Apache-2.0" in stages["base"]
+
+
 def memory_needed(cores: int) -> int:
     """Bytes at worst, with default settings."""
     default = {name: field.default for name, field in Settings.model_fields.items()}
