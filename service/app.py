@@ -111,9 +111,12 @@ def create_app(
     app.short_ways = {route.path: route for route in raw_routes}
     app.envelope = Envelope(to_route, ledger=ledger)
     app.router.routes.extend(raw_routes)
+    inference_routes = infer_routes(Infer(serving))
+    for route in (*raw_routes, *inference_routes):
+        metrics.expect(route.path)
     app.include_router(build_models_router(serving))
     app.include_router(build_health_router(serving))
-    app.router.routes.extend(infer_routes(Infer(serving)))
+    app.router.routes.extend(inference_routes)
     app.include_router(build_oip_router(serving, app.version))
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)

@@ -7,6 +7,7 @@ instead of 6.7. That package writes the page. One registry an application.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -18,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.contract import ModelKey, Timing
+from service.problems import KINDS
 
 # 250 µs (a health check, a 28x28 PNG) to 10 s (the default timeout), about 2x apart.
 SECONDS = (
@@ -26,6 +28,13 @@ SECONDS = (
 )
 # The padded sizes of a GPU; a CPU stays in the first four.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+# Code → status of what is the service's doing and not its client's.
+ALERTED = {"ok": 200} | {
+    code: int(kind.status)
+    for code, kind in KINDS.items()
+    if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+}
 
 Labels = tuple[str, ...]  # label values, in the order of the names
 
@@ -37,6 +46,10 @@ class Counts:
         self._facts = f"linnaeus_{name}", text
         self._names = labels
         self.values: dict[Labels, int] = {}
+
+    def expect(self, *labels: str) -> None:
+        """Show 0 until one comes: to Prometheus a counter born at 5 has not risen."""
+        self.values.setdefault(labels, 0)
 
     def add(self, *labels: str) -> None:
         """Count one."""
@@ -127,6 +140,8 @@ class ModelMetrics:
         self._queue = metrics.queue.line(*labels)
         self._infer = metrics.infer.line(*labels)
         self._batch_size = metrics.batch_size.line(*labels)
+        for code in ALERTED:
+            metrics.images.expect(*labels, code)
 
     def answered(self, timing: Timing) -> None:
         """Count an image that has its answer."""
@@ -168,6 +183,11 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
+
+    def expect(self, route: str) -> None:
+        """Show what may be alerted of on this route, before it has happened."""
+        for code, status in ALERTED.items():
+            self.requests.expect(route, str(status), code)
 
     def answered(self, route: str, status: int, code: str, elapsed_s: float) -> None:
         """Count one request, however it ended."""

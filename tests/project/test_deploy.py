@@ -1,16 +1,20 @@
 """Files for other people's machines, held to what the service really has."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.settings import Settings
 from tests.project.test_containers import memory_needed
+from tests.service.conftest import running
+from tests.synthetic import POISON, make_bundle, png
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -63,17 +67,97 @@ def test_whoever_watches_routes_watches_all_that_take_images(name):
         assert [route for route in taking if not re.fullmatch(pattern, route)] == []
 
 
+def rule(name: str) -> dict:
+    """An alert."""
+    alerts = yaml.safe_load((DEPLOY / "monitoring/alerts.yml").read_text())
+    [found] = [r for r in alerts["groups"][0]["rules"] if r["alert"] == name]
+    return found
+
+
+def expressions() -> dict[str, list[str]]:
+    """What each panel of the dashboard asks, by its title."""
+    board = json.loads((DEPLOY / "monitoring/grafana.json").read_text())
+    return {p["title"]: [t["expr"] for t in p["targets"]] for p in board["panels"]}
+
+
+def counted(expression: str, page: str) -> dict[str, float]:
+    """Each counter of labels that an expression names → their sum on a page."""
+    families = list(text_string_to_metric_families(page))
+    return {
+        f"{name}{{{wanted}}}": sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and matches(sample.labels, wanted)
+        )
+        for name, wanted in re.findall(r"(\w+_total)\{([^}]+)\}", expression)
+    }
+
+
+def matches(labels: dict[str, str], wanted: str) -> bool:
+    """Whether labels are as a selector says; the job is what Prometheus adds."""
+    for name, operator, value in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', wanted):
+        found = re.fullmatch(
+            value if operator == "=~" else re.escape(value), labels.get(name, "")
+        )
+        if name != "job" and bool(found) == (operator == "!="):
+            return False
+    return True
+
+
+def test_images_that_fail_inside_a_batch_are_alerted_of_and_shown(tmp_path):
+    """Their request has the status 200, and would hide every fault of the engine."""
+    make_bundle(tmp_path, "odd", misbehaves=True)
+    settings = Settings(models=tmp_path, port=0, processes=1)
+    with running(settings) as server:
+        files = [("files", png((POISON, 0, 0)))] * 2
+        answer = server.client.post("/classify/batch", files=files)
+        page = server.client.get("/metrics").text
+
+    assert (answer.status_code, answer.json()["failed"]) == (200, 2)
+    assert 2 in counted(rule("LinnaeusFails")["expr"], page).values()
+    [shown] = expressions()["Images without an answer"]
+    assert list(counted(shown, page).values()) == [2]
+
+
+def test_an_alert_of_readiness_names_the_instance_and_is_not_of_all_together():
+    """In a rolling update one after the other is not ready, which is no fault."""
+    ready = rule("LinnaeusNotReady")
+
+    assert " by (" not in ready["expr"]
+    assert "$labels.instance" in ready["annotations"]["summary"]
+
+
+def test_alerts_are_looked_at_more_often_than_the_shortest_waits():
+    """By default once a minute, so that a minute would become two."""
+    alerts = yaml.safe_load((DEPLOY / "monitoring/alerts.yml").read_text())
+    scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
+    waits = [int(r["for"].removesuffix("m")) for r in alerts["groups"][0]["rules"]]
+
+    every_s = int(scraped["global"]["evaluation_interval"].removesuffix("s"))
+    assert every_s <= min(waits) * 60 / 4
+
+
+def test_a_dashboard_counts_no_strangers():
+    """Where pods are found by annotations, every program has the same job."""
+    common = [
+        expression
+        for asked in expressions().values()
+        for expression in asked
+        if re.search(r"\b(up|process_\w+)\{", expression)
+    ]
+
+    assert len(common) == 2
+    assert [e for e in common if "on (job, instance)" not in e] == []
+    assert [e for e in common if "linnaeus_ready" not in e] == []
+
+
 def test_a_process_that_is_gone_is_alerted_of():
     """It has no `linnaeus_ready` that could be 0; only Prometheus knows of it."""
-    alerts = yaml.safe_load((DEPLOY / "monitoring/alerts.yml").read_text())
-    [ready] = [
-        rule["expr"]
-        for rule in alerts["groups"][0]["rules"]
-        if rule["alert"] == "LinnaeusNotReady"
-    ]
+    ready = rule("LinnaeusNotReady")["expr"]
     scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
     [job] = [each["job_name"] for each in scraped["scrape_configs"]]
-    [jobs] = re.findall(r'min by \(job\) \(up\{job=~"([^"]+)"\}\) == 0', ready)
+    [jobs] = re.findall(r'\bup\{job=~"([^"]+)"\} == 0', ready)
 
     assert re.fullmatch(jobs, job)
     # a pod that is found by its annotations, whatever its job is called

@@ -29,6 +29,7 @@ from service.errors import SettingsError
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.member import Member
+from service.problems import KINDS
 from service.server import Server, bind, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
@@ -370,6 +371,26 @@ def test_the_images_of_a_batch_that_is_refused_whole_are_counted(settings_for):
 
     assert late.status_code == 504
     assert counted["linnaeus_images_total", "1", "deadline_exceeded", "poison"] == 2
+
+
+def test_what_may_be_alerted_of_is_counted_from_0(settings_for):
+    """To Prometheus a counter that is born at 5 has not risen."""
+    with running(settings_for()) as server:
+        counted = metrics_of(server.client)
+        paths = server.client.get("/openapi.json").json()["paths"]
+
+    taking = [
+        path
+        for path in paths
+        if "504" in paths[path].get("post", {}).get("responses", ())
+    ]
+    ours = {c: str(int(k.status)) for c, k in KINDS.items() if k.status >= 500}
+    assert len(taking) == 4
+    for code, status in {"ok": "200", **ours}.items():
+        assert counted["linnaeus_images_total", *sorted(("1", "colors", code))] == 0
+        for path in taking:
+            labels = sorted((path, status, code))
+            assert counted["linnaeus_requests_total", *labels] == 0
 
 
 def test_every_metric_is_documented(client, repository):
