@@ -138,6 +138,46 @@ def test_an_error_is_shown_with_its_code(page):
     assert "image_format_unsupported" in page.inner_text("#answer")
 
 
+HTML = {"content_type": "text/html", "body": "<h1>413 Request Entity Too Large</h1>"}
+PROBLEM = {
+    "content_type": "application/problem+json",
+    "body": '{"title": "The service is stopping", "detail": "…", "code": "draining"}',
+}
+
+
+def test_an_error_of_a_proxy_is_shown_as_such(page):
+    """It is in HTML, which is not the JSON that the page would read."""
+    page.route("**/classify?*", lambda route: route.fulfill(status=413, **HTML))
+    give(page, RED)
+
+    page.wait_for_selector("#answer .bad")
+    said = page.inner_text("#answer")
+    assert "HTTP 413" in said
+    assert "not from the service" in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": 502, **HTML}, "not from the service"),
+        ({"status": 503, **PROBLEM}, "The service is stopping"),
+    ],
+    ids=["proxy", "service"],
+)
+def test_a_list_of_models_that_does_not_come_is_not_waited_for(
+    browser, server, answer, said
+):
+    """Whoever refuses it, and in whatever form."""
+    page = browser.new_page()
+    page.route("**/models", lambda route: route.fulfill(**answer))
+    page.goto(server.url)
+
+    page.wait_for_selector("#answer .bad")
+    assert said in page.inner_text("#answer")
+    assert page.inner_text("#model") == "none"
+    page.close()
+
+
 def test_a_pasted_picture_is_taken(page):
     """From the clipboard, without a file."""
     page.evaluate(
