@@ -271,6 +271,7 @@ def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[st
         tags=app.openapi_tags,
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _leave_out_validation(document["paths"], schemas)
     _, told = models_json_schema(
         [(shape, "validation") for shape in referred],
         ref_template="#/components/schemas/{model}",
@@ -286,3 +287,14 @@ def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[st
         for code, kind in KINDS.items()
     }
     return document
+
+
+def _leave_out_validation(paths: Mapping[str, Any], schemas: dict[str, Any]) -> None:
+    """What FastAPI says of its own of a parameter; here all errors are problems."""
+    for methods in paths.values():
+        for operation in methods.values():
+            responses = operation["responses"]
+            if "HTTPValidationError" in str(responses.get("422")):
+                del responses["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)

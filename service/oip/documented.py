@@ -8,10 +8,12 @@ from starlette.types import ASGIApp
 from service import examples
 from service.images import JSON, RAW
 from service.oip import shapes
+from service.oip.compression import FORMATS
 from service.openapi import IMAGE_PROBLEMS, RawRoute, Responses, error_responses
 from service.problems import oip_error
 
 TAG = "open inference protocol"
+LENGTH = "Inference-Header-Content-Length"
 
 # Parameters are part of the body here, and a wrong one makes it malformed.
 INFERENCE_PROBLEMS = tuple(c for c in IMAGE_PROBLEMS if c != "invalid_parameter")
@@ -22,9 +24,24 @@ def refusals(*codes: str) -> Responses:
     return error_responses(codes, media_type=JSON, schema="OipError", members=oip_error)
 
 
-def inference_body() -> dict[str, Any]:
-    """The request body of `infer`."""
+def inference_request() -> dict[str, Any]:
+    """The body of `infer`, and the headers that say how it is to be read."""
     return {
+        "parameters": [
+            {
+                "name": LENGTH,
+                "in": "header",
+                "description": "Bytes of the JSON before binary tensors; 0: the body "
+                "is one image file. Unset: all of it is JSON.",
+                "schema": {"type": "integer", "minimum": 0},
+            },
+            {
+                "name": "Content-Encoding",
+                "in": "header",
+                "description": "How the body is compressed.",
+                "schema": {"type": "string", "enum": [*FORMATS, "identity"]},
+            },
+        ],
         "requestBody": {
             "required": True,
             "content": {
@@ -42,7 +59,7 @@ def inference_body() -> dict[str, Any]:
                     }
                 },
             },
-        }
+        },
     }
 
 
@@ -65,7 +82,22 @@ def infer_routes(endpoint: ASGIApp) -> list[RawRoute]:
     answer: Responses = {
         200: {
             "description": "Inferred.",
-            "content": {JSON: {"example": examples.INFERRED}, RAW: {}},
+            "headers": {
+                LENGTH: {
+                    "description": "Bytes of the JSON, where outputs are binary.",
+                    "schema": {"type": "integer", "minimum": 1},
+                }
+            },
+            "content": {
+                JSON: {"example": examples.INFERRED},
+                RAW: {
+                    "schema": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "The same JSON, and binary outputs behind it.",
+                    }
+                },
+            },
         }
     }
     companions: Mapping[str, Callable[..., Any]] = {
@@ -81,7 +113,7 @@ def infer_routes(endpoint: ASGIApp) -> list[RawRoute]:
             summary="Infer",
             tags=[TAG],
             responses={**answer, **refusals(*INFERENCE_PROBLEMS)},
-            openapi_extra=inference_body(),
+            openapi_extra=inference_request(),
         )
         for path, companion in companions.items()
     ]
