@@ -1,5 +1,9 @@
 """The OpenAPI document says what the application does, and does what it says."""
 
+from asyncio import _get_running_loop
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +12,7 @@ from schemathesis.checks import positive_data_acceptance
 
 from service import examples
 from service.problems import KINDS
+from tests.service.conftest import running
 
 WITH_INPUT = [
     ("/classify", "POST"),
@@ -98,6 +103,47 @@ def test_every_operation_has_a_name_for_generated_clients(client):
     assert NAMES.items() <= names.items()
     # as FastAPI makes them up, of a function and its path
     assert [name for name in names.values() if name.endswith(("_get", "_post"))] == []
+
+
+def test_the_document_is_built_once_and_beside_the_event_loop(settings_for):
+    """It takes 0.2 s, in which no image would be answered."""
+    with running(settings_for()) as server, ThreadPoolExecutor(4) as askers:
+        build, on_loop = server.app.openapi, []
+
+        def build_and_note():
+            on_loop.append(_get_running_loop() is not None)
+            return build()
+
+        server.app.openapi = build_and_note
+        url = f"{server.url}/openapi.json"
+        bodies = {each.content for each in askers.map(httpx.get, [url] * 4)}
+
+    assert len(bodies) == 1
+    assert on_loop == [False]
+
+
+def test_no_route_promises_an_error_of_the_framework(client):
+    """Those of wrong parameters are problems, as all errors are."""
+    assert "ValidationError" not in client.get("/openapi.json").text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v2/models/{name}/infer", "v2_infer"),
+        ("/v2/models/{name}/versions/{version}/infer", "v2_infer_version"),
+    ],
+)
+def test_a_binary_inference_is_documented_with_its_headers(client, path, name):
+    """A generated client can send them, and knows where the JSON of an answer ends."""
+    operation = client.get("/openapi.json").json()["paths"][path]["post"]
+    headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
+    answer = operation["responses"]["200"]
+
+    assert operation["operationId"] == name
+    assert headers == {"Inference-Header-Content-Length", "Content-Encoding"}
+    assert "Inference-Header-Content-Length" in answer["headers"]
+    assert answer["content"]["application/octet-stream"]["schema"]["format"] == "binary"
 
 
 def test_every_problem_has_an_example(client):
