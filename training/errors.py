@@ -2,7 +2,7 @@
 
 data ──DataError──► dataset      config ──ConfigError──► plan
 checkpoint ──CheckpointError──► network      step ──DivergedError──► weights
-result ──DiskError──► file
+result ──DiskError──► file                   answers ──AnswerError──► bundle
 
 Each message says what was found, where, and what is allowed.
 """
@@ -26,6 +26,10 @@ class CheckpointError(TrainingError):
 
 class DiskError(TrainingError):
     """A file cannot be written; what stood in its place is still there."""
+
+
+class AnswerError(TrainingError):
+    """What was said of a foreign graph cannot be read, or not be true of it."""
 
 
 class DivergedError(TrainingError):

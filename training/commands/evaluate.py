@@ -28,9 +28,7 @@ def command(
 ) -> None:
     """Measure a bundle on labelled images, as it is served."""
     from classifier import Classifier  # noqa: PLC0415 - the help should be instant
-    from classifier.errors import ClassifierError  # noqa: PLC0415
     from training.commands.progress import say_steps  # noqa: PLC0415
-    from training.errors import TrainingError  # noqa: PLC0415
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415
     from training.evaluation.labelled import open_labelled  # noqa: PLC0415
     from training.reports.evaluation_files import (  # noqa: PLC0415
@@ -39,15 +37,11 @@ def command(
     )
 
     say_steps()
-    try:
-        classifier = Classifier.load(bundle, precision=precision)
-        dataset, part = open_labelled(
-            data, classifier.manifest, split=split, positive=tuple(positive or ())
-        )
-        found = evaluate(classifier, dataset, part)
-        write_evaluation(found, classifier, part, out, results=results)
-    except (TrainingError, ClassifierError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    classifier = Classifier.load(bundle, precision=precision)
+    dataset, part = open_labelled(
+        data, classifier.manifest, split=split, positive=tuple(positive or ())
+    )
+    found = evaluate(classifier, dataset, part)
+    write_evaluation(found, classifier, part, out, results=results)
     print_table(found, precision=classifier.variant.precision)
     typer.echo(f"figures and plots in {out}")

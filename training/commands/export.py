@@ -33,30 +33,22 @@ def command(
     ] = None,
 ) -> None:
     """Make a bundle of a trained run; the test split is opened here, once."""
-    from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
-    from training.bundling.from_run import export_run  # noqa: PLC0415
+    from training.bundling.from_run import export_run  # noqa: PLC0415 - slow to load
     from training.bundling.record import record_of  # noqa: PLC0415
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415
-    from training.errors import TrainingError  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
-    from training.networks import NetworkError  # noqa: PLC0415
     from training.provenance import command_line, write_results  # noqa: PLC0415
 
     say_steps()
-    try:
-        rules = read_config(config).bundle if config is not None else None
-        made = export_run(
-            run,
-            data=data,
-            models=models,
-            name=name,
-            rules=rules,
-            positive=tuple(dict.fromkeys(positive or ())),
-        )
-        if results is not None:
-            write_results(results, record_of(run, made, command_line()))
-    except (TrainingError, ClassifierError, GraphError, NetworkError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    rules = read_config(config).bundle if config is not None else None
+    made = export_run(
+        run,
+        data=data,
+        models=models,
+        name=name,
+        rules=rules,
+        positive=tuple(dict.fromkeys(positive or ())),
+    )
+    if results is not None:
+        write_results(results, record_of(run, made, command_line()))
     typer.echo(f"wrote {made.folder}; its card: {made.folder / 'card.md'}")

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from training.errors import AnswerError, TrainingError
 
 if TYPE_CHECKING:
     from training.foreign.bundle import Origin
@@ -76,7 +78,6 @@ def command(  # one parameter an option: the list is the interface
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.foreign.answers import PARSERS  # noqa: PLC0415
     from training.foreign.bundle import Origin  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
 
     say_steps()
     said = {key: context.params[key] for key in ("preset", *PARSERS)}
@@ -92,8 +93,8 @@ def command(  # one parameter an option: the list is the interface
     photos = None if synthetic else list(find_images(samples or ()))
     try:
         folder = _import(context, origin, given, photos, models)
-    except (ClassifierError, GraphError) as error:
-        _fail(f"{file.name}: {error}")
+    except (ClassifierError, TrainingError) as error:
+        raise TrainingError(f"{file.name}: {error}") from error
     typer.echo(f"wrote {folder}")
 
 
@@ -143,14 +144,13 @@ def _key(question: "Question") -> str:
 def _ask(question: "Question") -> str:
     """The answer of whoever sits at the terminal, asked until it can be read."""
     from training.foreign.answers import parse_answers  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
 
     typer.echo(f"\n{question.option}: {question.why}")
     while True:
         text: str = typer.prompt(question.choices)
         try:
             parse_answers({_key(question): text})
-        except GraphError as error:
+        except AnswerError as error:
             typer.secho(str(error), fg="red")
         else:
             return text
@@ -171,8 +171,3 @@ def find_images(paths: Iterable[Path]) -> Iterable[Path]:
 def slug(stem: str) -> str:
     """A file's name as a bundle's: lower case, no blanks."""
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "imported"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    raise typer.Exit(1)

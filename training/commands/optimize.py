@@ -50,32 +50,26 @@ def command(
     of 100; else layers stay in fp32, or all of it. What fp16 reaches is on the card.
     A graph of the bundle that is not made anew stays in the next version.
     """
-    from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
-    from training.bundling.next_version import (  # noqa: PLC0415
+    from training.bundling.next_version import (  # noqa: PLC0415 - slow to load
         DataSource,
         optimize_bundle,
     )
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415
-    from training.errors import ConfigError, TrainingError  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
+    from training.errors import ConfigError  # noqa: PLC0415
 
     say_steps()
-    try:
-        if config is not None and (positive or (validation, seed) != (None, None)):
-            raise ConfigError(
-                "--config says how the data is read; give it without --positive, "
-                "--validation and --seed"
-            )
-        images = DataSource(
-            data,
-            None if config is None else read_config(config),
-            tuple(positive or ()),
-            DEFAULT_VALIDATION if validation is None else validation,
-            seed or 0,
+    if config is not None and (positive or (validation, seed) != (None, None)):
+        raise ConfigError(
+            "--config says how the data is read; give it without --positive, "
+            "--validation and --seed"
         )
-        folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)
-    except (TrainingError, ClassifierError, GraphError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    images = DataSource(
+        data,
+        None if config is None else read_config(config),
+        tuple(positive or ()),
+        DEFAULT_VALIDATION if validation is None else validation,
+        seed or 0,
+    )
+    folder = optimize_bundle(bundle, images, int8=int8, fp16=fp16)
     typer.echo(f"wrote {folder}; what each graph reached: {folder / 'card.md'}")

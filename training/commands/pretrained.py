@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from training.errors import ConfigError
+
 NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
 
@@ -38,23 +40,12 @@ def command(
     next version of the bundle. Takes a few minutes.
     """
     if model not in NAMES:
-        _fail(f"unknown model {model!r}; there are: {', '.join(NAMES)}")
-    from classifier.errors import ClassifierError  # noqa: PLC0415  needs torch from here
-    from training.errors import TrainingError  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
-    from training.networks import NetworkError  # noqa: PLC0415
+        raise ConfigError(f"unknown model {model!r}; there are: {', '.join(NAMES)}")
+    # needs torch from here
     from training.pretrained.imagenet import build_imagenet_bundle  # noqa: PLC0415
 
-    try:
-        folder = build_imagenet_bundle(
-            model, name=name or default_name(model), data=data, models=models
-        )
-    except (ClassifierError, GraphError, NetworkError, TrainingError) as error:
-        _fail(str(error))
+    folder = build_imagenet_bundle(
+        model, name=name or default_name(model), data=data, models=models
+    )
     typer.echo(f"wrote {folder}")
     typer.echo((folder / "card.md").read_text(encoding="utf-8"))
-
-
-def _fail(message: str) -> None:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    raise typer.Exit(1)

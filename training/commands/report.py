@@ -19,14 +19,11 @@ def command(
     ] = None,
 ) -> None:
     """Write one self-contained page: figures, plots, worst mistakes, origin."""
-    from classifier.errors import ClassifierError  # noqa: PLC0415 - slow to load
-    from training.errors import TrainingError  # noqa: PLC0415
-    from training.reports.report import default_page, write_report  # noqa: PLC0415
+    from training.reports.report import (  # noqa: PLC0415 - slow to load
+        default_page,
+        write_report,
+    )
 
-    try:
-        target = out or default_page(path)
-        write_report(path, target)
-    except (TrainingError, ClassifierError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    target = out or default_page(path)
+    write_report(path, target)
     typer.echo(f"wrote {target}")

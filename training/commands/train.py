@@ -40,38 +40,31 @@ def command(
     """Train a network, or go on with a run that was interrupted."""
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
-    from training.errors import TrainingError  # noqa: PLC0415
-    from training.graphs.graph import GraphError  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
     from training.loop.runs import train  # noqa: PLC0415
-    from training.networks import NetworkError  # noqa: PLC0415
 
     changes = [*(change or []), *_length(minutes)]
     if results is not None and not test:
         raise typer.BadParameter("the figures of --results are those of --test")
-    try:
-        plan = read_config(config, tuple(changes))
-        folder = out or Path("runs") / config.stem
-        with start_ranks(device) as ranks:
-            if ranks.first:
-                say_steps()
-            if find_rate:
-                _find_rate(plan, data, folder, ranks)
-                return
-            trained = train(
-                plan,
-                root=data,
-                folder=folder,
-                ranks=ranks,
-                live=sys.stderr,
-                file=config,
-                to_test=test,
-            )
-            if ranks.first:
-                _finish(trained, folder, results, test=test)
-    except (TrainingError, GraphError, NetworkError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    plan = read_config(config, tuple(changes))
+    folder = out or Path("runs") / config.stem
+    with start_ranks(device) as ranks:
+        if ranks.first:
+            say_steps()
+        if find_rate:
+            _find_rate(plan, data, folder, ranks)
+            return
+        trained = train(
+            plan,
+            root=data,
+            folder=folder,
+            ranks=ranks,
+            live=sys.stderr,
+            file=config,
+            to_test=test,
+        )
+        if ranks.first:
+            _finish(trained, folder, results, test=test)
 
 
 def _length(minutes: float | None) -> list[str]:

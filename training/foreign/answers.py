@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from classifier.manifest import MAX_LABELS, Label, Task
-from training.graphs.graph import GraphError
+from training.errors import AnswerError
 
 MAX_LABEL_BYTES = 16 * 2**20
 KNOWN_LABELS = {"imagenet": Path(__file__).parents[1] / "labels" / "imagenet.csv"}
@@ -76,7 +76,7 @@ def parse_answers(said: Mapping[str, str]) -> Answers:
     A preset's values hold where the user has said nothing else.
 
     Raises:
-        GraphError: naming the option that cannot be read.
+        AnswerError: naming the option that cannot be read.
     """
     values: dict[str, Any] = {}
     if "preset" in said:
@@ -95,7 +95,9 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
         for choice in choices:
             if text.lower() == choice.lower():
                 return choice
-        raise GraphError(f"{name} is {text!r}; it must be one of: {', '.join(choices)}")
+        raise AnswerError(
+            f"{name} is {text!r}; it must be one of: {', '.join(choices)}"
+        )
 
     return parse
 
@@ -104,22 +106,22 @@ def _numbers(text: str, name: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
-        raise GraphError(f"{name} is {text!r}; numbers and commas are read") from error
+        raise AnswerError(f"{name} is {text!r}; numbers and commas are read") from error
     if not all(math.isfinite(number) for number in numbers):
-        raise GraphError(f"{name} is {text!r}; every number must be finite")
+        raise AnswerError(f"{name} is {text!r}; every number must be finite")
     return numbers
 
 
 def _number(text: str, name: str) -> float:
     numbers = _numbers(text, name)
     if len(numbers) != 1:
-        raise GraphError(f"{name} is {text!r}; one number is needed")
+        raise AnswerError(f"{name} is {text!r}; one number is needed")
     return numbers[0]
 
 
 def _integer(text: str, name: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise GraphError(f"{name} is {text!r}; a whole number from 1 on is needed")
+        raise AnswerError(f"{name} is {text!r}; a whole number from 1 on is needed")
     return int(text)
 
 
@@ -132,13 +134,13 @@ def _background(text: str, name: str) -> tuple[int, int, int]:
     match [int(n) for n in _numbers(text, name) if n == int(n)]:
         case [red, green, blue]:
             return red, green, blue
-    raise GraphError(f"{name} is {text!r}; three numbers R,G,B are needed")
+    raise AnswerError(f"{name} is {text!r}; three numbers R,G,B are needed")
 
 
 def _thresholds(text: str, name: str) -> tuple[float, ...]:
     numbers = _numbers(text, name)
     if not all(0 <= number <= 1 for number in numbers):
-        raise GraphError(f"{name} is {text!r}; thresholds are scores from 0 to 1")
+        raise AnswerError(f"{name} is {text!r}; thresholds are scores from 0 to 1")
     return numbers
 
 
@@ -170,25 +172,25 @@ def read_labels(source: str) -> tuple[Label, ...]:
     {"0": ["id", "name"], …}.
 
     Raises:
-        GraphError: missing, too large, or none of these.
+        AnswerError: missing, too large, or none of these.
     """
     path = KNOWN_LABELS.get(source, Path(source))
     try:
         if path.stat().st_size > MAX_LABEL_BYTES:
-            raise GraphError(f"{path} has more than {MAX_LABEL_BYTES} bytes")
+            raise AnswerError(f"{path} has more than {MAX_LABEL_BYTES} bytes")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise GraphError(f"cannot read labels from {path}: {error}") from error
+        raise AnswerError(f"cannot read labels from {path}: {error}") from error
     readers = {".csv": _from_csv, ".json": _from_json}
     try:
         rows = readers.get(path.suffix.lower(), _from_lines)(text)
         labels = tuple(Label(id=i, name=name, group=g) for i, name, g in rows)
     except (ValidationError, ValueError, KeyError, TypeError) as error:
-        raise GraphError(f"{path} holds no labels: {error}") from error
+        raise AnswerError(f"{path} holds no labels: {error}") from error
     ids = Counter(label.id for label in labels)
     twice = next((label_id for label_id, n in ids.items() if n > 1), None)
     if twice is not None:
-        raise GraphError(
+        raise AnswerError(
             f"{path} has {twice!r} twice; use a CSV file with columns id and name"
         )
     return labels

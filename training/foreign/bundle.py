@@ -28,6 +28,7 @@ from classifier.manifest import (
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
+from training.errors import AnswerError
 from training.foreign.answers import Answers
 from training.foreign.facts import Facts, settle
 from training.foreign.findings import examine
@@ -35,7 +36,7 @@ from training.foreign.source import Foreign
 from training.foreign.verify import verify
 from training.foreign.wrap import wrap
 from training.graphs.class_maps import add_class_maps
-from training.graphs.graph import GraphError, parse
+from training.graphs.graph import parse
 
 MAX_SAMPLES = 16
 GOLDEN_BYTES = 4 * 2**20  # of pixels; as many samples become golden, but at least one
@@ -70,7 +71,8 @@ def import_graph(
 
     Raises:
         MissingFactsError: with every question that is still open.
-        GraphError: the graph or an answer is refused.
+        GraphError: the graph is refused.
+        AnswerError: an answer is.
         BundleError: the disk refuses.
     """
     started_s = time.perf_counter()
@@ -107,10 +109,10 @@ def read(samples: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
     """Up to `MAX_SAMPLES` photos as pixels, uint8 [n, H, W, C].
 
     Raises:
-        GraphError: there is none, or one cannot be read.
+        AnswerError: there is none, or one cannot be read.
     """
     if not samples:
-        raise GraphError(
+        raise AnswerError(
             "at least one photo is needed for proof and golden (--samples); "
             "--synthetic does without"
         )
@@ -119,7 +121,7 @@ def read(samples: Sequence[Path], spec: PreprocessSpec) -> NDArray[np.uint8]:
         try:
             pixels.append(preprocess(path.read_bytes(), spec).pixels)
         except (OSError, ImageError) as error:
-            raise GraphError(f"cannot read the sample {path}: {error}") from error
+            raise AnswerError(f"cannot read the sample {path}: {error}") from error
     return np.stack(pixels)
 
 
@@ -174,7 +176,7 @@ def _manifest(
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
             for e in error.errors(include_url=False)
         )
-        raise GraphError(f"no bundle can be made of this: {problems}") from error
+        raise AnswerError(f"no bundle can be made of this: {problems}") from error
 
 
 def _postprocess(facts: Facts) -> PostprocessSpec:

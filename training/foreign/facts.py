@@ -11,10 +11,10 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from classifier.manifest import Label, PreprocessSpec, Task
+from training.errors import AnswerError
 from training.foreign.answers import Answers
 from training.foreign.findings import Findings, Output
 from training.foreign.questions import Known, MissingFactsError, open_questions
-from training.graphs.graph import GraphError
 
 WHITE = (255, 255, 255)
 
@@ -57,7 +57,7 @@ def settle(findings: Findings, answers: Answers) -> Facts:
 
     Raises:
         MissingFactsError: with every question that is still open.
-        GraphError: an answer contradicts the graph or another answer.
+        AnswerError: an answer contradicts the graph or another answer.
     """
     questions = open_questions(findings, answers)
     if questions:
@@ -91,12 +91,12 @@ def settle(findings: Findings, answers: Answers) -> Facts:
 def check_task(
     task: Task, classes: int, output: Output, labels: tuple[Label, ...]
 ) -> None:
-    """Raise GraphError where task, outputs and labels do not go together."""
+    """Raise AnswerError where task, outputs and labels do not go together."""
     wanted = 2 if task is Task.BINARY else classes
     if task is Task.BINARY and classes > 2:  # noqa: PLR2004  negative, positive
-        raise GraphError(f"a binary network has 1 or 2 scores; this one has {classes}")
+        raise AnswerError(f"a binary network has 1 or 2 scores; this one has {classes}")
     if len(labels) != wanted:
-        raise GraphError(
+        raise AnswerError(
             f"{len(labels)} labels were given; {task} with {classes} scores needs "
             f"{wanted}" + (" (negative, positive)" if task is Task.BINARY else "")
         )
@@ -107,13 +107,13 @@ def check_task(
         "sigmoid": classes == 1 or task is Task.MULTILABEL,
     }
     if not fits[output.activation] or (one_of_many and classes == 1):
-        raise GraphError(
+        raise AnswerError(
             f"the graph ends in {output.activation or 'a linear layer'} over {classes} "
             f"scores, which does not go with the task {task}"
         )
     ungrouped = [label.id for label in labels if label.group is None]
     if task is Task.FINE_GRAINED and ungrouped:
-        raise GraphError(
+        raise AnswerError(
             f"label {ungrouped[0]!r} has no group; fine-grained labels need a CSV file "
             "with the columns id, name and group"
         )
@@ -127,14 +127,14 @@ def _normalization(known: Known) -> Normalization | None:
     white, mean, std = answers.scale, answers.mean, answers.std
     assert white is not None and mean is not None and std is not None  # noqa: S101,PT018
     if white not in (1, 255):
-        raise GraphError(f"scale is {white}; white must become 1 or 255")
+        raise AnswerError(f"scale is {white}; white must become 1 or 255")
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
-            raise GraphError(
+            raise AnswerError(
                 f"{name} has {len(values)} numbers; 1 or {channels} are needed"
             )
     if not all(s > 0 for s in std):
-        raise GraphError(f"std is {std}; every number must be above 0")
+        raise AnswerError(f"std is {std}; every number must be above 0")
     repeat = channels // len(mean), channels // len(std)
     return Normalization(float(white), mean * repeat[0], std * repeat[1])
 
@@ -145,12 +145,14 @@ def _thresholds(
     """One a label for multi-label, one for binary, none else."""
     if task not in (Task.BINARY, Task.MULTILABEL):
         if said is not None:
-            raise GraphError(f"a threshold was given; {task} has none")
+            raise AnswerError(f"a threshold was given; {task} has none")
         return None
     assert said is not None  # noqa: S101  asked
     wanted = 1 if task is Task.BINARY else classes
     if len(said) not in (1, wanted):
-        raise GraphError(f"{len(said)} thresholds were given; 1 or {wanted} fit {task}")
+        raise AnswerError(
+            f"{len(said)} thresholds were given; 1 or {wanted} fit {task}"
+        )
     return said if len(said) == wanted else said * wanted
 
 
@@ -172,4 +174,4 @@ def _spec(known: Known) -> PreprocessSpec:
             f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
             for e in error.errors(include_url=False)
         )
-        raise GraphError(f"the preprocessing is not possible: {problems}") from error
+        raise AnswerError(f"the preprocessing is not possible: {problems}") from error

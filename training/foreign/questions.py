@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeVar
 
 from classifier.manifest import Task
+from training.errors import AnswerError
 from training.foreign.answers import PRESETS, Answers
 from training.foreign.findings import Findings, Output
-from training.graphs.graph import GraphError
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class Question(NamedTuple):
     why: str
 
 
-class MissingFactsError(GraphError):
+class MissingFactsError(AnswerError):
     """Facts that nobody has given yet; `questions` lists all of them."""
 
     def __init__(self, questions: list[Question]) -> None:
@@ -37,7 +37,7 @@ class Known:
     """Each fact as far as findings and answers give it, else None.
 
     Raises:
-        GraphError: from any property, where an answer contradicts the graph.
+        AnswerError: from any property, where an answer contradicts the graph.
     """
 
     def __init__(self, findings: Findings, answers: Answers) -> None:
@@ -81,7 +81,7 @@ class Known:
         if name is None:
             return self.findings.outputs[0] if len(outputs) == 1 else None
         if name not in outputs:
-            raise GraphError(f"no output {name!r}; there are: {', '.join(outputs)}")
+            raise AnswerError(f"no output {name!r}; there are: {', '.join(outputs)}")
         return outputs[name]
 
     @property
@@ -116,7 +116,7 @@ class Known:
 def agreed(what: str, found: T | None, said: T | None) -> T | None:
     """What the graph shows or the user says; both must say the same."""
     if found is not None and said is not None and found != said:
-        raise GraphError(f"{what}: {said} was given, but the graph shows {found}")
+        raise AnswerError(f"{what}: {said} was given, but the graph shows {found}")
     return found if found is not None else said
 
 
@@ -153,7 +153,7 @@ def _about_normalization(known: Known) -> Iterator[Question]:
     if known.findings.dtype == "uint8":
         said = [option for option, value in values.items() if value is not None]
         if said:
-            raise GraphError(
+            raise AnswerError(
                 f"{', '.join(said)} was given, but the graph takes uint8: "
                 "it normalizes by itself"
             )

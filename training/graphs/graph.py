@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from classifier.hardware import available_cores
 from classifier.runtime import onnxruntime
 from classifier.session import DISABLED_OPTIMIZERS
+from training.errors import TrainingError
 
 INPUT = "pixels"  # uint8 [N, H, W, C]
 OUTPUT = "logits"  # float32 [N, K]
@@ -25,7 +26,7 @@ OUTPUT = "logits"  # float32 [N, K]
 MAX_GRAPH_BYTES = 2**31 - 1
 
 
-class GraphError(Exception):
+class GraphError(TrainingError):
     """An ONNX graph that we cannot read, run or rewrite; says which and why."""
 
 

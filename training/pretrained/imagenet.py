@@ -33,7 +33,7 @@ def build_imagenet_bundle(model: str, *, name: str, data: Path, models: Path) ->
         models: where bundles live.
 
     Raises:
-        TrainingError, GraphError, NetworkError: a stage fails; nothing is written.
+        TrainingError: a stage fails; nothing is written.
         BundleError: the disk refuses.
     """
     check_name(name)

@@ -125,7 +125,7 @@ def test_labels_of_other_data_are_refused_by_name(colors_bundle: Path, tmp_path:
     )
 
     assert result.exit_code == 1
-    assert "mauve" in result.output
+    assert "mauve" in str(result.exception)
 
 
 def test_optimize_writes_the_next_version_and_keeps_the_rules(
@@ -216,7 +216,7 @@ def test_optimizing_without_validation_images_is_an_error(
     result = CliRunner().invoke(app, [str(a) for a in arguments])
 
     assert result.exit_code == 1
-    assert "no validation images" in result.output
+    assert "no validation images" in str(result.exception)
     assert sorted(colors_bundle.iterdir()) == before
 
 

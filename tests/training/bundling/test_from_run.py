@@ -69,9 +69,9 @@ def test_a_photo_less_is_other_data(finished: Path):
     result = export(finished)
 
     assert result.exit_code == 1
-    assert "photos/final.pt was trained on other images" in result.stderr
-    assert "train and validation" in result.stderr
-    assert "put the data back" in result.stderr
+    assert "photos/final.pt was trained on other images" in str(result.exception)
+    assert "train and validation" in str(result.exception)
+    assert "put the data back" in str(result.exception)
     assert not (root / "models").exists()
 
 
@@ -83,7 +83,7 @@ def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):
     result = export(finished)
 
     assert result.exit_code == 1
-    assert "number 0 was 'blue' and is 'green' in the data" in result.stderr
+    assert "number 0 was 'blue' and is 'green' in the data" in str(result.exception)
 
 
 def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
@@ -241,8 +241,8 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(
     result = export(tmp_path / "runs" / "pets", "--name", "My Pets")
 
     assert result.exit_code == 1
-    assert "cannot be called 'My Pets'" in result.stderr
-    assert "at most 64" in result.stderr
+    assert "cannot be called 'My Pets'" in str(result.exception)
+    assert "at most 64" in str(result.exception)
 
 
 def test_several_labels_mean_yes_together():

@@ -206,4 +206,6 @@ def test_a_config_says_alone_how_the_data_is_split(tmp_path: Path):
     result = CliRunner().invoke(app, [str(a) for a in arguments])
 
     assert result.exit_code == 1
-    assert "give it without --positive, --validation and --seed" in result.stderr
+    assert "give it without --positive, --validation and --seed" in str(
+        result.exception
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from cli import app, main
 from tests.synthetic import make_bundle
 
 
@@ -50,3 +50,34 @@ def test_a_bundle_by_its_folder_and_by_its_name_is_one_page(run: Path):
     folder = make_bundle(Path("models")).resolve()
 
     assert written(folder) == written(Path("models/colors"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "nowhere"],
+        ["evaluate", "nowhere", "nowhere"],
+        ["optimize", "nowhere", "nowhere"],
+        ["export", "nowhere"],
+        ["train", "nowhere.toml"],
+        ["pretrained", "efficientnet-lite9"],
+        ["import", "nowhere.onnx"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_each_command_of_training_fails_in_one_line(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """As those that serve do: the same first word, and nothing of our code."""
+    monkeypatch.setattr("sys.argv", ["linnaeus", *arguments])
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert said.startswith("linnaeus: ")
+    assert said.count("\n") == 1
+    assert arguments[1].removeprefix("efficientnet-") in said

@@ -33,7 +33,7 @@ def refusal(config: Path, data: Path, *options: str) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code != 0
     assert not (out / "log.csv").exists()
-    return " ".join(result.output.split())
+    return " ".join(f"{result.output} {result.exception}".split())
 
 
 def test_a_test_split_that_is_not_there_is_missed_before_the_training(

@@ -3,8 +3,8 @@
 import pytest
 
 from classifier.manifest import MAX_LABELS
+from training.errors import AnswerError
 from training.foreign.answers import read_labels
-from training.graphs.graph import GraphError
 
 
 @pytest.mark.timeout(20)  # each compared with all others, it would be minutes
@@ -21,5 +21,5 @@ def test_a_label_that_stands_there_twice_is_named(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_text("crane\nheron\ncrane\n")
 
-    with pytest.raises(GraphError, match="'crane' twice; use a CSV file"):
+    with pytest.raises(AnswerError, match="'crane' twice; use a CSV file"):
         read_labels(str(path))

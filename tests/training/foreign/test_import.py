@@ -12,6 +12,7 @@ from PIL import Image
 
 from classifier import Classifier
 from tests.training.foreign.strangers import SIDE, photo, scores_of, stranger
+from training.errors import AnswerError
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.bundle import Origin, import_graph
 from training.foreign.findings import examine
@@ -364,7 +365,7 @@ def test_of_several_outputs_one_must_be_named(importer):
 )
 def test_an_answer_that_cannot_be_is_refused(importer, said, complaint):
     """Contradictions are told at once and name what is wrong."""
-    with pytest.raises(GraphError, match=complaint):
+    with pytest.raises(AnswerError, match=complaint):
         importer(stranger(), **said)
 
 
@@ -396,7 +397,7 @@ def test_a_photo_that_is_none_is_refused(tmp_path, importer):
     answers = parse_answers({**SAID, "labels": str(tmp_path / "labels.txt")})
     origin = Origin(path, "x", "", "", "", "")
 
-    with pytest.raises(GraphError, match=r"labels\.txt"):
+    with pytest.raises(AnswerError, match=r"labels\.txt"):
         import_graph(
             read_graph(path),
             answers,

@@ -169,4 +169,4 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(tmp_path
     result = CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)])
 
     assert result.exit_code == 1
-    assert "cannot be called 'My Pets'" in result.stderr
+    assert "cannot be called 'My Pets'" in str(result.exception)
