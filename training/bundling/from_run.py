@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from classifier.manifest import Label, Provenance, Task
 from training.bundling.bundling import build_bundle
@@ -18,8 +16,9 @@ from training.configs.task_sections import BundleConfig
 from training.data import Splits
 from training.data.dataset import Dataset
 from training.errors import ConfigError
-from training.evaluation.views import WEIGHTS
-from training.graphs.export import export_graph
+from training.graphs.detector import SomeAgainstRest
+from training.graphs.export import export_network
+from training.graphs.views import Viewed
 from training.loop.checkpoint import load_network, read_checkpoint
 from training.loop.log import listed
 from training.loop.origin import origin_of
@@ -77,7 +76,8 @@ def export_run(
         provenance=provenance(saved, splits, rules, now),
         remarks=(*remarks(run, splits), exported_by(now)),
     )
-    return build_bundle(graph_of(network, config, splits), recipe, splits, models)
+    graph = export_network(network, config.data, classes=logits_of(config, splits))
+    return build_bundle(graph, recipe, splits, models)
 
 
 def config_of(saved: dict[str, Any], where: Path) -> Config:
@@ -90,17 +90,6 @@ def config_of(saved: dict[str, Any], where: Path) -> Config:
     if "mirror" in bundle:
         bundle["views"] = 2 if bundle.pop("mirror") else 1
     return parse_config(saved["config"] | {"bundle": bundle}, str(where))
-
-
-def graph_of(network: nn.Module, config: Config, splits: Splits) -> bytes:
-    """The ONNX file of a trained network."""
-    return export_graph(
-        network,
-        shape=config.data.spec.shape,
-        mean=config.data.mean,
-        std=config.data.std,
-        classes=logits_of(config, splits),
-    )
 
 
 def logits_of(config: Config, splits: Splits) -> int:
@@ -119,61 +108,6 @@ def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:
     )
     load_network(network, saved["network"], FINAL)
     return network.eval()
-
-
-class Viewed(nn.Module):
-    """The weighted mean of the logits of 2 or 6 views; see `training/evaluation/views`.
-
-    All go through the network in one batch: called several times, its graph would have
-    each layer as often, and each quantized weight too.
-    """
-
-    def __init__(self, network: nn.Module, count: int) -> None:
-        super().__init__()
-        self.network = network
-        self.count = count
-        self.register_buffer("weights", torch.tensor(WEIGHTS[count]).view(-1, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalized images [N, C, H, W] → [N, K]."""
-        logits: Tensor = self.network(torch.cat(self._seen(images)))  # [V·N, K]
-        each = logits.reshape(self.count, -1, logits.shape[-1])  # [V, N, K]
-        return (each * self.get_buffer("weights")).sum(0)
-
-    def _seen(self, images: Tensor) -> list[Tensor]:
-        seen = [images]
-        if self.count == max(WEIGHTS):
-            height, width = images.shape[2:]
-            padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
-            seen += [
-                padded[:, :, offset : offset + height, offset : offset + width]
-                for offset in (0, 2)
-            ]
-        return [view for one in seen for view in (one, one.flip(3))]
-
-
-class SomeAgainstRest(nn.Module):
-    """K logits → the log-odds of some of them: log p / (1 - p) under softmax, [N, 1].
-
-    p is the sum of their probabilities. The same answer as the softmax gives to "is it
-    one of these?", so a network that has learned all classes is a detector of any of
-    them without further training.
-    """
-
-    def __init__(self, network: nn.Module, some: list[int], labels: int) -> None:
-        super().__init__()
-        self.network = network
-        rest = [k for k in range(labels) if k not in some]
-        self.register_buffer("some", torch.tensor(some))
-        self.register_buffer("rest", torch.tensor(rest))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalized images [N, C, H, W] → [N, 1]."""
-        logits: Tensor = self.network(images)  # [N, K]
-        some = logits.index_select(1, self.get_buffer("some"))
-        rest = logits.index_select(1, self.get_buffer("rest"))
-        yes, no = (each.logsumexp(dim=1, keepdim=True) for each in (some, rest))
-        return yes - no
 
 
 def ask(

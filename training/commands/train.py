@@ -96,7 +96,7 @@ def describe(outcome: Any, config: Any) -> str:
 
 
 def _test(trained: Any, results: Path | None) -> None:
-    from training.evaluation.measure import export, measure_test  # noqa: PLC0415
+    from training.evaluation.measure import measure_test  # noqa: PLC0415
     from training.provenance import (  # noqa: PLC0415
         circumstances,
         command_line,
@@ -104,8 +104,9 @@ def _test(trained: Any, results: Path | None) -> None:
     )
 
     config = trained.config
-    graph = export(trained.network, config)
-    found = measure_test(graph, trained.splits.test, config, trained.objective)
+    found = measure_test(
+        trained.network, trained.splits.test, config, trained.objective
+    )
     typer.echo(f"on the test split: {listed(found)}")
     if results is None:
         return

@@ -8,5 +8,4 @@ selective    when to abstain: fewer answers, fewer wrong ones
 evaluate     bundle + split → every figure, measured as it is served
 labelled     path + bundle → a split as that bundle's task sees it
 measure      a run → its test split, once, on the graph that would be served
-views        the same images mirrored and shifted, for a steadier answer
 """

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from torch import Tensor, nn
 
+from training.configs.sections import DataConfig
 from training.graphs import graph as onnx_graph
 from training.graphs.graph import INPUT, OUTPUT, GraphError
 
@@ -85,6 +86,17 @@ def export_graph(
         raise GraphError(f"the network returns {found} logits; {classes} were expected")
     pool_globally(exported)
     return onnx_graph.serialize(exported)
+
+
+def export_network(network: nn.Module, data: DataConfig, *, classes: int) -> bytes:
+    """What `data` says of pixels and normalization: the graph that is served.
+
+    Raises:
+        GraphError: as `export_graph`.
+    """
+    return export_graph(
+        network, shape=data.spec.shape, mean=data.mean, std=data.std, classes=classes
+    )
 
 
 def check_normalization(

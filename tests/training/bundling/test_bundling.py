@@ -4,25 +4,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
-from classifier.session import Session
 from cli import app
-from training.bundling.from_run import Viewed
 from training.bundling.next_version import DataSource, splits_for, unseen
 from training.configs.config import parse_config
-from training.evaluation.views import average_logits
-from training.graphs.export import export_graph
 from training.loop.checkpoint import read_checkpoint
 from training.loop.runs import open_splits
-from training.networks import build
 
 WriteConfig = Callable[..., Path]
 
@@ -140,31 +132,6 @@ def test_optimize_writes_the_next_version_and_keeps_the_rules(
     assert new.labels == old.labels
     assert new.graph(Precision.FP16) is not None
     assert Classifier.load(colors_bundle, version=2, precision="fp16")
-
-
-@pytest.mark.parametrize("count", [2, 6])
-def test_a_graph_of_several_views_has_each_layer_once(count: int):
-    """The views are one batch; the answer is what evaluation calls their mean."""
-    torch.manual_seed(0)
-    network = build("lenet5", classes=3, in_channels=1, image_size=(32, 32)).eval()
-    facts = {"shape": (32, 32, 1), "mean": (0.5,), "std": (0.25,), "classes": 3}
-    plain, seen = (
-        export_graph(each, **facts) for each in (network, Viewed(network, count))
-    )
-    pixels = np.random.default_rng(0).integers(256, size=(2, 32, 32, 1), dtype=np.uint8)
-    session = Session.load(plain)
-
-    mean = average_logits(session.run, pixels, count=count)
-
-    assert convolutions(plain) == convolutions(seen) > 0
-    assert np.allclose(Session.load(seen).run(pixels), mean, atol=1e-5)
-    assert not np.allclose(session.run(pixels), mean, atol=1e-4)
-
-
-def convolutions(graph: bytes) -> int:
-    """How many the graph has."""
-    nodes = onnx.load_from_string(graph).graph.node
-    return sum(node.op_type == "Conv" for node in nodes)
 
 
 def test_a_bundle_says_what_is_being_done(colors_bundle: Path, color_folder: Path):

@@ -16,7 +16,6 @@ from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
 from training.bundling.from_run import (
-    SomeAgainstRest,
     ask,
     bundle_labels,
     config_of,
@@ -25,6 +24,7 @@ from training.bundling.from_run import (
 from training.configs.config import Config, read_config
 from training.data import Splits, cut, load_dataset
 from training.errors import ConfigError, DataError
+from training.graphs.detector import SomeAgainstRest
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.runs import open_splits
 from training.provenance import circumstances
