@@ -49,13 +49,6 @@ def batch(images: Sequence[bytes], *, path: str = "/classify/batch") -> Body:
     return Body(path, content_type, content, images=len(images))
 
 
-def encoded_batch(images: Sequence[bytes], *, path: str = "/classify/batch") -> Body:
-    """JSON with many images in base64."""
-    listed = [base64.b64encode(image).decode("ascii") for image in images]
-    content = json.dumps({"images": listed}).encode("ascii")
-    return Body(path, "application/json", content, images=len(images))
-
-
 def batches(images: Sequence[bytes], *, size: int) -> list[Body]:
     """Every image starts one batch of `size`, wrapping round: all batches differ."""
     doubled = [*images] * (1 + -(-size // len(images)))

@@ -97,7 +97,7 @@ def pad(batch: Batch, bucket: int) -> Batch:
 class Exact:
     """One session, every batch at its own size: each new size is a new shape."""
 
-    def __init__(self, graph: bytes, options: Options, buckets: Sequence[int]) -> None:
+    def __init__(self, graph: bytes, options: Options) -> None:
         self._session = create_session(graph, options)
 
     def run(self, batch: Batch) -> Logits:
@@ -110,7 +110,7 @@ class Padded(Exact):
     """One session, batches padded to buckets."""
 
     def __init__(self, graph: bytes, options: Options, buckets: Sequence[int]) -> None:
-        super().__init__(graph, options, buckets)
+        super().__init__(graph, options)
         self._buckets = buckets
 
     def run(self, batch: Batch) -> Logits:
@@ -193,4 +193,6 @@ def build_runner(
     """The runner of a strategy, warm at no size yet (captured at every, if it does)."""
     if strategy in BOUND:
         return Bound(graph, options, buckets, strategy)
-    return {"exact": Exact, "padded": Padded}[strategy](graph, options, buckets)
+    if strategy == "padded":
+        return Padded(graph, options, buckets)
+    return Exact(graph, options)

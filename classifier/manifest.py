@@ -18,8 +18,6 @@ from pydantic import (
     model_validator,
 )
 
-SCHEMA_VERSION = 1
-
 # Bounds that keep a hostile or mistyped manifest from asking for unbounded memory.
 MAX_LABELS = 100_000
 MAX_SIDE = 4096

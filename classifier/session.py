@@ -75,7 +75,7 @@ class Session:
             BundleError: the graph's input or outputs break the contract.
         """
         threads = threads or available_cores()
-        options = _options(threads, device)
+        options = _options(threads)
         session = _create(graph, options, device)
         height, width, channels, logits = _check_contract(session)
         outputs = {output.name for output in session.get_outputs()}
@@ -134,7 +134,7 @@ class Session:
             raise _translated(error) from error
 
 
-def _options(threads: int, device: Device) -> Any:
+def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper
 
 from classifier.manifest import Task
+from classifier.session import INPUT, OUTPUT
 from training.foreign.batch import free_batch
 from training.foreign.facts import Facts
 from training.graphs.graph import (
-    INPUT,
-    OUTPUT,
     GraphError,
     drop_unused,
     producers,

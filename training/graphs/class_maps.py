@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from classifier.session import CLASS_MAPS, OUTPUT
 from training.graphs.graph import (
-    OUTPUT,
     attribute,
     constant,
     drop_unused,
@@ -23,8 +23,6 @@ from training.graphs.graph import (
     producers,
     serialize,
 )
-
-CLASS_MAPS = "class_maps"
 
 # What may stand between pooling and head without changing a value's meaning.
 TRANSPARENT = frozenset(

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 from torch import Tensor, nn
 
+from classifier.session import INPUT, OUTPUT
 from training.configs.sections import DataConfig
 from training.graphs import graph as onnx_graph
-from training.graphs.graph import INPUT, OUTPUT, GraphError
+from training.graphs.graph import GraphError
 
 OPSET = 20
 # A batch of one could be mistaken for a constant; two examples prove that N is free.
@@ -177,7 +178,7 @@ def pool_globally(model: ModelProto) -> None:
                     reshape.op_type = "Flatten"
                     del reshape.input[1:], reshape.attribute[:]
                     reshape.attribute.append(helper.make_attribute("axis", 1))
-    drop_unused_constants(model)
+    onnx_graph.drop_unused(model)
 
 
 def is_spatial_mean(model: ModelProto, node: NodeProto) -> bool:
@@ -185,14 +186,6 @@ def is_spatial_mean(model: ModelProto, node: NodeProto) -> bool:
     axes = onnx_graph.constant(model, node.input[1])
     kept = onnx_graph.attribute(node, "keepdims", 1) == 1
     return kept and axes is not None and sorted(axes.tolist()) in ([-2, -1], [2, 3])
-
-
-def drop_unused_constants(model: ModelProto) -> None:
-    """Remove initializers that no node reads."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [t for t in model.graph.initializer if t.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def parity(

@@ -16,11 +16,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from classifier.hardware import available_cores
 from classifier.runtime import onnxruntime
-from classifier.session import DISABLED_OPTIMIZERS
+from classifier.session import DISABLED_OPTIMIZERS, INPUT, OUTPUT
 from training.errors import TrainingError
-
-INPUT = "pixels"  # uint8 [N, H, W, C]
-OUTPUT = "logits"  # float32 [N, K]
 
 # Protobuf cannot hold more than 2 GiB in one message.
 MAX_GRAPH_BYTES = 2**31 - 1

@@ -27,6 +27,7 @@ from torch.nn import functional
 from training.networks.card import NetworkCard
 from training.networks.errors import CheckpointMismatchError, NetworkError
 from training.networks.network import Network
+from training.networks.pooling import global_average
 from training.networks.same_padding import SameConv2d
 
 
@@ -188,19 +189,14 @@ class EfficientNetLite(Network):
         for number, stage in enumerate(self.blocks):
             x = stage(x)  # in the end [N, 320, H/32, W/32]
             if number >= self.first_pooled:
-                pooled.append(average(x))
+                pooled.append(global_average(x))
         x = functional.relu6(self.bn2(self.conv_head(x)))  # [N, 1280, H/32, W/32]
-        features = average(x)  # [N, 1280]
+        features = global_average(x)  # [N, 1280]
         if pooled:
             features = torch.cat([*pooled, features], dim=1)  # [N, D]
         if self.normalized:
             features = functional.normalize(features) * math.sqrt(features.shape[1])
         return self.dropout(features)
-
-
-def average(x: Tensor) -> Tensor:
-    """`[N, C, H, W]` → `[N, C]`."""
-    return functional.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
 def initialize(module: nn.Module) -> None:

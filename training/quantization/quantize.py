@@ -32,6 +32,7 @@ from onnxruntime.quantization import (
 from training.graphs.graph import (
     GraphError,
     consumers,
+    drop_unused,
     name_nodes,
     open_session,
     parse,
@@ -189,9 +190,7 @@ def keep_logits_exact(model: onnx.ModelProto) -> None:
     layer.output[0] = dequantize.output[0]
     model.graph.node.remove(dequantize)
     model.graph.node.remove(quantize)
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in [t for t in model.graph.initializer if t.name not in used]:
-        model.graph.initializer.remove(tensor)
+    drop_unused(model)
 
 
 def normalization_nodes(model: onnx.ModelProto) -> list[str]:

@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from training.graphs.graph import INPUT, GraphError, open_session
+from classifier.session import INPUT
+from training.graphs.graph import GraphError, open_session
 
 Ranges = Mapping[str, tuple[float, float]]  # tensor → (lowest, highest)
 

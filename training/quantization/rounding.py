@@ -17,7 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from training.graphs.graph import OUTPUT, attribute, parse, producers, serialize
+from classifier.session import OUTPUT
+from training.graphs.graph import attribute, parse, producers, serialize
 from training.quantization.ranges import watch
 
 Floats = NDArray[np.float64]

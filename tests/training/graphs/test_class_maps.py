@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from classifier.session import CLASS_MAPS
 from tests.training.quantization.nets import CLASSES, images, net
-from training.graphs.class_maps import CLASS_MAPS, add_class_maps, drop_class_maps
+from training.graphs.class_maps import add_class_maps, drop_class_maps
 from training.graphs.graph import parse, run, serialize
 from training.quantization.float16 import store_weights_as_float16
 from training.quantization.quantize import quantize_int8
