@@ -7,7 +7,6 @@ Needs the extra `train`.
     python -m bench.random_bundle lenet5 --side 28 --gray --classes 10 --out build
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from classifier.bundle import write_bundle
 from classifier.golden import Golden
 from classifier.hardware import describe
 from classifier.manifest import (
-    GraphVariant,
     Label,
     Manifest,
     PostprocessSpec,
@@ -29,7 +27,7 @@ from classifier.manifest import (
     Provenance,
     Task,
 )
-from classifier.session import Logits, Session
+from classifier.session import Session
 
 MEAN, STD = 0.5, 0.25  # any: the weights are random too
 # Largest |logit difference| to the CPU, as a share of the largest |logit|, which random
@@ -66,9 +64,15 @@ def write_random_bundle(
     classes: int,
 ) -> Path:
     """Write `root/name/1` around a graph in one or several precisions."""
+    from training.bundling.draft import (  # noqa: PLC0415  needs onnx
+        Built,
+        file_name,
+        variant_of,
+    )
+
     height, width, channels = shape
     golden = _golden(graphs, shape)
-    files = {_file(precision): graph for precision, graph in graphs.items()}
+    files = {file_name(precision): graph for precision, graph in graphs.items()}
     manifest = Manifest(
         schema_version=1,
         name=name,
@@ -93,28 +97,18 @@ def write_random_bundle(
             abstain_threshold=None,
         ),
         graphs=tuple(
-            _variant(precision, graph, golden.logits[precision])
+            variant_of(
+                precision,
+                Built(graph, None),
+                tolerance=TOLERANCE[precision]
+                * float(np.abs(golden.logits[precision]).max()),
+            )
             for precision, graph in graphs.items()
         ),
         provenance=_provenance(),
     )
     card = f"# {name}\n\n{DESCRIPTION}.\n"
     return write_bundle(root, manifest, graphs=files, golden=golden, card=card)
-
-
-def _file(precision: Precision) -> str:
-    return f"model.{precision}.onnx"
-
-
-def _variant(precision: Precision, graph: bytes, logits: Logits) -> GraphVariant:
-    return GraphVariant(
-        precision=precision,
-        file=_file(precision),
-        sha256=hashlib.sha256(graph).hexdigest(),
-        golden_tolerance=float(TOLERANCE[precision] * np.abs(logits).max()),
-        gate=None,
-        metrics=(),
-    )
 
 
 def _golden(graphs: Mapping[Precision, bytes], shape: tuple[int, int, int]) -> Golden:

@@ -75,8 +75,7 @@ def write_manifest(
         variant_of(
             precision,
             built,
-            tolerance=TOLERANCE[precision]
-            * max(1.0, float(np.abs(golden.logits[precision]).max())),
+            tolerance=tolerance_of(precision, golden.logits[precision]),
         )
         for precision, built in graphs.items()
     )
@@ -92,6 +91,11 @@ def write_manifest(
         graphs=variants,
         provenance=recipe.provenance,
     )
+
+
+def tolerance_of(precision: Precision, logits: NDArray[np.float32]) -> float:
+    """The |logit error| that a load allows, of golden logits float32 [N, K]."""
+    return TOLERANCE[precision] * max(1.0, float(np.abs(logits).max()))
 
 
 def variant_of(

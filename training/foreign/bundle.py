@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from classifier.bundle import list_versions, write_bundle
+from classifier.bundle import write_bundle
 from classifier.errors import ImageError
 from classifier.golden import Golden
 from classifier.hardware import describe
@@ -28,6 +28,12 @@ from classifier.manifest import (
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
+from training.bundling.draft import (
+    Built,
+    next_version,
+    tolerance_of,
+    variant_of,
+)
 from training.errors import AnswerError
 from training.foreign.answers import Answers
 from training.foreign.facts import Facts, settle
@@ -41,8 +47,6 @@ from training.graphs.graph import parse
 MAX_SAMPLES = 16
 GOLDEN_BYTES = 4 * 2**20  # of pixels; as many samples become golden, but at least one
 PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow")
-# |logit error| allowed at load, as a share of the largest logit of the samples.
-TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,10 @@ def import_graph(
     logits = Session.load(wrapped).run(pixels)
     replayed = max(1, GOLDEN_BYTES // prod(facts.spec.shape))
     precision = find_precision(wrapped)
-    largest = max(1.0, float(np.abs(logits).max()))
-    variant = GraphVariant(
-        precision=precision,
-        file=f"model.{precision}.onnx",
-        sha256=hashlib.sha256(wrapped).hexdigest(),
-        golden_tolerance=TOLERANCE[precision] * largest,
-        gate=None,
-        metrics=(),
+    variant = variant_of(
+        precision, Built(wrapped, None), tolerance=tolerance_of(precision, logits)
     )
-    version = (list_versions(models / origin.name) or [0])[-1] + 1
+    version = next_version(models, origin.name)
     seconds = time.perf_counter() - started_s
     provenance = _provenance(foreign, origin, seconds)
     manifest = _manifest(facts, origin, variant, provenance, version=version)
