@@ -12,7 +12,13 @@ from pydantic import ValidationError
 
 from classifier.errors import BundleError
 from classifier.golden import Golden, read_golden, write_golden
-from classifier.manifest import FILE_NAME, GraphVariant, Manifest, Precision
+from classifier.manifest import (
+    FILE_NAME,
+    GraphVariant,
+    Manifest,
+    Precision,
+    describe_problems,
+)
 
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
 MAX_MANIFEST_BYTES = 32 * 2**20
@@ -135,10 +141,7 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'manifest'}: {e['msg']}"
-            for e in error.errors(include_url=False)[:10]
-        )
+        problems = describe_problems(error, whole="manifest", limit=10)
         raise BundleError(f"{path}: {problems}") from error
 
 

@@ -6,15 +6,13 @@ a conversion does not multiply the memory of the image.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from classifier.errors import ImageDecodeError
-
-Color = Literal["rgb", "gray"]
+from classifier.manifest import Color
 
 STRIP_PIXELS = 1 << 20
 UNBOUNDED_MODES = ("I", "F")  # 32-bit samples: no file says which value is white

@@ -15,7 +15,7 @@ from io import BytesIO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from classifier.bombs import check_bytes, check_opened
-from classifier.colors import Color, Flattener, scale_transparency
+from classifier.colors import Flattener, scale_transparency
 from classifier.errors import (
     EmptyImageError,
     ImageDecodeError,
@@ -23,6 +23,7 @@ from classifier.errors import (
     ImageFormatError,
     ImageTooLargeError,
 )
+from classifier.manifest import Color
 from classifier.silence import silence
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

@@ -63,7 +63,9 @@ class ImageFormatError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image declares more pixels than the cap; nothing of it was decoded."""
+    """More pixels are declared than the cap, or decoding them needs more memory
+    than there is.
+    """
 
     code = "image_too_many_pixels"
 

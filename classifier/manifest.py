@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     PositiveInt,
+    ValidationError,
     model_validator,
 )
 
@@ -35,6 +36,12 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 
+Activation = Literal["softmax", "sigmoid"]
+Color = Literal["rgb", "gray"]
+Resize = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
+
+
 class Task(StrEnum):
     """The four kinds of image classification."""
 
@@ -42,6 +49,16 @@ class Task(StrEnum):
     MULTICLASS = "multiclass"
     MULTILABEL = "multilabel"
     FINE_GRAINED = "fine-grained"
+
+    @property
+    def activation(self) -> Activation:
+        """What makes scores of logits: a sigmoid where each label is a yes or no."""
+        yes_or_no = self in (Task.BINARY, Task.MULTILABEL)
+        return "sigmoid" if yes_or_no else "softmax"
+
+    def logits(self, labels: int) -> int:
+        """K, the width of a network's output: 1 for binary, else one a label."""
+        return 1 if self is Task.BINARY else labels
 
 
 class Precision(StrEnum):
@@ -56,6 +73,16 @@ class Strict(BaseModel):
     """Frozen; unknown fields, missing fields and coercions are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def describe_problems(
+    error: ValidationError, *, whole: str = "", limit: int | None = None
+) -> str:
+    """What is wrong, field by field; `whole` names what is wrong as a whole."""
+    return "; ".join(
+        f"{'.'.join(map(str, detail['loc'])) or whole}: {detail['msg']}"
+        for detail in error.errors(include_url=False)[:limit]
+    )
 
 
 class Label(Strict):
@@ -76,10 +103,10 @@ class PreprocessSpec(Strict):
 
     height: Side
     width: Side
-    color: Literal["rgb", "gray"]
-    resize: Literal["crop", "squash", "pad"]
+    color: Color
+    resize: Resize
     short_side: Side | None
-    interpolation: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"]
+    interpolation: Interpolation
     background: tuple[Byte, Byte, Byte]  # RGB; transparent parts show it
 
     @property
@@ -110,7 +137,7 @@ class PreprocessSpec(Strict):
 class PostprocessSpec(Strict):
     """How logits become scores and decisions."""
 
-    activation: Literal["softmax", "sigmoid"]
+    activation: Activation
     # under 0.01 it would only overflow: every score would be 0 or 1
     temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
     # binary: one; multilabel: one a label; else null
@@ -200,7 +227,7 @@ class Manifest(Strict):
     @property
     def logits(self) -> int:
         """K, the width of the graph's output: 1 for binary, else one a label."""
-        return 1 if self.task is Task.BINARY else len(self.labels)
+        return self.task.logits(len(self.labels))
 
     def graph(self, precision: Precision) -> GraphVariant | None:
         """The variant of that precision, if the bundle has it."""
@@ -227,9 +254,7 @@ class Manifest(Strict):
     @model_validator(mode="after")
     def _check_postprocess(self) -> Self:
         spec = self.postprocess
-        activation = (
-            "sigmoid" if self.task in (Task.BINARY, Task.MULTILABEL) else "softmax"
-        )
+        activation = self.task.activation
         if spec.activation != activation:
             raise ValueError(
                 f"activation is {spec.activation!r}; {self.task} needs {activation!r}"

@@ -1,11 +1,15 @@
 """bundle, device → **session**: which of its graphs, loaded and proven."""
 
+from typing import Literal
+
 from classifier.bundle import Bundle
 from classifier.errors import BundleError
 from classifier.golden import replay
 from classifier.hardware import has_fast_int8
 from classifier.manifest import GraphVariant, Precision
 from classifier.session import Device, Session
+
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
 
 
 def choose_variant(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from classifier.manifest import Task
+from classifier.manifest import Color, Resize, Task
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -142,8 +142,8 @@ class Input(Shape):
 
     height: int
     width: int
-    color: Literal["rgb", "gray"]
-    resize: Literal["crop", "squash", "pad"]
+    color: Color
+    resize: Resize
 
 
 class ModelSummary(Shape):

@@ -28,7 +28,9 @@ from rich.table import Table
 from classifier.bundle import default_name, list_bundles
 from classifier.classifier import Classification, Classifier
 from classifier.decode import SUFFIXES
+from classifier.device import DeviceChoice
 from classifier.errors import BundleError, ImageError
+from classifier.variant import PrecisionChoice
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
@@ -63,12 +65,9 @@ def command(
         Literal["table", "csv", "jsonl"],
         typer.Option("--format", help="Of the answers."),
     ] = "table",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(envvar="LINNAEUS_DEVICE")
-    ] = "auto",
+    device: Annotated[DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE")] = "auto",
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8"],
-        typer.Option(envvar="LINNAEUS_PRECISION"),
+        PrecisionChoice, typer.Option(envvar="LINNAEUS_PRECISION")
     ] = "auto",
 ) -> None:
     """Classify images and print the answers, in order. Exit code 1 if one failed."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from classifier import hardware
 from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
-from classifier.device import choose_device
+from classifier.device import DeviceChoice, choose_device
 from classifier.errors import ClassifierError
 from classifier.golden import replay
 from classifier.runtime import installed_builds, onnxruntime
@@ -41,9 +41,7 @@ def command(
     models: Annotated[
         Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
     ] = Path("models"),
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(envvar="LINNAEUS_DEVICE")
-    ] = "auto",
+    device: Annotated[DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE")] = "auto",
 ) -> None:
     """Examine device, threads and bundles. Exit code 1 if there is a problem."""
     findings = list(examine(models, device))
@@ -70,7 +68,7 @@ def as_table(findings: Iterable[Finding]) -> Table:
     return table
 
 
-def examine(models: Path, device: Literal["auto", "cpu", "cuda"]) -> Iterator[Finding]:
+def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     """Every finding, the machine first."""
     yield from _machine()
     try:

@@ -163,7 +163,7 @@ def refusal(
 
 def truth_of(split: Split, task: Task) -> Truth:
     """A split's labels as decisions: class index [N], or bool [N] or [N, K]."""
-    sigmoid = task in (Task.BINARY, Task.MULTILABEL)
+    sigmoid = task.activation == "sigmoid"
     return split.labels.astype(np.bool_ if sigmoid else np.int64)
 
 

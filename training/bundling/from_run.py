@@ -94,7 +94,7 @@ def config_of(saved: dict[str, Any], where: Path) -> Config:
 
 def logits_of(config: Config, splits: Splits) -> int:
     """How many a network of this task has."""
-    return 1 if config.task is Task.BINARY else len(splits.dataset.label_names)
+    return config.task.logits(len(splits.dataset.label_names))
 
 
 def load_run(config: Config, saved: dict[str, Any], splits: Splits) -> Network:

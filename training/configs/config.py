@@ -109,7 +109,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:
-        sigmoid = self.task in (Task.BINARY, Task.MULTILABEL)
+        sigmoid = self.task.activation == "sigmoid"
         if sigmoid and self.transfer and self.transfer.probe == "discriminant":
             raise ValueError(
                 "transfer.probe is 'discriminant', which tells kinds from each other; "
@@ -156,7 +156,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_loss(self) -> Self:
-        sigmoid = self.task in (Task.BINARY, Task.MULTILABEL)
+        sigmoid = self.task.activation == "sigmoid"
         if not sigmoid and self.loss.kind == "asymmetric":
             raise ValueError(
                 "loss.kind 'asymmetric' is for binary and multilabel tasks; this is "

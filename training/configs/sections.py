@@ -17,7 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from classifier.manifest import Byte, PreprocessSpec, Side
+from classifier.manifest import (
+    Byte,
+    Color,
+    Interpolation,
+    PreprocessSpec,
+    Resize,
+    Side,
+)
 from training.optimizers.schedule import Shape
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -59,15 +66,13 @@ class DataConfig(Section):
     """Of the image that the network reads, in pixels."""
     width: Side
     """As `height`."""
-    color: Literal["rgb", "gray"] = "rgb"
+    color: Color = "rgb"
     """Channels: 3 or 1."""
-    resize: Literal["crop", "squash", "pad"] = "squash"
+    resize: Resize = "squash"
     """How an image of another shape fits: cut, deformed, or with a margin."""
     short_side: Side | None = None
     """With `resize = "crop"`, and only there: to this many pixels before the cut."""
-    interpolation: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = (
-        "bicubic"
-    )
+    interpolation: Interpolation = "bicubic"
     """Of resizing, as Pillow names it."""
     background: tuple[Byte, Byte, Byte] = (255, 255, 255)
     """Red, green and blue behind transparent parts and in the margin."""

@@ -39,8 +39,6 @@ from training.evaluation.metrics import (
 from training.evaluation.reliability import sigmoid_reliability, softmax_reliability
 from training.evaluation.selective import RiskCoverage, risk_coverage
 
-SIGMOID = (Task.BINARY, Task.MULTILABEL)
-
 Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
 
 
@@ -233,7 +231,7 @@ class Figures:
 
 def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
     """The figures that a task asks for."""
-    if manifest.task not in SIGMOID:
+    if manifest.task.activation == "softmax":
         return _softmax_figures(manifest, scores, truth)
     thresholds = manifest.postprocess.thresholds or (0.5,) * scores.shape[1]
     decided = scores >= np.asarray(thresholds)  # bool [N, K]

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from classifier.manifest import MAX_LABELS, Label, Task
+from classifier.manifest import MAX_LABELS, Interpolation, Label, Resize, Task
 from training.errors import AnswerError
 
 MAX_LABEL_BYTES = 16 * 2**20
@@ -153,9 +153,9 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "mean": _numbers,
     "std": _numbers,
     "color": _choice("rgb", "bgr", "gray"),
-    "resize": _choice("crop", "squash", "pad"),
+    "resize": _choice(*get_args(Resize)),
     "short_side": _integer,
-    "interpolation": _choice("nearest", "box", "bilinear", "bicubic", "lanczos"),
+    "interpolation": _choice(*get_args(Interpolation)),
     "background": _background,
     "output": _choice("logits", "probabilities"),
     "output_name": lambda text, _: text,

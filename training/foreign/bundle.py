@@ -24,7 +24,7 @@ from classifier.manifest import (
     Precision,
     PreprocessSpec,
     Provenance,
-    Task,
+    describe_problems,
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
@@ -170,17 +170,13 @@ def _manifest(
             provenance=provenance,
         )
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False)
-        )
+        problems = describe_problems(error)
         raise AnswerError(f"no bundle can be made of this: {problems}") from error
 
 
 def _postprocess(facts: Facts) -> PostprocessSpec:
-    sigmoid = facts.task in (Task.BINARY, Task.MULTILABEL)
     return PostprocessSpec(
-        activation="sigmoid" if sigmoid else "softmax",
+        activation=facts.task.activation,
         temperature=1.0,
         thresholds=facts.thresholds,
         top_k=facts.top_k,

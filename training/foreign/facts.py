@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from classifier.manifest import Label, PreprocessSpec, Task
+from classifier.manifest import Label, PreprocessSpec, Task, describe_problems
 from training.errors import AnswerError
 from training.foreign.answers import Answers
 from training.foreign.findings import Findings, Output
@@ -49,7 +49,7 @@ class Facts:
     @property
     def logits(self) -> int:
         """K as the bundle has it: 1 for binary."""
-        return 1 if self.task is Task.BINARY else self.classes
+        return self.task.logits(self.classes)
 
 
 def settle(findings: Findings, answers: Answers) -> Facts:
@@ -143,12 +143,12 @@ def _thresholds(
     task: Task, classes: int, said: tuple[float, ...] | None
 ) -> tuple[float, ...] | None:
     """One a label for multi-label, one for binary, none else."""
-    if task not in (Task.BINARY, Task.MULTILABEL):
+    if task.activation == "softmax":
         if said is not None:
             raise AnswerError(f"a threshold was given; {task} has none")
         return None
     assert said is not None  # noqa: S101  asked
-    wanted = 1 if task is Task.BINARY else classes
+    wanted = task.logits(classes)
     if len(said) not in (1, wanted):
         raise AnswerError(
             f"{len(said)} thresholds were given; 1 or {wanted} fit {task}"
@@ -170,8 +170,5 @@ def _spec(known: Known) -> PreprocessSpec:
             background=answers.background or WHITE,
         )
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            for e in error.errors(include_url=False)
-        )
+        problems = describe_problems(error)
         raise AnswerError(f"the preprocessing is not possible: {problems}") from error

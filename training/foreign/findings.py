@@ -10,10 +10,10 @@ from typing import Literal
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from classifier.manifest import Activation
 from training.graphs.graph import GraphError, attribute, constant, producers
 
 Layout = Literal["NCHW", "NHWC"]
-Activation = Literal["softmax", "sigmoid"]
 
 IMAGE_RANK = 4
 CHANNELS = (1, 3)

@@ -215,7 +215,8 @@ def _about_output(known: Known) -> Iterator[Question]:
             f"{choices}|multilabel|fine-grained",
             f"{known.output.described} does not say whether labels exclude one another",
         )
-    if task in (Task.BINARY, Task.MULTILABEL) and answers.threshold is None:
+    decides = task is not None and task.activation == "sigmoid"
+    if decides and answers.threshold is None:
         yield Question(
             "--threshold", "T or T,T,…", "the score from which a label counts"
         )

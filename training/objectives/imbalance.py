@@ -30,7 +30,7 @@ def frequencies(labels: NDArray[np.integer], task: Task, *, count: int) -> Tenso
 
 def prior_logits(frequency: Tensor, task: Task) -> Tensor:
     """The logits [K] that answer every image with the frequencies."""
-    if task in (Task.BINARY, Task.MULTILABEL):
+    if task.activation == "sigmoid":
         return torch.logit(frequency)
     return frequency.log()
 

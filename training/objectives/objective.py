@@ -39,7 +39,7 @@ class Objective:
     @property
     def logits(self) -> int:
         """K of the network: 1 for binary, else one a label."""
-        return 1 if self.task is Task.BINARY else self.labels
+        return self.task.logits(self.labels)
 
     def truth(self, labels: Tensor, *, mixing: bool = False) -> Tensor:
         """Labels in the form of the loss: indices, or float [N, K]."""
@@ -68,7 +68,7 @@ def build_objective(
     is left out where it is not known.
     """
     wanted = config or LossConfig()
-    sigmoid = task in (Task.BINARY, Task.MULTILABEL)
+    sigmoid = task.activation == "sigmoid"
     loss = build_loss(wanted, frequency, sigmoid=sigmoid, smoothing=label_smoothing)
     bias = None
     if frequency is not None:

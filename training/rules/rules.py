@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
 from training.configs.task_sections import BundleConfig
-from training.evaluation.evaluate import SIGMOID, Truth
+from training.evaluation.evaluate import Truth
 from training.evaluation.selective import abstain_rule
 from training.rules.temperature import fit_temperature
 from training.rules.thresholds import by_cost, by_recall, out_of_fold_f1, per_label_f1
@@ -30,10 +30,10 @@ def fit_rules(
         config: what the owner wants: recall, costs, risk.
         labels: how many labels the bundle names (2 for binary, else K).
     """
-    sigmoid = task in SIGMOID
+    sigmoid = task.activation == "sigmoid"
     answers = truth.reshape(logits.shape) if sigmoid else truth
     spec = PostprocessSpec(
-        activation="sigmoid" if sigmoid else "softmax",
+        activation=task.activation,
         temperature=fit_temperature(logits, answers),
         thresholds=(0.5,) * logits.shape[1] if sigmoid else None,
         top_k=min(config.top_k, labels),
