@@ -22,7 +22,7 @@ from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.dataset import Labels
-from training.data.splits import Share
+from training.data.splits import HeldOut
 from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
@@ -45,7 +45,7 @@ class DataSource:
     path: Path
     config: Config | None = None
     positive: tuple[str, ...] = ()  # labels that mean yes to a binary bundle
-    validation: Share = DEFAULT_VALIDATION
+    validation: HeldOut = DEFAULT_VALIDATION
     seed: int = 0
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from classifier.manifest import Description, Task
 from training.configs.sections import Positive, Rate, Section
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 ProbeKind = Literal["logistic", "discriminant"]
 
 # Keys of [bundle] that only the rules of some tasks can grant.
@@ -28,14 +28,14 @@ class TransferConfig(Section):
 
     crops: Annotated[int, Field(ge=0, le=64)] = 2
     """Random crops of each image for the probe, besides it and its mirror image."""
-    smallest_crop: Fraction = 0.5
+    smallest_crop: OpenFraction = 0.5
     """Smallest part of the area of a crop."""
     probe: ProbeKind = "logistic"
     """A logistic regression, or a linear discriminant, which is for one label an
     image."""
     probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
     """Weight decays of the logistic regression that cross-validation chooses from."""
-    probe_shrinkages: tuple[Fraction, ...] = (0.1, 0.3, 0.6)
+    probe_shrinkages: tuple[OpenFraction, ...] = (0.1, 0.3, 0.6)
     """Shrinkages of the discriminant's covariance that it chooses from."""
     finetune: bool = True
     """Let the layers learn after the probe; needs `train.epochs` or `train.minutes`."""
@@ -83,7 +83,7 @@ class BundleConfig(Section):
     """Binary, in place of `recall`: the cheapest threshold."""
     false_negative_cost: Positive = 1.0
     """As `false_positive_cost`."""
-    risk: Fraction | None = None
+    risk: OpenFraction | None = None
     """Multi-class: abstain, so that at most this part of the answers is wrong."""
     views: Literal[1, 2, 6] = 1
     """Answer with the mean of so many views of the image, for as many times the work:

@@ -19,7 +19,7 @@ from training.errors import DataError
 
 CALIBRATION_IMAGES = 300  # beyond about 128 the ranges hardly move
 
-Share = float | int  # under 1: a part of train; else a number of images
+HeldOut = float | int  # under 1: a part of train; else a number of images
 
 
 class Splits:
@@ -100,8 +100,8 @@ class Splits:
 def cut(
     dataset: Dataset,
     *,
-    validation: Share = DEFAULT_VALIDATION,
-    test: Share = 0.0,
+    validation: HeldOut = DEFAULT_VALIDATION,
+    test: HeldOut = 0.0,
     seed: int = 0,
 ) -> Splits:
     """Cut what is missing from train: first test, then validation.
@@ -131,7 +131,7 @@ def cut(
 
 
 def _cut_off(
-    train: Split, label_names: tuple[str, ...], name: str, share: Share, seed: int
+    train: Split, label_names: tuple[str, ...], name: str, share: HeldOut, seed: int
 ) -> tuple[Split, Split]:
     """What is left of train, and the part cut off."""
     count = round(share * len(train)) if share < 1 else int(share)
