@@ -98,10 +98,25 @@ def test_make_help_lists_every_target():
     assert sorted(phony.replace("\\\n", " ").split()) == sorted(listed)
 
 
+LINNAEUS = re.compile(r"(?:\S*/)?linnaeus ([a-z]+)(.*)")
+
+
+def test_the_documents_show_commands_with_options():
+    """What the next test looks at is there: a pattern of nothing finds no fault."""
+    found = [
+        match
+        for page in PAGES
+        for command in commands(page.read_text())
+        if (match := LINNAEUS.match(command)) and "--" in match[2]
+    ]
+
+    assert len(found) > 1
+
+
 def test_every_linnaeus_command_and_option_exists(page):
     """Whoever copies a line from a document gets no `No such option`."""
     for command in commands(page.read_text()):
-        found = re.match(r"(?:\S*/)?linnaeus ([a-z]+)(.*)", command)
+        found = LINNAEUS.match(command)
         if found is None:
             continue
         name, rest = found.groups()
