@@ -33,8 +33,8 @@ from training.graphs.graph import run
 from training.quantization.float16 import store_weights_as_float16, to_float16
 from training.quantization.gate import Gated, Labelled, gated_int8
 from training.reports.markdown import code
-from training.rules.rules import decisions, fit_rules, honest_f1
-from training.rules.wishes import granted
+from training.rules.requirements import requirement_lines
+from training.rules.rules import decisions, fit_rules, out_of_fold_f1_lines
 
 BATCH = 16
 GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
@@ -78,10 +78,10 @@ def build_bundle(
             logits, truth, recipe.task, recipe.config, labels=len(recipe.labels)
         )
         remarks.append("Temperature and thresholds: fitted on validation")
-        wished = granted(logits, truth, recipe.task, recipe.config, rules)
+        wished = requirement_lines(logits, truth, recipe.task, recipe.config, rules)
         for line in wished:
             LOGGER.info("%s", line)
-        remarks += wished + honest_f1(logits, truth, rules)
+        remarks += wished + out_of_fold_f1_lines(logits, truth, rules)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
     kept = {p: built for p, built in recipe.earlier.items() if p not in final}

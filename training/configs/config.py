@@ -22,7 +22,7 @@ from training.configs.sections import (
     Section,
 )
 from training.configs.task_sections import (
-    WISHES,
+    REQUIREMENTS,
     BundleConfig,
     NegativesConfig,
     TransferConfig,
@@ -173,8 +173,8 @@ class Config(Section):
     def _check_bundle(self) -> Self:
         for name in self.bundle.misplaced(self.task):
             raise ValueError(
-                f"bundle.{name} is for {' and '.join(WISHES[name])} tasks; this is "
-                f"{self.task}"
+                f"bundle.{name} is for {' and '.join(REQUIREMENTS[name])} tasks; "
+                f"this is {self.task}"
             )
         return self
 

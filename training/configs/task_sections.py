@@ -13,7 +13,7 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 ProbeKind = Literal["logistic", "discriminant"]
 
 # Keys of [bundle] that only the rules of some tasks can grant.
-WISHES = {
+REQUIREMENTS = {
     "recall": (Task.BINARY,),
     "false_positive_cost": (Task.BINARY,),
     "false_negative_cost": (Task.BINARY,),
@@ -106,4 +106,8 @@ class BundleConfig(Section):
 
     def misplaced(self, task: Task) -> list[str]:
         """The wishes that no rule of this task can grant."""
-        return [name for name in self.changed(WISHES) if task not in WISHES[name]]
+        return [
+            name
+            for name in self.changed(REQUIREMENTS)
+            if task not in REQUIREMENTS[name]
+        ]

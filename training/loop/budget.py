@@ -14,7 +14,7 @@ from torch import nn
 from training.configs.train_sections import TrainConfig
 from training.errors import ConfigError
 from training.loop.arithmetic import Precision
-from training.loop.timing import Clock, Prepare, Way, ways
+from training.loop.timing import Clock, Prepare, StepMode, step_modes
 
 # Part of the budget that is planned: not all steps are equally fast, and what is left
 # suffices for the test split afterwards.
@@ -41,9 +41,9 @@ class Plan:
     from_progress: float = 0.0
 
     @property
-    def way(self) -> Way:
+    def mode(self) -> StepMode:
         """What a step is computed with."""
-        return Way(self.precision, self.products)
+        return StepMode(self.precision, self.products)
 
     @property
     def epochs(self) -> float:
@@ -98,16 +98,16 @@ def make_plan(
     begun_s = time.perf_counter() if begun_s is None else begun_s
     begins = (0.0, *ends[:-1])
     clock = Clock(network, prepare, config, phases=len(ends))
-    way, *others = ways(config.precision, network, clock.device)
+    mode, *others = step_modes(config.precision, network, clock.device)
     if others:
-        way = clock.cheapest((way, *others), begins[-1])
+        mode = clock.cheapest((mode, *others), begins[-1])
     costs: tuple[tuple[float, float], ...] = ()
     look_s = 0.0
     if config.minutes is None:
         steps = round((config.epochs or 0) * work.steps_per_epoch)
     else:
-        timed = [clock.cost(way, begin) for begin in begins]
-        look_s = look_seconds(max(timed), work)
+        timed = [clock.cost(mode, begin) for begin in begins]
+        look_s = validation_seconds(max(timed), work)
         loaded = (with_loading(step_s, work.load_s, clock.device) for step_s in timed)
         costs = tuple(zip(ends, loaded, strict=True))
         left_s = usable_s(config.minutes) - (time.perf_counter() - begun_s)
@@ -123,9 +123,9 @@ def make_plan(
     return Plan(
         steps,
         work.steps_per_epoch,
-        way.precision,
+        mode.precision,
         clock.measured,
-        way.products,
+        mode.products,
         costs,
         look_s,
     )
@@ -145,7 +145,7 @@ def with_loading(step_s: float, load_s: float, device: torch.device) -> float:
     return max(step_s, load_s) if device.type == "cuda" else step_s + load_s
 
 
-def look_seconds(step_s: float, work: Work) -> float:
+def validation_seconds(step_s: float, work: Work) -> float:
     """Seconds of a look at validation: whole images forward, decoded if need be."""
     a_batch = step_s * FORWARD_SHARE
     if work.validation_streams:

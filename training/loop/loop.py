@@ -134,7 +134,7 @@ class _Run:
         state, plan = self._state, self._state.plan
         self._log.say(
             f"{plan.epochs:.2f} epochs of {plan.steps_per_epoch} steps in "
-            f"{plan.way}, from step {state.step}; measured {plan.measured}"
+            f"{plan.mode}, from step {state.step}; measured {plan.measured}"
         )
         try:
             while state.step < state.plan.steps and not self._patience_is_over():
@@ -203,8 +203,8 @@ class _Run:
     def _finish_epoch(self, epoch: int, row: dict[str, float], spent_s: float) -> None:
         state, config = self._state, self._state.config
         begun_s, last = time.perf_counter(), state.step == state.plan.steps
-        looked_at = last or epoch % config.train.validate_every == 0
-        if self._validation is not None and looked_at:
+        validates = last or epoch % config.train.validate_every == 0
+        if self._validation is not None and validates:
             with self._averaged():
                 scores = self._validation.scores(state.network, state.plan.precision)
                 # The norms of each rank have seen other images. By a score of its own
@@ -218,9 +218,9 @@ class _Run:
         row = {name: round(value, 2) for name, value in spent.items()} | row
         self._log.epoch({"step": state.step, "epoch": epoch} | row)
         # Not after each of epochs that a GPU does in a second: writing takes as long.
-        if looked_at or self._checkpoint_is_due():
+        if validates or self._checkpoint_is_due():
             self._checkpoint()
-        if looked_at:
+        if validates:
             self._pace.look(time.perf_counter() - begun_s)
 
     def _remember_best(self, scores: Scores) -> None:

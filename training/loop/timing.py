@@ -29,7 +29,7 @@ LIMIT_S, LIMIT_SHARE, LEAST_STEPS = 30.0, 0.1, 2
 Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
 
 
-class Way(NamedTuple):
+class StepMode(NamedTuple):
     """An arithmetic, and whether deep convolutions have their gradients by products."""
 
     precision: Precision
@@ -39,13 +39,15 @@ class Way(NamedTuple):
         return f"{self.precision} with products" if self.products else self.precision
 
 
-def ways(precision: str, network: nn.Module, device: torch.device) -> tuple[Way, ...]:
+def step_modes(
+    precision: str, network: nn.Module, device: torch.device
+) -> tuple[StepMode, ...]:
     """What is to be chosen from by its cost: for `auto` all that can pay there."""
     if precision != "auto":
-        return (Way(cast(Precision, precision)),)
-    found = (Way("fp32"), Way("bf16"))
+        return (StepMode(cast(Precision, precision)),)
+    found = (StepMode("fp32"), StepMode("bf16"))
     deep = device.type == "cpu" and has_deep(network)
-    return (*found, Way("bf16", products=True)) if deep else found
+    return (*found, StepMode("bf16", products=True)) if deep else found
 
 
 class Clock:
@@ -60,30 +62,30 @@ class Clock:
         self._sample_s = sample_s(config.minutes)
         self._until_s = time.perf_counter() + limit_s(config.minutes)
 
-    def cheapest(self, choice: Sequence[Way], begin: float) -> Way:
+    def cheapest(self, choice: Sequence[StepMode], begin: float) -> StepMode:
         """Of those that are timed by turns, so far into the training."""
         self._measure(choice, begin)
-        return min(choice, key=lambda way: self.cost(way, begin))
+        return min(choice, key=lambda mode: self.cost(mode, begin))
 
-    def cost(self, way: Way, begin: float) -> float:
+    def cost(self, mode: StepMode, begin: float) -> float:
         """Measured, unless it is known."""
-        if self._name(way, begin) not in self.measured:
-            self._measure([way], begin)
-        return self.measured[self._name(way, begin)]
+        if self._name(mode, begin) not in self.measured:
+            self._measure([mode], begin)
+        return self.measured[self._name(mode, begin)]
 
-    def _measure(self, choice: Sequence[Way], begin: float) -> None:
+    def _measure(self, choice: Sequence[StepMode], begin: float) -> None:
         steps = {}
-        for way in choice:
+        for mode in choice:
             copied = copy.deepcopy(self._network)
-            use_products(copied, way.products)
-            name = self._name(way, begin)
-            steps[name] = self._prepare(copied, way.precision, begin)
+            use_products(copied, mode.products)
+            name = self._name(mode, begin)
+            steps[name] = self._prepare(copied, mode.precision, begin)
         self.measured |= time_steps(
             steps, self.device, self._sample_s, until_s=self._until_s
         )
 
-    def _name(self, way: Way, begin: float) -> str:
-        return str(way) if self._phases == 1 else f"{way} from {begin:g}"
+    def _name(self, mode: StepMode, begin: float) -> str:
+        return str(mode) if self._phases == 1 else f"{mode} from {begin:g}"
 
 
 def sample_s(minutes: float | None) -> float:

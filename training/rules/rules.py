@@ -81,7 +81,9 @@ def decisions(logits: Logits, spec: PostprocessSpec) -> Truth:
     return decided[:, 0] if decided.shape[1] == 1 else decided
 
 
-def honest_f1(logits: Logits, truth: Truth, spec: PostprocessSpec) -> list[str]:
+def out_of_fold_f1_lines(
+    logits: Logits, truth: Truth, spec: PostprocessSpec
+) -> list[str]:
     """A line on what per-label thresholds promise, where that can be known."""
     if spec.thresholds is None or len(spec.thresholds) == 1:
         return []

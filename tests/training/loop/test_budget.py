@@ -11,9 +11,9 @@ from training.configs.train_sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
 from training.loop.budget import (
     Work,
-    look_seconds,
     make_plan,
     steps_within,
+    validation_seconds,
     with_loading,
 )
 from training.loop.start import phases
@@ -33,7 +33,7 @@ def test_a_budget_pays_for_steps_and_for_each_look_at_validation():
     """1.5 s a step with its part of the looks; the last one is of what is kept."""
     work = Work(steps_per_epoch=100, batch_size=10, validation_images=1500)
 
-    assert look_seconds(1.0, work) == 50
+    assert validation_seconds(1.0, work) == 50
     assert steps_within(950, [(1.0, 1.0)], 50, work) == 600
 
 
@@ -48,14 +48,14 @@ def test_a_look_at_images_that_are_decoded_anew_pays_for_it():
     """A batch of ten takes 0.6 s to be loaded."""
     work = Work(100, 10, 1500, validation_streams=True, load_s=0.6)
 
-    assert round(look_seconds(1.0, work)) == 50 + 90
+    assert round(validation_seconds(1.0, work)) == 50 + 90
 
 
 def test_a_look_loads_no_more_images_than_it_looks_at():
     """For a step of ten, twenty are loaded in 0.6 s, of which a proxy keeps half."""
     work = Work(100, 10, 1500, validation_streams=True, load_s=0.6, kept=0.5)
 
-    assert round(look_seconds(1.0, work)) == 50 + 45
+    assert round(validation_seconds(1.0, work)) == 50 + 45
 
 
 def test_loading_and_computing_share_a_cpu_and_not_a_gpu():

@@ -11,7 +11,7 @@ from training.configs.train_sections import TrainConfig
 from training.loop.arithmetic import autocast
 from training.loop.budget import Work, make_plan
 from training.loop.convolutions import DEEP, ProductConv2d, has_deep, use_products
-from training.loop.timing import time_steps, ways
+from training.loop.timing import step_modes, time_steps
 
 CPU = torch.device("cpu")
 
@@ -96,10 +96,10 @@ def test_products_are_tried_where_they_can_pay():
     """Not where the precision is given, there is no deep layer, or a GPU."""
     plain = (("fp32", False), ("bf16", False))
 
-    assert ways("auto", deep(), CPU) == (*plain, ("bf16", True))
-    assert ways("auto", nn.Linear(2, 2), CPU) == plain
-    assert ways("auto", deep(), torch.device("cuda")) == plain
-    assert ways("bf16", deep(), CPU) == (("bf16", False),)
+    assert step_modes("auto", deep(), CPU) == (*plain, ("bf16", True))
+    assert step_modes("auto", nn.Linear(2, 2), CPU) == plain
+    assert step_modes("auto", deep(), torch.device("cuda")) == plain
+    assert step_modes("bf16", deep(), CPU) == (("bf16", False),)
 
 
 @pytest.mark.parametrize("products_pay", [True, False])

@@ -6,8 +6,8 @@ import pytest
 from classifier.manifest import Task
 from training.configs.task_sections import BundleConfig
 from training.evaluation.evaluate import Truth
+from training.rules.requirements import requirement_lines
 from training.rules.rules import fit_rules
-from training.rules.wishes import granted
 
 
 def told(
@@ -16,7 +16,9 @@ def told(
     """The lines, and the abstain threshold."""
     labels = max(2, logits.shape[1])
     rules = fit_rules(logits, truth, task, config, labels=labels)
-    return granted(logits, truth, task, config, rules), rules.abstain_threshold
+    return requirement_lines(
+        logits, truth, task, config, rules
+    ), rules.abstain_threshold
 
 
 def multiclass(images: int) -> tuple[np.ndarray, Truth]:

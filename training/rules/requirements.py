@@ -1,6 +1,6 @@
-"""wishes + rules → **lines for the card**: what was asked for, and what is granted.
+"""requirements + rules → **lines for the card**: what was asked for, what is granted.
 
-A wish that validation could not grant leaves no other trace in a bundle.
+A requirement that validation could not grant leaves no other trace in a bundle.
 """
 
 from collections.abc import Iterator
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 
 from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
-from training.configs.task_sections import WISHES, BundleConfig
+from training.configs.task_sections import REQUIREMENTS, BundleConfig
 from training.evaluation.evaluate import Truth
 from training.evaluation.metrics import Booleans, Floats
 from training.evaluation.selective import clopper_pearson_upper
 from training.rules.rules import decisions
 
 
-def granted(
+def requirement_lines(
     logits: NDArray[np.float32],
     truth: Truth,
     task: Task,
     config: BundleConfig,
     rules: PostprocessSpec,
 ) -> list[str]:
-    """A line a wish; the arguments are those of `fit_rules`, and the rules it made."""
+    """A line a requirement; the arguments are those of `fit_rules`, and its rules."""
     decided = decisions(logits, rules)
     misplaced = config.misplaced(task)
     lines = [_left_out(name, task, config) for name in misplaced]
@@ -39,7 +39,7 @@ def granted(
 def _left_out(name: str, task: Task, config: BundleConfig) -> str:
     return (
         f"Asked for: {name} = {getattr(config, name):g}. Left out: it is for "
-        f"{' and '.join(WISHES[name])} bundles, and this one is {task}"
+        f"{' and '.join(REQUIREMENTS[name])} bundles, and this one is {task}"
     )
 
 
