@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path, PurePosixPath
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -259,3 +260,13 @@ def warm_up() -> None:
     for plugin in PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     silence()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the suffix is that of a format that can be decoded."""
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and those below it, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if is_image_name(path.name))

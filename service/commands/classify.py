@@ -27,7 +27,7 @@ from rich.table import Table
 
 from classifier.bundle import default_name, list_bundles
 from classifier.classifier import Classification, Classifier
-from classifier.decode import SUFFIXES
+from classifier.decode import image_files
 from classifier.device import DeviceChoice
 from classifier.errors import BundleError, ImageError
 from classifier.variant import PrecisionChoice
@@ -133,8 +133,7 @@ def find_images(name: str) -> Iterator[Path]:
     """
     path = STDIN if name == "-" else Path(name)
     if path.is_dir():
-        inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        yield from sorted(inside)
+        yield from image_files(path)
     elif glob.has_magic(name) and not path.exists():
         found = sorted(Path(p) for p in glob.glob(name, recursive=True))
         yield from (p for p in found if p.is_file())

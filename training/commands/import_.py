@@ -158,12 +158,11 @@ def _ask(question: "Question") -> str:
 
 def find_images(paths: Iterable[Path]) -> Iterable[Path]:
     """Files as given; of folders the images inside, in the order of their names."""
-    from classifier.decode import SUFFIXES  # noqa: PLC0415 - the help should be instant
+    from classifier.decode import image_files  # noqa: PLC0415 - slow to load
 
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.rglob("*"))
-            yield from (p for p in inside if p.suffix.lower() in SUFFIXES)
+            yield from image_files(path)
         else:
             yield path
 

@@ -13,11 +13,10 @@ gives them names.
 import logging
 import re
 from collections import defaultdict
-from pathlib import PurePosixPath
 
 import numpy as np
 
-from classifier.decode import SUFFIXES
+from classifier.decode import SUFFIXES, is_image_name
 from training.data.dataset import Dataset, FileSamples, Split
 from training.data.tree import SPLIT_FOLDERS, Tree, refuse_links
 from training.errors import DataError
@@ -31,11 +30,6 @@ LABELLED = 2  # parts of LABEL/IMAGE; with a split before them there are three
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
 Layout = tuple[dict[str, str | None], bool]  # what `_splits` finds
-
-
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is that of a format that can be decoded."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:

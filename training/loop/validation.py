@@ -37,8 +37,7 @@ class Validation:
         """Loss and scores of the network as it is."""
         logits = self.logits(network, precision)
         labels = torch.tensor(self._split.labels)
-        loss = self._objective.loss(logits, self._objective.truth(labels)).item()
-        return self._objective.score(logits, labels) | {"loss": loss}
+        return self._objective.watched(logits, labels)
 
     def logits(
         self, network: nn.Module, precision: Precision, *, mirrored: bool = False

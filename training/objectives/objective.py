@@ -53,6 +53,11 @@ class Objective:
         """The loss of each image by itself, float [N]; truth as of `truth`."""
         return torch.vmap(self.loss)(logits.unsqueeze(1), truth.unsqueeze(1))
 
+    def watched(self, logits: Tensor, labels: Tensor) -> Scores:
+        """The scores of logits [N, K], and behind them the mean loss."""
+        loss = self.loss(logits, self.truth(labels)).item()
+        return self.score(logits, labels) | {"loss": loss}
+
 
 def build_objective(
     task: Task,

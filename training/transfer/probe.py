@@ -140,9 +140,7 @@ def _try_strength(
     if kind == "discriminant":  # sure of itself beyond measure
         temperature = fit_temperature(held_out.numpy(), y.numpy())
     held_out /= temperature
-    loss = objective.loss(held_out, objective.truth(y)).item()
-    scores = objective.score(held_out, y) | {"loss": loss}
-    return _Tried(strength, temperature, scores)
+    return _Tried(strength, temperature, objective.watched(held_out, y))
 
 
 def fit_logistic(x: Tensor, y: Tensor, objective: Objective, decay: float) -> Linear:

@@ -159,8 +159,7 @@ def run_probe(
         splits.validation, crops=-1, smallest=wanted.smallest_crop, seed=config.seed
     )
     logits, labels = probe.logits(seen[0]), torch.tensor(splits.validation.labels)
-    loss = objective.loss(logits, objective.truth(labels)).item()
-    scores = objective.score(logits, labels) | {"loss": loss}
+    scores = objective.watched(logits, labels)
     return Probed(probe, scores, time.perf_counter() - started_s, store.reused)
 
 
