@@ -75,8 +75,8 @@ class Ledger:
         self._metrics.in_flight += 1
         return Exchange(self._request_id(headers), method, path, time.perf_counter())
 
-    def forget(self, exchange: Exchange) -> None:
-        """It was opened for nothing: the request is accounted for elsewhere."""
+    def forget(self) -> None:
+        """An exchange was opened for nothing: another one accounts for its request."""
         self._metrics.in_flight -= 1
 
     def blame(self, exchange: Exchange, error: Exception) -> Problem:

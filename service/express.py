@@ -94,7 +94,7 @@ class Express:
                 return Parcel(exchange, question, keep_alive)
         except (ClassifierError, ServiceError):
             pass  # raised there again
-        self._ledger.forget(exchange)
+        self._ledger.forget()
         return None
 
     def hold(self, parcel: Parcel, chunk: bytes) -> bool:
@@ -109,7 +109,7 @@ class Express:
     def forget(self, parcel: Parcel) -> None:
         """The ordinary way takes this request, from its start."""
         self._release(parcel)
-        self._ledger.forget(parcel.exchange)
+        self._ledger.forget()
 
     def submit(self, parcel: Parcel, answered: Answered) -> None:
         """The body is complete: run it; `answered` is called once, unless lost."""

@@ -18,10 +18,9 @@ MAX_HEADERS = 8192  # bytes a part; browsers send about 150
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One field of a form; `filename` is None when it is not a file."""
+    """One field of a form. A file's own name is not kept: nothing here needs it."""
 
     name: str
-    filename: str | None
     data: bytes
 
 
@@ -76,9 +75,7 @@ def _part(section: bytes) -> Part:
         raise MalformedRequestError(
             "a part of the form has no Content-Disposition: form-data with a name"
         )
-    filename = options.get(b"filename")
     return Part(
         name=options[b"name"].decode(errors="replace"),
-        filename=None if filename is None else filename.decode(errors="replace"),
         data=section[end + 2 * len(CRLF) :],
     )

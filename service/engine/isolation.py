@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import SessionError
-
-Batch = npt.NDArray[np.uint8]  # [N, H, W, C]
-Logits = npt.NDArray[np.float32]  # [N, K]
+from classifier.session import Batch, Logits
 
 
 def run_isolated(

@@ -135,11 +135,11 @@ class Host:
 
     def _tell(self, trouble: str | None) -> None:
         for link in self._guests:
-            link.send(wire.State(trouble, self._models()))
+            link.send(wire.State(trouble))
 
-    def _models(self) -> tuple[tuple[str, int, str, str, bool], ...]:
+    def _models(self) -> tuple[wire.SharedModel, ...]:
         return tuple(
-            (
+            wire.SharedModel(
                 loaded.manifest.name,
                 loaded.manifest.version,
                 loaded.precision,

@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -125,12 +125,25 @@ class Failed:
         return kind(self.detail)
 
 
+class SharedModel(NamedTuple):
+    """A model of the engine's process: its bundle, and how it is served there."""
+
+    name: str
+    version: int
+    precision: str
+    device: str
+    explains: bool
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """Engine → front-end: why no image should come, or None; and at first, models."""
+    """Engine → front-end: why no image should come, or None.
+
+    The first one, which answers `Hello`, also lists the models.
+    """
 
     trouble: str | None
-    models: tuple[tuple[str, int, str, str, bool], ...] = ()
+    models: tuple[SharedModel, ...] = ()
 
 
 Message = Hello | Submit | Withdraw | Settled | Failed | State
@@ -178,7 +191,7 @@ def unpack(body: bytes) -> Message:
         case b"F":
             return Failed(*FAILED.unpack_from(rest), *json.loads(rest[FAILED.size :]))
     trouble, models = json.loads(rest)
-    return State(trouble, tuple((*model,) for model in models))
+    return State(trouble, tuple(SharedModel(*model) for model in models))
 
 
 class Link(asyncio.Protocol):

@@ -26,6 +26,7 @@ from service.shared.wire import (
     Hello,
     Link,
     Settled,
+    SharedModel,
     State,
     Submit,
     Withdraw,
@@ -60,7 +61,13 @@ messages = st.one_of(
     ),
     st.builds(State, st.none() | st.text(max_size=40)),
     st.just(
-        State(None, (("a", 1, "fp32", "cpu", True), ("b", 2, "int8", "cpu", False)))
+        State(
+            None,
+            (
+                SharedModel("a", 1, "fp32", "cpu", True),
+                SharedModel("b", 2, "int8", "cpu", False),
+            ),
+        )
     ),
 )
 
