@@ -15,6 +15,7 @@ from service.errors import (
     MalformedRequestError,
     MethodNotAllowedError,
     RouteNotFoundError,
+    shown,
 )
 from service.exchange import Envelope, Ledger
 from service.logs import build_log
@@ -137,7 +138,7 @@ async def refuse_route(request: Request, error: Exception) -> Response:
     """What the router found wrong, raised as this service's own error."""
     if not isinstance(error, HTTPException):
         raise error
-    path = repr(request.url.path[:80])
+    path = shown(request.url.path)
     if error.status_code == NOT_FOUND:
         raise RouteNotFoundError(f"there is nothing at {path}; see /docs") from error
     if error.status_code == NOT_ALLOWED:
@@ -157,5 +158,5 @@ async def refuse_parameter(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     name = str(first["loc"][-1])
     raise InvalidParameterError(
-        f"{name} is {str(first['input'])[:80]!r}: {first['msg'].lower()}"
+        f"{name} is {shown(str(first['input']))}: {first['msg'].lower()}"
     ) from error

@@ -8,7 +8,12 @@ from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
 from service.answers import AnswerWriter
 from service.contract import Loaded, ModelKey, Outcome
-from service.errors import InvalidParameterError, ModelNotFoundError, SettingsError
+from service.errors import (
+    InvalidParameterError,
+    ModelNotFoundError,
+    SettingsError,
+    shown,
+)
 from service.metrics import Metrics, ModelMetrics
 from service.parameters import Parameters
 
@@ -98,7 +103,7 @@ class Catalog:
         versions = self._versions.get(name)
         if versions is None:
             raise ModelNotFoundError(
-                f"model {name[:80]!r} is not loaded; loaded are "
+                f"model {shown(name)} is not loaded; loaded are "
                 f"{', '.join(self._versions)}"
             )
         if version is None:

@@ -10,6 +10,7 @@ themselves come from `classifier.errors`; `service/problems.py` gives those a st
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Self
 
 MAX_SHOWN = 80  # characters of what is refused that its error repeats
 
@@ -136,6 +137,13 @@ class EngineFailedError(ServiceError):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "engine_failed"
+
+    @classmethod
+    def caused_by(cls, cause: Exception, text: str) -> Self:
+        """The error to settle an image with, without raising it here."""
+        error = cls(text)
+        error.__cause__ = cause
+        return error
 
 
 class ItemError(ServiceError):

@@ -31,7 +31,5 @@ def decode_ticket(
     except ImageError as error:
         return error
     except Exception as error:  # border: a fault of ours, this image's alone
-        failed = EngineFailedError("the image could not be processed")
-        failed.__cause__ = error
-        return failed
+        return EngineFailedError.caused_by(error, "the image could not be processed")
     return None

@@ -18,7 +18,7 @@ from service.engine.inline import InlineLane
 from service.engine.lane import Lane
 from service.engine.lanes import Lanes
 from service.engine.models import ServedModel, decode_limits, load_models
-from service.engine.ticket import Results, Ticket, decoded, settle_all
+from service.engine.ticket import Results, Ticket, build_tickets, decoded, settle_all
 from service.errors import DrainingError, NotReadyError, ServiceError
 from service.logs import build_log
 from service.settings import Settings
@@ -133,7 +133,9 @@ class LaneEngine:
             key, images[0], settle, deadline=deadline
         ):
             return None
-        tickets = self._tickets(key, images, deadline, settle, explain)
+        tickets = build_tickets(
+            Ticket, key, images, deadline=deadline, settle=settle, explain=explain
+        )
         if self._ahead is None:
             self._offer(tickets)
         else:
@@ -152,7 +154,10 @@ class LaneEngine:
     ) -> Withdraw:
         """`submit` for what is pixels already; see `contract.Engine.submit_decoded`."""
         self._check_open()
-        tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
+        no_bytes = [b""] * len(pixels)
+        tickets = build_tickets(
+            Ticket, key, no_bytes, deadline=deadline, settle=settle, explain=explain
+        )
         for ticket, each in zip(tickets, pixels, strict=True):
             ticket.ready = decoded(each)
         self._offer(tickets)
@@ -183,28 +188,6 @@ class LaneEngine:
         reason = self.unready()
         if reason is not None:
             raise NotReadyError(reason)
-
-    def _tickets(
-        self,
-        key: ModelKey,
-        images: Sequence[bytes],
-        deadline: float | None,
-        settle: Settle,
-        explain: bool,
-    ) -> list[Ticket]:
-        arrived, request = time.monotonic(), object() if len(images) > 1 else None
-        return [
-            Ticket(
-                key,
-                data,
-                arrived,
-                deadline,
-                request,
-                partial(settle, position),
-                explain=explain,
-            )
-            for position, data in enumerate(images)
-        ]
 
     def _check_lanes(self, tickets: Sequence[Ticket], ahead: DecodeAhead) -> None:
         """Refuse what lanes will have no room or no time for, before it is decoded."""

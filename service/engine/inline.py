@@ -226,6 +226,5 @@ def _run_batch(tickets: list[Ticket], model: ServedModel) -> Results:
     try:
         return run_together(tickets, model, model.session)
     except Exception as error:  # border: no deadline would tell those who wait
-        failed = EngineFailedError("the batch could not be run")
-        failed.__cause__ = error
+        failed = EngineFailedError.caused_by(error, "the batch could not be run")
         return [(ticket, failed) for ticket in tickets]

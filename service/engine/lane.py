@@ -235,9 +235,7 @@ def outcome(
 ) -> Settled:
     """One row of a run (begin, end, batch size) → what its ticket's sender gets."""
     if isinstance(row, SessionError):
-        failed = EngineFailedError("the model failed on this image")
-        failed.__cause__ = row
-        return failed
+        return EngineFailedError.caused_by(row, "the model failed on this image")
     if ticket.ready is None:
         raise AssertionError("a ticket was run before it was decoded")
     began, ended, batch_size = run

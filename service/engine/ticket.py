@@ -1,13 +1,16 @@
 """One waiting image: what a lane needs to serve it and to tell its sender."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from classifier.decode import ImageInfo
 from classifier.preprocess import Pixels, Preprocessed
-from service.contract import ModelKey, Settled
+from service.contract import ModelKey, Settle, Settled
 from service.errors import DeadlineExceededError
 
 Kind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
@@ -58,6 +61,34 @@ class Ticket:
             self.ready = replace(self.ready, pixels=blank)
         self.abandoned = True
         self.data = b""
+
+
+AnyTicket = TypeVar("AnyTicket", bound=Ticket)
+
+
+def build_tickets(
+    make: Callable[..., AnyTicket],
+    key: ModelKey,
+    images: Sequence[bytes],
+    *,
+    deadline: float | None,
+    settle: Settle,
+    explain: bool,
+) -> list[AnyTicket]:
+    """A ticket, which `make` builds, for each image of one request."""
+    arrived, request = time.monotonic(), object() if len(images) > 1 else None
+    return [
+        make(
+            model=key,
+            data=data,
+            arrived=arrived,
+            deadline=deadline,
+            request=request,
+            settle=partial(settle, position),
+            explain=explain,
+        )
+        for position, data in enumerate(images)
+    ]
 
 
 def decoded(pixels: Pixels) -> Preprocessed:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from starlette.types import Scope
 
 from service.bodies import Bodies, check_size
-from service.errors import MalformedRequestError, MediaTypeError
+from service.errors import MalformedRequestError, MediaTypeError, shown
 from service.exchange import exchange_of
 
 # Content-Encoding → what zlib calls its format; "deflate" is zlib's (RFC 9110, 8.4.1.2)
@@ -32,7 +32,7 @@ def encoding_of(scope: Scope) -> str | None:
                 return encoding
             if encoding not in ("", "identity"):
                 raise MediaTypeError(
-                    f"the body is encoded as {encoding[:80]!r}; taken are "
+                    f"the body is encoded as {shown(encoding)}; taken are "
                     f"{', '.join(FORMATS)}",
                     accept="application/json, application/octet-stream",
                     encodings=", ".join((*FORMATS, "identity")),

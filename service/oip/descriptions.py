@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from classifier.manifest import Manifest
 from service.catalog import Catalog, Served
-from service.errors import ModelNotFoundError
+from service.errors import ModelNotFoundError, shown
 from service.oip import shapes
 from service.oip.request import IMAGE, LOGITS, PIXELS, SCORES
 
@@ -27,7 +27,7 @@ def find_model(catalog: Catalog, name: str, version: str | None = None) -> Serve
         return catalog.find(name)
     if not (version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS):
         raise ModelNotFoundError(
-            f"version {version[:80]!r} is no whole number, as versions are"
+            f"version {shown(version)} is no whole number, as versions are"
         )
     return catalog.find(name, int(version))
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from service.catalog import Served
-from service.errors import MethodNotAllowedError, ServiceError
+from service.errors import MethodNotAllowedError, ServiceError, shown
 from service.oip import shapes
 from service.oip.descriptions import (
     configure_model,
@@ -149,7 +149,7 @@ def _add_repository(router: APIRouter, serving: Serving) -> None:
         # An empty `Allow` is for what the configuration forbids (RFC 9110, 15.5.6). A
         # 503, which Triton answers, would ask clients to try again.
         raise MethodNotAllowedError(
-            f"model {name[:80]!r} is neither loaded nor unloaded here: models are "
+            f"model {shown(name)} is neither loaded nor unloaded here: models are "
             "fixed at the start (LINNAEUS_LOAD)",
             allow="",
         )

@@ -20,7 +20,7 @@ from service.contract import (
 )
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.models import decode_limits, decode_seconds
-from service.engine.ticket import Ticket, decoded, settle_all
+from service.engine.ticket import Ticket, build_tickets, decoded, settle_all
 from service.errors import (
     DrainingError,
     EngineFailedError,
@@ -161,8 +161,7 @@ class SharedEngine:
     ) -> list[SlottedTicket]:
         """Those of one request, each with a slot, where there is room for all."""
         self._check_open()
-        arrived, request = time.monotonic(), object() if len(images) > 1 else None
-        kind = key, request is not None
+        kind = key, len(images) > 1
         room = self._underway.room_for(kind)
         if len(images) > room:
             raise OverloadedError(
@@ -170,19 +169,14 @@ class SharedEngine:
                 f"at most {self._underway.room} may be under way",
                 retry_after_s=self._ahead.coming_s(key),
             )
-        return [
-            SlottedTicket(
-                key,
-                data,
-                arrived,
-                deadline,
-                request,
-                partial(settle, position),
-                explain=explain,
-                slot=self._underway.take(kind),
-            )
-            for position, data in enumerate(images)
-        ]
+        return build_tickets(
+            lambda **given: SlottedTicket(slot=self._underway.take(kind), **given),
+            key,
+            images,
+            deadline=deadline,
+            settle=settle,
+            explain=explain,
+        )
 
     def _check_open(self) -> None:
         if self._closed:

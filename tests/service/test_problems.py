@@ -252,3 +252,16 @@ def test_bytes_that_are_not_http_are_refused(server):
         connection.sendall(b"\x00\xffnonsense\r\n\r\n")
 
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "path", ["/{}", "/models/{}", "/classify?model={}", "/v2/models/{}"]
+)
+def test_what_an_error_repeats_is_marked_where_it_is_cut(client, path):
+    """A long name stays a short error, and nobody takes its beginning for all of it."""
+    method = "POST" if path.startswith("/classify") else "GET"
+
+    text = client.request(method, path.format("x" * 100), content=RED).text
+
+    assert "xxx…'" in text
+    assert "x" * 81 not in text

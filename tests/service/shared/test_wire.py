@@ -127,8 +127,8 @@ def test_an_error_is_the_same_error_on_the_other_side(error, kind):
 
 def test_the_cause_of_a_failure_comes_along_in_words():
     """It is logged where the request is known; an answer repeats no 500."""
-    error = EngineFailedError("the model failed on this image")
-    error.__cause__ = SessionError("ONNX Runtime: no room")
+    cause = SessionError("ONNX Runtime: no room")
+    error = EngineFailedError.caused_by(cause, "the model failed on this image")
 
     arrived = Failed.of(1, 0, error).error
 
