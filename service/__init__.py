@@ -22,7 +22,7 @@ bodies      socket → body, bounded too
 multipart   body → parts of a form
 images      body → image bytes, of one image or many
 parameters  query string → parameters, every one known
-catalog     name, version → served model
+catalog     name, version → catalog entry of a loaded model
 answers     answer → response bytes
 oip         the same in the Open Inference Protocol
 

@@ -1,4 +1,4 @@
-"""name, version → **served model**: what is loaded, and what answers by default."""
+"""name, version → **catalog entry**: what is loaded, and what answers by default."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from classifier.errors import RequestError
 from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
 from service.answers import AnswerWriter
-from service.contract import Loaded, ModelKey, Outcome
+from service.contract import LoadedModel, ModelKey, Outcome
 from service.errors import (
     InvalidParameterError,
     ModelNotFoundError,
@@ -18,10 +18,10 @@ from service.metrics import Metrics, ModelMetrics
 from service.parameters import Parameters
 
 
-class Served:
+class CatalogEntry:
     """One loaded bundle, with everything that its answers need prepared."""
 
-    def __init__(self, loaded: Loaded, metrics: Metrics) -> None:
+    def __init__(self, loaded: LoadedModel, metrics: Metrics) -> None:
         self.loaded = loaded
         self.manifest = loaded.manifest
         self.key: ModelKey = (loaded.manifest.name, loaded.manifest.version)
@@ -70,16 +70,16 @@ class Served:
 
 
 class Catalog:
-    """Every served model, found by name and version."""
+    """The entry of every loaded model, found by name and version."""
 
-    def __init__(self, served: Sequence[Served], *, default: str | None) -> None:
-        self._versions: dict[str, dict[int, Served]] = {}
-        for model in sorted(served, key=lambda model: model.key):
+    def __init__(self, entries: Sequence[CatalogEntry], *, default: str | None) -> None:
+        self._versions: dict[str, dict[int, CatalogEntry]] = {}
+        for model in sorted(entries, key=lambda model: model.key):
             name, version = model.key
             self._versions.setdefault(name, {})[version] = model
         self.default = self._choose_default(default)
 
-    def __iter__(self) -> Iterator[Served]:
+    def __iter__(self) -> Iterator[CatalogEntry]:
         """By name, then by version."""
         return (m for versions in self._versions.values() for m in versions.values())
 
@@ -87,7 +87,7 @@ class Catalog:
         """Loaded versions of a name, oldest first."""
         return list(self._versions[name])
 
-    def find(self, name: str | None, version: int | None = None) -> Served:
+    def find(self, name: str | None, version: int | None = None) -> CatalogEntry:
         """The model asked for; its newest version when none is asked for.
 
         Raises:

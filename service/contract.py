@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """One bundle that an engine serves, and how."""
 
     manifest: Manifest
@@ -75,7 +75,7 @@ class Engine(Protocol):
     """
 
     @property
-    def loaded(self) -> Sequence[Loaded]:
+    def loaded(self) -> Sequence[LoadedModel]:
         """The bundles that are served, each (name, version) once."""
 
     def unready(self) -> str | None:

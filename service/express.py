@@ -124,7 +124,7 @@ class Express:
 
         try:
             parcel.withdraw = engine.submit(
-                parcel.question.served.key, (body,), deadline=deadline, settle=settle
+                parcel.question.entry.key, (body,), deadline=deadline, settle=settle
             )
         except (ClassifierError, ServiceError) as error:
             settle(0, error)
@@ -140,16 +140,16 @@ class Express:
 
     def _reply(self, parcel: Parcel, settled: Settled) -> Reply:
         """What an outcome, or any error, is to the client."""
-        served, exchange = parcel.question.served, parcel.exchange
+        entry, exchange = parcel.question.entry, parcel.exchange
         try:
             if not isinstance(settled, Outcome):
                 raise settled
-            answer = served.answer(
+            answer = entry.answer(
                 settled, parcel.question.parameters, request_id=exchange.request_id
             )
         except Exception as error:  # the border, as in service/exchange.py
             problem = self._ledger.blame(exchange, error)
-            served.metrics.failed(problem.code)
+            entry.metrics.failed(problem.code)
             headers, body = headers_and_body(
                 problem, path=PATH, request_id=exchange.request_id
             )

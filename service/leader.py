@@ -25,7 +25,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
-from service.contract import Loaded
+from service.contract import LoadedModel
 from service.crew import LOOK_EVERY_S, Crew, Order
 from service.engine.engine import LaneEngine
 from service.neighbors import Neighbors
@@ -61,7 +61,7 @@ def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
     return available_cores() if pays else 1
 
 
-def shares_engine(settings: Settings, loaded: Sequence[Loaded]) -> bool:
+def shares_engine(settings: Settings, loaded: Sequence[LoadedModel]) -> bool:
     """Whether members use the leader's engine: a device is not for several."""
     if settings.engine == "auto":
         return any(model.device == "cuda" for model in loaded)

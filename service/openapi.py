@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from service import examples, shapes
 from service.images import FORM, JSON, RAW
-from service.problems import KINDS, MEDIA_TYPE, Problem
+from service.problems import MEDIA_TYPE, PROBLEM_TYPES, Problem
 
 # What any route may answer, whatever is asked of it.
 ALWAYS = ("internal_error",)
@@ -72,23 +72,23 @@ def error_responses(
     """Those of `codes` and `ALWAYS`; `members` makes a problem the JSON of `schema`."""
     responses: Responses = {}
     for code in (*codes, *ALWAYS):
-        kind = KINDS[code]
+        problem_type = PROBLEM_TYPES[code]
         response = responses.setdefault(
-            int(kind.status),
+            int(problem_type.status),
             {
-                "description": kind.status.phrase,
+                "description": problem_type.status.phrase,
                 "content": {
                     media_type: {
                         "schema": {"$ref": f"#/components/schemas/{schema}"},
                         "examples": {},
                     }
                 },
-                **retry_after(kind.status),
+                **retry_after(problem_type.status),
             },
         )
         problem = Problem(code, examples.DETAILS[code])
         response["content"][media_type]["examples"][code] = {
-            "summary": kind.title,
+            "summary": problem_type.title,
             "value": members(problem, examples.REQUEST_ID),
         }
     return responses
@@ -280,11 +280,11 @@ def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[st
     # all codes in one place, also those that belong to no route; /docs shows them
     document["x-problems"] = {
         code: {
-            "status": int(kind.status),
-            "title": kind.title,
+            "status": int(problem_type.status),
+            "title": problem_type.title,
             "detail": examples.DETAILS[code],
         }
-        for code, kind in KINDS.items()
+        for code, problem_type in PROBLEM_TYPES.items()
     }
     return document
 

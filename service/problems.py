@@ -1,8 +1,8 @@
 """error → **problem**: the one error shape of every path (RFC 9457), but for `/v2`.
 
 There the Open Inference Protocol has a shape of its own; the errors are the same.
-`KINDS` is the whole vocabulary. `docs/http.md` explains each code, and a test holds the
-two together.
+`PROBLEM_TYPES` is the whole vocabulary. `docs/http.md` explains each code, and a test
+holds the two together.
 """
 
 from collections.abc import Mapping
@@ -20,55 +20,61 @@ MEDIA_TYPE = "application/problem+json"
 OIP_PREFIX = "/v2"  # its clients read the member `error`, and show nothing without it
 
 
-class Kind(NamedTuple):
-    """One code: its status, and the title that never changes with the request."""
+class ProblemType(NamedTuple):
+    """What RFC 9457 calls so: a status, and a title that no request changes."""
 
     status: HTTPStatus
     title: str
 
 
-KINDS: Mapping[str, Kind] = {
-    "malformed_request": Kind(
+PROBLEM_TYPES: Mapping[str, ProblemType] = {
+    "malformed_request": ProblemType(
         HTTPStatus.BAD_REQUEST, "The body is not what its Content-Type says"
     ),
-    "image_empty": Kind(HTTPStatus.BAD_REQUEST, "There is no image in the request"),
-    "route_not_found": Kind(HTTPStatus.NOT_FOUND, "There is nothing at this path"),
-    "model_not_found": Kind(HTTPStatus.NOT_FOUND, "No such model is loaded"),
-    "method_not_allowed": Kind(
+    "image_empty": ProblemType(
+        HTTPStatus.BAD_REQUEST, "There is no image in the request"
+    ),
+    "route_not_found": ProblemType(
+        HTTPStatus.NOT_FOUND, "There is nothing at this path"
+    ),
+    "model_not_found": ProblemType(HTTPStatus.NOT_FOUND, "No such model is loaded"),
+    "method_not_allowed": ProblemType(
         HTTPStatus.METHOD_NOT_ALLOWED, "This path does not take this method"
     ),
-    "body_timeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly"),
-    "body_too_large": Kind(
+    "body_timeout": ProblemType(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly"),
+    "body_too_large": ProblemType(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body has too many bytes"
     ),
-    "too_many_images": Kind(
+    "too_many_images": ProblemType(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The batch has too many images"
     ),
-    "image_too_many_pixels": Kind(
+    "image_too_many_pixels": ProblemType(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The image has too many pixels"
     ),
-    "media_type_unsupported": Kind(
+    "media_type_unsupported": ProblemType(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This Content-Type is not taken here"
     ),
-    "image_format_unsupported": Kind(
+    "image_format_unsupported": ProblemType(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "This is not an image of a format we take"
     ),
-    "image_undecodable": Kind(
+    "image_undecodable": ProblemType(
         HTTPStatus.UNPROCESSABLE_ENTITY, "The image is damaged or cut off"
     ),
-    "invalid_parameter": Kind(
+    "invalid_parameter": ProblemType(
         HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not allowed"
     ),
-    "internal_error": Kind(
+    "internal_error": ProblemType(
         HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong with the service"
     ),
-    "engine_failed": Kind(
+    "engine_failed": ProblemType(
         HTTPStatus.INTERNAL_SERVER_ERROR, "The engine failed on this image"
     ),
-    "overloaded": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is full"),
-    "draining": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is stopping"),
-    "not_ready": Kind(HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready"),
-    "deadline_exceeded": Kind(
+    "overloaded": ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The service is full"),
+    "draining": ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The service is stopping"),
+    "not_ready": ProblemType(
+        HTTPStatus.SERVICE_UNAVAILABLE, "The service is not ready"
+    ),
+    "deadline_exceeded": ProblemType(
         HTTPStatus.GATEWAY_TIMEOUT, "The answer did not come in time"
     ),
 }
@@ -88,15 +94,15 @@ class Problem:
     @property
     def status(self) -> HTTPStatus:
         """The HTTP status of this code."""
-        return KINDS[self.code].status
+        return PROBLEM_TYPES[self.code].status
 
     def members(self, request_id: str) -> dict[str, object]:
         """The JSON object of RFC 9457, with `code` and `request_id` as extensions."""
-        kind = KINDS[self.code]
+        problem_type = PROBLEM_TYPES[self.code]
         return {
             "type": f"/docs#{self.code}",
-            "title": kind.title,
-            "status": int(kind.status),
+            "title": problem_type.title,
+            "status": int(problem_type.status),
             "detail": self.detail,
             "code": self.code,
             "request_id": request_id,
@@ -115,7 +121,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.code, FIXED_DETAIL)
         case ImageError() | RequestError():
             # a newer classifier may add one
-            code = error.code if error.code in KINDS else "image_undecodable"
+            code = error.code if error.code in PROBLEM_TYPES else "image_undecodable"
             return Problem(code, str(error))
         case SessionError():
             return Problem("engine_failed", FIXED_DETAIL)
@@ -156,6 +162,6 @@ def oip_error(problem: Problem, request_id: str) -> dict[str, object]:
     """The JSON object of the Open Inference Protocol: a text, and nothing else."""
     if problem.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
         return {"error": problem.detail}
-    title, detail = KINDS[problem.code].title, problem.detail
+    title, detail = PROBLEM_TYPES[problem.code].title, problem.detail
     # clients show the text and no header
     return {"error": f"{title}. {detail.replace('this request_id', request_id)}"}

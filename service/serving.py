@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from service.bodies import Bodies
-from service.catalog import Catalog, Served
+from service.catalog import Catalog, CatalogEntry
 from service.contract import Engine
 from service.errors import DrainingError, NotReadyError
 from service.metrics import Metrics
@@ -40,8 +40,8 @@ class Serving:
             SettingsError: the default model is not loaded.
         """
         await self.engine.start()
-        served = [Served(loaded, self.metrics) for loaded in self.engine.loaded]
-        self.catalog = Catalog(served, default=self.settings.default_model)
+        entries = [CatalogEntry(loaded, self.metrics) for loaded in self.engine.loaded]
+        self.catalog = Catalog(entries, default=self.settings.default_model)
         self._watch()
 
     async def metrics_page(self) -> bytes:

@@ -19,7 +19,7 @@ from classifier.errors import ClassifierError
 from classifier.golden import replay
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
-from service.engine.models import ServedModel, load_model
+from service.engine.models import EngineModel, load_model
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
@@ -207,7 +207,7 @@ def _bundle(
         yield Finding("problem", subject, str(error), "see its graphs above")
 
 
-def _arrangement(subject: str, model: ServedModel) -> Finding:
+def _arrangement(subject: str, model: EngineModel) -> Finding:
     arranged = model.arrangement
     crowd, lone = arranged.crowd, arranged.lone
     lanes, run, alone = (

@@ -17,7 +17,7 @@ from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import Keep, as_it_is, decode_ticket
-from service.engine.ticket import Kind, Ticket, too_late
+from service.engine.ticket import RequestKind, Ticket, too_late
 from service.errors import DrainingError
 
 Failed = Mapping[Ticket, Settled]  # those that have no pixels, and why
@@ -65,7 +65,7 @@ class DecodeAhead:
         self._changed = threading.Condition()  # guards the backlog
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[Ticket, Job] = {}
-        self._coming: Counter[Kind] = Counter()
+        self._coming: Counter[RequestKind] = Counter()
         self._finished: deque[tuple[Ticket, Settled | None]] = deque()
         self._called = False  # the loop will collect what is finished
         for number in range(threads):
@@ -90,7 +90,7 @@ class DecodeAhead:
         self._jobs.update(dict.fromkeys(tickets, job))
         self._coming[tickets[0].kind] += len(tickets)
 
-    def coming(self, kind: Kind) -> int:
+    def coming(self, kind: RequestKind) -> int:
         """Images of that kind in requests that are not decoded yet as a whole."""
         return self._coming[kind]
 

@@ -48,8 +48,8 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A session, and what its runs cost."""
+class MeasuredSession:
+    """A session, the batch sizes that suit it, and what its runs cost."""
 
     session: Runs
     threads: int
@@ -63,8 +63,8 @@ class Arrangement:
     """How one model is served best on this machine."""
 
     lanes: int
-    crowd: Way  # of each lane while all are at work
-    lone: Way  # of an image that has the machine for itself
+    crowd: MeasuredSession  # of each lane while all are at work
+    lone: MeasuredSession  # of an image that has the machine for itself
 
 
 def arrange_on_cpu(
@@ -77,11 +77,11 @@ def arrange_on_cpu(
     cores = available_cores()
     lanes = cores if settings.lanes == "auto" else settings.lanes
     crowd = fastest(narrow, CPU_BATCHES, settings, lanes=lanes)
-    lone = lone_way(narrow)
+    lone = measure_lone(narrow)
     if cores == 1:
         return Arrangement(lanes, crowd, lone)
     wide = Session.load(graph, threads=cores)
-    alone = lone_way(wide)
+    alone = measure_lone(wide)
     if alone.cost_s < lone.cost_s:
         lone = alone
     if settings.lanes == "auto":
@@ -121,29 +121,31 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
         if not curve:
             raise
     buckets = Buckets({size: sessions[size] for size in curve})
-    lone = Way(buckets, 1, 1, 1, measured(buckets, proven.shape, (1,))[1])
+    lone = MeasuredSession(buckets, 1, 1, 1, measured(buckets, proven.shape, (1,))[1])
     if settings.batch != "auto":
         largest = max(curve)
         most = min(settings.batch, largest)
         cost_s = curve[largest] * largest / most  # what pads it costs as much
-        return Arrangement(lanes, Way(buckets, 1, most, most, cost_s), lone)
-    return Arrangement(lanes, Way(buckets, 1, *best(curve, nearly=CUDA_NEARLY)), lone)
+        return Arrangement(lanes, MeasuredSession(buckets, 1, most, most, cost_s), lone)
+    return Arrangement(
+        lanes, MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY)), lone
+    )
 
 
-def lone_way(session: Session) -> Way:
+def measure_lone(session: Session) -> MeasuredSession:
     """A session for images that come alone."""
     cost_s = measured(session, session.shape, (1,))[1]
-    return Way(session, session.threads, 1, 1, cost_s)
+    return MeasuredSession(session, session.threads, 1, 1, cost_s)
 
 
 def fastest(
     session: Session, batches: Sequence[int], settings: Settings, *, lanes: int
-) -> Way:
+) -> MeasuredSession:
     """The batch size that suits a session best, unless the settings say one."""
     tried = batches if settings.batch == "auto" else (settings.batch,)
     curve = measured(session, session.shape, tried, lanes=lanes)
     session.give_back()  # a model that nobody asks shall not hold a crowd's memory
-    return Way(session, session.threads, *best(curve))
+    return MeasuredSession(session, session.threads, *best(curve))
 
 
 def best(curve: dict[int, float], *, nearly: float = NEARLY) -> tuple[int, int, float]:

@@ -11,13 +11,13 @@ from structlog.typing import FilteringBoundLogger
 from classifier.device import choose_device
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels
-from service.contract import Loaded, ModelKey, Settle, Withdraw
+from service.contract import LoadedModel, ModelKey, Settle, Withdraw
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.backlog import Backlog
 from service.engine.inline import InlineLane
 from service.engine.lane import Lane
 from service.engine.lanes import Lanes
-from service.engine.models import ServedModel, decode_limits, load_models
+from service.engine.models import EngineModel, decode_limits, load_models
 from service.engine.ticket import Results, Ticket, build_tickets, decoded, settle_all
 from service.errors import DrainingError, NotReadyError, ServiceError
 from service.logs import build_log
@@ -32,7 +32,7 @@ class LaneEngine:
     ) -> None:
         self._settings = settings
         self._log = log or build_log(settings)
-        self._models: dict[ModelKey, ServedModel] = {}
+        self._models: dict[ModelKey, EngineModel] = {}
         self._changed = threading.Condition()
         self._lanes: Lanes | None = None
         self._ahead: DecodeAhead | None = None
@@ -41,7 +41,7 @@ class LaneEngine:
         self.inline: InlineLane | None = None
 
     @property
-    def loaded(self) -> Sequence[Loaded]:
+    def loaded(self) -> Sequence[LoadedModel]:
         """The bundles that are served."""
         return [model.loaded for model in self._models.values()]
 

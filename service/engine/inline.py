@@ -18,7 +18,7 @@ from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
 from service.engine.lane import run_together
 from service.engine.line import MAX_SURPRISE, moved, no_room, no_time
-from service.engine.models import INLINE_COST_S, ServedModel
+from service.engine.models import INLINE_COST_S, EngineModel
 from service.engine.ticket import Results, Ticket, settle_all, too_late
 from service.errors import EngineFailedError
 
@@ -44,7 +44,7 @@ MAX_BATCH = 32
 class InlineLine:
     """The images that wait for one model, and what serving them costs."""
 
-    model: ServedModel
+    model: EngineModel
     waiting: deque[Ticket] = field(default_factory=deque)
     cost_s: float = INLINE_COST_S  # to decode, run and answer an image; learned
     began: float = 0.0  # instant of the first image of this turn
@@ -96,7 +96,7 @@ class InlineLane:
 
     def __init__(
         self,
-        models: Mapping[ModelKey, ServedModel],
+        models: Mapping[ModelKey, EngineModel],
         loop: asyncio.AbstractEventLoop,
         *,
         limits: DecodeLimits,
@@ -166,7 +166,7 @@ class InlineLane:
                 self._loop.call_soon(self._run, line)
 
     def _serve(
-        self, model: ServedModel, tickets: Sequence[Ticket]
+        self, model: EngineModel, tickets: Sequence[Ticket]
     ) -> tuple[float, int]:
         """Decode each, run together what has pixels, and answer all.
 
@@ -185,7 +185,7 @@ class InlineLane:
         return decode_s + run_s, len(decoded)
 
     def _decode(
-        self, model: ServedModel, tickets: Sequence[Ticket]
+        self, model: EngineModel, tickets: Sequence[Ticket]
     ) -> tuple[Results, list[Ticket]]:
         """Those that get an error, and those that have pixels."""
         failed: Results = []
@@ -222,7 +222,7 @@ def plain_png_pixels(data: bytes) -> int | None:
     return width * int.from_bytes(data[width_at + 4 : width_at + 8])
 
 
-def _run_batch(tickets: list[Ticket], model: ServedModel) -> Results:
+def _run_batch(tickets: list[Ticket], model: EngineModel) -> Results:
     try:
         return run_together(tickets, model, model.session)
     except Exception as error:  # border: no deadline would tell those who wait

@@ -19,7 +19,7 @@ from service.engine.arrangement import Runs
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import decode_ticket
 from service.engine.isolation import run_isolated
-from service.engine.models import ServedModel
+from service.engine.models import EngineModel
 from service.engine.ticket import Results, Ticket, too_late
 from service.errors import EngineFailedError
 
@@ -42,7 +42,7 @@ class Lane:
         *,
         backlog: Backlog,
         changed: threading.Condition,
-        models: Mapping[ModelKey, ServedModel],
+        models: Mapping[ModelKey, EngineModel],
         limits: DecodeLimits,
         settle: Callable[[Results], None],
         died: Callable[["Lane", BaseException], None],
@@ -131,7 +131,7 @@ class Lane:
             raise broken
 
     def _decode(
-        self, batch: list[Ticket], model: ServedModel, results: Results
+        self, batch: list[Ticket], model: EngineModel, results: Results
     ) -> list[Ticket]:
         """Decode each ticket by itself; the undecodable settle with their error."""
         decoded = []
@@ -149,7 +149,7 @@ class Lane:
             decoded.append(ticket)
         return decoded
 
-    def _doubt(self, model: ServedModel, results: Results) -> SessionError | None:
+    def _doubt(self, model: EngineModel, results: Results) -> SessionError | None:
         """Why not even a golden image runs, when for a while no other has."""
         if any(isinstance(fate, Outcome) for _, fate in results):
             self._failing.pop(model.key, None)
@@ -163,15 +163,15 @@ class Lane:
         return row if isinstance(row, SessionError) else None
 
     def _run(
-        self, tickets: list[Ticket], model: ServedModel, results: Results
+        self, tickets: list[Ticket], model: EngineModel, results: Results
     ) -> float | None:
         """Run what was decoded; its seconds an image, if that was as of a crowd."""
         began = time.monotonic()
         plain = [ticket for ticket in tickets if not ticket.explain]
         lone = len(plain) <= 1 and self._backlog.calm
         if plain:
-            way = model.arrangement.lone if lone else model.arrangement.crowd
-            results += run_together(plain, model, way.session)
+            chosen = model.arrangement.lone if lone else model.arrangement.crowd
+            results += run_together(plain, model, chosen.session)
         if len(plain) < len(tickets):
             results += [(t, explained(t, model)) for t in tickets if t.explain]
         elif plain and not lone:
@@ -186,7 +186,7 @@ def mean_s(decoded: Sequence[Ticket]) -> float | None:
     return sum(ticket.decoded - ticket.taken for ticket in decoded) / len(decoded)
 
 
-def run_together(tickets: list[Ticket], model: ServedModel, session: Runs) -> Results:
+def run_together(tickets: list[Ticket], model: EngineModel, session: Runs) -> Results:
     """Run the pixels of all in one go, and bisect the batch if that fails."""
     pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
     # uint8 [N, H, W, C]
@@ -199,7 +199,7 @@ def run_together(tickets: list[Ticket], model: ServedModel, session: Runs) -> Re
     return [(ticket, outcome(ticket, row, run)) for ticket, row in found]
 
 
-def explained(ticket: Ticket, model: ServedModel) -> Settled:
+def explained(ticket: Ticket, model: EngineModel) -> Settled:
     """Run one image with its class maps, alone: few ask, and the maps are large."""
     if ticket.ready is None:
         raise AssertionError("a ticket was run before it was decoded")
@@ -214,7 +214,7 @@ def explained(ticket: Ticket, model: ServedModel) -> Settled:
     return outcome(ticket, row, run, class_maps=maps[0])
 
 
-def scored(rows: Sequence[Row | SessionError], model: ServedModel) -> list[Scored]:
+def scored(rows: Sequence[Row | SessionError], model: EngineModel) -> list[Scored]:
     """Logits, float32 [K], or an error each; with the probabilities of the logits."""
     sound = [row for row in rows if not isinstance(row, SessionError)]
     if not sound:

@@ -1,4 +1,4 @@
-"""bundle → **served model**: proven, loaded on its device, its costs measured."""
+"""bundle → **engine model**: proven, loaded on its device, its costs measured."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from classifier.manifest import GraphVariant, Manifest, PreprocessSpec
 from classifier.preprocess import Pixels, preprocess
 from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
-from service.contract import Loaded, ModelKey
+from service.contract import LoadedModel, ModelKey
 from service.engine.arrangement import (
     Arrangement,
     arrange_on_cpu,
@@ -28,8 +28,8 @@ DECODE_MEASURE_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A loaded bundle and how it is served best here."""
+class EngineModel:
+    """A loaded bundle as the engine has it: its session, and how to run it here."""
 
     bundle: Bundle
     variant: GraphVariant
@@ -55,9 +55,9 @@ class ServedModel:
         return self.bundle.manifest
 
     @property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedModel:
         """What the service tells of it."""
-        return Loaded(
+        return LoadedModel(
             manifest=self.manifest,
             precision=self.variant.precision,
             device=self.session.device,
@@ -84,7 +84,7 @@ def find_bundles(settings: Settings) -> list[Bundle]:
     return bundles
 
 
-def load_models(settings: Settings, *, device: Device) -> list[ServedModel]:
+def load_models(settings: Settings, *, device: Device) -> list[EngineModel]:
     """Load, prove and measure every bundle. Raises BundleError or SessionError."""
     warm_up()
     return [
@@ -92,7 +92,7 @@ def load_models(settings: Settings, *, device: Device) -> list[ServedModel]:
     ]
 
 
-def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> ServedModel:
+def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> EngineModel:
     """Load one bundle on a device and measure it. Raises BundleError, SessionError."""
     variant = choose_variant(bundle, settings.precision, device)
     graph = bundle.read_graph(variant)
@@ -103,7 +103,7 @@ def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> ServedM
         arrangement = arrange_on_cuda(graph, proven, settings)
     else:
         arrangement = arrange_on_cpu(graph, proven, settings, decode_s=decode_s)
-    return ServedModel(bundle, variant, proven, arrangement, decode_s, golden)
+    return EngineModel(bundle, variant, proven, arrangement, decode_s, golden)
 
 
 def decode_seconds(pixels: Pixels, spec: PreprocessSpec) -> float:

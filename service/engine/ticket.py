@@ -13,7 +13,7 @@ from classifier.preprocess import Pixels, Preprocessed
 from service.contract import ModelKey, Settle, Settled
 from service.errors import DeadlineExceededError
 
-Kind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
+RequestKind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
 NO_FILE = ImageInfo(0, 0, "")  # of pixels: whoever has decoded them knows better
 
 
@@ -41,7 +41,7 @@ class Ticket:
     decoded: float = 0.0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RequestKind:
         """What it shares the room of a queue with."""
         return self.model, self.request is not None
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from classifier.manifest import Manifest
-from service.catalog import Catalog, Served
+from service.catalog import Catalog, CatalogEntry
 from service.errors import ModelNotFoundError, shown
 from service.oip import shapes
 from service.oip.request import IMAGE, LOGITS, PIXELS, SCORES
@@ -17,7 +17,7 @@ PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
 MAX_DIGITS = 9  # of a version
 
 
-def find_model(catalog: Catalog, name: str, version: str | None = None) -> Served:
+def find_model(catalog: Catalog, name: str, version: str | None = None) -> CatalogEntry:
     """The model of a path; its newest version when none is named.
 
     Raises:

@@ -8,7 +8,7 @@ from classifier.errors import ClassifierError
 from service.answers import to_json
 from service.asking import classify_many
 from service.bodies import image_too_large
-from service.catalog import Served
+from service.catalog import CatalogEntry
 from service.contract import Outcome, Settled, Timing
 from service.errors import DeadlineExceededError, ServiceError, UnavailableError
 from service.exchange import Ledger, exchange_of
@@ -33,17 +33,17 @@ class ClassifyMany:
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_MANY)
             question = read_question(scope["query_string"], serving, exchange)
-            served, parameters = question.served, question.parameters
+            entry, parameters = question.entry, question.parameters
             try:
                 images, deadline = await self._read(scope, receive, content_type)
                 async with Patience(receive):
                     outcomes = await self._run(
-                        served, images, deadline=deadline, explain=parameters.explain
+                        entry, images, deadline=deadline, explain=parameters.explain
                     )
             finally:
                 serving.bodies.release(exchange)
             results = write_results(
-                served,
+                entry,
                 outcomes,
                 parameters,
                 request_id=exchange.request_id,
@@ -73,7 +73,7 @@ class ClassifyMany:
 
     async def _run(
         self,
-        served: Served,
+        entry: CatalogEntry,
         images: Sequence[bytes | ServiceError],
         *,
         deadline: float,
@@ -89,7 +89,7 @@ class ClassifyMany:
         try:
             ran = await classify_many(
                 self._serving.engine,
-                served.key,
+                entry.key,
                 readable,
                 deadline=deadline,
                 explain=explain,
@@ -97,7 +97,7 @@ class ClassifyMany:
             _raise_common(ran)
         except ServiceError as error:
             for _ in images:  # as of single ones
-                served.metrics.failed(error.code)
+                entry.metrics.failed(error.code)
             raise
         following = iter(ran)
         return [
@@ -106,7 +106,7 @@ class ClassifyMany:
 
 
 def write_results(
-    served: Served,
+    entry: CatalogEntry,
     outcomes: Sequence[Settled],
     parameters: Parameters,
     *,
@@ -121,10 +121,10 @@ def write_results(
         try:
             if not isinstance(outcome, Outcome):
                 raise outcome
-            results.append(served.answer(outcome, parameters, request_id=item_id))
+            results.append(entry.answer(outcome, parameters, request_id=item_id))
         except (ClassifierError, ServiceError) as error:
             problem = ledger.problem(error, request_id=item_id)
-            served.metrics.failed(problem.code)
+            entry.metrics.failed(problem.code)
             members = to_json({"error": problem.members(item_id)})
             results.append(members)
             failed += 1

@@ -30,7 +30,7 @@ class ClassifyOne:
         with serving:
             content_type = content_type_of(scope, accept=ACCEPT_ONE)
             question = read_question(scope["query_string"], serving, exchange)
-            served, parameters = question.served, question.parameters
+            entry, parameters = question.entry, question.parameters
             limit = serving.settings.max_body_bytes
             try:
                 body = await serving.bodies.read(scope, receive, limit=limit)
@@ -39,16 +39,16 @@ class ClassifyOne:
                 async with Patience(receive):
                     outcome = await classify(
                         serving.engine,
-                        served.key,
+                        entry.key,
                         image,
                         deadline=deadline,
                         explain=parameters.explain,
                     )
-                answer = served.answer(
+                answer = entry.answer(
                     outcome, parameters, request_id=exchange.request_id
                 )
             except (ClassifierError, ServiceError) as error:
-                served.metrics.failed(problem_of(error).code)
+                entry.metrics.failed(problem_of(error).code)
                 raise
             finally:
                 serving.bodies.release(exchange)

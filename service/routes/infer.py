@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from classifier.errors import ImageError
 from service.asking import classify_decoded, classify_many
 from service.bodies import image_too_large
-from service.catalog import Served
+from service.catalog import CatalogEntry
 from service.contract import Outcome, Settled, Timing
 from service.errors import EngineFailedError, ItemError, ServiceError
 from service.exchange import exchange_of
@@ -43,17 +43,17 @@ class Infer:
         """bytes → images or pixels → outcomes → tensors."""
         serving, exchange = self._serving, exchange_of(scope)
         with serving:
-            served = find_model(serving.catalog, **scope["path_params"])
-            exchange.facts["model"], exchange.facts["version"] = served.key
+            entry = find_model(serving.catalog, **scope["path_params"])
+            exchange.facts["model"], exchange.facts["version"] = entry.key
             try:
-                inference, deadline = await self._read(scope, receive, served)
+                inference, deadline = await self._read(scope, receive, entry)
                 exchange.facts["images"] = inference.count
                 async with Patience(receive):
-                    settled = await self._run(served, inference, deadline)
+                    settled = await self._run(entry, inference, deadline)
             finally:
                 serving.bodies.release(exchange)
             outcomes = all_of(settled, PIXELS if inference.pixels else IMAGE)
-            body, headers = write_answer(served.manifest, inference, outcomes)
+            body, headers = write_answer(entry.manifest, inference, outcomes)
             timing = Timing.longest([outcome.timing for outcome in outcomes])
             if timing is not None:
                 exchange.timed(timing)
@@ -62,7 +62,7 @@ class Infer:
             await send_answer(send, body, headers)
 
     async def _read(
-        self, scope: Scope, receive: Receive, served: Served
+        self, scope: Scope, receive: Receive, entry: CatalogEntry
     ) -> tuple[Inference, float]:
         """What is asked, and the deadline, which counts from the complete body."""
         settings, bodies = self._serving.settings, self._serving.bodies
@@ -77,7 +77,7 @@ class Infer:
             lambda body: read_inference(
                 body,
                 header_bytes,
-                shape=served.manifest.preprocess.shape,
+                shape=entry.manifest.preprocess.shape,
                 max_items=settings.max_batch_items,
             ),
             JSON_IN_THREAD_BYTES,
@@ -88,10 +88,10 @@ class Infer:
         return inference, deadline
 
     async def _run(
-        self, served: Served, inference: Inference, deadline: float
+        self, entry: CatalogEntry, inference: Inference, deadline: float
     ) -> list[Settled]:
         """What becomes of each image, counted."""
-        engine, key, metrics = self._serving.engine, served.key, served.metrics
+        engine, key, metrics = self._serving.engine, entry.key, entry.metrics
         try:
             if inference.pixels:
                 settled = await classify_decoded(

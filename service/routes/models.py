@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.catalog import Catalog, Served
+from service.catalog import Catalog, CatalogEntry
 from service.openapi import problems
 from service.serving import Serving
 from service.shapes import Input, ModelDetail, ModelList, ModelSummary
@@ -48,7 +48,7 @@ def build_models_router(serving: Serving) -> APIRouter:
     return router
 
 
-def summary(model: Served, catalog: Catalog) -> ModelSummary:
+def summary(model: CatalogEntry, catalog: Catalog) -> ModelSummary:
     """The facts of one bundle that a list shows."""
     manifest = model.manifest
     spec = manifest.preprocess

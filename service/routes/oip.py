@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from service.catalog import Served
+from service.catalog import CatalogEntry
 from service.errors import MethodNotAllowedError, ServiceError, shown
 from service.oip import shapes
 from service.oip.descriptions import (
@@ -75,17 +75,17 @@ def _add_models(router: APIRouter, serving: Serving) -> None:
     """Those of a model."""
     unknown = refusals("model_not_found")
 
-    async def metadata(model: Served) -> shapes.ModelMetadata:
+    async def metadata(model: CatalogEntry) -> shapes.ModelMetadata:
         """Its inputs, of which a request has one, and its outputs."""
         versions = serving.catalog.versions(model.manifest.name)
         return describe_model(model.manifest, versions)
 
-    async def ready(model: Served) -> shapes.ModelReady:
+    async def ready(model: CatalogEntry) -> shapes.ModelReady:
         """It is loaded, and the server is ready."""
         await serving.check_ready()
         return shapes.ModelReady(name=model.manifest.name, ready=True)
 
-    async def config(model: Served) -> shapes.ModelConfig:
+    async def config(model: CatalogEntry) -> shapes.ModelConfig:
         """As Triton would describe it."""
         max_items = serving.settings.max_batch_items
         return configure_model(model.manifest, max_items=max_items)
@@ -100,7 +100,7 @@ def _add_model_route(
     router: APIRouter,
     serving: Serving,
     path: str,
-    answer: Callable[[Served], Awaitable[BaseModel]],
+    answer: Callable[[CatalogEntry], Awaitable[BaseModel]],
     shape: type[BaseModel],
     responses: Responses,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.catalog import Served
+from service.catalog import CatalogEntry
 from service.exchange import Exchange
 from service.parameters import Parameters, read_parameters
 from service.serving import Serving
@@ -12,7 +12,7 @@ from service.serving import Serving
 class Question:
     """What a request wants to know."""
 
-    served: Served
+    entry: CatalogEntry
     parameters: Parameters
 
 
@@ -24,7 +24,7 @@ def read_question(query: bytes, serving: Serving, exchange: Exchange) -> Questio
         ModelNotFoundError: naming what is loaded.
     """
     parameters = read_parameters(query)
-    served = serving.catalog.find(parameters.model, parameters.version)
-    served.check(parameters)
-    exchange.facts["model"], exchange.facts["version"] = served.key
-    return Question(served, parameters)
+    entry = serving.catalog.find(parameters.model, parameters.version)
+    entry.check(parameters)
+    exchange.facts["model"], exchange.facts["version"] = entry.key
+    return Question(entry, parameters)

@@ -11,7 +11,7 @@ from classifier.bundle import Bundle, load_bundle
 from classifier.decode import warm_up
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import (
-    Loaded,
+    LoadedModel,
     ModelKey,
     Outcome,
     Settle,
@@ -31,7 +31,7 @@ from service.errors import (
 from service.settings import Settings
 from service.shared import wire
 from service.shared.slots import Slots
-from service.shared.underway import Request, SlottedTicket, Underway
+from service.shared.underway import SlottedRequest, SlottedTicket, Underway
 from service.shared.wire import Link
 
 GREETING_TIMEOUT_S = 10.0
@@ -53,11 +53,11 @@ class SharedEngine:
         self._threads = threads
         self._underway = Underway(list(range(slots.count)), settings.queue_capacity)
         self._trouble: str | None = NOT_REACHED
-        self._models: dict[ModelKey, Loaded] = {}
+        self._models: dict[ModelKey, LoadedModel] = {}
         self._closed = False
 
     @property
-    def loaded(self) -> Sequence[Loaded]:
+    def loaded(self) -> Sequence[LoadedModel]:
         """The bundles that the engine serves."""
         return list(self._models.values())
 
@@ -92,7 +92,7 @@ class SharedEngine:
         costs_s: dict[ModelKey, float] = {}
         for name, version, precision, device, explains in state.models:
             bundle = load_bundle(self._settings.models / name, version)
-            loaded = Loaded(bundle.manifest, precision, device, explains)
+            loaded = LoadedModel(bundle.manifest, precision, device, explains)
             self._models[name, version] = loaded
             costs_s[name, version] = await asyncio.to_thread(_decode_seconds, bundle)
         self._ahead = DecodeAhead(
@@ -115,7 +115,7 @@ class SharedEngine:
     ) -> Withdraw:
         """Take the images of one request; see `contract.Engine.submit`."""
         tickets = self._tickets(key, images, deadline, settle, explain)
-        request = Request(tickets)
+        request = SlottedRequest(tickets)
         try:
             self._ahead.decode(tuple(tickets), partial(self._decoded, request, key))
         except ServiceError:
@@ -137,7 +137,7 @@ class SharedEngine:
         tickets = self._tickets(key, [b""] * len(pixels), deadline, settle, explain)
         for ticket, each in zip(tickets, pixels, strict=True):
             ticket.ready = self._put_into_slot(ticket, decoded(each))
-        request = Request(tickets)
+        request = SlottedRequest(tickets)
         self._send(request, key)
         return partial(self._withdraw, request)
 
@@ -190,7 +190,7 @@ class SharedEngine:
         pixels[:] = ready.pixels
         return replace(ready, pixels=pixels)
 
-    def _decoded(self, request: Request, key: ModelKey, failed: Failed) -> None:
+    def _decoded(self, request: SlottedRequest, key: ModelKey, failed: Failed) -> None:
         """The pixels of a request are in their slots, but for those that failed."""
         tickets = list(request.tickets)
         try:
@@ -204,7 +204,7 @@ class SharedEngine:
         if request.tickets:
             self._send(request, key)
 
-    def _send(self, request: Request, key: ModelKey) -> None:
+    def _send(self, request: SlottedRequest, key: ModelKey) -> None:
         """Offer what has pixels to the engine's process."""
         number, first = self._underway.send(request), request.tickets[0]
         model = list(self._models).index(key)
@@ -213,7 +213,7 @@ class SharedEngine:
             wire.Submit(number, model, first.explain, first.deadline, slots)
         )
 
-    def _withdraw(self, request: Request) -> None:
+    def _withdraw(self, request: SlottedRequest) -> None:
         for ticket in request.sent or request.tickets:
             ticket.abandon()
         if request.number is not None and request.tickets:
@@ -227,7 +227,7 @@ class SharedEngine:
                 self._trouble = trouble
                 if not self._greeting.done():
                     self._greeting.set_result(message)
-            case wire.Settled(number, position):
+            case wire.Result(number, position):
                 if request := self._underway.requests.get(number):
                     self._settle(request, request.sent[position], message)
             case wire.Failed(number, position):
@@ -237,7 +237,7 @@ class SharedEngine:
                     self._fail(request, list(failed), message.error)
 
     def _settle(
-        self, request: Request, ticket: SlottedTicket, settled: wire.Settled
+        self, request: SlottedRequest, ticket: SlottedTicket, settled: wire.Result
     ) -> None:
         manifest = self._models[ticket.model].manifest
         logits, scores = self._slots.read_result(ticket.slot, manifest.logits)
@@ -265,7 +265,10 @@ class SharedEngine:
         settle_all([(ticket, outcome)])
 
     def _fail(
-        self, request: Request, tickets: Sequence[SlottedTicket], error: ServiceError
+        self,
+        request: SlottedRequest,
+        tickets: Sequence[SlottedTicket],
+        error: ServiceError,
     ) -> None:
         for ticket in tickets:
             self._underway.end(request, ticket)

@@ -15,8 +15,8 @@ from service.shared.wire import Link
 
 
 @dataclass(slots=True)
-class Request:
-    """What a front-end waits for."""
+class PendingRequest:
+    """A request that a front-end waits for."""
 
     slots: tuple[int, ...]
     missing: int
@@ -31,7 +31,7 @@ class Guest:
         self._slots = slots
         self._engine = engine
         self._models = [loaded.manifest for loaded in engine.loaded]
-        self._requests: dict[int, Request] = {}
+        self._requests: dict[int, PendingRequest] = {}
 
     def submit(self, order: wire.Submit) -> None:
         """Offer its images to the engine."""
@@ -50,7 +50,7 @@ class Guest:
             whole = wire.WHOLE_REQUEST
             self.link.send(wire.Failed.of(order.request, whole, error))
             return
-        request = Request(order.slots, len(order.slots), withdraw)
+        request = PendingRequest(order.slots, len(order.slots), withdraw)
         self._requests[order.request] = request
 
     def withdraw(self, number: int) -> None:
@@ -80,7 +80,7 @@ class Guest:
         self._slots.write_result(slot, fate.logits, fate.scores)
         timing, maps = fate.timing, fate.class_maps
         self.link.send(
-            wire.Settled(
+            wire.Result(
                 number,
                 position,
                 timing.batch_size,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from service.engine.ticket import Kind, Ticket
+from service.engine.ticket import RequestKind, Ticket
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -16,8 +16,8 @@ class SlottedTicket(Ticket):
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """The images of one request."""
+class SlottedRequest:
+    """The tickets of one request, each with a slot."""
 
     tickets: list[SlottedTicket]  # those that are not over
     number: int | None = None  # on the wire, once it was sent
@@ -30,15 +30,15 @@ class Underway:
 
     free: list[int]  # what came back last is taken first: what was never is no memory
     room: int  # most slots that one kind of request of one model may have
-    held: Counter[Kind] = field(default_factory=Counter)
-    requests: dict[int, Request] = field(default_factory=dict)  # sent, by number
+    held: Counter[RequestKind] = field(default_factory=Counter)
+    requests: dict[int, SlottedRequest] = field(default_factory=dict)  # sent, by number
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
-    def room_for(self, kind: Kind) -> int:
+    def room_for(self, kind: RequestKind) -> int:
         """Images of that kind that can be taken just now."""
         return min(self.room - self.held[kind], len(self.free))
 
-    def take(self, kind: Kind) -> int:
+    def take(self, kind: RequestKind) -> int:
         """A slot for one more image, where there is room for it."""
         self.held[kind] += 1
         return self.free.pop()
@@ -48,14 +48,14 @@ class Underway:
         self.held[ticket.kind] -= 1
         self.free.append(ticket.slot)
 
-    def send(self, request: Request) -> int:
+    def send(self, request: SlottedRequest) -> int:
         """Give a request its number: what it has now goes to the engine."""
         request.sent = tuple(request.tickets)
         request.number = next(self._numbers)
         self.requests[request.number] = request
         return request.number
 
-    def end(self, request: Request, ticket: SlottedTicket) -> None:
+    def end(self, request: SlottedRequest, ticket: SlottedTicket) -> None:
         """A ticket needs its slot no longer."""
         request.tickets.remove(ticket)
         self.give_back(ticket)

@@ -28,7 +28,7 @@ from service.errors import (
 LENGTH = struct.Struct("<I")
 REQUEST = struct.Struct("<Q")  # the numbers of a front-end never begin again
 SUBMIT = struct.Struct("<QHBdH")  # request, model, explain, deadline, images
-SETTLED = struct.Struct("<QHHff")  # request, position, batch size, milliseconds
+RESULT = struct.Struct("<QHHff")  # request, position, batch size, milliseconds
 FAILED = struct.Struct("<QH")  # request, position; the rest is JSON
 MAPS = struct.Struct("<III")  # K, h, w of class maps; the rest is float32
 WHOLE_REQUEST = 0xFFFF
@@ -76,7 +76,7 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Result:
     """Engine → front-end: the result of an image is in its slot."""
 
     request: int
@@ -146,7 +146,7 @@ class State:
     models: tuple[SharedModel, ...] = ()
 
 
-Message = Hello | Submit | Withdraw | Settled | Failed | State
+Message = Hello | Submit | Withdraw | Result | Failed | State
 
 
 def pack(message: Message) -> bytes:
@@ -160,8 +160,8 @@ def pack(message: Message) -> bytes:
             body += struct.pack(f"<{len(slots)}I", *slots)
         case Withdraw(request):
             body = b"W" + REQUEST.pack(request)
-        case Settled(request, position, size, batch_ms, infer_ms, maps):
-            body = b"R" + SETTLED.pack(request, position, size, batch_ms, infer_ms)
+        case Result(request, position, size, batch_ms, infer_ms, maps):
+            body = b"R" + RESULT.pack(request, position, size, batch_ms, infer_ms)
             body += maps
         case Failed(request, position, code, detail, retry_after_s):
             body = b"F" + FAILED.pack(request, position)
@@ -185,9 +185,9 @@ def unpack(body: bytes) -> Message:
         case b"W":
             return Withdraw(*REQUEST.unpack(rest))
         case b"R":
-            request, position, size, batch, infer = SETTLED.unpack_from(rest)
-            maps = rest[SETTLED.size :]
-            return Settled(request, position, size, batch, infer, maps)
+            request, position, size, batch, infer = RESULT.unpack_from(rest)
+            maps = rest[RESULT.size :]
+            return Result(request, position, size, batch, infer, maps)
         case b"F":
             return Failed(*FAILED.unpack_from(rest), *json.loads(rest[FAILED.size :]))
     trouble, models = json.loads(rest)

@@ -11,7 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
 
 from service import examples
-from service.problems import KINDS
+from service.problems import PROBLEM_TYPES
 from tests.service.conftest import running
 
 WITH_INPUT = [
@@ -150,7 +150,7 @@ def test_every_problem_has_an_example(client):
     """In the document as a whole, and at the routes where it can occur."""
     document = client.get("/openapi.json").json()
 
-    assert set(document["x-problems"]) == set(examples.DETAILS) == set(KINDS)
+    assert set(document["x-problems"]) == set(examples.DETAILS) == set(PROBLEM_TYPES)
     classify = document["paths"]["/classify"]["post"]["responses"]
     shown = {
         code
@@ -159,7 +159,7 @@ def test_every_problem_has_an_example(client):
         .get("application/problem+json", {})
         .get("examples", {})
     }
-    assert shown == set(KINDS) - {"route_not_found", "method_not_allowed"}
+    assert shown == set(PROBLEM_TYPES) - {"route_not_found", "method_not_allowed"}
 
 
 def test_the_example_answers_are_what_is_answered(client):

@@ -14,7 +14,7 @@ from service import errors as service_errors
 from service.exchange import Envelope, Ledger
 from service.logs import build_log
 from service.metrics import Metrics
-from service.problems import KINDS, problem_of
+from service.problems import PROBLEM_TYPES, problem_of
 from service.settings import Settings
 from service.shapes import ProblemDetails
 from tests.service.conftest import RED
@@ -126,7 +126,7 @@ def test_every_error_class_has_its_code_and_status():
 
     assert len(kinds) > 1
     for kind in kinds:
-        assert KINDS[kind.code].status == kind.status, kind
+        assert PROBLEM_TYPES[kind.code].status == kind.status, kind
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_every_code_is_documented(repository):
     text = (repository / "docs" / "http.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", text, re.MULTILINE))
 
-    assert rows == {code: str(int(kind.status)) for code, kind in KINDS.items()}
+    assert rows == {code: str(int(kind.status)) for code, kind in PROBLEM_TYPES.items()}
 
 
 async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):

@@ -10,7 +10,7 @@ from classifier.bundle import load_bundle
 from classifier.errors import OutOfMemoryError
 from service.engine.arrangement import TURNS, arrange_on_cuda, best, measured
 from service.engine.engine import LaneEngine
-from service.engine.models import ServedModel, load_model
+from service.engine.models import EngineModel, load_model
 from service.settings import Settings
 from tests.synthetic import make_bundle
 
@@ -23,7 +23,7 @@ def load(tmp_path):
     """`load(lanes=2)` → a tiny model, loaded and measured under these settings."""
     make_bundle(tmp_path, "colors")
 
-    def load(**settings: object) -> ServedModel:
+    def load(**settings: object) -> EngineModel:
         bundle = load_bundle(tmp_path / "colors")
         return load_model(bundle, Settings(models=tmp_path, **settings), device="cpu")
 

@@ -23,7 +23,7 @@ from service.contract import Outcome
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
 from service.engine.inline import MAX_BATCH, InlineLane
-from service.engine.models import ServedModel, load_models
+from service.engine.models import EngineModel, load_models
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -533,7 +533,7 @@ async def test_the_device_is_logged_with_the_reason_for_it(models):
     assert (line["device"], line["reason"]) == ("cpu", "the CPU was asked for")
 
 
-def costing(model: ServedModel, cost_s: float) -> ServedModel:
+def costing(model: EngineModel, cost_s: float) -> EngineModel:
     """The same model, as if a lone image took so long."""
     lone = replace(model.arrangement.lone, cost_s=cost_s)
     return replace(model, arrangement=replace(model.arrangement, lone=lone))

@@ -39,8 +39,8 @@ class Parts:
         self.backlog = Backlog(capacity=100, lanes=1)
         self.backlog.add_model(MODEL, best_batch=1, run_s=RUN_S)
         self.turns = threading.Semaphore(0)  # each lets one run end, in an error
-        way = SimpleNamespace(session=SimpleNamespace(run=self._run))
-        arrangement = SimpleNamespace(lone=way, crowd=way)
+        measured = SimpleNamespace(session=SimpleNamespace(run=self._run))
+        arrangement = SimpleNamespace(lone=measured, crowd=measured)
         self.golden = np.full((1, 1, 3), 1, np.uint8)
         self.models = {
             MODEL: SimpleNamespace(

@@ -34,8 +34,8 @@ class Hanging:
 
     def __init__(self) -> None:
         self.released = threading.Event()
-        way = SimpleNamespace(session=SimpleNamespace(run=self._run))
-        self.arrangement = SimpleNamespace(lone=way, crowd=way)
+        measured = SimpleNamespace(session=SimpleNamespace(run=self._run))
+        self.arrangement = SimpleNamespace(lone=measured, crowd=measured)
         self.key = MODEL
 
     def _run(self, batch: object) -> None:

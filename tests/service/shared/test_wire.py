@@ -25,7 +25,7 @@ from service.shared.wire import (
     Failed,
     Hello,
     Link,
-    Settled,
+    Result,
     SharedModel,
     State,
     Submit,
@@ -50,7 +50,7 @@ messages = st.one_of(
     ),
     st.builds(Withdraw, requests),
     st.builds(
-        Settled,
+        Result,
         *(requests, small, small, milliseconds, milliseconds),
         st.binary(max_size=40),
     ),
@@ -90,7 +90,7 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
     [
         Submit(2**32, 0, False, None, (5,)),
         Withdraw(2**32),
-        Settled(2**32, 0, 1, 0.0, 0.0),
+        Result(2**32, 0, 1, 0.0, 0.0),
         Failed(2**32, 0, "overloaded", "full", None),
     ],
 )
