@@ -6,7 +6,7 @@ from settings to a process
 settings    environment → settings, read once
 app         settings, engine → application: builds all that answers HTTP
 server      application → process, with a drain before it stops
-pulse       ends a process whose event loop stands still
+watchdog    ends a process whose event loop stands still
 serving     what all routes share, from start to drain
 logs        events → lines
 commands    `linnaeus serve`, and the others that need no torch
@@ -14,8 +14,8 @@ commands    `linnaeus serve`, and the others that need no torch
 from a connection to an answer: HTTP
 connection  socket → request, bounded in bytes and in time
 outgoing    answer → socket, whose client must read it and hears it
-protocol    each request on its way: the short one, or ASGI
-express     the short way of a plain image
+protocol    each request on its way: the fast path, or ASGI
+fast_path   a plain image → answer, without ASGI
 routes      the way of everything else, a module a resource
 exchange    request ⇄ response: one id, one line of log, one set of counters
 bodies      socket → body, bounded too
@@ -29,7 +29,7 @@ oip         the same in the Open Inference Protocol
 asking the engine
 contract    what HTTP asks of an engine, and what comes back
 asking      images → outcomes, for a task that waits
-patience    a client that leaves meanwhile
+disconnect  a client that leaves meanwhile: its request is cancelled
 engine      images → logits: the queue and the lanes
 shared      one engine for several processes
 

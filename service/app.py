@@ -17,7 +17,7 @@ from service.errors import (
     RouteNotFoundError,
     shown,
 )
-from service.exchange import Envelope, Ledger
+from service.exchange import RequestLog, RequestMiddleware
 from service.logs import build_log
 from service.metrics import Metrics
 from service.oip.documented import infer_routes
@@ -51,7 +51,7 @@ REFERRED = (ProblemDetails, ImageBody, BatchBody, OipError, InferenceRequest)
 
 
 class Application(FastAPI):
-    """FastAPI, with a short way past its dozen layers for the routes that take images.
+    """FastAPI, whose dozen layers the routes that take images go around.
 
     Those layers (telemetry, body limits, exit stacks, routing) cost 25 µs a request and
     serve the typed routes only. The raw routes are registered with FastAPI as well,
@@ -59,17 +59,17 @@ class Application(FastAPI):
     """
 
     serving: Serving
-    ledger: Ledger
-    short_ways: Mapping[str, RawRoute]
-    envelope: ASGIApp
+    request_log: RequestLog
+    direct_routes: Mapping[str, RawRoute]
+    direct_app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            route = self.short_ways.get(scope["path"])
+            route = self.direct_routes.get(scope["path"])
             if route is not None:
                 scope["route"] = route
-                await self.envelope(scope, receive, send)
+                await self.direct_app(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -81,7 +81,7 @@ class Application(FastAPI):
 
 
 async def to_route(scope: Scope, receive: Receive, send: Send) -> None:
-    """Go where the short way leads."""
+    """Call the route that `Application` has found."""
     await scope["route"].app(scope, receive, send)
 
 
@@ -94,7 +94,7 @@ def create_app(
     """The application around an engine, which `service/server.py` starts and closes."""
     log = log or build_log(settings)
     metrics = Metrics()
-    ledger = Ledger(log, metrics)
+    request_log = RequestLog(log, metrics)
     serving = Serving(settings, engine, metrics)
 
     app = Application(
@@ -107,10 +107,12 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.serving, app.ledger = serving, ledger
-    raw_routes = classify_routes(ClassifyOne(serving), ClassifyMany(serving, ledger))
-    app.short_ways = {route.path: route for route in raw_routes}
-    app.envelope = Envelope(to_route, ledger=ledger)
+    app.serving, app.request_log = serving, request_log
+    raw_routes = classify_routes(
+        ClassifyOne(serving), ClassifyMany(serving, request_log)
+    )
+    app.direct_routes = {route.path: route for route in raw_routes}
+    app.direct_app = RequestMiddleware(to_route, request_log=request_log)
     app.router.routes.extend(raw_routes)
     inference_routes = infer_routes(Infer(serving))
     for route in (*raw_routes, *inference_routes):
@@ -122,7 +124,7 @@ def create_app(
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)
     app.add_exception_handler(RequestValidationError, refuse_parameter)
-    app.add_middleware(Envelope, ledger=ledger)
+    app.add_middleware(RequestMiddleware, request_log=request_log)
     return app
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from service.address import Address
-from service.neighbors import READY, READY_PATIENCE_S, ask, page_path
-from service.pulse import SILENT_LOOKS
+from service.neighbors import READY, READY_TIMEOUT_S, ask, page_path
 from service.settings import Settings
+from service.watchdog import SILENT_LOOKS
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
@@ -214,7 +214,7 @@ class Crew:
 async def _answers(path: Path) -> bool:
     """Whether the loop of that process turns."""
     try:
-        await ask(path, READY, patience_s=READY_PATIENCE_S)
+        await ask(path, READY, timeout_s=READY_TIMEOUT_S)
     except OSError:  # TimeoutError is one
         return False
     return True

@@ -1,7 +1,7 @@
 """request ⇄ response: the **exchange**, as one log event, one id, one set of counters.
 
-The ledger is the only place that logs a request, and the border at which each error
-becomes its problem. The envelope is the ring of it around every ASGI route.
+The request log is the only place that logs a request, and the border at which each
+error becomes its problem. The middleware does both for every ASGI route.
 """
 
 import itertools
@@ -58,8 +58,8 @@ class Exchange:
         self.facts["batch_size"] = timing.batch_size
 
 
-class Ledger:
-    """Opens and closes every exchange of a process."""
+class RequestLog:
+    """Opens every exchange of a process, and logs and counts it when it closes."""
 
     def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
         self._log = log
@@ -79,7 +79,7 @@ class Ledger:
         """An exchange was opened for nothing: another one accounts for its request."""
         self._metrics.in_flight -= 1
 
-    def blame(self, exchange: Exchange, error: Exception) -> Problem:
+    def problem_for(self, exchange: Exchange, error: Exception) -> Problem:
         """The problem that this error is to the client of a request."""
         problem = self.problem(error, request_id=exchange.request_id)
         exchange.code = problem.code
@@ -134,8 +134,8 @@ class Ledger:
         return f"{self._prefix}{next(self._numbers):08x}"
 
 
-def signature(exchange: Exchange) -> Headers:
-    """What every response has."""
+def common_headers(exchange: Exchange) -> Headers:
+    """The headers that every response has."""
     return [
         (b"x-request-id", exchange.request_id.encode()),
         (b"x-content-type-options", b"nosniff"),
@@ -143,33 +143,35 @@ def signature(exchange: Exchange) -> Headers:
 
 
 def exchange_of(scope: Scope) -> Exchange:
-    """The exchange that the envelope opened for this request."""
+    """The exchange that the middleware opened for this request."""
     exchange: Exchange = scope["linnaeus"]
     return exchange
 
 
-class Envelope:
+class RequestMiddleware:
     """Wraps the application: request id, security headers, log event, metrics."""
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger) -> None:
+    def __init__(self, app: ASGIApp, *, request_log: RequestLog) -> None:
         self._app = app
-        self._ledger = ledger
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and account for it, however it ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = self._ledger.open(scope["method"], scope["path"], scope["headers"])
+        exchange = self._request_log.open(
+            scope["method"], scope["path"], scope["headers"]
+        )
         inner = {**scope, "linnaeus": exchange}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
         try:
-            await self._serve(inner, receive, _signed(send, exchange))
+            await self._serve(inner, receive, _with_common_headers(send, exchange))
         finally:
             # the router left its find there; a stranger's path is no label
             route = getattr(inner.get("route"), "path", "other")
-            self._ledger.close(exchange, route)
+            self._request_log.close(exchange, route)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application inside; whatever it raises becomes a problem."""
@@ -180,7 +182,7 @@ class Envelope:
             exchange.code, exchange.status = "client_gone", CLIENT_GONE
         except Exception as error:  # the border: a 500 never repeats its cause
             sent = exchange.code
-            problem = self._ledger.blame(exchange, error)
+            problem = self._request_log.problem_for(exchange, error)
             if exchange.status != UNSENT:
                 exchange.code = sent
                 raise  # half an answer went out; the server must cut the connection
@@ -190,13 +192,13 @@ class Envelope:
             await response(scope, receive, send)
 
 
-def _signed(send: Send, exchange: Exchange) -> Send:
-    """`send`, adding to every response what every response has."""
+def _with_common_headers(send: Send, exchange: Exchange) -> Send:
+    """`send`, which adds to every response the headers that all have."""
 
-    async def send_signed(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = int(message["status"])
-            message["headers"] += signature(exchange)
+            message["headers"] += common_headers(exchange)
         await send(message)
 
-    return send_signed
+    return send_with_headers

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.contract import ModelKey, Timing
-from service.problems import KINDS
+from service.problems import PROBLEM_TYPES
 
 # 250 µs (a health check, a 28x28 PNG) to 10 s (the default timeout), about 2x apart.
 SECONDS = (
@@ -32,7 +32,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # Code → status of what is the service's doing and not its client's.
 ALERTED = {"ok": 200} | {
     code: int(kind.status)
-    for code, kind in KINDS.items()
+    for code, kind in PROBLEM_TYPES.items()
     if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 }
 

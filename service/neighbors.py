@@ -21,9 +21,9 @@ from pathlib import Path
 
 from prometheus_client.utils import floatToGoString
 
-PATIENCE_S = 1.0  # for a neighbor's page; of one that hangs the last is taken
+PAGE_TIMEOUT_S = 1.0  # for a neighbor's page; of one that hangs the last is taken
 # For its readiness: Kubernetes waits a second for the answer of all.
-READY_PATIENCE_S = 0.5
+READY_TIMEOUT_S = 0.5
 PAGE, READY = b"page\n", b"ready\n"  # what is asked
 END = b"# EOF\n"  # an answer without it broke off with its process
 
@@ -123,7 +123,7 @@ class Neighbors:
         """A neighbor's page, or what it has told last if it is dying or hangs."""
         try:
             path = page_path(self.folder, name)
-            return await ask(path, PAGE, patience_s=PATIENCE_S)
+            return await ask(path, PAGE, timeout_s=PAGE_TIMEOUT_S)
         except (TimeoutError, BlockingIOError):  # or its backlog is full
             told = _told(self.folder, name)
             return merge([NOT_READY] if told is None else [told, NOT_READY])
@@ -131,14 +131,14 @@ class Neighbors:
             return _told(self.folder, name)
 
 
-async def ask(path: Path, question: bytes, *, patience_s: float) -> bytes:
+async def ask(path: Path, question: bytes, *, timeout_s: float) -> bytes:
     """What the process at that socket answers.
 
     Raises:
-        TimeoutError: it says nothing, or not all, within `patience_s`.
+        TimeoutError: it says nothing, or not all, within `timeout_s`.
         OSError: it is gone.
     """
-    async with asyncio.timeout(patience_s):
+    async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_unix_connection(path)
         with closing(writer):
             writer.write(question)
@@ -151,7 +151,7 @@ async def ask(path: Path, question: bytes, *, patience_s: float) -> bytes:
 async def _readiness(path: Path) -> str | None:
     """Why traffic should stay away from the process at that socket, if anything."""
     try:
-        said = await ask(path, READY, patience_s=READY_PATIENCE_S)
+        said = await ask(path, READY, timeout_s=READY_TIMEOUT_S)
     except (TimeoutError, BlockingIOError):  # or its backlog is full
         return f"{path.stem} hangs"
     except OSError:

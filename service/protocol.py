@@ -1,8 +1,8 @@
-"""bytes of a connection → **requests**, each on its way: the short one or ASGI.
+"""bytes of a connection → **requests**, each on its way: the fast path or ASGI.
 
 A request that is as simple as can be (`POST /classify`, a raw body of declared length,
 no header that changes how it is read) is answered straight from the parser's
-callbacks by `service/express.py`. Every other one is uvicorn's.
+callbacks by `service/fast_path.py`. Every other one is uvicorn's.
 """
 
 from functools import lru_cache
@@ -11,13 +11,13 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.express import PATH, Express, Parcel, Reply
+from service.fast_path import PATH, FastPath, FastRequest, Reply
 from service.images import is_raw, media_type_of
 
 URL = PATH.encode()
-# A body that takes longer to come goes the ordinary way, where it is timed.
-PATIENCE_S = 1.0
-# What only the ordinary way reads, or what changes how the body comes. Browsers,
+# A request whose body takes longer to come falls back to ASGI, which times it.
+BODY_TIMEOUT_S = 1.0
+# What is only read behind ASGI, or what changes how the body comes. Browsers,
 # proxies and tracing send many other headers, which nobody reads.
 TELLING_HEADERS = frozenset(
     (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade")
@@ -28,32 +28,34 @@ STATUS_LINES = {
 }
 
 
-class ExpressProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a short way past it."""
+class FastPathProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with a fast path past ASGI."""
 
-    def __init__(self, express: Express, **given: Any) -> None:
+    def __init__(self, fast_path: FastPath, **given: Any) -> None:
         super().__init__(**given)
-        self._express = express
-        self._coming: Parcel | None = None  # its body is being received
-        self._waiting: Parcel | None = None  # received, not answered
+        self._fast_path = fast_path
+        self._coming: FastRequest | None = None  # its body is being received
+        self._waiting: FastRequest | None = None  # received, not answered
 
     def data_received(self, data: bytes) -> None:
         """Parse; a body that is slow to come is waited for by a timer."""
         super().data_received(data)
-        parcel = self._coming
-        if parcel is not None and parcel.timer is None:
-            parcel.timer = self.loop.call_later(PATIENCE_S, self._lose_patience, parcel)
+        request = self._coming
+        if request is not None and request.timer is None:
+            request.timer = self.loop.call_later(
+                BODY_TIMEOUT_S, self._time_out, request
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for what was asked here."""
-        for parcel in (self._coming, self._waiting):
-            if parcel is not None:
-                self._express.lose(parcel)
+        for request in (self._coming, self._waiting):
+            if request is not None:
+                self._fast_path.lose(request)
         self._coming = self._waiting = None
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """Choose the way of this request."""
+        """Choose the fast path or ASGI for this request."""
         if self._is_simple():
             query = self.url[len(URL) + 1 :]
             # the same as uvicorn: HTTP/1.0 is answered and closed
@@ -61,7 +63,7 @@ class ExpressProtocol(HttpToolsProtocol):
             keep_alive = (
                 parser.get_http_version() != "1.0" and parser.should_keep_alive()
             )
-            self._coming = self._express.open(
+            self._coming = self._fast_path.open(
                 query, self.headers, keep_alive=keep_alive
             )
         if self._coming is None:
@@ -73,18 +75,18 @@ class ExpressProtocol(HttpToolsProtocol):
         """Keep the body; its length was declared, and is allowed."""
         if self._coming is None:
             super().on_body(body)
-        elif not self._express.hold(self._coming, body):
-            self._go_the_ordinary_way(self._coming)
+        elif not self._fast_path.hold(self._coming, body):
+            self._fall_back_to_asgi(self._coming)
 
     def on_message_complete(self) -> None:
         """Serve the request."""
-        parcel, self._coming = self._coming, None
-        if parcel is None:
+        request, self._coming = self._coming, None
+        if request is None:
             super().on_message_complete()
             return
-        parcel.stop_timer()
-        self._waiting = parcel
-        self._express.submit(parcel, self._answered)
+        request.stop_timer()
+        self._waiting = request
+        self._fast_path.submit(request, self._answered)
 
     def _is_simple(self) -> bool:
         url = self.url
@@ -109,21 +111,21 @@ class ExpressProtocol(HttpToolsProtocol):
                 case _:
                     if name in TELLING_HEADERS:
                         return False
-        return 0 < length <= self._express.max_bytes
+        return 0 < length <= self._fast_path.max_bytes
 
-    def _lose_patience(self, parcel: Parcel) -> None:
-        if self._coming is parcel and not self.transport.is_closing():
-            self._go_the_ordinary_way(parcel)
+    def _time_out(self, request: FastRequest) -> None:
+        if self._coming is request and not self.transport.is_closing():
+            self._fall_back_to_asgi(request)
 
-    def _go_the_ordinary_way(self, parcel: Parcel) -> None:
-        """Begin again there, with as much of the body as has come."""
-        self._express.forget(parcel)
+    def _fall_back_to_asgi(self, request: FastRequest) -> None:
+        """Begin the request again there, with as much of its body as has come."""
+        self._fast_path.forget(request)
         self._coming = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().on_headers_complete()
-        super().on_body(b"".join(parcel.chunks))
+        super().on_body(b"".join(request.chunks))
 
-    def _answered(self, parcel: Parcel, reply: Reply) -> None:
+    def _answered(self, request: FastRequest, reply: Reply) -> None:
         self._waiting = None
         if self.transport.is_closing():
             return

@@ -24,20 +24,20 @@ from service.connection import BoundedConnection
 from service.contract import Engine
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
-from service.express import Express
+from service.fast_path import FastPath
 from service.leader import Leader
 from service.logs import build_log, forwarded
-from service.protocol import ExpressProtocol
-from service.pulse import Pulse
+from service.protocol import FastPathProtocol
 from service.serving import Serving
 from service.settings import Settings
+from service.watchdog import LoopWatchdog
 
 # After the drain nothing is left but answers on their way out.
 STOP_S = 1
 
 
-class Connection(BoundedConnection, ExpressProtocol):
-    """uvicorn's protocol, with bounds on its bytes and a short way for images."""
+class Connection(BoundedConnection, FastPathProtocol):
+    """uvicorn's protocol, with bounds on its bytes and a fast path for images."""
 
 
 class Server(uvicorn.Server):
@@ -47,11 +47,11 @@ class Server(uvicorn.Server):
         self, app: Application, log: FilteringBoundLogger, *, place: "Place"
     ) -> None:
         settings = app.serving.settings
-        express = Express(app.serving, app.ledger)
+        fast_path = FastPath(app.serving, app.request_log)
 
         def connect(**given: Any) -> Connection:
             timeout_s = settings.body_timeout_ms / 1e3
-            return Connection(express, timeout_s=timeout_s, **given)
+            return Connection(fast_path, timeout_s=timeout_s, **given)
 
         super().__init__(
             uvicorn.Config(
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         self._taking: set[asyncio.Task[Any]] = set()  # those that had to wait
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._pulse = Pulse(settings.hang_timeout_s)
+        self._watchdog = LoopWatchdog(settings.hang_timeout_s)
         self.failure: Exception | None = None
         self.left_behind = False  # threads that hang
 
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
             url = Address.of(sockets[0]).url
             self._log.info("listening", url=url, process=self._place.name)
             self._watch = self._loop.create_task(self._leave_when_broken())
-            self._pulse.start()
+            self._watchdog.start()
         self._up = True
         if self.should_exit:  # a signal came meanwhile
             self.should_exit = False
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if not self.force_exit:
             self.left_behind = bool(await self._serving.stop())
-        self._pulse.stop()
+        self._watchdog.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second, if that counts."""

@@ -13,5 +13,5 @@ lanes        replaces those that die or hang
 decoding     a ticket's bytes → its pixels, or its own error
 ahead        the same before the backlog, for a GPU
 isolation    bisects a batch that fails
-inline       the short way of tiny images for tiny models, on the event loop
+inline       serves tiny images for tiny models on the event loop, without a lane
 """

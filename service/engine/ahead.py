@@ -25,7 +25,7 @@ Done = Callable[[Failed], None]
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class DecodeRequest:
     """The tickets of one request, and whom to tell when all are over."""
 
     tickets: Sequence[Ticket]
@@ -64,7 +64,7 @@ class DecodeAhead:
             self._backlog.add_model(key, best_batch=1, run_s=0.0, decode_s=costs_s[key])
         self._changed = threading.Condition()  # guards the backlog
         self._loop = asyncio.get_running_loop()
-        self._jobs: dict[Ticket, Job] = {}
+        self._requests: dict[Ticket, DecodeRequest] = {}
         self._coming: Counter[RequestKind] = Counter()
         self._finished: deque[tuple[Ticket, Settled | None]] = deque()
         self._called = False  # the loop will collect what is finished
@@ -86,8 +86,8 @@ class DecodeAhead:
         with self._changed:
             self._backlog.offer(tickets, time.monotonic())
             self._changed.notify(len(tickets))
-        job = Job(tickets, done, len(tickets))
-        self._jobs.update(dict.fromkeys(tickets, job))
+        request = DecodeRequest(tickets, done, len(tickets))
+        self._requests.update(dict.fromkeys(tickets, request))
         self._coming[tickets[0].kind] += len(tickets)
 
     def coming(self, kind: RequestKind) -> int:
@@ -112,9 +112,9 @@ class DecodeAhead:
             self._backlog.clear()
             self._changed.notify_all()
         error = DrainingError("the service is about to stop")
-        jobs, self._jobs = dict.fromkeys(self._jobs.values()), {}
-        for job in jobs:
-            self._tell(job, dict.fromkeys(job.tickets, error))
+        requests, self._requests = dict.fromkeys(self._requests.values()), {}
+        for request in requests:
+            self._tell(request, dict.fromkeys(request.tickets, error))
 
     def _work(self) -> None:
         """What each thread does until this is closed."""
@@ -160,19 +160,19 @@ class DecodeAhead:
         self._called = False  # first: what is finished after the last look calls again
         while self._finished:
             ticket, failed = self._finished.popleft()
-            job = self._jobs.pop(ticket, None)
-            if job is None:
+            request = self._requests.pop(ticket, None)
+            if request is None:
                 continue  # it was told when this was closed
-            job.missing -= 1
+            request.missing -= 1
             if failed is not None:
-                job.failed[ticket] = failed
-            if not job.missing:
-                self._tell(job, job.failed)
+                request.failed[ticket] = failed
+            if not request.missing:
+                self._tell(request, request.failed)
 
-    def _tell(self, job: Job, failed: Failed) -> None:
-        self._coming[job.tickets[0].kind] -= len(job.tickets)
+    def _tell(self, request: DecodeRequest, failed: Failed) -> None:
+        self._coming[request.tickets[0].kind] -= len(request.tickets)
         try:
-            job.done(failed)
+            request.done(failed)
         except Exception as error:  # border: the other requests must hear all the same
             self._loop.call_exception_handler(
                 {"message": "a request could not be told", "exception": error}

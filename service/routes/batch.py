@@ -10,11 +10,11 @@ from service.asking import classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
 from service.contract import Outcome, Settled, Timing
+from service.disconnect import CancelOnDisconnect
 from service.errors import DeadlineExceededError, ServiceError, UnavailableError
-from service.exchange import Ledger, exchange_of
+from service.exchange import RequestLog, exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
 from service.parameters import Parameters
-from service.patience import Patience
 from service.routes.classify import send_json
 from service.routes.question import read_question
 from service.serving import Serving
@@ -23,9 +23,9 @@ from service.serving import Serving
 class ClassifyMany:
     """The endpoint."""
 
-    def __init__(self, serving: Serving, ledger: Ledger) -> None:
+    def __init__(self, serving: Serving, request_log: RequestLog) -> None:
         self._serving = serving
-        self._ledger = ledger
+        self._request_log = request_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """bytes → images → outcomes → answers, in the order sent."""
@@ -36,7 +36,7 @@ class ClassifyMany:
             entry, parameters = question.entry, question.parameters
             try:
                 images, deadline = await self._read(scope, receive, content_type)
-                async with Patience(receive):
+                async with CancelOnDisconnect(receive):
                     outcomes = await self._run(
                         entry, images, deadline=deadline, explain=parameters.explain
                     )
@@ -47,7 +47,7 @@ class ClassifyMany:
                 outcomes,
                 parameters,
                 request_id=exchange.request_id,
-                ledger=self._ledger,
+                request_log=self._request_log,
             )
             ran = [o.timing for o in outcomes if isinstance(o, Outcome)]
             exchange.facts["images"], exchange.facts["succeeded"] = (
@@ -111,7 +111,7 @@ def write_results(
     parameters: Parameters,
     *,
     request_id: str,
-    ledger: Ledger,
+    request_log: RequestLog,
 ) -> bytes:
     """The JSON of a batch: `shapes.BatchAnswer`. An item's id ends in its position."""
     results = []
@@ -123,7 +123,7 @@ def write_results(
                 raise outcome
             results.append(entry.answer(outcome, parameters, request_id=item_id))
         except (ClassifierError, ServiceError) as error:
-            problem = ledger.problem(error, request_id=item_id)
+            problem = request_log.problem(error, request_id=item_id)
             entry.metrics.failed(problem.code)
             members = to_json({"error": problem.members(item_id)})
             results.append(members)

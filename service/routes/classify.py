@@ -1,7 +1,7 @@
 """`POST /classify`: one image in, its **answer** out.
 
 Plain ASGI: an image as the body passes through neither pydantic nor a form parser. What
-is simple enough never comes here: see `service/express.py`.
+is simple enough never comes here: see `service/fast_path.py`.
 """
 
 from starlette.types import Receive, Scope, Send
@@ -9,10 +9,10 @@ from starlette.types import Receive, Scope, Send
 from classifier.errors import ClassifierError
 from service.asking import classify
 from service.contract import Timing
+from service.disconnect import CancelOnDisconnect
 from service.errors import ServiceError
 from service.exchange import Headers, exchange_of
 from service.images import ACCEPT_ONE, content_type_of, read_image
-from service.patience import Patience
 from service.problems import problem_of
 from service.routes.question import read_question
 from service.serving import Serving
@@ -36,7 +36,7 @@ class ClassifyOne:
                 body = await serving.bodies.read(scope, receive, limit=limit)
                 deadline = serving.deadline()  # first: to read an image takes time, too
                 image = await read_image(body, content_type)
-                async with Patience(receive):
+                async with CancelOnDisconnect(receive):
                     outcome = await classify(
                         serving.engine,
                         entry.key,

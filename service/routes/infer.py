@@ -14,6 +14,7 @@ from service.asking import classify_decoded, classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
 from service.contract import Outcome, Settled, Timing
+from service.disconnect import CancelOnDisconnect
 from service.errors import EngineFailedError, ItemError, ServiceError
 from service.exchange import exchange_of
 from service.images import JSON_IN_THREAD_BYTES, off_loop
@@ -27,7 +28,6 @@ from service.oip.request import (
     read_inference,
 )
 from service.oip.response import write_answer
-from service.patience import Patience
 from service.problems import problem_of
 from service.routes.classify import send_answer, server_timing
 from service.serving import Serving
@@ -48,7 +48,7 @@ class Infer:
             try:
                 inference, deadline = await self._read(scope, receive, entry)
                 exchange.facts["images"] = inference.count
-                async with Patience(receive):
+                async with CancelOnDisconnect(receive):
                     settled = await self._run(entry, inference, deadline)
             finally:
                 serving.bodies.release(exchange)

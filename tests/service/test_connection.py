@@ -188,7 +188,7 @@ def test_a_websocket_is_declined(server):
         (GET, 200, b"\r\n"),
         (post(), 200, b"\r\n"),
     ],
-    ids=["body", "most of a body", "byte", "empty line", "empty line, short way"],
+    ids=["body", "most of a body", "byte", "empty line", "empty line, fast path"],
 )
 def test_what_comes_after_an_answer_does_not_keep_a_connection(
     impatient, request_, status, later

@@ -1,9 +1,9 @@
-"""What the ledger tells of requests, and what it leaves out."""
+"""What the request log tells of requests, and what it leaves out."""
 
 import json
 from io import StringIO
 
-from service.exchange import Ledger
+from service.exchange import RequestLog
 from service.logs import build_log
 from service.metrics import Metrics
 from service.settings import Settings
@@ -13,12 +13,12 @@ def test_a_full_service_has_a_line_a_second_for_all_that_it_refuses(monkeypatch)
     """A line takes longer than a refusal; each is counted, and the next line says how
     many had none."""
     stream, metrics = StringIO(), Metrics()
-    ledger = Ledger(build_log(Settings(log_format="json"), stream), metrics)
+    request_log = RequestLog(build_log(Settings(log_format="json"), stream), metrics)
 
     def refuse() -> None:
-        exchange = ledger.open("POST", "/classify", [])
+        exchange = request_log.open("POST", "/classify", [])
         exchange.code, exchange.status = "overloaded", 503
-        ledger.close(exchange, "/classify")
+        request_log.close(exchange, "/classify")
 
     monkeypatch.setattr("service.exchange.QUIET_S", 1_000)
     for _ in range(4):

@@ -17,7 +17,7 @@ from tests.service.conftest import BLUE, RED, running, send
 from tests.synthetic import GAIN, POISON, make_bundle, png
 
 TURNED_RIGHT = 6  # EXIF orientation: upright after a quarter turn to the right
-LARGE = (64, 64)  # pixels a side that no image of the express way has
+LARGE = (64, 64)  # pixels a side that no image served on the event loop has
 
 
 def red_quarter(

@@ -206,7 +206,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(settings_for):
 def test_a_connection_without_a_request_keeps_nothing_of_its_last_image(
     settings_for, header
 ):
-    """Neither does the lane that ran it; `header` chooses the short or ordinary way."""
+    """Neither does the lane that ran it; `header` chooses the fast path or ASGI."""
 
     def tickets() -> int:
         gc.collect()

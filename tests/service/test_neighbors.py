@@ -86,7 +86,7 @@ async def test_who_has_the_place_of_another_goes_on_from_its_counts(serving):
 
 async def test_of_one_that_hangs_the_last_page_counts(serving, tmp_path, monkeypatch):
     """Without it every sum would fall, and rise again. But it is not ready any more."""
-    monkeypatch.setattr("service.neighbors.PATIENCE_S", 0.05)
+    monkeypatch.setattr("service.neighbors.PAGE_TIMEOUT_S", 0.05)
     leader = await serving("leader", images=1)
     member = await serving("member-1", images=100)
     before = await found(leader)
@@ -105,7 +105,7 @@ async def test_one_that_cannot_serve_or_hangs_keeps_traffic_away(
     serving, tmp_path, monkeypatch
 ):
     """A balancer sees one port, whoever of them is asked."""
-    monkeypatch.setattr("service.neighbors.READY_PATIENCE_S", 0.05)
+    monkeypatch.setattr("service.neighbors.READY_TIMEOUT_S", 0.05)
     leader = await serving("leader")
     await serving("member-1")
     well = await leader.unready()

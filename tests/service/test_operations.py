@@ -29,7 +29,7 @@ from service.errors import SettingsError
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.member import Member
-from service.problems import KINDS
+from service.problems import PROBLEM_TYPES
 from service.server import Server, bind, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
@@ -384,7 +384,7 @@ def test_what_may_be_alerted_of_is_counted_from_0(settings_for):
         for path in paths
         if "504" in paths[path].get("post", {}).get("responses", ())
     ]
-    ours = {c: str(int(k.status)) for c, k in KINDS.items() if k.status >= 500}
+    ours = {c: str(int(k.status)) for c, k in PROBLEM_TYPES.items() if k.status >= 500}
     assert len(taking) == 4
     for code, status in {"ok": "200", **ours}.items():
         assert counted["linnaeus_images_total", *sorted(("1", "colors", code))] == 0
@@ -424,13 +424,13 @@ def test_the_status_of_a_refusal_is_a_number_on_a_terminal_too(settings_for):
     """JSON writes a name of a status as its number, and a terminal would not."""
     with running(settings_for(log_format="console")) as server:
         server.client.get("/no/such/path")
-        send(server.client, b"garbage")  # the short way
+        send(server.client, b"garbage")  # on the fast path
 
     logged = server.log.getvalue()
     assert re.findall(r"\bstatus=(.*?)(?= |$)", logged, re.MULTILINE) == ["404", "415"]
 
 
-# the short way, or not
+# on the fast path, or through ASGI
 @pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
 def test_an_image_that_arrives_when_there_is_no_lane_any_more_is_told_so(
     settings_for, header

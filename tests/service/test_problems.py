@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from classifier import errors as classifier_errors
 from service import errors as service_errors
-from service.exchange import Envelope, Ledger
+from service.exchange import RequestLog, RequestMiddleware
 from service.logs import build_log
 from service.metrics import Metrics
 from service.problems import PROBLEM_TYPES, problem_of
@@ -171,7 +171,7 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
         sent.append(message)
 
     log = build_log(Settings(log_format="json"))
-    app = Envelope(broken, ledger=Ledger(log, Metrics()))
+    app = RequestMiddleware(broken, request_log=RequestLog(log, Metrics()))
     await app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, send)
 
     start, body = sent
@@ -221,7 +221,7 @@ def cause_of(server, request_id):
     return json.dumps(line)
 
 
-# the short way, or not
+# on the fast path, or through ASGI
 @pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "identity"}])
 def test_the_cause_of_a_failed_run_is_in_the_log(server, headers):
     """Under the id of the request, as its answer says; without a pixel of the image."""

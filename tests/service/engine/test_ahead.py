@@ -179,7 +179,7 @@ async def test_an_image_that_waited_past_its_deadline_is_not_decoded(one_decoder
     await one_decoder.hold()
     late = one_decoder.submit(deadline=time.monotonic() + 20)
     here = one_decoder.submit(images=2)
-    for ticket in one_decoder.engine._ahead._jobs:
+    for ticket in one_decoder.engine._ahead._requests:
         if ticket.deadline is not None:
             ticket.deadline = 0.0  # it has passed meanwhile
 

@@ -320,7 +320,7 @@ async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
             settle=lambda _, fate: fates.append(fate),
         )
         await begun.wait()
-        (job,) = set(pair.front._ahead._jobs.values())
+        (job,) = set(pair.front._ahead._requests.values())
         withdraw()
         left = {ticket.data for ticket in job.tickets}
         go_on.set()

@@ -13,7 +13,7 @@ from service.exchange import ClientGoneError
 LISTEN_AFTER_S = 0.005
 
 
-class Patience:
+class CancelOnDisconnect:
     """Cancels the block when the client has left.
 
     Raises on leaving the block:

@@ -4,16 +4,16 @@ import subprocess
 import sys
 import threading
 
-from service.pulse import Pulse
+from service.watchdog import LoopWatchdog
 
 STANDS_STILL = """
 import asyncio, os, time
-from service import pulse
+from service import watchdog
 
-pulse.LEAST_S = 0.2
+watchdog.LEAST_S = 0.2
 
 async def serve():
-    pulse.Pulse(0.1).start()
+    watchdog.LoopWatchdog(0.1).start()
     await asyncio.sleep(1.0)
     os.write(1, b"turned for five times as long")
     time.sleep(60)  # and now it does not
@@ -49,12 +49,12 @@ def test_it_ends_though_nobody_reads_what_it_says():
 
 ENDS = """
 import asyncio, time
-from service import pulse
+from service import watchdog
 
-pulse.LEAST_S = 0.2
+watchdog.LEAST_S = 0.2
 
 async def serve():
-    pulse.Pulse(0.1).start()
+    watchdog.LoopWatchdog(0.1).start()
 
 asyncio.run(serve())
 time.sleep(1.0)
@@ -74,12 +74,12 @@ def test_a_process_may_do_something_else_after_its_loop():
 async def test_a_loop_that_ends_is_watched_no_longer():
     """Its thread would end a process that has nothing wrong."""
     before = set(threading.enumerate())
-    pulse = Pulse(30.0)
+    watchdog = LoopWatchdog(30.0)
 
-    pulse.start()
+    watchdog.start()
     [watches] = set(threading.enumerate()) - before
-    pulse.stop()
+    watchdog.stop()
     watches.join(timeout=10)
 
-    assert watches.name == "pulse"
+    assert watches.name == "loop-watchdog"
     assert not watches.is_alive()

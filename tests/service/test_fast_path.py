@@ -1,4 +1,4 @@
-"""The short way gives the answers of the ordinary way, and gives up for all else."""
+"""The fast path gives the answers of ASGI, and leaves all else to it."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tests.synthetic import make_bundle, png
 
 SMALL = png((200, 30, 90))
 LARGE = png((200, 30, 90), (300, 300))  # too large for the event loop: goes to a lane
-ORDINARY = "Content-Encoding: identity"  # which the short way leaves to the other
+THROUGH_ASGI = "Content-Encoding: identity"  # the fast path leaves it to ASGI
 
 
 def noise(side: int) -> bytes:
@@ -84,13 +84,13 @@ def without_id(body: dict) -> dict:
         (png((255, 0, 0), (300, 300)), "odd"),  # fails inside ONNX Runtime
     ],
 )
-def test_the_short_way_and_the_ordinary_way_answer_alike(service, body, model):
+def test_the_fast_path_and_asgi_answer_alike(service, body, model):
     """Status, headers and members, of answers and of problems."""
     target = f"/classify?model={model}"
     heads, bodies = [], []
     for headers in (
         ("Content-Type: image/png",),
-        ("Content-Type: image/png", ORDINARY),
+        ("Content-Type: image/png", THROUGH_ASGI),
     ):
         (answer,) = exchange(service, request(body, *headers, target=target))
         status, *lines = answer["head"].split(b"\r\n")
@@ -118,9 +118,9 @@ def test_a_content_type_is_read_alike_on_both_ways(service, content_type):
     """What is no raw image to one is none to the other."""
     given = f"Content-Type: {content_type}"
     (short,) = exchange(service, request(SMALL, given))
-    (ordinary,) = exchange(service, request(SMALL, given, ORDINARY))
+    (through_asgi,) = exchange(service, request(SMALL, given, THROUGH_ASGI))
 
-    assert without_id(short["body"]) == without_id(ordinary["body"])
+    assert without_id(short["body"]) == without_id(through_asgi["body"])
 
 
 def test_a_problem_does_not_end_the_connection(service):
@@ -141,10 +141,10 @@ def test_pipelined_requests_are_answered_in_order(service):
             [
                 (SMALL,),
                 (LARGE,),
-                (SMALL, ORDINARY),
+                (SMALL, THROUGH_ASGI),
                 (LARGE,),
                 (SMALL,),
-                (LARGE, ORDINARY),
+                (LARGE, THROUGH_ASGI),
             ]
         )
     ]
@@ -218,7 +218,7 @@ def test_a_client_that_closes_is_answered_and_closed(service):
 
 @pytest.fixture
 def by_asgi(monkeypatch) -> list[bool]:
-    """Grows with each request that goes the ordinary way."""
+    """Grows with each request that falls back to ASGI."""
     seen, serve_one = [], Application.__call__
 
     async def note(app, scope, receive, send):
@@ -259,7 +259,7 @@ def test_headers_that_nobody_reads_do_not_keep_a_request_from_the_short_way(
 
 def test_a_header_that_changes_what_is_done_is_read(server, by_asgi):
     """By whom it concerns."""
-    (whole,) = exchange(server, request(SMALL, ORDINARY))
+    (whole,) = exchange(server, request(SMALL, THROUGH_ASGI))
     (packed,) = exchange(server, request(SMALL, "Content-Encoding: gzip"))
 
     assert whole["body"]["predictions"][0]["label"] == "red"

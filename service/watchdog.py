@@ -1,4 +1,4 @@
-"""event loop → **its pulse**: a process whose loop no longer turns is ended.
+"""event loop → **its watchdog**: a process whose loop no longer turns is ended.
 
 Whoever starts processes again, such as Docker, systemd or a leader, looks whether they
 end. One whose loop stands still answers nobody and would live on: where several share a
@@ -18,7 +18,7 @@ SILENT_LOOKS = 4
 LEAST_S = 10.0  # whatever is said to be too long for a run
 
 
-class Pulse:
+class LoopWatchdog:
     """A thread that watches the loop of its process."""
 
     def __init__(self, hang_timeout_s: float) -> None:
@@ -33,7 +33,7 @@ class Pulse:
         loop = asyncio.get_running_loop()
         self._beating = loop.create_task(self._beat())
         watch = threading.Thread(
-            target=self._watch, args=(loop,), name="pulse", daemon=True
+            target=self._watch, args=(loop,), name="loop-watchdog", daemon=True
         )
         watch.start()
 
