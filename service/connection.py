@@ -55,13 +55,13 @@ class BoundedConnection(HttpToolsProtocol):
         self.parser = Parser(self)
         self._timeout_s = timeout_s  # to send a head, and to read some of an answer
         self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
-        self._fresh = True  # nothing has come yet
+        self._no_data_yet = True
         self._in_head = True
         self._in_body = False
         self._cut_short = False  # refused in the middle of a head
         self._refusal: Callable[[], None] | None = None  # waits for its turn
-        self._mixed = False  # this piece of data holds the end of a head or a request
-        self._around = 0  # bytes of the head, or around the chunks of the body
+        self._crosses_boundary = False  # this chunk holds the end of a head or body
+        self._overhead_bytes = 0  # bytes of the head, or around the chunks of the body
         self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -96,8 +96,8 @@ class BoundedConnection(HttpToolsProtocol):
 
         A client that has just connected has sent its request, or is about to.
         """
-        if self._fresh:
-            self._fresh = False
+        if self._no_data_yet:
+            self._no_data_yet = False
             self.loop.call_later(LAST_S, self.shutdown)
             return
         super().shutdown()
@@ -112,16 +112,16 @@ class BoundedConnection(HttpToolsProtocol):
         """Parse, then look at what did not become a whole head or a body."""
         if self._refusal is not None:
             return  # nothing that follows is read, as after any refusal
-        self._mixed = self._fresh = False
+        self._crosses_boundary = self._no_data_yet = False
         known_bytes = self._body_bytes
         super().data_received(data)
         if self.transport.is_closing() or self._refusal is not None:
             return
-        if not self._mixed:  # else nobody knows how much of it is of what follows
-            self._around += len(data) - (self._body_bytes - known_bytes)
+        if not self._crosses_boundary:  # else its overhead cannot be attributed
+            self._overhead_bytes += len(data) - (self._body_bytes - known_bytes)
         # honest chunks are larger than the lines between them
         allowed = MAX_HEAD_BYTES + self._body_bytes
-        if self._around > allowed:
+        if self._overhead_bytes > allowed:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif self._in_head:
             self._time_head()
@@ -134,7 +134,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
             raise RefusedError
         self._in_head = True
-        self._around = self._body_bytes = 0
+        self._overhead_bytes = self._body_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -142,8 +142,8 @@ class BoundedConnection(HttpToolsProtocol):
         offer = self.parser.should_upgrade()
         if not offer:
             self._check_host()
-        self._in_head, self._in_body, self._mixed = False, True, True
-        self._around = 0
+        self._in_head, self._in_body, self._crosses_boundary = False, True, True
+        self._overhead_bytes = 0
         self._stop_timer()
         if not offer:
             super().on_headers_complete()
@@ -158,7 +158,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete; or its head, with which an offer ends."""
-        self._in_body, self._mixed = False, True
+        self._in_body, self._crosses_boundary = False, True
         self._stop_timer()
         if not self.parser.should_upgrade():
             super().on_message_complete()
@@ -192,11 +192,11 @@ class BoundedConnection(HttpToolsProtocol):
         self.parser.feed_data(head + b"\r\n\r\n" + rest)
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP gets one; what was refused already does not."""
+        """Answer what is not HTTP with a 400, unless it was refused already."""
         self._refuse_in_turn(partial(super().send_400_response, msg))
 
     def _check_host(self) -> None:
-        """One, from HTTP/1.1 on (RFC 9112, 3.2): else two may read it differently."""
+        """HTTP/1.1 needs one `Host` (RFC 9112, 3.2): a proxy may read another."""
         hosts = [name for name, _ in self.headers].count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
             self._refuse(HTTPStatus.BAD_REQUEST)
@@ -209,7 +209,7 @@ class BoundedConnection(HttpToolsProtocol):
             )
 
     def _time_idleness(self) -> None:
-        """Nobody reads or answers here: what has come ended uvicorn's timer."""
+        """Start the timers again that data has stopped which made no request."""
         if self._in_body:  # of a request that was answered at its head
             if self._timer is None:
                 self._timer = self.loop.call_later(

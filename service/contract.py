@@ -63,7 +63,7 @@ class LoadedModel:
 
 
 Settled = Outcome | ClassifierError | ServiceError
-# Called on the event loop with an image's position in its request and its fate.
+# Called on the event loop with an image's position in its request and its result.
 Settle = Callable[[int, Settled], None]
 Withdraw = Callable[[], None]
 
@@ -85,7 +85,7 @@ class Engine(Protocol):
         """Images that wait for that model."""
 
     async def broken(self) -> None:
-        """Wait until nothing but a new process helps; that may be for ever."""
+        """Wait until only a new process could serve again; that may be for ever."""
 
     async def start(self) -> None:
         """Load, replay the goldens, warm up."""

@@ -23,9 +23,9 @@ from service.watchdog import SILENT_LOOKS
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
-# Beyond the drain itself, for a member to end.
+# For a member to end, beyond the time that its drain may take.
 GRACE_S = 5.0
-LOOK_EVERY_S = 0.2  # whether members that load serve
+LOOK_EVERY_S = 0.2  # to see whether a member that loads has begun to serve
 
 Take = Callable[[socket.socket], None]
 
@@ -129,7 +129,9 @@ class Crew:
             deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
             wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
             self._log.error("member died", member=order.number, **end, again_s=wait_s)
-            if deaths > 1:  # too long to stand in for it
+            if (
+                deaths > 1
+            ):  # until its next start is too long to serve its connections here
                 self._close(order.number)
                 if not self._listeners:
                     self.deserted.set()
@@ -145,7 +147,10 @@ class Crew:
         return self._listeners[number]
 
     def _close(self, number: int) -> None:
-        """Let its connections go elsewhere, but for those that wait for nobody."""
+        """Close a member's listener: the kernel then gives connections to the others.
+
+        If no process accepts from it, what waits in its backlog is served here first.
+        """
         listener = self._listeners.pop(number, None)
         if listener is None:
             return
@@ -155,7 +160,7 @@ class Crew:
         listener.close()
 
     async def _rest(self, wait_s: float) -> None:
-        """Wait, but not beyond the end of the crew."""
+        """Wait, or until the crew shall stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stopping.wait()
@@ -186,7 +191,7 @@ class Crew:
         finally:
             watch.cancel()
             del self._members[order.number]
-            # of one that was killed: it would be taken for one that serves
+            # a killed member leaves its socket, and would seem to serve
             order.page.unlink(missing_ok=True)
 
     async def _watch(
@@ -212,7 +217,7 @@ class Crew:
 
 
 async def _answers(path: Path) -> bool:
-    """Whether the loop of that process turns."""
+    """Whether that process answers, which it does while its event loop runs."""
     try:
         await ask(path, READY, timeout_s=READY_TIMEOUT_S)
     except OSError:  # TimeoutError is one

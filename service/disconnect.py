@@ -1,4 +1,4 @@
-"""waiting → **answer, or nobody to give it to**: disconnects."""
+"""request that waits → **cancelled request**, when its client disconnects."""
 
 import asyncio
 from types import TracebackType

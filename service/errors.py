@@ -88,7 +88,7 @@ class BodyTimeoutError(ServiceError):
 
 
 class BodyTooLargeError(ServiceError):
-    """More bytes, or more images, than one request may carry."""
+    """The body, or one image in it, has more bytes than are accepted."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "body_too_large"
@@ -147,7 +147,7 @@ class EngineFailedError(ServiceError):
 
 
 class ItemError(ServiceError):
-    """What befell one item of a request whose answer has no place for it.
+    """The error of one item of a request whose answer has no place for such errors.
 
     The code and the status are those of the cause; see `problem_of`.
     """

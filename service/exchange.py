@@ -117,7 +117,7 @@ class RequestLog:
         )
 
     def _tells(self, exchange: Exchange, now_s: float) -> bool:
-        """Whether this refusal has its line, which then stands for others as well."""
+        """Whether to log this refusal; its line counts those before it without one."""
         if now_s - self._told_s < QUIET_S:
             self._untold += 1
             return False

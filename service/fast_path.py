@@ -40,14 +40,14 @@ class Reply:
         return (b"connection", b"close") in self.headers
 
 
-class _Nobody:
-    """Where uvicorn wakes its task; here is none."""
+class _NoTask:
+    """In place of the event by which uvicorn wakes a task; there is no task here."""
 
     def set(self) -> None:
-        """Wake nobody."""
+        """Do nothing."""
 
 
-NOBODY = _Nobody()
+NO_TASK = _NoTask()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +63,7 @@ class FastRequest:
     # what uvicorn's protocol looks at, so that pipelined requests wait for this one
     response_complete: bool = False
     disconnected: bool = False
-    message_event: _Nobody = NOBODY
+    message_event: _NoTask = NO_TASK
 
     def stop_timer(self) -> None:
         """Nothing is waited for any more, or something else."""
@@ -136,7 +136,7 @@ class FastPath:
             request.timer = loop.call_at(deadline, _expire, settle)
 
     def lose(self, request: FastRequest) -> None:
-        """The client has left: run nothing for nobody."""
+        """The client has left: withdraw what does not run yet."""
         exchange = request.exchange
         exchange.code, exchange.status = "client_gone", CLIENT_GONE
         self._end(request)
@@ -173,7 +173,7 @@ class FastPath:
         request.response_complete = True
         if request.withdraw is not None:
             request.withdraw()
-            # the connection keeps its last request, and this holds on to the pixels
+            # the connection keeps its last request, and `withdraw` holds the pixels
             request.withdraw = None
         self._release(request)
         self._request_log.close(request.exchange, PATH)

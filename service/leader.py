@@ -10,8 +10,8 @@ connections.
 
 On a CPU each member has an engine of its own. On a GPU all use the leader's, and the
 members speak HTTP and decode: see `service/shared`. Once all of them do, the leader
-closes its port, for lanes that wait for its interpreter let the device wait. Should all
-members keep dying, it opens it again.
+closes its port: lanes that wait for the interpreter's lock would leave the device idle.
+Should all members keep dying, it opens it again.
 """
 
 import asyncio

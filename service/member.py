@@ -48,7 +48,7 @@ class Member:
             await self._neighbors.close()
 
     def cut_off(self) -> None:
-        """Nothing is beside it that it would have to end."""
+        """A member has no other process to end."""
 
 
 async def drain_without_leader(drain: Callable[[], None]) -> None:
@@ -62,7 +62,7 @@ async def drain_without_leader(drain: Callable[[], None]) -> None:
 
 
 def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
-    """An engine of its own, or the way to the leader's."""
+    """An engine of its own, or the connection to the leader's."""
     host = order["host"]
     if host is None:
         return LaneEngine(settings)

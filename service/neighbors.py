@@ -2,15 +2,16 @@
 
 Processes that share a port each count for themselves, and a scrape reaches any one of
 them. Each therefore offers its page to the others on a Unix socket in a private folder,
-and whoever is asked adds all pages up.
+and the one that is scraped adds all pages up.
 
-A counter that falls is a counter that began again to Prometheus, which would take all
-of it for new. So each keeps in a file beside its socket what it has told last: that
-stands for it while it hangs, and its counts outlive it. Who has its place next goes on
-from there. As only the process of a place writes that file, it needs no lock.
+Prometheus takes a counter that falls for one that began again, and would count all of
+it once more. So each process keeps the last page that it gave in a file beside its
+socket. That page stands for the process while it hangs, its counts outlive it, and the
+next process in its place goes on from them. Only the process of a place writes that
+file, so it needs no lock.
 
-On the same socket each says whether it is ready. A balancer sees one port, so one that
-hangs, or cannot serve, must be heard of whoever is asked.
+On the same socket each says whether it is ready. A balancer sees one port, so any
+process that is asked must also report one that hangs or cannot serve.
 """
 
 import asyncio
@@ -21,18 +22,18 @@ from pathlib import Path
 
 from prometheus_client.utils import floatToGoString
 
-PAGE_TIMEOUT_S = 1.0  # for a neighbor's page; of one that hangs the last is taken
-# For its readiness: Kubernetes waits a second for the answer of all.
+PAGE_TIMEOUT_S = 1.0  # for a neighbor's page; if it hangs, its last page is taken
+# For a neighbor's readiness: Kubernetes waits one second for the answer about all.
 READY_TIMEOUT_S = 0.5
 PAGE, READY = b"page\n", b"ready\n"  # what is asked
-END = b"# EOF\n"  # an answer without it broke off with its process
+END = b"# EOF\n"  # without it, the answer broke off because its process ended
 
-# Sums would mean nothing for these: all must be ready, the eldest began it. Neither
-# has labels.
+# Not added up, but the least is taken: all must be ready, and the oldest process began
+# the service. Neither has labels.
 LEAST = frozenset(("linnaeus_ready", "process_start_time_seconds"))
-# Said of a process that hangs, for which its last page must stand otherwise.
+# Added for a process that hangs, whose last page may say that it is ready.
 NOT_READY = b"# HELP linnaeus_ready\n# TYPE linnaeus_ready gauge\nlinnaeus_ready 0.0\n"
-# What goes on being true of a process that has ended; gauges do not.
+# Types whose values stay true when their process has ended; gauges do not.
 LASTING = frozenset(("counter", "histogram"))
 
 
@@ -42,7 +43,7 @@ def page_path(folder: Path, name: str) -> Path:
 
 
 def told_path(folder: Path, name: str) -> Path:
-    """Where it keeps the page that it has told last; there also when it is gone."""
+    """Where it keeps the last page that it gave; there also after its end."""
     return folder / f"{name}.page"
 
 
@@ -62,7 +63,7 @@ class Neighbors:
         self._own = page_path(folder, name)
         self.folder = folder
         self._page = page
-        self._before: Sequence[bytes] = ()  # counts of who had this place before
+        self._before: Sequence[bytes] = ()  # counts of the processes before this one
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -85,7 +86,7 @@ class Neighbors:
 
     async def merged_page(self) -> bytes:
         """The sum of all pages, of those that are gone too."""
-        # of one that is gone there may be its last page alone
+        # a process that has ended may have left only its last page
         found = (*self.folder.glob("*.sock"), *self.folder.glob("*.page"))
         names = {path.stem for path in found} - {self._name}
         pages = await asyncio.gather(*(self._fetch(name) for name in sorted(names)))
@@ -94,8 +95,8 @@ class Neighbors:
     async def unready(self) -> str | None:
         """Why traffic should stay away from the others; None when it may come.
 
-        One that is gone or loads has no socket, and no connection waits for it: the
-        leader takes them. One that hangs still gets its share of them.
+        One that has ended or still loads has no socket and does not count: the leader
+        takes its connections. One that hangs counts: it still gets connections.
         """
         said = await asyncio.gather(*(_readiness(path) for path in self.others))
         return next((reason for reason in said if reason is not None), None)
@@ -110,7 +111,7 @@ class Neighbors:
             await writer.drain()
 
     def _tell(self) -> bytes:
-        """The page of this place, kept before anybody hears of it."""
+        """This process's page with the counts before it, kept before it is given."""
         page = merge([self._page(), *self._before])
         path = told_path(self.folder, self._name)
         new = path.with_suffix(".new")
@@ -120,7 +121,7 @@ class Neighbors:
         return page
 
     async def _fetch(self, name: str) -> bytes | None:
-        """A neighbor's page, or what it has told last if it is dying or hangs."""
+        """A neighbor's page, or the last that it gave if it ends just now or hangs."""
         try:
             path = page_path(self.folder, name)
             return await ask(path, PAGE, timeout_s=PAGE_TIMEOUT_S)
@@ -160,7 +161,7 @@ async def _readiness(path: Path) -> str | None:
 
 
 def _told(folder: Path, name: str) -> bytes | None:
-    """What a process has told last, if anything; of one that is gone, its counts."""
+    """The last page that a process gave, if any; only its counts if it has ended."""
     try:
         page = told_path(folder, name).read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""answer → **socket**, whose client must read it, and hears it also while it sends.
+"""answer → **socket**, bounded in time, and received also by a client that still sends.
 
 A transport that is closed waits until all is written: for ever, if nobody reads. And a
 socket that is closed with unread bytes in it is reset, so that a client that sends all
@@ -12,11 +12,11 @@ import socket
 import struct
 from typing import Any, Protocol
 
-# A client that has read its answer closes; one that has not goes on to send.
+# A client that has read its answer closes; one that has not yet goes on sending.
 MAX_PAUSE_S = 2.0
 # As much as the largest body may have, by default.
 MAX_DROPPED_BYTES = 64 * 1024 * 1024
-# What is still closing when the process ends; less than uvicorn waits (STOP_S).
+# For connections still closing when the process ends; less than STOP_S of the server.
 LAST_S = 0.5
 
 # struct linger: on, 0 s.
@@ -33,7 +33,7 @@ class Connection(Protocol):
         """Whether its client may be in the middle of sending something."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It hears no more of it."""
+        """The connection has ended."""
 
 
 class Outgoing(asyncio.Transport):
@@ -55,7 +55,7 @@ class Outgoing(asyncio.Transport):
         self.is_closing = transport.is_closing  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Close when all is written, and the client is heard out."""
+        """Close when all is written, and the client has been given time to stop."""
         if self.is_closing():
             return
         if self._connection.is_receiving():
@@ -74,7 +74,7 @@ class Outgoing(asyncio.Transport):
             self._look()
 
     def end(self) -> None:
-        """Nobody is there any more: drop what a request at work still writes."""
+        """The client is gone: drop what a request that still runs writes."""
         self.stop_timer()
         self.write = _drop  # type: ignore[method-assign, assignment]
         self.is_closing = _yes  # type: ignore[method-assign]
@@ -89,7 +89,7 @@ class Outgoing(asyncio.Transport):
         self._timer = None
         unread = self._transport.get_write_buffer_size()
         if unread >= unread_before:
-            # with what the kernel still would have sent, which may be megabytes
+            # also drops what the kernel has not sent yet, which may be megabytes
             connected = self._transport.get_extra_info("socket")
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.abort()
@@ -99,7 +99,7 @@ class Outgoing(asyncio.Transport):
             )
 
     def _hear_out(self) -> None:
-        """Leave the socket to one who drops what comes; the connection is over."""
+        """End the connection; `Dropping` has its socket until the client ends."""
         self.end()
         ends_s = self._connection.loop.time() + self._timeout_s
         self._transport.set_protocol(
@@ -155,7 +155,7 @@ class Dropping(asyncio.Protocol):
 
 
 def _drop(_: object) -> None:
-    """Where a connection writes that is over."""
+    """The `write` of a connection that has ended."""
 
 
 def _yes() -> bool:

@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
                 app,
                 http=connect,  # type: ignore[arg-type]  # makes protocols
                 proxy_headers=False,  # the client's address is not used
-                lifespan="off",  # `startup` and `shutdown` here do it
+                lifespan="off",  # `startup` and `shutdown` below do it
                 log_config=None,
                 access_log=False,  # service/exchange.py has one line a request
                 server_header=False,
@@ -71,12 +71,14 @@ class Server(uvicorn.Server):
         self._place = place
         self._up = False  # the port is open, and the place is taken
         self._listeners: Sequence[socket.socket] = ()
-        self._taking: set[asyncio.Task[Any]] = set()  # those that had to wait
+        self._taking: set[asyncio.Task[Any]] = (
+            set()
+        )  # connections from a backlog, being accepted
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._watchdog = LoopWatchdog(settings.hang_timeout_s)
         self.failure: Exception | None = None
-        self.left_behind = False  # threads that hang
+        self.left_behind = False  # some threads hang
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the engine, open the port, and say where."""
@@ -91,7 +93,7 @@ class Server(uvicorn.Server):
         if self.should_exit:  # a signal came first, and the port was never open
             await self._serving.stop()
             return
-        # a full collection would go through all of this again while nobody is answered
+        # else each full collection goes through all that was loaded, and requests wait
         gc.freeze()
         try:
             await self._listen(sockets)
@@ -199,7 +201,7 @@ class Server(uvicorn.Server):
 
 
 class Place(Protocol):
-    """Where a process stands among those on its port: leads them, or is a member."""
+    """The role of a process among those on its port: leader or member."""
 
     name: str
     stops_at_second_signal: bool

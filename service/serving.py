@@ -85,7 +85,7 @@ class Serving:
         self._active += 1
 
     def leave(self) -> None:
-        """Count it off; it is answered, or nobody waits for it."""
+        """Count a request out: it is answered, or its client has left."""
         self._active -= 1
         if self._refusing and self._active == 0:
             self._idle.set()

@@ -15,7 +15,7 @@ import threading
 # A process that is silent at so many looks in a row hangs, whoever looks. By the clock,
 # every one would after a machine has stood still.
 SILENT_LOOKS = 4
-LEAST_S = 10.0  # whatever is said to be too long for a run
+LEAST_S = 10.0  # the loop may stand still for so long, however short the hang timeout
 
 
 class LoopWatchdog:
@@ -60,10 +60,10 @@ class LoopWatchdog:
 
 
 def _end() -> None:
-    """Say where every thread is, if anybody reads it, then end at once."""
+    """Write the stack of every thread to stderr, then end the process at once."""
     error = sys.stderr.fileno()
     blocking = os.get_blocking(error)
     os.set_blocking(error, False)  # a log that is full may be why the loop stands still
     faulthandler.dump_traceback(error, all_threads=True)
-    os.set_blocking(error, blocking)  # it may be somebody else's, too
+    os.set_blocking(error, blocking)  # other processes may write to it, too
     os._exit(1)

@@ -26,7 +26,7 @@ Done = Callable[[Failed], None]
 
 @dataclass(slots=True, eq=False)
 class DecodeRequest:
-    """The tickets of one request, and whom to tell when all are over."""
+    """The tickets of one request, and what to call when all are decoded or failed."""
 
     tickets: Sequence[Ticket]
     done: Done
@@ -35,10 +35,10 @@ class DecodeRequest:
 
 
 class DecodeAhead:
-    """Threads that decode, for one event loop, on which all of this is called.
+    """Threads that decode for one event loop, on which its methods are called.
 
-    What waits for them waits in a backlog like that of the lanes, with its promises.
-    What they have finished goes back in one wake-up of the loop, however much it is.
+    Tickets wait for them in a backlog like that of the lanes, with the same promises.
+    All that was finished meanwhile is reported in one wake-up of the loop.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class DecodeAhead:
         threads: int,
         keep: Keep = as_it_is,
     ) -> None:
-        """`costs_s` is what decoding an image takes, where learning begins.
+        """`costs_s` are the first estimates of the seconds to decode an image.
 
-        `keep` is called in the decoding thread: what it returns is the ticket's.
+        `keep` is called in the decoding thread; what it returns becomes `Ticket.ready`.
         """
         self._specs = specs
         self._limits = limits
@@ -77,7 +77,7 @@ class DecodeAhead:
         """Decode the tickets of one request; `done` is called once, and later.
 
         Raises:
-            OverloadedError: as many of their kind as may wait for a decoder do, or
+            OverloadedError: the queue for the decoders is full for their kind, or
                 these could not be decoded before their deadline.
             DrainingError: it was closed.
         """
@@ -91,20 +91,20 @@ class DecodeAhead:
         self._coming[tickets[0].kind] += len(tickets)
 
     def coming(self, kind: RequestKind) -> int:
-        """Images of that kind in requests that are not decoded yet as a whole."""
+        """Images of that kind in requests of which any image is not decoded yet."""
         return self._coming[kind]
 
     def coming_s(self, key: ModelKey) -> float:
-        """How long until all of that model that waits now has pixels."""
+        """Seconds until all images of that model that wait now are decoded."""
         with self._changed:
             return self._backlog.predicted_wait_s(key, time.monotonic())
 
     def waiting(self, key: ModelKey) -> int:
-        """Images of that model on their way to pixels, those being decoded too."""
+        """The same of a model, for single and batch requests together."""
         return self._coming[key, False] + self._coming[key, True]
 
     def close(self) -> None:
-        """End the threads, each after its image; nothing that waits gets pixels."""
+        """End the threads, each after its image; what waits is not decoded."""
         if self._closed:
             return
         with self._changed:
@@ -136,7 +136,7 @@ class DecodeAhead:
         self._finished.extend(too_late(cut.expired))
         for ticket in cut.batch:  # one at most
             failed = self._decode(ticket)
-            # refused sooner than an image is decoded: nothing to learn from
+            # to refuse a broken image takes less: it says nothing of the cost
             decode_s = ticket.ahead_s if failed is None else None
             with self._changed:
                 self._backlog.finish(cut, decode_s=decode_s)
@@ -156,7 +156,7 @@ class DecodeAhead:
         return failed
 
     def _collect(self) -> None:
-        """Tell of the requests that are over."""
+        """Report the requests of which every ticket is finished."""
         self._called = False  # first: what is finished after the last look calls again
         while self._finished:
             ticket, failed = self._finished.popleft()

@@ -2,8 +2,9 @@
 
 On a CPU a model has two sessions of one graph: the narrow one runs in the thread that
 calls it, so that lanes run side by side; the wide one puts all cores on one run. Which
-of them serves a crowd, and which a lone image, is measured, never assumed. On a GPU
-there is a session for each padded batch size.
+of them serves a crowd (all lanes are at work), and which a lone image (nothing else
+runs), is measured, never assumed. On a GPU there is a session for each padded batch
+size.
 """
 
 import time
@@ -24,16 +25,16 @@ CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cach
 WIDE_BATCH = 4  # beside a batch of one, which is measured for the lone image anyway
 # Batches are as good as the best when an image costs no more than this share more.
 NEARLY = 0.03
-# On a GPU: cutting a batch and telling its senders cost the interpreter as much as the
-# device needs for some images, and the curve knows only the device.
+# On a GPU: to cut a batch and to settle its tickets takes Python as long as the device
+# needs for some images, and only the device's time is measured.
 CUDA_NEARLY = 0.10
 # Fewer lanes than cores must gain more than what a measurement can be wrong by.
 FEWER_LANES_GAIN = 0.15
 # Each point of a curve is measured for so long in each turn, and counts at its least: a
 # moment in which the machine does something else shall not choose the batch.
 MEASURE_S, TURNS = 0.03, 3
-# No further turn begins after so long: on a machine that is busy, a start takes long
-# enough, and three turns would know no more than one.
+# No further turn begins after so long: on a busy machine a start takes long enough
+# already, and three turns would be no more exact than one.
 ENOUGH_S = 0.4
 CUDA_MEASURE_S = 0.05  # the same on a GPU, where a run of a large batch takes longer
 # Two batches in flight, one being copied there and one running, and a third being cut.
@@ -125,7 +126,7 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
     if settings.batch != "auto":
         largest = max(curve)
         most = min(settings.batch, largest)
-        cost_s = curve[largest] * largest / most  # what pads it costs as much
+        cost_s = curve[largest] * largest / most  # padding costs as much as images
         return Arrangement(lanes, MeasuredSession(buckets, 1, most, most, cost_s), lone)
     return Arrangement(
         lanes, MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY)), lone
@@ -144,14 +145,14 @@ def fastest(
     """The batch size that suits a session best, unless the settings say one."""
     tried = batches if settings.batch == "auto" else (settings.batch,)
     curve = measured(session, session.shape, tried, lanes=lanes)
-    session.give_back()  # a model that nobody asks shall not hold a crowd's memory
+    session.give_back()  # an idle model must not hold the memory of large batches
     return MeasuredSession(session, session.threads, *best(curve))
 
 
 def best(curve: dict[int, float], *, nearly: float = NEARLY) -> tuple[int, int, float]:
-    """The largest and the smallest batch that are good, and seconds an image.
+    """The largest and the smallest batch that are nearly best, and seconds an image.
 
-    The largest has its answers written in one go; the smallest is over sooner.
+    The answers of a large batch are written in one go; a small one is over sooner.
     """
     least = min(curve.values())
     good = [n for n, cost_s in curve.items() if cost_s <= least * (1 + nearly)]
@@ -182,7 +183,7 @@ def measured(
 def lane_s(session: Runs, batch: Batch, lanes: int, measure_s: float) -> float:
     """Seconds of lane time a run.
 
-    Of all runs: the least of one says how long it takes while the others do not run.
+    The mean of all runs: the fastest one ran while other lanes did not.
     """
     began = time.perf_counter()
 

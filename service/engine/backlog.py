@@ -7,17 +7,17 @@ Four promises, each a test on a virtual clock:
   is a batch item's, and batch requests take turns: nobody starves.
 - An image that cannot be answered before its deadline is refused when it arrives, by
   a prediction that learns from how wrong it was; should one be too late all the same,
-  it is dropped when its turn comes, before any work is spent on it. Who finds the
-  line of its model empty is taken whatever is predicted: nothing else would ever
-  correct a prediction that refuses everybody.
+  it is dropped when its turn comes, before any work is spent on it. A request that
+  finds the line of its model empty is accepted whatever is predicted; otherwise a too
+  pessimistic prediction could never be corrected.
 - A decision costs the same however many wait.
 
-A lane is whoever takes: a thread that runs batches, or one that decodes ahead of those
-from a backlog of its own.
+A lane is here any thread that takes from a backlog: one that runs batches, or one of
+`ahead`, which has a backlog of its own.
 
-Not safe in threads: whoever changes what waits or who is busy holds the lock that goes
-with it. `waiting`, `busy` and the length are also read without it, where a value of a
-moment ago will do, and `lanes`, which only a prediction reads, is set without it.
+Not thread-safe: callers hold a lock while they change what waits or who is busy.
+`waiting`, `busy` and the length are also read without it, where a slightly old value
+will do, and `lanes`, which only a prediction reads, is set without it.
 """
 
 from collections import deque
@@ -28,7 +28,8 @@ from service.contract import ModelKey
 from service.engine.line import SINGLES_PER_BATCH_ITEM, Line, no_room, no_time
 from service.engine.ticket import Ticket
 
-# A batch request that comes later takes every fourth place of those who wait already.
+# A batch request that arrives later takes every fourth place before those that wait
+# already, so a wait may become so many times what was predicted.
 SAFETY = (SINGLES_PER_BATCH_ITEM + 1) / SINGLES_PER_BATCH_ITEM
 
 
@@ -42,12 +43,12 @@ class Cut:
 
 
 class Backlog:
-    """All lines of one device. Instants `now` are seconds of one monotonic clock."""
+    """The lines of all models of a device. `now` is in seconds of a monotonic clock."""
 
     def __init__(self, *, capacity: int, lanes: int) -> None:
         self.capacity = capacity
         self.lanes = lanes
-        # what each busy lane is at, and the instant at which it should be free
+        # the batch of each busy lane, and the instant at which the lane should be free
         self._ends: dict[Cut, float] = {}
         self._lines: dict[ModelKey, Line] = {}
         self._used_s = 0.0  # the virtual clock: lane time of the line served last
@@ -61,7 +62,7 @@ class Backlog:
         decode_s: float = 0.0,
         gentle_batch: int | None = None,
     ) -> None:
-        """Open a line for a model; an image of a crowd takes so long of a lane."""
+        """Open a line; `run_s` and `decode_s` first estimate the lane time an image."""
         gentle_batch = gentle_batch or best_batch
         self._lines[key] = Line(best_batch, gentle_batch, run_s, run_s, decode_s)
 
@@ -97,7 +98,7 @@ class Backlog:
         line = self._lines[first.model]
         alone = not line
         if alone:
-            line.used_s = max(line.used_s, self._used_s)  # idleness saves up no share
+            line.used_s = max(line.used_s, self._used_s)  # idle lines save up no time
         for ticket in tickets:
             ticket.next_in_line = alone  # another backlog may have said otherwise
         last = tickets[-1]
@@ -180,9 +181,8 @@ class Backlog:
     ) -> None:
         """A lane is free again; learn what decoding and running an image have taken.
 
-        Without `decode_s` no image was decoded, or the batch was left behind. Without
-        `run_s` the run was not of the kind that a crowd has, and says nothing of what
-        one costs.
+        `decode_s` is None if no image was decoded, or the batch was abandoned. `run_s`
+        is None if the run was not one of a crowd, of whose cost it says nothing.
         """
         del self._ends[cut]
         if decode_s is not None:
@@ -218,10 +218,10 @@ class Backlog:
         return self._wait_s(key, ahead, now), together * line.cost_s
 
     def _wait_s(self, key: ModelKey, ahead: int, now: float) -> float:
-        """Wait behind `ahead` images of one line, the others having their share.
+        """Seconds to wait behind `ahead` images of one line; other lines have a share.
 
-        Never longer than all lanes take, once each has done what it is at, nor than
-        the one that is free first takes alone.
+        The shorter of two: all lanes work it off together after their present batches,
+        or the lane that is free first does so alone.
         """
         own_s = ahead * self._lines[key].cost_s
         others_s = sum(
@@ -230,7 +230,7 @@ class Backlog:
             if other != key
         )
         waiting_s = own_s + others_s
-        # what is overdue, or hangs, hides at most what the other lanes are at
+        # an overdue lane counts below 0, and hides at most what the others still need
         ends = self._ends.values()
         begun_s = max(0.0, sum(ends) - len(ends) * now)
         together_s = (waiting_s + begun_s) / self.lanes

@@ -25,7 +25,7 @@ def decode_ticket(
     limits: DecodeLimits,
     keep: Keep = as_it_is,
 ) -> Settled | None:
-    """Fill `ready` with what `keep` makes of the pixels; else what its sender gets."""
+    """Fill `ready` with what `keep` makes of the pixels, or return what went wrong."""
     try:
         ticket.ready = keep(ticket, preprocess(ticket.data, spec, limits=limits))
     except ImageError as error:

@@ -164,7 +164,7 @@ class LaneEngine:
         return partial(_withdraw, tickets)
 
     def watch_trouble(self, watcher: Callable[[str | None], None]) -> None:
-        """Tell whenever what `unready` says has changed while the engine runs."""
+        """Call `watcher` whenever what `unready` says changes while the engine runs."""
         if self._lanes is not None:
             self._lanes.watcher = watcher
 

@@ -63,8 +63,8 @@ class InlineLine:
 
     def check_deadline(self, now: float, deadline: float) -> None:
         """Raises OverloadedError if one more could be too late."""
-        # Unread in its socket for the last turn at most. Before it is run this turn
-        # reads on, for as long as the last one did: refusals take time, too.
+        # The image may have waited in its socket for all of the last turn. Before it is
+        # run, this turn goes on reading requests for as long as the last one did.
         to_read_s = max(0.0, self.began + self.read_s - now)
         needed_s = self.turn_s + to_read_s + (len(self.waiting) + 1) * self.cost_s
         if now + needed_s > deadline:
@@ -82,12 +82,12 @@ class InlineLine:
         return [self.waiting.popleft() for _ in range(size)]
 
     def learn(self, found_s: float, images: int) -> None:
-        """So many were decoded, run and answered in that time."""
+        """Learn from images that took `found_s` to decode, run and answer."""
         most_s = MAX_SURPRISE * self.cost_s
         self.cost_s = moved(self.cost_s, found_s / images, most_s=most_s)
 
     def end_turn(self, *, began: float, now: float) -> None:
-        """All that waited when the first run began is answered."""
+        """Keep how long this turn took; the next one is predicted by it."""
         self.read_s, self.turn_s = began - self.began, now - self.began
 
 
@@ -225,6 +225,8 @@ def plain_png_pixels(data: bytes) -> int | None:
 def _run_batch(tickets: list[Ticket], model: EngineModel) -> Results:
     try:
         return run_together(tickets, model, model.session)
-    except Exception as error:  # border: no deadline would tell those who wait
+    except (
+        Exception
+    ) as error:  # border: without an outcome, those who wait would never be told
         failed = EngineFailedError.caused_by(error, "the batch could not be run")
         return [(ticket, failed) for ticket in tickets]

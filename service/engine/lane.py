@@ -75,9 +75,10 @@ class Lane:
             self._changed.notify_all()
 
     def abandon(self, began: float | None) -> list[Ticket] | None:
-        """Give up a lane that hangs or died: what it held is the caller's to settle.
+        """Give up a lane that hangs or died; returns the tickets that it held.
 
-        None if the batch that `began` then is over: the lane lives, and goes on.
+        The caller settles them. None if the batch that began at `began` is over: the
+        lane goes on.
         """
         with self._changed:
             if self.began != began:
@@ -117,10 +118,10 @@ class Lane:
         model = self._models[cut.batch[0].model]
         results: Results = []
         decoded = self._decode(cut.batch, model, results)
-        # of those only: what is no image is refused sooner than one is decoded
+        # of the decoded only: to refuse a broken image takes less
         decode_s = mean_s(decoded)
         run_s = self._run(decoded, model, results)
-        broken = self._doubt(model, results) if decoded else None
+        broken = self._try_golden(model, results) if decoded else None
         with self._changed:
             if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
@@ -149,8 +150,8 @@ class Lane:
             decoded.append(ticket)
         return decoded
 
-    def _doubt(self, model: EngineModel, results: Results) -> SessionError | None:
-        """Why not even a golden image runs, when for a while no other has."""
+    def _try_golden(self, model: EngineModel, results: Results) -> SessionError | None:
+        """When no image of a model has run for a while: why a golden one fails, too."""
         if any(isinstance(fate, Outcome) for _, fate in results):
             self._failing.pop(model.key, None)
             return None
@@ -165,7 +166,7 @@ class Lane:
     def _run(
         self, tickets: list[Ticket], model: EngineModel, results: Results
     ) -> float | None:
-        """Run what was decoded; its seconds an image, if that was as of a crowd."""
+        """Run what was decoded; returns seconds an image if it was a run of a crowd."""
         began = time.monotonic()
         plain = [ticket for ticket in tickets if not ticket.explain]
         lone = len(plain) <= 1 and self._backlog.calm
@@ -215,7 +216,7 @@ def explained(ticket: Ticket, model: EngineModel) -> Settled:
 
 
 def scored(rows: Sequence[Row | SessionError], model: EngineModel) -> list[Scored]:
-    """Logits, float32 [K], or an error each; with the probabilities of the logits."""
+    """Logits, float32 [K] each, with their probabilities; errors stay as they are."""
     sound = [row for row in rows if not isinstance(row, SessionError)]
     if not sound:
         return [row for row in rows if isinstance(row, SessionError)]

@@ -69,7 +69,7 @@ class Lanes:
         return [lane.thread for lane in self._lanes]
 
     def open(self, lanes: int) -> None:
-        """Have so many lanes: open what is missing, close what is over."""
+        """Have so many lanes: open those that are missing, close those in excess."""
         self._wanted = lanes
         self._refill()
 

@@ -1,4 +1,4 @@
-"""The tickets of one model that wait: their order, their cost, and when no more may."""
+"""The tickets of one model that wait: their order, their cost, and refusals."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -58,21 +58,21 @@ class Line:
     def limit(self) -> int:
         """Most images in the next run.
 
-        The items of a batch request do not mind to go in small runs, and a single that
-        comes meanwhile has to wait for the whole of one.
+        While batch requests wait, runs are small: their items lose little by it, and a
+        single image that arrives meanwhile waits for the end of a run.
         """
         return self.gentle_batch if self.requests else self.best_batch
 
     def stretch(self, now: float) -> float:
-        """What predicted waits must be multiplied by, to be kept."""
+        """The factor by which waits were longer than predicted, of late; at least 1."""
         forgotten: float = 0.5 ** ((now - self.longer_at) / FORGOTTEN_S)
         return 1.0 + self.longer * forgotten
 
     def learn_cost(self, *, decode_s: float, run_s: float | None) -> None:
         """Compare what an image took with what was known; see `Backlog.finish`."""
         most_s = MAX_SURPRISE * self.cost_s
-        # Were a crowd believed too dear, all but one at a time could be refused: with
-        # one lane no crowd would form, and nothing correct that.
+        # If a crowd were believed too expensive, all images but one at a time could be
+        # refused. With one lane no crowd would form then, and nothing would correct it.
         found_s = min(self.run_s, self.measured_s) if run_s is None else run_s
         self.run_s = moved(self.run_s, found_s, most_s=most_s)
         self.decode_s = moved(self.decode_s, decode_s, most_s=most_s)
@@ -111,7 +111,7 @@ def moved(known_s: float, found_s: float, *, most_s: float) -> float:
 def no_room(
     key: ModelKey, waiting: int, *, capacity: int, retry_after_s: float
 ) -> OverloadedError:
-    """As many images of one kind wait for that model as may."""
+    """The refusal when as many images of one kind wait for a model as may."""
     return OverloadedError(
         f"{waiting} images wait for {key[0]}; at most {capacity} may",
         retry_after_s=retry_after_s,
@@ -119,7 +119,7 @@ def no_room(
 
 
 def no_time(needed_s: float, left_s: float, *, retry_after_s: float) -> OverloadedError:
-    """An answer could take longer than is left until its deadline."""
+    """The refusal when an answer could take longer than is left for it."""
     return OverloadedError(
         f"the answer could take {needed_s:.2f} s; "
         f"the deadline is in {max(0.0, left_s):.2f} s",

@@ -107,7 +107,7 @@ def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> EngineM
 
 
 def decode_seconds(pixels: Pixels, spec: PreprocessSpec) -> float:
-    """What decoding pixels, uint8 [H, W, C], as PNG takes: where learning begins."""
+    """Seconds to decode pixels, uint8 [H, W, C], from PNG: a first estimate."""
     gray = pixels.shape[-1] == 1
     stream = BytesIO()
     Image.fromarray(pixels[..., 0] if gray else pixels).save(stream, "PNG")

@@ -14,7 +14,7 @@ from service.contract import ModelKey, Settle, Settled
 from service.errors import DeadlineExceededError
 
 RequestKind = tuple[ModelKey, bool]  # a model, and whether of its batch requests
-NO_FILE = ImageInfo(0, 0, "")  # of pixels: whoever has decoded them knows better
+NO_FILE = ImageInfo(0, 0, "")  # for pixels: there was no file
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,7 @@ class Ticket:
 
     @property
     def kind(self) -> RequestKind:
-        """What it shares the room of a queue with."""
+        """Its kind of request, each of which has its own room in a queue."""
         return self.model, self.request is not None
 
     def late(self, now: float) -> bool:
@@ -50,11 +50,11 @@ class Ticket:
         return self.deadline is not None and now > self.deadline
 
     def abandon(self) -> None:
-        """Its sender has left: a lane looks at this before it decodes.
+        """Its sender has left: a lane that looks at it later spends no work on it.
 
-        What it holds is counted no longer, so it must not wait for a lane either. One
-        that reads it just now finds no bytes, or pixels of the right shape without
-        memory behind them; what comes of that is dropped.
+        Its bytes and pixels are freed now, not when its turn comes, because no limit
+        counts them any more. A lane that reads them just now finds no bytes, or pixels
+        of the right shape without memory of their own; its result is dropped.
         """
         if self.ready is not None and not self.abandoned:
             blank = np.broadcast_to(np.uint8(0), self.ready.pixels.shape)
@@ -100,13 +100,13 @@ Results = list[tuple[Ticket, Settled]]
 
 
 def too_late(tickets: Iterable[Ticket]) -> Results:
-    """What those get whose deadline passed before any work was spent on them."""
+    """The error of tickets whose deadline passed before any work was spent on them."""
     late = DeadlineExceededError("the image waited past its deadline")
     return [(ticket, late) for ticket in tickets]
 
 
 def settle_all(results: Results) -> None:
-    """Tell the senders, each once, on the event loop."""
+    """Hand each result to its sender, once. Called on the event loop."""
     for ticket, fate in results:
         if not ticket.abandoned and ticket.settle is not None:
             ticket.abandoned = True

@@ -96,7 +96,7 @@ class ClassifyMany:
             )
             _raise_common(ran)
         except ServiceError as error:
-            for _ in images:  # as of single ones
+            for _ in images:  # each image is counted, as single ones are
                 entry.metrics.failed(error.code)
             raise
         following = iter(ran)

@@ -101,7 +101,7 @@ class Infer:
                 settled = await classify_many(
                     engine, key, inference.images, deadline=deadline
                 )
-        except ServiceError as error:  # of all together
+        except ServiceError as error:  # the request is refused as a whole
             for _ in range(inference.count):
                 metrics.failed(error.code)
             raise

@@ -23,7 +23,7 @@ class PendingRequest:
     withdraw: Withdraw
 
 
-class Guest:
+class FrontEnd:
     """One front-end: its link, its memory, its requests."""
 
     def __init__(self, link: Link, slots: Slots, engine: LaneEngine) -> None:
@@ -101,7 +101,7 @@ class Host:
         self._engine = engine
         self._path = path
         self._memories = memories
-        self._guests: dict[Link, Guest] = {}
+        self._front_ends: dict[Link, FrontEnd] = {}
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -115,26 +115,28 @@ class Host:
         """Let the front-ends go."""
         if self._server is not None:
             self._server.close()
-        for link in list(self._guests):
+        for link in list(self._front_ends):
             link.close()
 
     def _heard(self, link: Link, message: wire.Message) -> None:
         match message:
             case wire.Hello(number):
-                self._guests[link] = Guest(link, self._memories[number], self._engine)
+                self._front_ends[link] = FrontEnd(
+                    link, self._memories[number], self._engine
+                )
                 link.send(wire.State(self._engine.unready(), self._models()))
             case wire.Submit():
-                self._guests[link].submit(message)
+                self._front_ends[link].submit(message)
             case wire.Withdraw(number):
-                self._guests[link].withdraw(number)
+                self._front_ends[link].withdraw(number)
 
     def _lost(self, link: Link) -> None:
-        guest = self._guests.pop(link, None)
+        guest = self._front_ends.pop(link, None)
         if guest is not None:
             guest.leave()
 
     def _tell(self, trouble: str | None) -> None:
-        for link in self._guests:
+        for link in self._front_ends:
             link.send(wire.State(trouble))
 
     def _models(self) -> tuple[wire.SharedModel, ...]:

@@ -28,7 +28,7 @@ class SlottedRequest:
 class Underway:
     """All requests of a front-end, and the slots that they have not taken."""
 
-    free: list[int]  # what came back last is taken first: what was never is no memory
+    free: list[int]  # the last given back is taken first: unused ones take no memory
     room: int  # most slots that one kind of request of one model may have
     held: Counter[RequestKind] = field(default_factory=Counter)
     requests: dict[int, SlottedRequest] = field(default_factory=dict)  # sent, by number
@@ -49,7 +49,7 @@ class Underway:
         self.free.append(ticket.slot)
 
     def send(self, request: SlottedRequest) -> int:
-        """Give a request its number: what it has now goes to the engine."""
+        """Give a request its number; the tickets that it has now go to the engine."""
         request.sent = tuple(request.tickets)
         request.number = next(self._numbers)
         self.requests[request.number] = request

@@ -107,7 +107,7 @@ class Failed:
 
     @classmethod
     def of(cls, request: int, position: int, error: Exception) -> "Failed":
-        """Any error of an engine."""
+        """The message for any error of an engine."""
         known = isinstance(error, ServiceError) and error.code in ERRORS
         code = error.code if known else EngineFailedError.code  # type: ignore[attr-defined]
         retry_after_s = getattr(error, "retry_after_s", None)
@@ -118,7 +118,7 @@ class Failed:
 
     @property
     def error(self) -> ServiceError:
-        """The error again."""
+        """The error that this message stands for."""
         kind = ERRORS.get(self.code, EngineFailedError)
         if issubclass(kind, UnavailableError) and self.retry_after_s is not None:
             return kind(self.detail, retry_after_s=self.retry_after_s)
@@ -222,7 +222,7 @@ class Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Keep the transport, to write to it."""
         self._transport = cast(asyncio.WriteTransport, transport)
 
     def _flush(self) -> None:

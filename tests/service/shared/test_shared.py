@@ -287,7 +287,7 @@ async def test_a_withdrawn_slot_stays_taken_while_a_result_may_come(shared):
     async with shared(slots=1, lanes=1) as pair:
         first = asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
         await until(lambda: pair.engine._backlog.busy == 1)
-        (link,) = pair.host._guests
+        (link,) = pair.host._front_ends
         link._transport.pause_reading()  # that process has other things to do
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -320,9 +320,9 @@ async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
             settle=lambda _, fate: fates.append(fate),
         )
         await begun.wait()
-        (job,) = set(pair.front._ahead._requests.values())
+        (request,) = set(pair.front._ahead._requests.values())
         withdraw()
-        left = {ticket.data for ticket in job.tickets}
+        left = {ticket.data for ticket in request.tickets}
         go_on.set()
         await until(lambda: free(pair) == 16)
 
