@@ -24,29 +24,30 @@ INPUT_TYPES = {
 }
 OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 # A value that comes straight out of one of these is a logit: nothing bounds it.
-# LogSoftmax too: it takes a constant off each image's logits, which softmax undoes.
-UNBOUNDED = frozenset(
+LINEAR = frozenset({"Conv", "Gemm", "MatMul", "QGemm", "QLinearConv", "QLinearMatMul"})
+# Fed to a linear layer, these may be the scores, which it only weighs or averages.
+BOUNDED = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
+# What changes shape or type only, or takes the mean or the largest of several: of
+# logits that is a logit again, and of probabilities a probability. So does a ReLU, of
+# which SqueezeNet takes the mean: it bounds nothing from above.
+PASSING = frozenset(
     {
-        "Conv",
-        "Gemm",
-        "GlobalAveragePool",
-        "LogSoftmax",
-        "MatMul",
-        "QGemm",
-        "QLinearConv",
-        "QLinearMatMul",
-    }
-)
-# What changes shape or type only: a value stays what it was.
-RESHAPING = frozenset(
-    {
+        "AveragePool",
         "Cast",
         "DequantizeLinear",
+        "Dropout",
         "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
         "Identity",
+        "MaxPool",
         "QuantizeLinear",
+        "ReduceMax",
+        "ReduceMean",
+        "Relu",
         "Reshape",
         "Squeeze",
+        "Transpose",
         "Unsqueeze",
     }
 )
@@ -165,16 +166,28 @@ def activation_of(node: NodeProto, *, axis: int, rank: int) -> Activation | None
     return None
 
 
-def _ends_unbounded(model: ModelProto, node: NodeProto | None) -> bool:
-    """Whether the values come from a linear layer, perhaps with a bias, reshaped."""
+def _ends_unbounded(model: ModelProto, tail: NodeProto | None) -> bool:
+    """Whether the values come from a linear layer that no activation feeds."""
     made_by = producers(model)
+    last = _origin(model, made_by, tail)
+    if last is None or last.op_type not in LINEAR:
+        # LogSoftmax takes a constant off each image's logits, which softmax undoes
+        return last is not None and last.op_type == "LogSoftmax"
+    feeding = [_origin(model, made_by, made_by.get(name)) for name in last.input]
+    return not any(node and node.op_type in BOUNDED for node in feeding)
+
+
+def _origin(
+    model: ModelProto, made_by: dict[str, NodeProto], node: NodeProto | None
+) -> NodeProto | None:
+    """From where the values are that `node` passes on, perhaps with a bias."""
     while node is not None:
         computed = [name for name in node.input if constant(model, name) is None]
         biased = node.op_type == "Add" and len(computed) == 1
-        if node.op_type not in RESHAPING and not biased:
+        if node.op_type not in PASSING and not biased:
             break
         node = made_by.get(computed[0]) if computed else None
-    return node is not None and node.op_type in UNBOUNDED
+    return node
 
 
 def _dims(value: ValueInfoProto) -> list[int | None]:

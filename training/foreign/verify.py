@@ -91,6 +91,12 @@ def check_scores(scores: Floats, facts: Facts) -> None:
             "the scores were said to be logits, but all lie in 0..1 and sum to 1: "
             "they are probabilities"
         )
+    if facts.scores == "logits" and within and facts.task is Task.MULTILABEL:
+        raise GraphError(
+            "the scores were taken for logits, but all lie in 0..1, as after a "
+            "sigmoid: if they are logits, photos with other labels show it, else say "
+            "that they are probabilities"
+        )
     if facts.scores != "logits" and not within:
         raise GraphError(
             f"the scores were said to be probabilities, but go from {scores.min():.3g} "

@@ -86,6 +86,49 @@ def stranger(  # noqa: PLR0913  one parameter a habit
     return helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
 
 
+def probability_map(activation: str, *, then: str) -> ModelProto:
+    """Convolution → `activation` at each position → `then` over all of them.
+
+    `then`: mean, or layer (the mean, by a linear layer whose weights are all alike).
+    """
+    positions, classes = SIDE**2, 4
+    kernel = np.random.default_rng(7).normal(0, 0.4, (classes, CHANNELS, 3, 3))
+    make = helper.make_node
+    axis = {"axis": 1} if activation == "Softmax" else {}
+    nodes = [
+        make("Conv", ["image", "kernel"], ["c"], pads=[1, 1, 1, 1]),
+        make(activation, ["c"], ["map"], **axis),
+    ]
+    if then == "mean":
+        nodes += [
+            make("GlobalAveragePool", ["map"], ["pooled"]),
+            make("Flatten", ["pooled"], ["scores"]),
+        ]
+    else:
+        nodes += [
+            make("Reshape", ["map", "rows"], ["r"]),
+            make("MatMul", ["r", "alike"], ["m"]),
+            make("Squeeze", ["m", "last"], ["scores"]),
+        ]
+    weights = {
+        "kernel": kernel.astype(np.float32),
+        "rows": np.array([-1, classes, positions]),
+        "alike": np.full((positions, 1), 1 / positions, np.float32),
+        "last": np.array([2]),
+    }
+    used = {name for node in nodes for name in node.input}
+    real = TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "map",
+        [helper.make_tensor_value_info("image", real, ["N", CHANNELS, SIDE, SIDE])],
+        [helper.make_tensor_value_info("scores", real, ["N", classes])],
+        [numpy_helper.from_array(v, k) for k, v in weights.items() if k in used],
+    )
+    imports = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
 def _input_type(dtype: str) -> int:
     return TensorProto.UINT8 if dtype == "uint8" else TYPES[dtype]
 

@@ -11,7 +11,13 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from classifier import Classifier
-from tests.training.foreign.strangers import SIDE, photo, scores_of, stranger
+from tests.training.foreign.strangers import (
+    SIDE,
+    photo,
+    probability_map,
+    scores_of,
+    stranger,
+)
 from training.errors import AnswerError
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.bundle import Origin, import_graph
@@ -383,6 +389,39 @@ def test_logits_called_probabilities_are_noticed(importer):
 
     with pytest.raises(GraphError, match="said to be probabilities"):
         importer(model, output="probabilities")
+
+
+@pytest.mark.parametrize("then", ["mean", "layer"])
+@pytest.mark.parametrize(
+    ("activation", "task"), [("Sigmoid", "multilabel"), ("Softmax", "multiclass")]
+)
+def test_the_mean_of_a_map_of_probabilities_is_no_logit(
+    importer, activation, task, then
+):
+    """It is asked about, and said to be probabilities it keeps the stranger's."""
+    model = probability_map(activation, then=then)
+    said = {"task": task, "threshold": "0.5" if task == "multilabel" else None}
+
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(model, **said)
+    with pytest.raises(GraphError, match=r"0\.\.1"):
+        importer(model, output="logits", **said)
+    scores = answer(importer(model, output="probabilities", **said), shrunk())
+
+    given = expected_input(shrunk(), "NCHW", "float32")
+    assert [question.option for question in refusal.value.questions] == ["--output"]
+    assert np.allclose(
+        scores, scores_of(model.SerializeToString(), given)[0], atol=1e-4
+    )
+
+
+def test_the_mean_of_a_map_of_logits_is_a_logit():
+    """Pooling bounds nothing: what stands before it says what the scores are."""
+    model = probability_map("Identity", then="mean")
+
+    [output] = examine(model).outputs
+
+    assert output.logits
 
 
 def test_answers_start_with_nothing_said():
