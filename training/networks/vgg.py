@@ -187,7 +187,7 @@ CIFAR = {
     "vgg16_3": (14_719_818, 313_201_664, None, ""),
     "vgg16_3_bn": (14_728_266, 313_201_664, 92.64, "kuangliu/pytorch-cifar"),
     "vgg19": (20_029_514, 398_136_320, None, ""),
-    "vgg19_bn": (20_040_522, 398_136_320, None, ""),
+    "vgg19_bn": (20_040_522, 398_136_320, 93.34, "bearpaw/pytorch-classification"),
 }
 
 CARDS = tuple(
