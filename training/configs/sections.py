@@ -175,7 +175,8 @@ class OptimizerConfig(Section):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Of `adamw`."""
     weight_decay: Rate = 0.0
-    """Decoupled from the gradient for `adamw` and `muon`."""
+    """Decoupled from the gradient for `adamw` and `muon`, of which the latter takes it
+    for matrices only."""
     until: Positive | None = None
     """Freeze these parameters after this part of the training. Those of at least one
     optimizer learn to the end."""

@@ -77,10 +77,11 @@ def orthogonalize_all(
 class Muon(Optimizer):
     """Muon for convolution filters [O, I, h, w] and matrices [O, I].
 
-    Before each step a filter is scaled to norm sqrt(O): a batch norm follows it, which
-    makes its scale meaningless, and a fixed scale keeps the step relative to it. Where
-    none follows, that takes from the layer what it should learn: give such filters to
-    another optimizer, or do not `renormalize`. A grouped convolution is a batch of
+    Before each step a layer's filters are scaled, together, to norm sqrt(O): a batch
+    norm follows them, which makes their scale meaningless, and a fixed scale keeps the
+    step relative to it. It undoes weight decay. Where no norm follows, it takes from
+    the layer what it should learn: give such filters to another optimizer, or do not
+    `renormalize`. A grouped convolution is a batch of
     small ones: `groups` says into how many blocks of filters it falls, and each block
     is made orthogonal for itself.
 
@@ -89,7 +90,7 @@ class Muon(Optimizer):
         lr: step size; an orthogonal update has a spectral norm of 1.
         momentum: of the Nesterov average of gradients.
         weight_decay: shrinks weights by lr * weight_decay each step.
-        renormalize: whether to scale filters to sqrt(O) first.
+        renormalize: whether to scale the filters of a layer to sqrt(O) first.
     """
 
     def __init__(

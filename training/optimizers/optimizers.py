@@ -16,7 +16,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers import schedule
-from training.optimizers.muon import Muon
+from training.optimizers.muon import FILTER_AXES, Muon
 
 AXES = {"filters": (4,), "matrices": (2,), "vectors": (0, 1), "all": (0, 1, 2, 3, 4)}
 
@@ -159,6 +159,11 @@ def _build(config: OptimizerConfig, parameters: list[tuple[Tensor, int]]) -> Opt
     if flat:
         raise ConfigError(
             "muon takes filters and matrices; give vectors to sgd or adamw"
+        )
+    if decay and any(p.ndim == FILTER_AXES for p in tensors):
+        raise ConfigError(
+            f"weight_decay is {decay}; muon scales filters to a fixed norm at each "
+            "step, which undoes it: leave it out, or give filters to sgd or adamw"
         )
     of_groups: dict[int, list[Tensor]] = {}
     for parameter, groups in parameters:

@@ -76,10 +76,16 @@ def sgd(parameters, **options):
     )
 
 
+def muon(parameters: str, **options) -> OptimizerConfig:
+    return OptimizerConfig(
+        kind="muon", learning_rate=0.1, parameters=parameters, **options
+    )
+
+
 def test_the_first_that_fits_takes_a_parameter():
     """By shape, or by a regular expression on the name."""
     configs = (
-        OptimizerConfig(kind="muon", learning_rate=0.1, parameters="filters"),
+        muon("filters"),
         sgd(r"3\.weight"),
         OptimizerConfig(kind="frozen", parameters=r"1\..*"),
         OptimizerConfig(kind="adamw", learning_rate=0.1),
@@ -100,13 +106,22 @@ def test_the_first_that_fits_takes_a_parameter():
         ((sgd("filters"),), r"no \[\[optimizer\]\] takes the parameter 0\.bias"),
         ((sgd("all"), sgd("vectors")), "takes none"),
         ((sgd("(unclosed"),), "as a regular expression"),
-        ((OptimizerConfig(kind="muon", learning_rate=0.1),), "give vectors to sgd"),
+        ((muon("all"),), "give vectors to sgd"),
     ],
 )
 def test_what_cannot_be_assigned_is_refused(configs, message):
     """A parameter without an optimizer would silently never learn."""
     with pytest.raises(ConfigError, match=message):
         Optimizers(network(), configs, ScheduleConfig())
+
+
+def test_muon_takes_no_weight_decay_for_filters():
+    """Their norm is fixed, so that it would do nothing; to matrices it does."""
+    filters, matrices = (muon(x, weight_decay=0.1) for x in ("filters", "matrices"))
+
+    with pytest.raises(ConfigError, match=r"weight_decay is 0\.1; muon scales"):
+        Optimizers(network(), (filters, sgd("all")), ScheduleConfig())
+    Optimizers(network(), (matrices, sgd("all")), ScheduleConfig())
 
 
 def test_what_freezes_early_stops_and_needs_no_gradient():
