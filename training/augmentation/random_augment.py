@@ -78,8 +78,9 @@ def posterize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
-    """Invert what is brighter than a threshold; at full strength, everything."""
-    return torch.where(images >= 1 - strength.abs(), 1 - images, images)
+    """Invert what reaches a threshold: from 256, which no byte is, down to 0."""
+    threshold = (1 - strength.abs()) * 256 / 255
+    return torch.where(images >= threshold, 1 - images, images)
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from training.augmentation.random_augment import (
     rotate,
     shear_across,
     shear_down,
+    solarize,
 )
 from training.configs.train_sections import AugmentConfig
 
@@ -121,10 +122,17 @@ def test_a_resized_crop_of_everything_is_nearly_everything(pixels):
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.__name__)
 def test_an_operation_of_strength_zero_changes_nothing(operation, pixels):
     """Magnitude is how far each goes from the image."""
-    images = pixels.permute(0, 3, 1, 2) / 255 * 0.98
+    images = pixels.permute(0, 3, 1, 2) / 255  # with black and white among them
     nothing = torch.zeros(8, 1, 1, 1)
 
     assert torch.allclose(operation(images, nothing), images, atol=5e-3)
+
+
+def test_solarizing_at_full_strength_inverts_everything(pixels):
+    """Black, too, which no threshold above 0 would reach."""
+    images = pixels.permute(0, 3, 1, 2) / 255
+
+    assert torch.equal(solarize(images, torch.ones(8, 1, 1, 1)), 1 - images)
 
 
 def test_random_augment_leaves_gray_images_gray():
