@@ -6,7 +6,7 @@ names agree) and kuangliu/pytorch-cifar. Reading a file never runs code from it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from training.networks.network import Network
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 # DenseNet files from before 2018 have `denselayer1.norm.1` for `denselayer1.norm1`.
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)")
-# Dropped when all names start so: DataParallel's and torch.compile's wrappers.
+# Dropped when all names start so, as often as they do: the wrappers of DataParallel
+# and torch.compile, which may be around one another in either order.
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 3  # examples in a message
 
@@ -79,11 +80,19 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return content
 
 
+def _common_prefix(names: Iterable[str]) -> str | None:
+    """The wrapper's prefix that all names have, if there are any."""
+    names = list(names)
+    for prefix in PREFIXES:
+        if names and all(name.startswith(prefix) for name in names):
+            return prefix
+    return None
+
+
 def rename(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
     """Names (and 1x1 heads) of other packages → those of `network`."""
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    while prefix := _common_prefix(tensors):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
     wanted = network.state_dict()
     renamed = {}
     for name, tensor in tensors.items():

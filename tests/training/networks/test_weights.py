@@ -54,6 +54,16 @@ def test_names_of_pytorch_cifar_are_understood(resnet):
     assert all(bool((t == 1).all()) for t in resnet.state_dict().values())
 
 
+@pytest.mark.parametrize("wrapped", ["module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_may_be_around_one_another(resnet, wrapped):
+    """A compiled network behind DataParallel, or one behind it that was compiled."""
+    theirs = {wrapped + k: v for k, v in ones_like(resnet.state_dict()).items()}
+
+    load_weights(resnet, theirs)
+
+    assert torch.equal(resnet.fc.weight, torch.ones(10, 512))
+
+
 def test_densenet_files_from_before_2018_are_understood():
     """They say `norm.1` for `norm1` and know no counters of batches."""
     network = build("densenet121", classes=1000)
