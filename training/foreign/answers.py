@@ -131,8 +131,8 @@ def _size(text: str, name: str) -> tuple[int, int]:
 
 
 def _background(text: str, name: str) -> tuple[int, int, int]:
-    match [int(n) for n in _numbers(text, name) if n == int(n)]:
-        case [red, green, blue]:
+    match [int(n) if n == int(n) else None for n in _numbers(text, name)]:
+        case [int(red), int(green), int(blue)]:
             return red, green, blue
     raise AnswerError(f"{name} is {text!r}; three numbers R,G,B are needed")
 

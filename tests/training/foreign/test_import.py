@@ -363,6 +363,8 @@ def test_of_several_outputs_one_must_be_named(importer):
         ({"task": "binary", "threshold": "0.5"}, "1 or 2 scores"),
         ({"threshold": "0.5"}, "threshold"),
         ({"resize": "crop", "short_side": "3"}, "short_side"),
+        ({"resize": "pad", "background": "1.5,2,3,4"}, "three numbers"),
+        ({"resize": "pad", "background": "1.5,2,3"}, "three numbers"),
         ({"preset": "caffe3"}, "caffe3"),
         ({"labels": 5}, "5 labels"),
         ({"top_k": "9"}, "top_k"),
