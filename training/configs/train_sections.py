@@ -64,8 +64,9 @@ class TrainConfig(Section):
     """Average of the weights: its decay a step. 0 is off."""
     ema_from: Fraction = 0.5
     """Part of the training after which averaging begins."""
-    lookahead: PositiveInt | None = None
-    """Steps between two jumps back to the slow weights."""
+    lookahead: Annotated[int, Field(ge=1, le=20)] | None = None
+    """Steps between two jumps back to the slow weights, which forget at least 5 % with
+    each step. They are what is validated and kept, if no `ema` is."""
     frozen_norms: bool = False
     """Batch norms keep their statistics, for fine-tuning."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

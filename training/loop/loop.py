@@ -248,13 +248,19 @@ class _Run:
             state.network.load_state_dict(state.best_weights)
         elif state.ema is not None and state.ema.averages:
             state.network.load_state_dict(state.ema.averages)
+        elif state.lookahead is not None:
+            state.lookahead.settle(state.step)
         if self._validation is None:
             return {}
         return self._validation.scores(state.network, state.plan.precision)
 
     def _averaged(self) -> AbstractContextManager[None]:
-        ema = self._state.ema
-        return ema.in_place() if ema is not None else nullcontext()
+        """The weights that would be kept if the training ended here, for a while."""
+        state = self._state
+        if state.ema is not None and state.ema.averages:
+            return state.ema.in_place()
+        ahead = state.lookahead
+        return nullcontext() if ahead is None else ahead.in_place(state.step)
 
     def _mode(self) -> None:
         """Training mode, with the norms frozen where the config wants it."""

@@ -53,7 +53,8 @@ class Lookahead:
     """Every `every` steps the weights jump to their slow average and go on from there.
 
     Zhang et al., arXiv:1907.08610; with an average that grows slower towards the end,
-    as in Jordan, arXiv:2404.00498.
+    as in Jordan, arXiv:2404.00498. Both evaluate the slow weights, not what a few steps
+    have made of them since the last jump.
     """
 
     def __init__(self, network: nn.Module, *, every: int, decay: float) -> None:
@@ -72,6 +73,34 @@ class Lookahead:
             if slow.is_floating_point():
                 slow.lerp_(current, 1 - decay)
                 current.copy_(slow)
+
+    @contextmanager
+    def in_place(self, step: int) -> Iterator[None]:
+        """The network has the slow weights inside the block, and its own after.
+
+        `step` counts those done; before the first jump the network stays as it is.
+        """
+        own = {name: value.clone() for name, value in self._state().items()}
+        self.settle(step)
+        try:
+            yield
+        finally:
+            self._copy(own)
+
+    def settle(self, step: int) -> None:
+        """Jump for the last time: leave the slow weights in the network.
+
+        Before the first jump they are those that the training began with, and the
+        network keeps its own.
+        """
+        if step >= self.every:
+            self._copy(self.slow)
+
+    @torch.no_grad()
+    def _copy(self, weights: dict[str, Tensor]) -> None:
+        for name, current in self._state().items():
+            if current.is_floating_point():  # a counter goes on counting
+                current.copy_(weights[name])
 
     def _state(self) -> dict[str, Tensor]:
         """The network's state, each tensor once: folded norms have two names.

@@ -66,6 +66,18 @@ def test_averaged_weights_are_what_is_kept(root):
     assert not torch.equal(final["network"]["fc3.bias"], last["network"]["fc3.bias"])
 
 
+def test_lookahead_keeps_the_slow_weights(root):
+    """Of 60 steps the last 4 come after the last jump, and leave no trace."""
+    done, _ = trained(root, "train.lookahead=7", "train.ema=0")
+    last = read_checkpoint(root / "run" / "last.pt")
+    final = read_checkpoint(root / "run" / "final.pt")
+    rows = read_log(root / "run" / "log.csv")
+
+    assert torch.equal(final["network"]["fc3.bias"], last["lookahead"]["fc3.bias"])
+    assert not torch.equal(final["network"]["fc3.bias"], last["network"]["fc3.bias"])
+    assert rows[-1]["validation_loss"] == pytest.approx(done.outcome.scores["loss"])
+
+
 def test_a_part_of_an_epoch_is_a_length(root):
     """Budgets do not come in whole epochs."""
     done, _ = trained(root, "train.epochs=1.4")

@@ -28,6 +28,7 @@ TORCHRUN = [
     *("--standalone", "--nproc-per-node", "2"),
 ]
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")
+AHEAD = ("--set", "train.lookahead=4")
 SELECTED = ("--set", "selection.proxy='lenet5'", "--set", "train.batch_size=10")
 BY_SCORE = ("--set", "train.keep='best'", "--set", "train.patience=2")
 
@@ -55,8 +56,8 @@ def killed_in_second_epoch(command, repository):
 def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     root, repository
 ):
-    """With augmentation, mixup, two optimizers, a warm-up, an average and a proxy."""
-    options = (*EACH_STEP, *BY_SCORE, *SELECTED)
+    """With mixup, two optimizers, a warm-up, an average, jumps back and a proxy."""
+    options = (*EACH_STEP, *BY_SCORE, *SELECTED, *AHEAD)
     whole = run(train_command(root, root / "whole", *options), repository)
     assert whole.returncode == 0, whole.stderr
 

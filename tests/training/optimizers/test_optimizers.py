@@ -174,6 +174,38 @@ def test_lookahead_jumps_back_every_so_many_steps():
     assert net.weight.item() == pytest.approx(7.0)
 
 
+def test_the_slow_weights_are_lent_and_in_the_end_left_to_the_network():
+    """What a step has made of them since the jump is for the next jump only."""
+    net = nn.Linear(1, 1, bias=False)
+    lookahead = Lookahead(net, every=2, decay=1.0)
+    net.weight.data.fill_(8.0)
+    lookahead.update(0, progress=0.0)
+    with lookahead.in_place(1):
+        assert net.weight.item() == 8.0  # none before the first jump
+    lookahead.update(1, progress=0.0)
+    net.weight.data.fill_(9.0)
+
+    with lookahead.in_place(3):
+        assert net.weight.item() == 8.0
+    assert net.weight.item() == 9.0
+    lookahead.settle(3)
+    assert net.weight.item() == 8.0
+
+
+def test_slow_weights_leave_the_count_of_batches_alone():
+    """A batch norm's averages are slow, too; its counter is none."""
+    norm = nn.BatchNorm2d(1)
+    lookahead = Lookahead(norm, every=1, decay=1.0)
+    norm(torch.ones(2, 1, 2, 2))
+    mean = norm.running_mean.clone()
+    lookahead.update(0, progress=1.0)
+
+    with lookahead.in_place(1):
+        assert norm.running_mean.item() == 0
+    assert norm.num_batches_tracked.item() == 1
+    assert mean.item() > 0
+
+
 def test_lookahead_jumps_once_with_what_has_two_names():
     """As a norm has that is folded into the weight and the bias before it."""
     shared = nn.Linear(1, 1, bias=False)
