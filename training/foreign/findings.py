@@ -27,30 +27,24 @@ OUTPUT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16)
 LINEAR = frozenset({"Conv", "Gemm", "MatMul", "QGemm", "QLinearConv", "QLinearMatMul"})
 # Fed to a linear layer, these may be the scores, which it only weighs or averages.
 BOUNDED = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})
+MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 # What changes shape or type only, or takes the mean or the largest of several: of
-# logits that is a logit again, and of probabilities a probability. So does a ReLU, of
-# which SqueezeNet takes the mean: it bounds nothing from above.
-PASSING = frozenset(
-    {
-        "AveragePool",
-        "Cast",
-        "DequantizeLinear",
-        "Dropout",
-        "Flatten",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "MaxPool",
-        "QuantizeLinear",
-        "ReduceMax",
-        "ReduceMean",
-        "Relu",
-        "Reshape",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+# logits that is a logit again, and of probabilities a probability.
+PASSING = MEANS | {
+    "Cast",
+    "DequantizeLinear",
+    "Dropout",
+    "Flatten",
+    "GlobalMaxPool",
+    "Identity",
+    "MaxPool",
+    "QuantizeLinear",
+    "ReduceMax",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
 
 
 @dataclass(frozen=True)
@@ -180,11 +174,18 @@ def _ends_unbounded(model: ModelProto, tail: NodeProto | None) -> bool:
 def _origin(
     model: ModelProto, made_by: dict[str, NodeProto], node: NodeProto | None
 ) -> NodeProto | None:
-    """From where the values are that `node` passes on, perhaps with a bias."""
+    """From where the values are that `node` passes on, perhaps with a bias.
+
+    A ReLU passes on what a mean is taken of, as SqueezeNet does; at the very end of a
+    graph it is whatever its author meant by it.
+    """
+    averaged = False
     while node is not None:
+        averaged = averaged or node.op_type in MEANS
         computed = [name for name in node.input if constant(model, name) is None]
         biased = node.op_type == "Add" and len(computed) == 1
-        if node.op_type not in PASSING and not biased:
+        rectified = node.op_type == "Relu" and averaged
+        if node.op_type not in PASSING and not biased and not rectified:
             break
         node = made_by.get(computed[0]) if computed else None
     return node

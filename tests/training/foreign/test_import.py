@@ -477,3 +477,16 @@ def test_logits_are_seen_through_what_does_not_bound_them(nodes):
     [output] = examine(model).outputs
 
     assert output.logits
+
+
+@pytest.mark.parametrize("operator", ["Relu", "GlobalAveragePool"])
+def test_a_bare_relu_at_the_end_is_asked_about(operator):
+    """Below a mean it is how SqueezeNet ends; alone, only its author knows."""
+    model = probability_map("Relu", then="mean")
+    if operator == "Relu":
+        (averaging,) = [n for n in model.graph.node if n.op_type == "GlobalAveragePool"]
+        averaging.op_type = "GlobalMaxPool"
+
+    (output,) = examine(model).outputs
+
+    assert output.logits is (operator == "GlobalAveragePool")
