@@ -66,6 +66,9 @@ class Arrangement:
     lanes: int
     crowd: MeasuredSession  # of each lane while all are at work
     lone: MeasuredSession  # of an image that has the machine for itself
+    # Whether a run leaves the other lanes their speed: those on one device, or with all
+    # cores each, do more in one run than in several at a time.
+    spread: bool
 
 
 def arrange_on_cpu(
@@ -80,7 +83,7 @@ def arrange_on_cpu(
     crowd = fastest(narrow, CPU_BATCHES, settings, lanes=lanes)
     lone = measure_lone(narrow)
     if cores == 1:
-        return Arrangement(lanes, crowd, lone)
+        return Arrangement(lanes, crowd, lone, spread=True)
     wide = Session.load(graph, threads=cores)
     alone = measure_lone(wide)
     if alone.cost_s < lone.cost_s:
@@ -91,8 +94,8 @@ def arrange_on_cpu(
             one_lane = alone
         many_s = (crowd.cost_s + decode_s) / lanes
         if one_lane.cost_s + decode_s < many_s * (1 - FEWER_LANES_GAIN):
-            return Arrangement(1, one_lane, lone)
-    return Arrangement(lanes, crowd, lone)
+            return Arrangement(1, one_lane, lone, spread=False)
+    return Arrangement(lanes, crowd, lone, spread=True)
 
 
 def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
@@ -127,10 +130,10 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
         largest = max(curve)
         most = min(settings.batch, largest)
         cost_s = curve[largest] * largest / most  # padding costs as much as images
-        return Arrangement(lanes, MeasuredSession(buckets, 1, most, most, cost_s), lone)
-    return Arrangement(
-        lanes, MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY)), lone
-    )
+        crowd = MeasuredSession(buckets, 1, most, most, cost_s)
+    else:
+        crowd = MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
+    return Arrangement(lanes, crowd, lone, spread=False)
 
 
 def measure_lone(session: Session) -> MeasuredSession:

@@ -1,6 +1,6 @@
 """offered tickets → **the next batch**: the whole policy, without a thread or a clock.
 
-Four promises, each a test on a virtual clock:
+Five promises, each a test on a virtual clock:
 
 - Models share the lanes by time: whoever has used them least goes next.
 - Requests of one image go before the items of batch requests, but every fourth place
@@ -10,6 +10,8 @@ Four promises, each a test on a virtual clock:
   it is dropped when its turn comes, before any work is spent on it. A request that
   finds the line of its model empty is accepted whatever is predicted; otherwise a too
   pessimistic prediction could never be corrected.
+- What waits is shared by all lanes that are free, where they run side by side: none is
+  idle while another runs a batch. With all of them busy, batches grow by themselves.
 - A decision costs the same however many wait.
 
 A lane is here any thread that takes from a backlog: one that runs batches, or one of
@@ -23,6 +25,7 @@ will do, and `lanes`, which only a prediction reads, is set without it.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from service.contract import ModelKey
 from service.engine.line import SINGLES_PER_BATCH_ITEM, Line, no_room, no_time
@@ -61,10 +64,14 @@ class Backlog:
         run_s: float,
         decode_s: float = 0.0,
         gentle_batch: int | None = None,
+        spread: bool = True,
     ) -> None:
-        """Open a line; `run_s` and `decode_s` first estimate the lane time an image."""
-        gentle_batch = gentle_batch or best_batch
-        self._lines[key] = Line(best_batch, gentle_batch, run_s, run_s, decode_s)
+        """Open a line; `run_s` and `decode_s` first estimate the lane time an image.
+
+        `spread`: lanes run its batches side by side, so free ones share what waits.
+        """
+        gentle = gentle_batch or best_batch
+        self._lines[key] = Line(best_batch, gentle, run_s, run_s, decode_s, spread)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -149,7 +156,7 @@ class Backlog:
         withdrawn: list[Ticket] = []
         while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
             batch: list[Ticket] = []
-            limit = line.limit
+            limit = min(line.limit, self._share(line))
             done = now + line.cost_s * min(limit, len(line))
             while line and len(batch) < limit:
                 ticket = line.pop()
@@ -192,6 +199,17 @@ class Backlog:
     def predicted_wait_s(self, key: ModelKey, now: float) -> float:
         """How long until all that waits in this line now is served."""
         return self._wait_s(key, len(self._lines[key]), now)
+
+    def _share(self, line: Line) -> int:
+        """Images of a line that are the part of one free lane, with all that waits."""
+        if not line.spread:
+            return line.best_batch
+        free = max(1, self.lanes - self.busy)
+        # in images of this line: another's may cost more, or less
+        waiting = sum(
+            len(other) * (other.cost_s / line.cost_s) for other in self._occupied()
+        )
+        return ceil(waiting / free)
 
     def _check_deadline(
         self, first: Ticket, now: float, *, wait_s: float, own_s: float

@@ -101,6 +101,7 @@ class LaneEngine:
                 gentle_batch=crowd.gentle_batch,
                 run_s=crowd.cost_s,
                 decode_s=decode_s,
+                spread=model.arrangement.spread,
             )
         self._lanes = Lanes(
             self._open_lane,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.engine import backlog as policy
 from service.engine import line as order
-from service.engine.backlog import Backlog
+from service.engine.backlog import Backlog, Cut
 from service.engine.line import SINGLES_PER_BATCH_ITEM
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
@@ -48,13 +48,92 @@ def test_a_lone_image_is_cut_at_once():
 
 def test_a_batch_grows_until_a_lane_is_free_and_no_further_than_the_best_size():
     """What arrives while the lanes are busy runs together."""
-    line = backlog(best_batch=4)
+    line = backlog(best_batch=4, lanes=1)
     for _ in range(6):
         line.offer([ticket()], 0.0)
 
     sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
 
     assert sizes == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "images", "sizes"),
+    [
+        (16, 8, [1] * 8),
+        (16, 16, [1] * 16),
+        (16, 40, [3] * 8 + [2] * 8),
+        (2, 6, [3, 3]),
+        (2, 100, [8] * 13),  # the lanes are busy from the third on
+    ],
+)
+def test_free_lanes_share_what_waits(lanes, images, sizes):
+    """None is idle while another runs a batch; a crowd has full batches."""
+    line = backlog(best_batch=8, lanes=lanes)
+    for _ in range(images):
+        line.offer([ticket()], 0.0)
+
+    found = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
+
+    assert found[: len(sizes) - 1] == sizes[:-1]
+    assert sum(found) == images
+
+
+def test_on_one_device_a_batch_is_not_split_for_lanes_that_are_free():
+    """Its runs would wait for each other there."""
+    line = Backlog(capacity=100, lanes=3)
+    line.add_model(MODEL, best_batch=8, run_s=COST_S, spread=False)
+    for _ in range(8):
+        line.offer([ticket()], 0.0)
+
+    assert len(line.take(0.0).batch) == 8
+
+
+def test_a_lane_takes_its_part_by_time_where_models_differ():
+    """By their number alone, four dear images beside 100 cheap ones were one part."""
+    cheap, dear = ("cheap", 1), ("dear", 1)
+    shared = Backlog(capacity=1000, lanes=4)
+    shared.add_model(dear, best_batch=8, run_s=0.05)
+    shared.add_model(cheap, best_batch=8, run_s=0.001)
+    for key, images in ((dear, 4), (cheap, 100)):
+        for _ in range(images):
+            shared.offer([Ticket(key, b"", 0.0, None)], 0.0)
+
+    cut = shared.take(0.0)
+
+    assert [each.model for each in cut.batch] == [dear] * 2
+
+
+def test_a_crowd_that_all_lanes_can_serve_at_once_waits_for_one_run():
+    """As many images as lanes come together, again and again."""
+    arrivals = [Arrival(float(second)) for second in range(20) for _ in range(16)]
+
+    report = simulate(
+        backlog(best_batch=8, lanes=16), arrivals, {MODEL: COST_S}, lanes=16
+    )
+
+    assert max(report.waits["single"]) == pytest.approx(COST_S)
+
+
+@pytest.mark.parametrize("spread", [True, False])
+def test_a_flood_has_full_batches(spread):
+    """Lanes that are never idle have nothing to share."""
+    line = Backlog(capacity=1000, lanes=4)
+    line.add_model(MODEL, best_batch=8, run_s=COST_S, spread=spread)
+    flood = (Arrival(0.0) for _ in range(900))
+    sizes = []
+    take = line.take
+
+    def noted(now: float) -> Cut | None:
+        cut = take(now)
+        if cut is not None:
+            sizes.append(len(cut.batch))
+        return cut
+
+    line.take = noted
+    simulate(line, flood, {MODEL: COST_S}, lanes=4)
+
+    assert sizes.count(8) > 0.95 * len(sizes)
 
 
 def test_requests_are_answered_in_the_order_of_their_arrival():
@@ -300,7 +379,7 @@ def test_a_batch_that_finds_its_line_empty_is_taken_however_long_it_may_take():
 def test_runs_are_small_while_batch_requests_wait():
     """A single that comes during one waits for few images; a crowd of singles runs
     together."""
-    line = Backlog(capacity=100, lanes=LANES)
+    line = Backlog(capacity=100, lanes=1)
     line.add_model(MODEL, best_batch=4, gentle_batch=1, run_s=COST_S)
     request = object()
     line.offer([ticket(request=request) for _ in range(3)], 0.0)
