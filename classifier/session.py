@@ -43,7 +43,11 @@ CUDA_PROVIDER = (
         "arena_extend_strategy": "kSameAsRequested",
     },
 )
-OUT_OF_MEMORY = ("failed to allocate", "out of memory", "bad alloc")
+# In lower case, of ONNX Runtime's arenas, CUDA, cuBLAS and cuDNN.
+OUT_OF_MEMORY = (
+    *("failed to allocate", "out of memory", "bad alloc"),
+    *("cudaerrormemoryallocation", "alloc_failed", "allocation_failed"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,6 +222,9 @@ def test_idle_threads_do_not_spin():
     [
         "Failed to allocate memory for requested buffer of size 1073741824",
         "CUDA failure 2: out of memory",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN failure 4003: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA failure: cudaErrorMemoryAllocation",
         "std::bad_alloc: bad alloc",
     ],
 )
