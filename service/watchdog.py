@@ -60,10 +60,16 @@ class LoopWatchdog:
 
 
 def _end() -> None:
-    """Write the stack of every thread to stderr, then end the process at once."""
-    error = sys.stderr.fileno()
+    """Write the stack of every thread to stderr, if there is one, then end at once."""
+    try:
+        if sys.stderr is not None:  # closed at the start
+            _dump(sys.stderr.fileno())
+    finally:
+        os._exit(1)
+
+
+def _dump(error: int) -> None:
     blocking = os.get_blocking(error)
     os.set_blocking(error, False)  # a log that is full may be why the loop stands still
     faulthandler.dump_traceback(error, all_threads=True)
     os.set_blocking(error, blocking)  # other processes may write to it, too
-    os._exit(1)

@@ -47,6 +47,18 @@ def test_it_ends_though_nobody_reads_what_it_says():
         assert process.wait(timeout=30) == 1
 
 
+def test_it_ends_though_it_has_no_standard_error():
+    """Whoever started it may have closed that."""
+    ended = subprocess.run(  # noqa: S602 - a shell closes it
+        f"exec {sys.executable} -c '{STANDS_STILL}' 2>&-",
+        shell=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert ended.returncode == 1
+
+
 ENDS = """
 import asyncio, time
 from service import watchdog
