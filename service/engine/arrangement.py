@@ -66,6 +66,7 @@ class Arrangement:
     lanes: int
     crowd: MeasuredSession  # of each lane while all are at work
     lone: MeasuredSession  # of an image that has the machine for itself
+    narrow_s: float  # seconds of a lone image in the thread that asks, and no other
     # Whether a run leaves the other lanes their speed: those on one device, or with all
     # cores each, do more in one run than in several at a time.
     spread: bool
@@ -82,8 +83,9 @@ def arrange_on_cpu(
     lanes = cores if settings.lanes == "auto" else settings.lanes
     crowd = fastest(narrow, CPU_BATCHES, settings, lanes=lanes)
     lone = measure_lone(narrow)
+    narrow_s = lone.cost_s
     if cores == 1:
-        return Arrangement(lanes, crowd, lone, spread=True)
+        return Arrangement(lanes, crowd, lone, lone.cost_s, spread=True)
     wide = Session.load(graph, threads=cores)
     alone = measure_lone(wide)
     if alone.cost_s < lone.cost_s:
@@ -94,8 +96,8 @@ def arrange_on_cpu(
             one_lane = alone
         many_s = (crowd.cost_s + decode_s) / lanes
         if one_lane.cost_s + decode_s < many_s * (1 - FEWER_LANES_GAIN):
-            return Arrangement(1, one_lane, lone, spread=False)
-    return Arrangement(lanes, crowd, lone, spread=True)
+            return Arrangement(1, one_lane, lone, narrow_s, spread=False)
+    return Arrangement(lanes, crowd, lone, narrow_s, spread=True)
 
 
 def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
@@ -133,7 +135,7 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
         crowd = MeasuredSession(buckets, 1, most, most, cost_s)
     else:
         crowd = MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
-    return Arrangement(lanes, crowd, lone, spread=False)
+    return Arrangement(lanes, crowd, lone, lone.cost_s, spread=False)
 
 
 def measure_lone(session: Session) -> MeasuredSession:
@@ -184,19 +186,19 @@ def measured(
 
 
 def lane_s(session: Runs, batch: Batch, lanes: int, measure_s: float) -> float:
-    """Seconds of lane time a run.
+    """Seconds of lane time a run, while that lane was at work.
 
     The mean of all runs: the fastest one ran while other lanes did not.
     """
     began = time.perf_counter()
 
-    def run() -> int:
-        runs = 0
+    def run() -> tuple[int, float]:
+        first, runs = time.perf_counter(), 0
         while not runs or time.perf_counter() - began < measure_s:
             session.run(batch)
             runs += 1
-        return runs
+        return runs, time.perf_counter() - first
 
     with ThreadPoolExecutor(lanes) as pool:
-        runs = sum(lane.result() for lane in [pool.submit(run) for _ in range(lanes)])
-    return lanes * (time.perf_counter() - began) / runs
+        ended = [lane.result() for lane in [pool.submit(run) for _ in range(lanes)]]
+    return sum(busy_s for _, busy_s in ended) / sum(runs for runs, _ in ended)

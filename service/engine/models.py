@@ -42,7 +42,7 @@ class EngineModel:
     def inline(self) -> bool:
         """Whether it is cheap enough for the event loop."""
         on_cpu = self.session.device == "cpu"
-        return on_cpu and self.arrangement.lone.cost_s < INLINE_COST_S
+        return on_cpu and self.arrangement.narrow_s < INLINE_COST_S
 
     @property
     def key(self) -> ModelKey:

@@ -1,14 +1,23 @@
 """How a model is served is measured at the start, and what the settings say goes."""
 
 import sys
+import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from classifier.bundle import load_bundle
 from classifier.errors import OutOfMemoryError
-from service.engine.arrangement import TURNS, arrange_on_cuda, best, measured
+from service.engine import arrangement
+from service.engine.arrangement import (
+    TURNS,
+    arrange_on_cuda,
+    best,
+    lane_s,
+    measured,
+)
 from service.engine.engine import LaneEngine
 from service.engine.models import EngineModel, load_model
 from service.settings import Settings
@@ -71,6 +80,40 @@ def test_a_slow_moment_does_not_choose_the_batch(monkeypatch):
 
     assert ran == [*sizes] * (1 + TURNS)
     assert cost_s[2] < 0.1
+
+
+def test_a_lane_that_has_stopped_costs_nothing():
+    """Its last run is over while another's goes on: that other is what takes time."""
+    first, counts = threading.local(), iter((0.0, 0.3))
+
+    class Runs:
+        def run(self, batch):
+            if not hasattr(first, "slept"):
+                first.slept = next(counts)
+                time.sleep(first.slept)
+            return batch
+
+    cost_s = lane_s(Runs(), np.zeros((1, 8, 8, 3), np.uint8), 2, 0.0)
+
+    assert cost_s < 0.3  # of two lanes, one has been at work for so long
+
+
+def test_what_runs_on_the_event_loop_is_chosen_by_what_it_costs_there(
+    load, monkeypatch
+):
+    """With one thread: that many would be faster for a lone image says nothing."""
+    measure = arrangement.lone_way
+
+    def faster_with_more_threads(session):
+        return replace(measure(session), cost_s=0.001 if session.threads == 1 else 1e-5)
+
+    monkeypatch.setattr(arrangement, "available_cores", lambda: 2)
+    monkeypatch.setattr(arrangement, "lone_way", faster_with_more_threads)
+
+    model = load()
+
+    assert model.arrangement.lone.threads == 2
+    assert not model.inline
 
 
 class Device:
@@ -138,9 +181,9 @@ def test_every_cost_of_the_arrangement_is_measured(load):
 
 def test_settings_go_before_what_was_measured(load):
     """Somebody may know better, or share the machine."""
-    arrangement = load(lanes=3, batch=5).arrangement
+    found = load(lanes=3, batch=5).arrangement
 
-    assert (arrangement.lanes, arrangement.crowd.batch) == (3, 5)
+    assert (found.lanes, found.crowd.batch) == (3, 5)
 
 
 def test_a_start_reads_the_graph_once(load):
