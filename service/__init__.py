@@ -6,6 +6,7 @@ from settings to a process
 settings    environment → settings, read once
 app         settings, engine → application: builds all that answers HTTP
 server      application → process, with a drain before it stops
+files       soft limit → as many open files as may be
 watchdog    ends a process whose event loop stands still
 serving     what all routes share, from start to drain
 logs        events → lines

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from classifier.errors import BundleError
 from service.address import Address
+from service.contract import LoadedModel
 from service.neighbors import READY, READY_TIMEOUT_S, ask, page_path
 from service.settings import Settings
 from service.watchdog import SILENT_LOOKS
@@ -37,6 +40,7 @@ class Order:
     number: int
     folder: Path
     changes: Mapping[str, object]  # of the settings
+    bundles: Mapping[str, str]  # what the leader has loaded; see `fingerprints`
     host: Mapping[str, object] | None = None  # where the engine is, if not its own
     memory: int | None = None  # descriptor of the slots that it shares with the host
 
@@ -52,8 +56,11 @@ class Order:
 
     def said(self, settings: Settings, listener: int) -> dict[str, object]:
         """The line that the member reads."""
+        # the newest version of a model may be another by now
+        load = {"load": list(self.bundles)}
         return {
-            "settings": settings.model_dump(mode="json") | dict(self.changes),
+            "settings": settings.model_dump(mode="json") | dict(self.changes) | load,
+            "bundles": dict(self.bundles),
             "listener": listener,
             "number": self.number,
             "name": self.name,
@@ -216,10 +223,33 @@ class Crew:
             process.kill()
 
 
+def fingerprints(loaded: Sequence[LoadedModel]) -> dict[str, str]:
+    """NAME/VERSION of each bundle → SHA-256 of its manifest, which has its graphs'."""
+    manifests = [each.manifest for each in loaded]
+    return {
+        f"{manifest.name}/{manifest.version}": hashlib.sha256(
+            manifest.model_dump_json().encode()
+        ).hexdigest()
+        for manifest in manifests
+    }
+
+
+def check_same(loaded: Sequence[LoadedModel], bundles: Mapping[str, str]) -> None:
+    """Raises BundleError if a bundle is not the one that the leader has loaded."""
+    for name, fingerprint in fingerprints(loaded).items():
+        if bundles.get(name) != fingerprint:
+            raise BundleError(
+                f"{name} has changed since the service started; restart the service, "
+                "or write what is new as another version"
+            )
+
+
 async def _answers(path: Path) -> bool:
     """Whether that process answers, which it does while its event loop runs."""
     try:
         await ask(path, READY, timeout_s=READY_TIMEOUT_S)
-    except OSError:  # TimeoutError is one
+    except (TimeoutError, BlockingIOError):  # or its backlog is full
         return False
+    except OSError:  # it ends, or this process has no descriptor: no sign of silence
+        return True
     return True

@@ -15,6 +15,7 @@ Should all members keep dying, it opens it again.
 """
 
 import asyncio
+import os
 import shutil
 import socket
 import tempfile
@@ -26,13 +27,19 @@ from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
 from service.contract import LoadedModel
-from service.crew import LOOK_EVERY_S, Crew, Order
+from service.crew import LOOK_EVERY_S, Crew, Order, fingerprints
 from service.engine.engine import LaneEngine
-from service.neighbors import Neighbors
+from service.errors import SettingsError
+from service.neighbors import Neighbors, page_path
 from service.serving import Serving
 from service.settings import Settings
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
+
+# Bytes of a Unix socket's path, everywhere: macOS has 104 with the zero at its end.
+MAX_SOCKET_PATH = 103
+LONGEST_NAME = "member-9999"
+SHORT_FOLDER = "/tmp"  # noqa: S108 - the folder made there is private
 
 
 class Port(Protocol):
@@ -68,6 +75,30 @@ def shares_engine(settings: Settings, loaded: Sequence[LoadedModel]) -> bool:
     return settings.engine == "shared"
 
 
+def socket_folder() -> Path:
+    """A private folder for the sockets of a service, whose paths may not be long.
+
+    Raises:
+        SettingsError: there is no place for one.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
+        if len(os.fsencode(page_path(folder, LONGEST_NAME))) <= MAX_SOCKET_PATH:
+            return folder
+        folder.rmdir()
+        return Path(tempfile.mkdtemp(prefix="linnaeus-", dir=SHORT_FOLDER))
+    except OSError as error:
+        raise no_folder(error) from error
+
+
+def no_folder(error: OSError) -> SettingsError:
+    """Why the processes of a service cannot reach each other."""
+    return SettingsError(
+        f"cannot keep the sockets of several processes in a temporary folder: {error}; "
+        "set TMPDIR to one that can be written, or LINNAEUS_PROCESSES=1"
+    )
+
+
 class Leader:
     """The first process: serves, and keeps the others up."""
 
@@ -89,26 +120,43 @@ class Leader:
         self._host: Host | None = None
         self._handing_over: asyncio.Task[None] | None = None
 
+    def check(self, loaded: Sequence[LoadedModel]) -> None:
+        """It serves whatever it has loaded, and tells its members."""
+
     async def taken(self, serving: Serving, server: Port) -> None:
-        """Start the members, where more than one process pays."""
+        """Start the members, where more than one process pays.
+
+        Raises:
+            SettingsError: there is no folder for their sockets.
+        """
         light = self._engine.inline is not None and self._engine.inline.serves_all
         shared = shares_engine(self._settings, self._engine.loaded)
         processes = processes_wanted(self._settings, light=light, shared=shared)
         if processes == 1:
             return
-        folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
-        self._neighbors = Neighbors(
+        folder = socket_folder()
+        neighbors = Neighbors(
             folder, self.name, serving.metrics.page, serving.engine.unready
         )
-        await self._neighbors.open()
-        serving.neighbors = self._neighbors
+        try:
+            await neighbors.open()
+            orders = await self._orders(folder, processes, shared=shared)
+        except OSError as error:
+            await neighbors.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise no_folder(error) from error
+        self._neighbors = serving.neighbors = neighbors
         if shared:
-            orders = await self._share(folder, processes)
-            hand_over = self._hand_over(self._neighbors, server, len(orders))
+            hand_over = self._hand_over(neighbors, server, len(orders))
             self._handing_over = asyncio.create_task(hand_over)
-        else:
-            orders = self._divide(folder, processes)
         self._crew.start(orders, take=server.take_waiting)
+
+    async def _orders(
+        self, folder: Path, processes: int, *, shared: bool
+    ) -> list[Order]:
+        if shared:
+            return await self._share(folder, processes)
+        return self._divide(folder, processes)
 
     def _divide(self, folder: Path, processes: int) -> list[Order]:
         """Members with their own engines, and lanes for all of them alike."""
@@ -116,8 +164,10 @@ class Leader:
         lanes = share if wanted == "auto" else wanted
         self._engine.limit_lanes(lanes)
         self._log.info("crew", processes=processes, lanes_each=lanes)
+        bundles = fingerprints(self._engine.loaded)
         return [
-            Order(number, folder, {"lanes": lanes}) for number in range(1, processes)
+            Order(number, folder, {"lanes": lanes}, bundles)
+            for number in range(1, processes)
         ]
 
     async def _share(self, folder: Path, processes: int) -> list[Order]:
@@ -126,12 +176,13 @@ class Leader:
         # singles and batches of each model have their room, as in the backlog
         count = 2 * len(self._engine.loaded) * self._settings.queue_capacity
         path, orders, memories = folder / "engine", [], {}
+        bundles = fingerprints(self._engine.loaded)
         for number in range(1, processes):
             memory = open_memory(count * size)
             memories[number] = Slots.of(memory, size)
             threads = max(1, available_cores() // processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}
-            orders.append(Order(number, folder, {}, host, memory))
+            orders.append(Order(number, folder, {}, bundles, host, memory))
         self._host = Host(self._engine, path, memories)
         await self._host.open()
         self._log.info("crew", processes=processes, engine="shared")

@@ -5,11 +5,12 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.contract import Engine
+from service.contract import Engine, LoadedModel
+from service.crew import check_same
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError
 from service.neighbors import Neighbors
@@ -27,11 +28,16 @@ class Member:
     # and from the leader. One that shall end at once is killed by the leader.
     stops_at_second_signal = False
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, bundles: Mapping[str, str]) -> None:
         self.name = name
+        self._bundles = bundles
         self._folder = folder
         self._neighbors: Neighbors | None = None
         self._watch: asyncio.Task[None] | None = None
+
+    def check(self, loaded: Sequence[LoadedModel]) -> None:
+        """Raises BundleError if they are not what the leader has loaded."""
+        check_same(loaded, self._bundles)
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """Offer the metrics page, and listen for the leader's end."""
@@ -82,7 +88,7 @@ def main() -> int:
         order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
     engine = build_engine(settings, order)
-    place = Member(order["name"], Path(order["folder"]))
+    place = Member(order["name"], Path(order["folder"]), order["bundles"])
     with socket.socket(fileno=order["listener"]) as listener:
         try:
             serve_on(listener, settings, engine, place)

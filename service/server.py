@@ -21,10 +21,11 @@ from classifier.errors import ClassifierError
 from service.address import Address
 from service.app import Application, create_app
 from service.connection import BoundedConnection
-from service.contract import Engine
+from service.contract import Engine, LoadedModel
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
 from service.fast_path import FastPath
+from service.files import raise_descriptors
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.protocol import FastPathProtocol
@@ -85,6 +86,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         try:
             await self._serving.start()
+            self._place.check(self._serving.engine.loaded)
         except (ClassifierError, SettingsError) as error:
             # kept for `serve`: uvicorn would print a stack and exit by itself
             self.failure = error
@@ -96,24 +98,31 @@ class Server(uvicorn.Server):
         # else each full collection goes through all that was loaded, and requests wait
         gc.freeze()
         try:
-            await self._listen(sockets)
-        except OSError as error:  # another program has taken it meanwhile
-            settings = self._serving.settings
-            self.failure = cannot_listen(settings.host, settings.port, error)
-            self.should_exit = True
+            await self._take_place(sockets)
+        except SettingsError as error:
+            self.failure, self.should_exit = error, True
             await self._serving.stop()
             return
-        self._listeners = sockets or ()
-        if self.started and sockets:
-            await self._place.taken(self._serving, self)
-            url = Address.of(sockets[0]).url
-            self._log.info("listening", url=url, process=self._place.name)
-            self._watch = self._loop.create_task(self._leave_when_broken())
-            self._watchdog.start()
         self._up = True
         if self.should_exit:  # a signal came meanwhile
             self.should_exit = False
             self.drain()
+
+    async def _take_place(self, sockets: list[socket.socket] | None) -> None:
+        """Open the port, and join the processes beside it. Raises SettingsError."""
+        try:
+            await self._listen(sockets)
+        except OSError as error:  # another program has taken it meanwhile
+            settings = self._serving.settings
+            raise cannot_listen(settings.host, settings.port, error) from error
+        self._listeners = sockets or ()
+        if not (self.started and sockets):
+            return
+        await self._place.taken(self._serving, self)
+        url = Address.of(sockets[0]).url
+        self._log.info("listening", url=url, process=self._place.name)
+        self._watch = self._loop.create_task(self._leave_when_broken())
+        self._watchdog.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, then the engine, unless that must not take time."""
@@ -206,6 +215,9 @@ class Place(Protocol):
     name: str
     stops_at_second_signal: bool
 
+    def check(self, loaded: Sequence[LoadedModel]) -> None:
+        """Raises BundleError if the process may not serve these here."""
+
     async def taken(self, serving: Serving, server: Server) -> None:
         """The process serves now."""
 
@@ -220,12 +232,14 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
     """Serve until a signal, in as many processes as the settings say.
 
     Raises:
-        SettingsError: the address cannot be listened on, or the default model is none.
+        SettingsError: the address cannot be listened on, the default model is none, or
+            there is no folder for the sockets of several processes.
         ClassifierError: a bundle or the device is refused.
         EngineFailedError: lanes hang, or run nothing any more, or nobody waited for
             what they run; only a new process helps.
     """
     log = build_log(settings)
+    raise_descriptors()
     shared = settings.processes != 1
     with ExitStack() as held:
         listener = held.enter_context(

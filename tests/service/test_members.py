@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import resource
 import socket
 import sys
+import tempfile
 from contextlib import ExitStack, suppress
 from io import StringIO
 from pathlib import Path
@@ -11,11 +14,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.crew import Crew, Order
+from classifier.bundle import load_bundle
+from classifier.errors import BundleError
+from service.contract import Loaded
+from service.crew import Crew, Order, _answers, check_same, fingerprints
+from service.engine.models import find_bundles
+from service.errors import SettingsError
+from service.files import MOST_FILES, raise_descriptors
+from service.leader import socket_folder
 from service.logs import build_log
 from service.neighbors import Neighbors
 from service.server import bind
-from service.settings import Settings
+from service.settings import Settings, load_settings
+from tests.synthetic import make_bundle
 
 LISTENS_AND_DIES = """
 import json, socket, sys
@@ -72,7 +83,7 @@ def crew(tmp_path, monkeypatch):
             crew = Crew(settings, listener, build_log(settings, log))
             taken: list[socket.socket] = []
             crew.start(
-                [Order(1, tmp_path, {})],
+                [Order(1, tmp_path, {}, {})],
                 take=lambda orphan: taken.append(sockets.enter_context(accept(orphan))),
             )
             return SimpleNamespace(
@@ -203,3 +214,85 @@ async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatc
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_meanwhile)
     async with asyncio.timeout(10):
         await built.crew.stopped()
+
+
+def loaded(models: Path) -> Loaded:
+    """Version 1, as the leader has it."""
+    return Loaded(load_bundle(models / "colors", 1).manifest, "fp32", "cpu", False)
+
+
+def test_a_member_serves_the_version_that_the_leader_has_loaded(tmp_path):
+    """Also one that is started again when there is a newer one."""
+    make_bundle(tmp_path, "colors")
+    order = Order(1, tmp_path, {}, fingerprints([loaded(tmp_path)]))
+    make_bundle(tmp_path, "colors", version=2)
+
+    said = order.said(Settings(models=tmp_path), 3)
+
+    (found,) = find_bundles(load_settings(**json.loads(json.dumps(said["settings"]))))
+    assert found.manifest.version == 1
+
+
+def test_a_member_refuses_a_bundle_that_was_written_anew(tmp_path):
+    """Half of all requests would be answered by another network."""
+    make_bundle(tmp_path, "colors")
+    known = fingerprints([loaded(tmp_path)])
+    check_same([loaded(tmp_path)], known)
+    make_bundle(tmp_path / "new", "colors", class_maps=True)
+
+    with pytest.raises(BundleError, match="colors/1 has changed"):
+        check_same([loaded(tmp_path / "new")], known)
+
+
+async def test_a_leader_without_descriptors_takes_no_member_for_one_that_hangs(
+    tmp_path,
+):
+    """It cannot ask; nothing says that the member would not answer."""
+    neighbors = Neighbors(tmp_path, "member-1", lambda: b"", lambda: None)
+    await neighbors.open()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)  # the lowest that is free
+    os.close(free)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        answers = await _answers(tmp_path / "member-1.sock")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await neighbors.close()
+
+    assert answers
+
+
+def test_a_service_may_open_what_the_system_allows():
+    """The soft limit is for programs that still call `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        raise_descriptors()
+        raised, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert raised == min(hard, MOST_FILES)
+
+
+def test_a_folder_whose_name_is_too_long_for_sockets_is_not_used(monkeypatch, tmp_path):
+    """Their paths have room for some hundred bytes."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+
+    folder = socket_folder()
+    folder.rmdir()
+
+    assert len(str(folder)) < 80
+    assert list(long.iterdir()) == []
+
+
+def test_without_a_folder_for_sockets_the_error_says_what_to_set(monkeypatch, tmp_path):
+    """Its text is all that somebody sees who starts the service."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with pytest.raises(SettingsError, match="set TMPDIR"):
+        socket_folder()
