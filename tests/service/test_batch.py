@@ -1,12 +1,21 @@
 """Many images in one request: an answer or an error for each, in order."""
 
+import asyncio
 import base64
 
+import numpy as np
 import pytest
 
+from classifier.bundle import load_bundle
+from classifier.decode import ImageInfo
+from service.catalog import Served
+from service.contract import Loaded, Outcome, Timing
+from service.metrics import Metrics
+from service.parameters import Parameters
+from service.routes.batch import write_results
 from service.shapes import BatchAnswer
 from tests.service.conftest import BLUE, GREEN, RED, send
-from tests.synthetic import png
+from tests.synthetic import make_bundle, png
 
 GARBAGE = b"not an image"
 POISON = png((255, 0, 0))  # fails inside ONNX Runtime
@@ -105,3 +114,39 @@ def test_a_batch_that_makes_no_sense_is_refused_whole(client, request_of, status
     response = client.post("/classify/batch", **request_of())
 
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+async def test_while_a_large_batch_is_written_others_have_their_turns(tmp_path):
+    """All labels of many images take a third of a second; a few are written in one."""
+    make_bundle(tmp_path, "many", classes=1000)
+    manifest = load_bundle(tmp_path / "many").manifest
+    served = Served(Loaded(manifest, "fp32", "cpu", False), Metrics())
+    scores = np.full(1000, 1e-3, np.float32)
+    timing = Timing(1.0, 1.0, 1.0, 1.0, 1)
+    outcome = Outcome(scores, scores, ImageInfo(8, 8, "PNG"), (), timing)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def turns_of(top_k: int) -> int:
+        nonlocal turns
+        turns = 0
+        await write_results(
+            served,
+            [outcome] * 20,
+            Parameters(top_k=top_k),
+            request_id="a",
+            ledger=None,
+        )
+        return turns
+
+    others = asyncio.create_task(count())
+    found = [await turns_of(k) for k in (1000, 5)]
+    others.cancel()
+
+    assert found[0] >= 10
+    assert found[1] == 0
