@@ -158,8 +158,9 @@ class Settings(BaseSettings):
     )
     hang_timeout_s: Annotated[float, Field(gt=0, le=DAY_S)] = Field(
         30.0,
-        description="Longest time for one batch; beyond it the lane counts as hung and "
-        "is replaced; so is one of several processes that is silent for this long. At "
+        description="Longest time to run one batch, or to decode one image of it; "
+        "beyond it the lane counts as hung and is replaced; so is one of several "
+        "processes that is silent for this long. At "
         "most 86,400 (one day), which in effect disables the check.",
     )
     drain_notice_s: Annotated[float, Field(ge=0, le=DAY_S)] = Field(

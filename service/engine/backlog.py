@@ -94,6 +94,10 @@ class Backlog:
         """Learned lane time of one image of that model."""
         return self._lines[key].cost_s
 
+    def run_s(self, key: ModelKey) -> float:
+        """The part of it that is not for decoding."""
+        return self._lines[key].run_s
+
     def offer(self, tickets: Sequence[Ticket], now: float) -> None:
         """Accept the tickets of one request, all or none.
 
@@ -184,14 +188,23 @@ class Backlog:
         return waiting
 
     def finish(
-        self, cut: Cut, *, decode_s: float | None = None, run_s: float | None = None
+        self,
+        cut: Cut,
+        *,
+        decode_s: float | None = None,
+        run_s: float | None = None,
+        beyond_s: float = 0.0,
     ) -> None:
         """A lane is free again; learn what decoding and running an image have taken.
 
         `decode_s` is None if no image was decoded, or the batch was abandoned. `run_s`
         is None if the run was not one of a crowd, of whose cost it says nothing.
+        `beyond_s` is what its model has had of the lane beside what its images are
+        known to take.
         """
         del self._ends[cut]
+        if beyond_s:
+            self._lines[cut.batch[0].model].used_s += beyond_s
         if decode_s is not None:
             line = self._lines[cut.batch[0].model]
             line.learn_cost(decode_s=decode_s, run_s=run_s)

@@ -56,6 +56,7 @@ class Lane:
         self._closing = False
         self._in_hand: Cut | None = None
         self.began: float | None = None  # instant of the batch at work, if any
+        self.stepped = 0.0  # when an image of it was decoded, or a run was over
         self._failing: dict[ModelKey, float] = {}  # since when no image has run
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
@@ -104,7 +105,8 @@ class Lane:
                 cut = self._backlog.take(time.monotonic())
                 if cut is not None:
                     self._in_hand = cut if cut.batch else None
-                    self.began = time.monotonic() if cut.batch else None
+                    self.stepped = time.monotonic()
+                    self.began = self.stepped if cut.batch else None
                     return cut
                 self._changed.wait()
         return None
@@ -120,14 +122,21 @@ class Lane:
         decoded = self._decode(cut.batch, model, results)
         # of the decoded only: to refuse a broken image takes less
         decode_s = mean_s(decoded)
-        run_s = self._run(decoded, model, results)
+        plain = [ticket for ticket in decoded if not ticket.explain]
+        to_explain = [ticket for ticket in decoded if ticket.explain]
+        run_s = self._run(plain, model, results)
+        told, beyond_s = 0, 0.0
+        if to_explain:
+            told = len(results)
+            self._settle(results[:told])  # the others take long, one after the other
+            beyond_s = self._explain(to_explain, model, results)
         broken = self._try_golden(model, results) if decoded else None
         with self._changed:
             if self._closing and self._in_hand is None:
                 return  # abandoned: its tickets are settled, its place is taken
             self._in_hand = self.began = None
-            self._backlog.finish(cut, decode_s=decode_s, run_s=run_s)
-        self._settle(results)
+            self._backlog.finish(cut, decode_s=decode_s, run_s=run_s, beyond_s=beyond_s)
+        self._settle(results[told:])
         if broken is not None:
             raise broken
 
@@ -146,7 +155,7 @@ class Lane:
                 if failed is not None:
                     results.append((ticket, failed))
                     continue
-            ticket.decoded = time.monotonic()
+            ticket.decoded = self.stepped = time.monotonic()
             decoded.append(ticket)
         return decoded
 
@@ -164,20 +173,33 @@ class Lane:
         return row if isinstance(row, SessionError) else None
 
     def _run(
-        self, tickets: list[Ticket], model: EngineModel, results: Results
+        self, plain: list[Ticket], model: EngineModel, results: Results
     ) -> float | None:
-        """Run what was decoded; returns seconds an image if it was a run of a crowd."""
+        """Run what was decoded; its seconds an image, if that was as of a crowd."""
+        if not plain:
+            return None
         began = time.monotonic()
-        plain = [ticket for ticket in tickets if not ticket.explain]
-        lone = len(plain) <= 1 and self._backlog.calm
-        if plain:
-            chosen = model.arrangement.lone if lone else model.arrangement.crowd
-            results += run_together(plain, model, chosen.session)
-        if len(plain) < len(tickets):
-            results += [(t, explained(t, model)) for t in tickets if t.explain]
-        elif plain and not lone:
-            return (time.monotonic() - began) / len(plain)
-        return None
+        lone = len(plain) == 1 and self._backlog.calm
+        chosen = model.arrangement.lone if lone else model.arrangement.crowd
+        results += run_together(plain, model, chosen.session)
+        self.stepped = time.monotonic()
+        return None if lone else (self.stepped - began) / len(plain)
+
+    def _explain(
+        self, tickets: list[Ticket], model: EngineModel, results: Results
+    ) -> float:
+        """Run each with its class maps; the seconds beyond those of plain images."""
+        began = time.monotonic()
+        for ticket in tickets:
+            if ticket.abandoned:
+                continue
+            if ticket.late(self.stepped):
+                results += too_late([ticket])
+                continue
+            results.append((ticket, explained(ticket, model)))
+            self.stepped = time.monotonic()
+        known_s = len(tickets) * self._backlog.run_s(model.key)
+        return time.monotonic() - began - known_s
 
 
 def mean_s(decoded: Sequence[Ticket]) -> float | None:

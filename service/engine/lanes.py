@@ -166,7 +166,7 @@ class Lanes:
                 began = lane.began
                 if not lane.thread.is_alive():
                     self._bury(lane)  # its death could not be told
-                elif began is not None and now - began > self._hang_timeout_s:
+                elif began is not None and now - lane.stepped > self._hang_timeout_s:
                     self._leave(lane, began)
             if self._lost or len(self._lanes) < self._wanted:
                 self._refill()  # some may have come back, or may be had now

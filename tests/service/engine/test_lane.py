@@ -199,3 +199,79 @@ def test_a_lane_outlives_images_that_all_fail_while_a_golden_one_does_not(
     lane.thread.join()
 
     assert parts.deaths == []
+
+
+class Explaining:
+    """Class maps of a session; what was settled when each was begun, and who leaves."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts, self.settled_before = parts, []
+        self.leaves: Ticket | None = None
+
+    def run_with_class_maps(self, batch: np.ndarray) -> None:
+        """Take some time, and end in an error."""
+        self.settled_before.append([ticket for ticket, _ in self.parts.settled])
+        if self.leaves is not None:
+            self.leaves.abandon()
+        raise SessionError("the run ends here")
+
+
+@pytest.fixture
+def explaining(parts) -> Explaining:
+    """The session of those parts, whose batches hold eight images."""
+    parts.backlog = Backlog(capacity=100, lanes=1)
+    parts.backlog.add_model(MODEL, best_batch=8, run_s=RUN_S)
+    session = Explaining(parts)
+    parts.models[MODEL].session = session
+    return session
+
+
+def test_images_to_be_explained_do_not_hold_up_the_plain_ones(parts, explaining):
+    """Their runs are long, and come one after the other. Who has left has none."""
+    first, plain, last = parts.offer(), parts.offer(), parts.offer()
+    first.explain = last.explain = True
+    explaining.leaves = last
+    parts.turns.release()
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: first in [ticket for ticket, _ in parts.settled])
+    lane.close()
+    lane.thread.join()
+
+    assert explaining.settled_before == [[plain]]
+    assert [ticket for ticket, _ in parts.settled] == [plain, first]
+
+
+def test_a_model_pays_for_the_time_that_explaining_takes(parts, explaining):
+    """Or others would wait for lanes that it has had already."""
+    parts.backlog.add_model(MODEL, best_batch=8, run_s=1e-9)
+    parts.offer().explain = True
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == 1)
+    lane.close()
+    lane.thread.join()
+
+    assert parts.backlog._lines[MODEL].used_s > 2e-9
+
+
+def test_decoding_is_no_part_of_a_run_that_hangs(parts, monkeypatch):
+    """Each image that is decoded is a step, and so is each run."""
+    parts.backlog = Backlog(capacity=100, lanes=1)
+    parts.backlog.add_model(MODEL, best_batch=8, run_s=RUN_S)
+    for _ in range(3):
+        parts.offer()
+    steps = []
+    told = property(lambda _: steps[-1], lambda _, at: steps.append(at))
+    monkeypatch.setattr(Lane, "stepped", told, raising=False)
+    parts.turns.release(10)  # a batch that fails is run in parts
+    lane = parts.lane()
+
+    lane.start()
+    until(lambda: len(parts.settled) == 3)
+    lane.close()
+    lane.thread.join()
+
+    assert len(steps) == 1 + 1 + 3 + 1  # made, taken, decoded each, run
