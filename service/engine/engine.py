@@ -59,6 +59,10 @@ class LaneEngine:
         inline = 0 if self.inline is None else self.inline.waiting(key)
         return ahead + inline + self._backlog.waiting(key)
 
+    def image_s(self, key: ModelKey) -> float:
+        """Seconds between the answers of a model that all lanes are at."""
+        return self._backlog.cost_s(key) / self._backlog.lanes
+
     async def broken(self) -> None:
         """Wait until only a new process helps: lanes hang, or run nothing any more."""
         await self._broken.wait()

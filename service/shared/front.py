@@ -90,10 +90,11 @@ class SharedEngine:
             state = await self._greeting
         await asyncio.to_thread(warm_up)
         costs_s: dict[ModelKey, float] = {}
-        for name, version, precision, device, explains in state.models:
+        for name, version, precision, device, explains, image_s in state.models:
             bundle = load_bundle(self._settings.models / name, version)
             loaded = LoadedModel(bundle.manifest, precision, device, explains)
             self._models[name, version] = loaded
+            self._underway.image_s[name, version] = image_s
             costs_s[name, version] = await asyncio.to_thread(_decode_seconds, bundle)
         self._ahead = DecodeAhead(
             {key: each.manifest.preprocess for key, each in self._models.items()},
@@ -165,9 +166,11 @@ class SharedEngine:
         room = self._underway.room_for(kind)
         if len(images) > room:
             raise OverloadedError(
-                f"{room} images for {key[0]} can be taken just now; "
-                f"at most {self._underway.room} may be under way",
-                retry_after_s=self._ahead.coming_s(key),
+                f"{self._underway.held[kind]} images for {key[0]} are under way; "
+                f"at most {self._underway.room} may be",
+                retry_after_s=max(
+                    self._ahead.coming_s(key), self._underway.drained_s(kind)
+                ),
             )
         return build_tickets(
             lambda **given: SlottedTicket(slot=self._underway.take(kind), **given),
@@ -243,7 +246,8 @@ class SharedEngine:
         logits, scores = self._slots.read_result(ticket.slot, manifest.logits)
         if ticket.ready is None:
             raise AssertionError("a ticket was run before it was decoded")
-        spent_ms = 1e3 * (time.monotonic() - ticket.arrived)
+        spent_s = time.monotonic() - ticket.arrived
+        self._underway.spent_s[ticket.kind] = spent_s
         decode_ms = 1e3 * ticket.ahead_s
         known_ms = decode_ms + settled.batch_ms + settled.infer_ms
         outcome = Outcome(
@@ -254,7 +258,7 @@ class SharedEngine:
             timing=Timing(
                 decode_ms=decode_ms,
                 # for a decoder, for mates, for a lane, and on the way there and back
-                queue_ms=max(0.0, spent_ms - known_ms),
+                queue_ms=max(0.0, 1e3 * spent_s - known_ms),
                 batch_ms=settled.batch_ms,
                 infer_ms=settled.infer_ms,
                 batch_size=settled.batch_size,

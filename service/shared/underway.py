@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from service.contract import ModelKey
 from service.engine.ticket import RequestKind, Ticket
 
 
@@ -32,11 +33,24 @@ class Underway:
     room: int  # most slots that one kind of request of one model may have
     held: Counter[RequestKind] = field(default_factory=Counter)
     requests: dict[int, SlottedRequest] = field(default_factory=dict)  # sent, by number
+    # Seconds between two answers of a model, as the engine measured at its start, and
+    # from the arrival of a kind's last image to its answer.
+    image_s: dict[ModelKey, float] = field(default_factory=dict)
+    spent_s: dict[RequestKind, float] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def room_for(self, kind: RequestKind) -> int:
         """Images of that kind that can be taken just now."""
         return min(self.room - self.held[kind], len(self.free))
+
+    def drained_s(self, kind: RequestKind) -> float:
+        """About how long until what is under way now is answered.
+
+        The engine's process knows better, but of what it has heard of alone.
+        """
+        model, _ = kind
+        own_s = self.held[kind] * self.image_s[model]
+        return max(own_s, self.spent_s.get(kind, 0.0))
 
     def take(self, kind: RequestKind) -> int:
         """A slot for one more image, where there is room for it."""

@@ -133,6 +133,7 @@ class SharedModel(NamedTuple):
     precision: str
     device: str
     explains: bool
+    image_s: float  # seconds an image with all lanes at it
 
 
 @dataclass(frozen=True, slots=True)

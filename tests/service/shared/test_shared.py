@@ -191,7 +191,7 @@ async def test_a_flood_of_singles_leaves_room_for_batches_and_for_another_model(
     async with shared(slots=16, queue_capacity=4, max_batch_items=4) as pair:
         for _ in range(4):
             submit(COLORS, 1)
-        with pytest.raises(OverloadedError, match="at most 4 may be under way"):
+        with pytest.raises(OverloadedError, match="4 images for colors are under way"):
             submit(COLORS, 1)
         submit(COLORS, 4)
         submit(ODD, 1)
@@ -244,6 +244,25 @@ async def test_what_the_engine_refuses_the_front_end_refuses(shared):
     assert refused
     assert {type(each) for each in settled} == {Outcome, OverloadedError}
     assert all(each.retry_after_s > 0 for each in refused)
+
+
+async def test_a_full_front_end_says_how_long_the_engine_needs(shared):
+    """For the images that it holds, though its decoders have nothing to do."""
+    slow = png((SLOW, 0, 0))
+    async with shared(queue_capacity=4, max_batch_items=4, lanes=1) as pair:
+        pair.front._underway.image_s[ODD] = 10.0
+        asked = [
+            asyncio.create_task(classify(pair.front, ODD, slow, deadline=None))
+            for _ in range(5)
+        ]
+        *answered, refused = await asyncio.gather(*asked, return_exceptions=True)
+
+        assert refused.retry_after_s == 4 * 10.0
+        first_s = pair.front._underway.spent_s[ODD, False]
+        pair.front._underway.image_s[ODD] = 0.0
+        assert pair.front._underway.drained_s((ODD, False)) == first_s > 0
+
+    assert {type(each) for each in answered} == {Outcome}
 
 
 async def test_a_deadline_holds_over_there(shared):

@@ -64,8 +64,8 @@ messages = st.one_of(
         State(
             None,
             (
-                SharedModel("a", 1, "fp32", "cpu", True),
-                SharedModel("b", 2, "int8", "cpu", False),
+                SharedModel("a", 1, "fp32", "cpu", True, 0.5),
+                SharedModel("b", 2, "int8", "cpu", False, 2.0),
             ),
         )
     ),
