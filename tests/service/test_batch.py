@@ -8,8 +8,8 @@ import pytest
 
 from classifier.bundle import load_bundle
 from classifier.decode import ImageInfo
-from service.catalog import Served
-from service.contract import Loaded, Outcome, Timing
+from service.catalog import CatalogEntry
+from service.contract import LoadedModel, Outcome, Timing
 from service.metrics import Metrics
 from service.parameters import Parameters
 from service.routes.batch import write_results
@@ -120,7 +120,7 @@ async def test_while_a_large_batch_is_written_others_have_their_turns(tmp_path):
     """All labels of many images take a third of a second; a few are written in one."""
     make_bundle(tmp_path, "many", classes=1000)
     manifest = load_bundle(tmp_path / "many").manifest
-    served = Served(Loaded(manifest, "fp32", "cpu", False), Metrics())
+    entry = CatalogEntry(LoadedModel(manifest, "fp32", "cpu", False), Metrics())
     scores = np.full(1000, 1e-3, np.float32)
     timing = Timing(1.0, 1.0, 1.0, 1.0, 1)
     outcome = Outcome(scores, scores, ImageInfo(8, 8, "PNG"), (), timing)
@@ -136,11 +136,11 @@ async def test_while_a_large_batch_is_written_others_have_their_turns(tmp_path):
         nonlocal turns
         turns = 0
         await write_results(
-            served,
+            entry,
             [outcome] * 20,
             Parameters(top_k=top_k),
             request_id="a",
-            ledger=None,
+            request_log=None,
         )
         return turns
 

@@ -16,7 +16,7 @@ import pytest
 
 from classifier.bundle import load_bundle
 from classifier.errors import BundleError
-from service.contract import Loaded
+from service.contract import LoadedModel
 from service.crew import Crew, Order, _answers, check_same, fingerprints
 from service.engine.models import find_bundles
 from service.errors import SettingsError
@@ -216,9 +216,9 @@ async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatc
         await built.crew.stopped()
 
 
-def loaded(models: Path) -> Loaded:
+def loaded(models: Path) -> LoadedModel:
     """Version 1, as the leader has it."""
-    return Loaded(load_bundle(models / "colors", 1).manifest, "fp32", "cpu", False)
+    return LoadedModel(load_bundle(models / "colors", 1).manifest, "fp32", "cpu", False)
 
 
 def test_a_member_serves_the_version_that_the_leader_has_loaded(tmp_path):

@@ -102,13 +102,13 @@ def test_what_runs_on_the_event_loop_is_chosen_by_what_it_costs_there(
     load, monkeypatch
 ):
     """With one thread: that many would be faster for a lone image says nothing."""
-    measure = arrangement.lone_way
+    measure = arrangement.measure_lone
 
     def faster_with_more_threads(session):
         return replace(measure(session), cost_s=0.001 if session.threads == 1 else 1e-5)
 
     monkeypatch.setattr(arrangement, "available_cores", lambda: 2)
-    monkeypatch.setattr(arrangement, "lone_way", faster_with_more_threads)
+    monkeypatch.setattr(arrangement, "measure_lone", faster_with_more_threads)
 
     model = load()
 

@@ -535,8 +535,8 @@ async def test_the_device_is_logged_with_the_reason_for_it(models):
 
 def costing(model: EngineModel, cost_s: float) -> EngineModel:
     """The same model, as if a lone image took so long."""
-    lone = replace(model.arrangement.lone, cost_s=cost_s)
-    return replace(model, arrangement=replace(model.arrangement, lone=lone))
+    arrangement = replace(model.arrangement, narrow_s=cost_s)
+    return replace(model, arrangement=arrangement)
 
 
 async def test_http_is_the_limit_only_if_every_model_is_cheap(models):
