@@ -4,9 +4,10 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
@@ -80,7 +81,8 @@ def command(
     classifier = Classifier.load(folder, device=device, precision=precision)
     answers = classifier.classify_many(files, top_k=top_k, threshold=threshold)
     results = zip(files, answers, strict=True)
-    failed = write(results, output, total=len(files))
+    ids = [label.id for label in classifier.manifest.labels]
+    failed = write(results, output, ids=ids, total=len(files))
     for name in empty:
         typer.secho(f"no image among: {name}", fg="red", err=True)
     if failed:
@@ -112,11 +114,16 @@ def find_bundle(model: str | None, models: Path) -> Path:
     raise BundleError(f"there is no model {model!r}: {looked}")
 
 
-def write(results: Iterable[Result], output: str, *, total: int) -> int:
-    """Print all answers, with a bar on a terminal; how many images failed."""
+def write(
+    results: Iterable[Result], output: str, *, ids: Sequence[str], total: int
+) -> int:
+    """Print all answers, with a bar on a terminal; how many images failed.
+
+    `ids` are those of the model's labels, by class index.
+    """
     writers: dict[str, Callable[[Iterable[Result], TextIO], int]] = {
         "table": write_table,
-        "csv": write_csv,
+        "csv": partial(write_csv, ids=ids),
         "jsonl": write_jsonl,
     }
     if isinstance(sys.stdout, TextIOWrapper):
@@ -209,20 +216,22 @@ def name_labels(result: Classification) -> list[Named]:
     return [Named(p.label, p.index, p.score) for p in predictions]
 
 
-def write_csv(results: Iterable[Result], out: TextIO) -> int:
+def write_csv(results: Iterable[Result], out: TextIO, *, ids: Sequence[str]) -> int:
     """A row a label (a failed or empty image has one row); returns failures."""
     writer, failed = csv.writer(out), 0
-    writer.writerow(("image", "rank", "label", "index", "score", "decision", "error"))
+    columns = ("image", "rank", "label", "id", "index", "score", "decision", "error")
+    writer.writerow(columns)
     for path, result in results:
         if isinstance(result, ImageError):
             failed += 1
-            writer.writerow((path, "", "", "", "", "", result))
+            writer.writerow((path, *[""] * 6, result))
             continue
         decision, named = result.decision or "", name_labels(result)
         if not named:
-            writer.writerow((path, "", "", "", "", decision, ""))
+            writer.writerow((path, *[""] * 5, decision, ""))
         for rank, (label, index, score) in enumerate(named, 1):
-            writer.writerow((path, rank, label, index, f"{score:.6f}", decision, ""))
+            of = (label, ids[index], index, f"{score:.6f}")
+            writer.writerow((path, rank, *of, decision, ""))
     return failed
 
 

@@ -1,6 +1,7 @@
 """run folder → **bundle**: the last of the six steps."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from training.loop.suited import check_watched
 from training.networks import Network, build
 from training.provenance import circumstances, command_line, installed
 from training.transfer.transfer import RECORD
+
+# A hyphen or underscore that joins words: not that of `-1`, `20-29` or `covid-19`.
+JOINT = re.compile(r"(?<=[^\W\d_])[-_](?=[^\W\d_])")
 
 
 def export_run(
@@ -144,6 +148,9 @@ def ask(
 def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:
     """Ids as in the data; names for people, as short as tells each label from the rest.
 
+    A blank takes the place of a hyphen or underscore between two letters, and of no
+    other: `sea-lion` is a `sea lion`, and `-1` is no 1.
+
     Only fine-grained labels have groups: `sea-lion` and `sea-otter` of another task
     share a word and nothing more.
     """
@@ -164,7 +171,7 @@ def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:
 def readable(label: str, group: str | None) -> str:
     """`apple-granny-smith` in the group `apple` → `granny smith`."""
     short = label.removeprefix(f"{group}-") if group else label
-    return short.replace("-", " ").replace("_", " ") or label  # of `apple-`
+    return JOINT.sub(" ", short) or label  # of `apple-`
 
 
 def provenance(

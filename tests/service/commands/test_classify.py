@@ -150,6 +150,7 @@ def test_a_binary_row_has_the_label_decided_on_and_its_own_score(
     red, blue = csv.DictReader(result.stdout.splitlines())
     assert (red["label"], red["index"], red["decision"]) == ("red", "1", "red")
     assert (blue["label"], blue["index"]) == ("not red", "0")
+    assert (red["id"], blue["id"]) == ("red", "not-red")
     assert blue["decision"] == "not red"
     [positive] = Classifier.load(models / "is-red").classify(names[1]).predictions
     assert float(blue["score"]) == pytest.approx(1 - positive.score, abs=1e-6)

@@ -191,13 +191,25 @@ def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
         ),
         (Task.MULTICLASS, ("cat", "sea-lion", "sea_lion"), "cat, sea-lion, sea_lion"),
         (Task.FINE_GRAINED, ("apple-", "apple-red", "pear"), "apple-, red, pear"),
+        (
+            Task.MULTICLASS,
+            ("-", "-1", "1", "20-29", "_", "a_b", "covid-19", "trailing-", "été-né"),
+            "-, -1, 1, 20-29, _, a b, covid-19, trailing-, été né",
+        ),
     ],
-    ids=["no groups", "groups", "one name in two groups", "two spellings", "no name"],
+    ids=[
+        "no groups",
+        "groups",
+        "one name in two groups",
+        "two spellings",
+        "no name",
+        "signs",
+    ],
 )
 def test_no_two_labels_of_a_bundle_have_one_name(
     tmp_path: Path, task: Task, folders: tuple[str, ...], names: str
 ):
-    """What stands before a hyphen is left out where it is said as the group instead."""
+    """A hyphen between letters is a blank, and a group is not said twice; no more."""
     for folder in folders:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "0.png").write_bytes(encoded("red", 0))
