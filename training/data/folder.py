@@ -12,7 +12,10 @@ gives them names.
 
 import logging
 import re
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -37,9 +40,9 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
 
     Raises:
         DataError: a class folder is empty or a link, images lie outside of class
-            folders or of the splits, or there is no label; where it must be trainable,
-            train is missing or has fewer than two labels, or a split has one that
-            train lacks.
+            folders or of the splits, a label is unclear, or there is none; where
+            it must be trainable, train is missing or has fewer than two labels, or a
+            split has one that train lacks.
     """
     refuse_links(tree)
     layout = _splits(tree)
@@ -53,6 +56,7 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
             f"{tree.where} has the split folders {sorted(members)} but no train folder"
         )
     _refuse_empty(tree, members, layout)
+    refuse_unclear(tree.where, set().union(*members.values()))
     seen = members["train"] if trainable else set().union(*members.values())
     labels = tuple(sorted(seen))
     if len(labels) < fewest_labels(trainable):
@@ -75,6 +79,31 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
 def fewest_labels(trainable: bool) -> int:
     """Nothing is told apart from one label, but a classifier can be measured on it."""
     return 2 if trainable else 1
+
+
+def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
+    """Refuse labels that cannot be read, or not be told from one another.
+
+    `é` is one character, or `e` and an accent: macOS writes names in the second way
+    (NFD), nearly everything else in the first.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    written: set[str] = set()
+    for label in sorted(labels):
+        composed = unicodedata.normalize("NFC", label)
+        if composed in written:
+            raise DataError(
+                f"{where}: label {composed!r} is written in two ways that differ only "
+                "in Unicode normalization (NFC and NFD); write it in one"
+            )
+        written.add(composed)
+        if any(unicodedata.category(letter) == "Cc" for letter in label):
+            raise DataError(
+                f"{where}: label {label!r} has a control character, such as a tab or "
+                "the end of a line, which no bundle can hold"
+            )
 
 
 def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:

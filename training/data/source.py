@@ -12,11 +12,12 @@ A folder, a zip or a tar: all the same.
 
 from pathlib import Path
 
+from classifier.decode import is_image_name
 from training.data.cifar import is_cifar, read_cifar
 from training.data.dataset import Dataset
 from training.data.folder import read_folder
 from training.data.mnist import is_mnist, read_mnist
-from training.data.table import read_table
+from training.data.table import IMAGES, read_table
 from training.data.tree import FolderTree, Tree, open_tree
 from training.errors import DataError
 
@@ -47,13 +48,30 @@ def load_dataset(
         return read_mnist(tree)
     table = _table_name(tree)
     if table is not None:
-        return read_table(tree, table, multi_label=multi_label, trainable=trainable)
+        try:
+            return read_table(tree, table, multi_label=multi_label, trainable=trainable)
+        except DataError as error:
+            raise DataError(f"{error}{_hidden(tree, table)}") from error
     if not tree.folders:
         raise DataError(
             f"{path} has neither class folders nor a CSV file; it holds "
             f"{', '.join(tree.names[:5])}"
         )
     return read_folder(tree, trainable=trainable)
+
+
+def _hidden(tree: Tree, table: str) -> str:
+    """What to add to an error of a CSV file that lies beside folders of images.
+
+    It may be of something else, and the folders be the labels.
+    """
+    tops = {name.split("/", 1)[0] for name in tree.names if is_image_name(name)}
+    if not tops & tree.folders - {IMAGES}:
+        return ""
+    return (
+        f". {tree.where} is read by its CSV file {table}; move that away to have its "
+        "folders read as labels"
+    )
 
 
 def _table_name(tree: Tree) -> str | None:

@@ -4,13 +4,17 @@
     1.jpg,car|person,train         1.jpg,1,0,1
 
 Either one column of labels, several of them separated by `|`, or a column a label with
-0 and 1. A file has one row. `split` is optional. Paths are relative to the CSV, or to
-`images/` beside it; absolute ones must lie below its folder.
+0 and 1, where an empty cell is 0 too. A file has one row. `split` is optional. Paths
+are relative to the CSV, or to `images/` beside it; absolute ones must lie below its
+folder.
 """
 
 import csv
 import io
 import os
+import re
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split, occurring
-from training.data.folder import fewest_labels, label_groups
+from training.data.folder import fewest_labels, label_groups, refuse_unclear
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
 
@@ -26,7 +30,9 @@ FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
 LABEL_COLUMNS = ("labels", "label", "class", "category", "tags", "wnid")
 SPLIT_COLUMN = "split"
 SEPARATOR = "|"
-TRUE, FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false", ""}
+IMAGES = "images"  # a folder beside the CSV, which need not name it
+TRUE = re.compile(r"1(\.0*)?|true")
+FALSE = re.compile(r"(0(\.0*)?|false)?")  # empty: people mark only what is there
 
 Row = dict[str, str]
 Indices = list[list[int]]  # the labels of each row: few, however large N x K is
@@ -60,13 +66,14 @@ def read_table(
 
     Raises:
         DataError: a column is missing, a file is missing or listed twice, a cell cannot
-            be understood or has no column, or there is no label; where it must be
-            trainable, train is missing, there are fewer than two labels, or a split has
-            one that train lacks.
+            be understood, or it or its column is not there, a label is unclear,
+            or there is none; where it must be trainable, train is missing, there are
+            fewer than two labels, or a split has one that train lacks.
     """
     table = _parse(tree, name)
     files = _files(table, tree)
     labels, label_names = _labels(table, multi_label=multi_label)
+    refuse_unclear(table.where, label_names)
     fewest = fewest_labels(trainable)
     if len(label_names) < fewest:
         raise DataError(
@@ -93,15 +100,22 @@ def _parse(tree: Tree, name: str) -> Table:
         text = tree.read(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8: {error}") from error
-    header = text.split("\n", 1)[0]
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restval="")
+    file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
+    reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
     rows: list[Row] = []
     lines: list[int] = []
     try:
         columns = [name.strip() for name in reader.fieldnames or ()]
+        _refuse_twice(where, columns)
         reader.fieldnames = columns
         for row in reader:
+            absent = [name for name, cell in row.items() if name and cell is None]
+            if absent:  # taken for empty, they would say that labels do not apply
+                raise DataError(
+                    f"{where}, line {reader.line_num}: no cell for column {absent[0]!r}"
+                )
             surplus = [cell for cell in row.pop(None, ()) if cell.strip()]
             if surplus:
                 raise DataError(
@@ -117,18 +131,34 @@ def _parse(tree: Tree, name: str) -> Table:
     return Table(where, tuple(columns), tuple(rows), tuple(lines))
 
 
+def _refuse_twice(where: Path, columns: list[str]) -> None:
+    """Of two columns of one name the last would hide the first."""
+    known = {*FILE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN}  # in any case of letters
+    first: dict[str, str] = {}
+    for name in filter(None, columns):
+        key = name.lower() if name.lower() in known else name
+        if key in first:
+            both = " and ".join(map(repr, dict.fromkeys((first[key], name))))
+            raise DataError(
+                f"{where} has two columns of one name, {both}; take one of them out"
+            )
+        first[key] = name
+
+
 def _files(table: Table, tree: Tree) -> list[str]:
     column = table.column(FILE_COLUMNS)
     if column is None:
         raise _missing(table, "a column with the file", FILE_COLUMNS)
-    present = frozenset(tree.names)
+    present, composed = frozenset(tree.names), _composed(tree)
     folders = (Path(os.path.abspath(tree.where)), tree.where.resolve())
     row_of: dict[str, int] = {}
     for n, row in enumerate(table.rows):
         given = row[column].strip().replace("\\", "/").removeprefix("./")
         name = _inside(given, folders) if os.path.isabs(given) else given
-        places = (name, f"images/{name}")
-        found = next((place for place in places if place in present), None)
+        places = (name, f"{IMAGES}/{name}")
+        exact = (place for place in places if place in present)
+        alike = (composed.get(_nfc(place)) for place in places)
+        found = next(exact, None) or next(filter(None, alike), None)
         if found is None:
             raise DataError(f"{table.place(n)}: {_absence(name, tree)}")
         if found in row_of:  # a cut could put one image into train and validation
@@ -139,6 +169,20 @@ def _files(table: Table, tree: Tree) -> list[str]:
             )
         row_of[found] = n
     return list(row_of)
+
+
+def _composed(tree: Tree) -> dict[str, str]:
+    """Files with accents by their names in NFC, unless two have the same one.
+
+    A copy from or to macOS can write `é` otherwise (NFD) than the CSV does.
+    """
+    accented = [name for name in tree.names if not name.isascii()]
+    count = Counter(map(_nfc, accented))
+    return {_nfc(name): name for name in accented if count[_nfc(name)] == 1}
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _inside(path: str, folders: tuple[Path, ...]) -> str:
@@ -190,13 +234,14 @@ def _in_columns(table: Table) -> tuple[tuple[str, ...], Indices]:
     for n, row in enumerate(table.rows):
         for k, name in enumerate(names):
             cell = row[name].strip().lower()
-            if cell not in TRUE | FALSE:
+            yes = TRUE.fullmatch(cell) is not None
+            if not yes and not FALSE.fullmatch(cell):
                 raise DataError(
                     f"{table.place(n)}: column {name!r} holds {row[name]!r}. "
                     f"Without a column {' or '.join(LABEL_COLUMNS)}, every other "
                     "column is a label with 0 or 1"
                 )
-            if cell in TRUE:
+            if yes:
                 rows[n].append(k)
     return names, rows
 

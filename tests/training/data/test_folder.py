@@ -1,5 +1,7 @@
 """Class folders become labels; what is odd about them is said, with the path."""
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,16 @@ def test_a_label_that_train_lacks_is_an_error(tmp_path):
     with pytest.raises(
         DataError, match="'green' occurs in validation and not in train"
     ):
+        load_dataset(tmp_path)
+
+
+def test_folders_whose_names_look_the_same_are_refused(tmp_path):
+    """macOS writes accents otherwise: a validation from there would lack in train."""
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        write_tree(tmp_path / split, {"blue": 1, "red": 1})
+        (tmp_path / split / "blue").rename(tmp_path / split / normalize(form, "café"))
+
+    with pytest.raises(DataError, match=r"label 'caf\xe9' .* Unicode normalization"):
         load_dataset(tmp_path)
 
 

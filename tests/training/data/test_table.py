@@ -2,6 +2,7 @@
 
 import tracemalloc
 import zipfile
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def write(tmp_path):
         (tmp_path / f"{name}.png").write_bytes(encoded("red", n))
 
     def write(text: str):
-        (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+        (tmp_path / "labels.csv").write_bytes(text.encode())
         return tmp_path / "labels.csv"
 
     return write
@@ -39,6 +40,9 @@ def test_a_column_a_label_says_the_same(write):
     """One-hot columns; any other content is an error that names the cell."""
     text = "file,cat,dog\na.png,1,0\nb.png,0,1\nc.png,1,1\n"
     assert load_dataset(write(text)).train.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+
+    text = "file,cat,dog\na.png,1.00,\nb.png,0.00,TRUE\nc.png, 1., false\n"
+    assert load_dataset(write(text)).train.labels.tolist() == [0, 1, 0]
 
     with pytest.raises(DataError, match=r"line 3: column 'dog' holds 'yes'"):
         load_dataset(write("file,cat,dog\na.png,1,0\nb.png,0,yes\n"))
@@ -143,12 +147,62 @@ def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
         ("filename,label\n", "has no rows"),
         ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
         ("file,labels\na.png,x\nb.png,y,z\n", r"line 3: 'z' has no column.* by \|"),
+        ("file,x,y\na.png,1,0\nb.png,1\n", "line 3: no cell for column 'y'"),
+        ("file,label,label\na.png,x,y\n", "two columns of one name, 'label';"),
+        ("file,cat,cat\na.png,0,1\n", "two columns of one name, 'cat';"),
+        ("File,x,file\na.png,1,b.png\n", "one name, 'File' and 'file';"),
+        ("file,label,split,Split\na.png,x,train,test\n", "'split' and 'Split'"),
     ],
 )
 def test_what_is_missing_is_named(write, text, message):
     """The message says what there is, and what is allowed."""
     with pytest.raises(DataError, match=message):
         load_dataset(write(text))
+
+
+@pytest.mark.parametrize(("listed", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_file_is_found_however_its_accents_are_encoded(write, tmp_path, listed, lies):
+    """macOS writes them otherwise; the file that is written the same comes first."""
+    name = normalize(lies, "été.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    rows = f"file,label\n{normalize(listed, 'été.png')},x\nb.png,y\n"
+
+    assert load_dataset(write(rows)).train.samples.names == (name, "b.png")
+
+    (tmp_path / normalize(listed, "été.png")).write_bytes(encoded("red", 9))
+    names = load_dataset(write(rows)).train.samples.names
+    assert names == (normalize(listed, "été.png"), "b.png")
+
+
+def test_labels_that_look_the_same_are_refused(write):
+    """They would be two, of which no one sees which is which."""
+    rows = "".join(
+        f"{file}.png,{normalize(form, 'thé')}\n"
+        for file, form in (("a", "NFC"), ("b", "NFD"))
+    )
+    with pytest.raises(DataError, match=r"label 'thé' .* Unicode normalization"):
+        load_dataset(write(f"file,label\n{rows}c.png,x\n"))
+
+
+def test_a_csv_beside_class_folders_is_said_to_come_first(write, tmp_path):
+    """It may be a list of prices, and the folders what is meant."""
+    write("item,price\nlamp,20\n")
+    with pytest.raises(DataError, match=r"lacks a column with the file: [^.]*$"):
+        load_dataset(tmp_path)
+
+    for label in ("red", "blue"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.png").write_bytes(encoded(label, 1))
+    with pytest.raises(DataError, match=r"is read by its CSV file labels\.csv; move"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["c\0at", "c\tat", '"c\nat"', "c\x1b[31mat"])
+def test_a_label_has_no_control_characters(write, label):
+    """A terminal would obey them; the message spells them out."""
+    message = r"labels\.csv: label 'c\\[^']*at' has a control character"
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(f"file,label\na.png,{label}\nb.png,dog\n"))
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png"])
@@ -167,10 +221,22 @@ def test_a_row_is_named_by_its_line_in_the_file(write):
 
 
 def test_cells_that_are_empty_need_no_column(write):
-    """Spreadsheets leave delimiters at the ends of rows."""
-    dataset = load_dataset(write("file,label\na.png,x,\nb.png,y,,\n"))
+    """Spreadsheets leave delimiters at the ends of rows, or of the header alone."""
+    for text in (
+        "file,label\na.png,x,\nb.png,y,,\n",
+        "file,label,,\na.png,x\nb.png,y\n",
+    ):
+        assert load_dataset(write(text)).label_names == ("x", "y")
 
-    assert dataset.label_names == ("x", "y")
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(write, end):
+    """And quotes after a blank are quotes."""
+    lines = ("file, label", 'a.png, "x"', 'b.png, "y, or z"', "")
+
+    dataset = load_dataset(write(end.join(lines)))
+
+    assert dataset.label_names == ("x", "y, or z")
 
 
 def test_spreadsheets_write_semicolons_and_a_byte_order_mark(write):

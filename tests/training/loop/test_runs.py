@@ -129,18 +129,16 @@ def test_a_label_that_no_bundle_can_hold_is_refused_before_the_training(
         open_splits(config, tmp_path)
 
 
-def test_two_columns_of_one_name_are_no_two_labels(
+def test_a_question_may_not_be_called_like_the_other_label(
     tmp_path: Path, write_config: WriteConfig
 ):
-    """The second would win in silence, and no bundle has one label twice."""
-    (tmp_path / "shop").mkdir()
-    for name in ("a", "b"):
-        (tmp_path / "shop" / f"{name}.png").write_bytes(encoded("red", 1))
-    table = tmp_path / "shop" / "labels.csv"
-    table.write_text("file,x,y,x\na.png,0,1,1\nb.png,1,0,0\n")
-    config = read_config(write_config("shop", "multilabel", "shop", data="test = 0"))
+    """No bundle has one label twice."""
+    shop = write_tree(tmp_path / "shop", {"blue": 9, "green": 9, "red": 9})
+    (shop / "green").rename(shop / "blue-or-red")
+    asked = write_config("shop", "binary", "shop", data='positive = ["blue", "red"]')
+    config = read_config(asked)
 
-    with pytest.raises(DataError, match="shop has the label 'x' more than once"):
+    with pytest.raises(DataError, match="the label 'blue-or-red' more than once"):
         open_splits(config, tmp_path)
 
 
