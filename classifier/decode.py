@@ -268,5 +268,14 @@ def is_image_name(name: str) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and those below it, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if is_image_name(path.name))
+    """The images in a folder and those below it, in the order of their names.
+
+    Without what an archiver or a file manager left there: macOS writes a `._cat.jpg`
+    beside `cat.jpg`.
+    """
+    images = (path for path in folder.rglob("*") if is_image_name(path.name))
+    return sorted(path for path in images if not _hidden(path.relative_to(folder)))
+
+
+def _hidden(inside: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)

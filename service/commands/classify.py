@@ -136,7 +136,8 @@ def write(
 def find_images(name: str) -> Iterator[Path]:
     """A file as named; a folder or glob searched, sorted; - is standard input.
 
-    In a folder only files with the suffix of an image are tried.
+    In a folder only files with the suffix of an image are tried, and none that an
+    archiver or a file manager left there: `._cat.jpg` of macOS is no photo.
     """
     path = STDIN if name == "-" else Path(name)
     if path.is_dir():

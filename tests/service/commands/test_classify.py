@@ -33,6 +33,20 @@ def test_a_folder_is_searched_and_sorted(linnaeus, photos):
     assert found == ["red", "blue", "green"]
 
 
+def test_what_archivers_leave_in_a_folder_is_no_image(linnaeus, tmp_path):
+    """Unless it is named itself."""
+    photos = tmp_path / ".photos"
+    for name in ("a.png", "._a.png", "__MACOSX/a.png", ".trash/b.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(png((240, 10, 10)))
+    named = (photos, photos / "._a.png", photos / ".trash")
+
+    result = linnaeus("classify", *named, "--model", "colors", "--format", "jsonl")
+
+    found = [photos / "a.png", photos / "._a.png", photos / ".trash" / "b.png"]
+    assert [line["path"] for line in lines(result)] == list(map(str, found))
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [("*.png", ["b.png"]), ("**/*.png", ["b.png", "c.png"]), ("[a]*", ["a.PNG"])],
