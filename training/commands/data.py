@@ -46,11 +46,11 @@ def describe_data(
     path: Annotated[Path, typer.Argument(help="Folder, CSV, zip or tar.")],
 ) -> None:
     """Splits, labels and how often each occurs, without decoding an image."""
-    from training.data.check import count_labels  # noqa: PLC0415
+    from training.data.check import count_labels, reading  # noqa: PLC0415
 
     dataset = _load(path)
-    kind = "multi-label" if dataset.multi_label else "one label an image"
-    typer.echo(f"{dataset.name}: {len(dataset.label_names)} labels, {kind}")
+    labels = len(dataset.label_names)
+    typer.echo(f"{dataset.name}: {labels} labels, {reading(dataset)}")
     for split in dataset.parts.values():
         _counts(split.name, len(split), count_labels(split.labels, dataset.label_names))
     groups = sorted({group for group in dataset.groups if group is not None})
@@ -70,6 +70,7 @@ def _load(path: Path) -> "Dataset":
 
 
 def _report(findings: "Findings") -> None:
+    typer.echo(f"read as {findings.reading}")
     for split, labels in findings.labels.items():
         _counts(split, findings.images[split], labels)
     _list("broken", [f"{name}: {what}" for name, what in findings.broken])

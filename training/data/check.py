@@ -48,6 +48,7 @@ class Duplicate:
 class Findings:
     """What a look at every file has brought up."""
 
+    reading: str = ""  # how the labels were taken
     images: dict[str, int] = field(default_factory=dict)  # by split
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # split → label → n
     broken: list[tuple[str, str]] = field(default_factory=list)  # file, what is wrong
@@ -91,7 +92,7 @@ class _Seen:
 
 def check(dataset: Dataset, *, threads: int | None = None) -> Findings:
     """Decode every image and compare all with all, by their hashes."""
-    findings = Findings(ignored=list(dataset.ignored))
+    findings = Findings(reading=reading(dataset), ignored=list(dataset.ignored))
     seen: list[_Seen] = []
     for split in dataset.parts.values():
         findings.images[split.name] = len(split)
@@ -105,6 +106,27 @@ def check(dataset: Dataset, *, threads: int | None = None) -> Findings:
     train_is_cut = not {"validation", "test"} <= set(dataset.parts)
     findings.duplicates = list(_duplicates(seen, train_is_cut=train_is_cut))
     return findings
+
+
+def reading(dataset: Dataset) -> str:
+    """How the labels were taken, for people, and why where it is not as usual.
+
+    One forgotten label in a CSV makes a multi-label set of it.
+    """
+    if not dataset.multi_label:
+        return "one label an image"
+    without, several, first = 0, 0, ""
+    for split in dataset.parts.values():
+        counts = split.labels.sum(1, dtype=np.int64)  # [N]
+        odd = np.flatnonzero(counts != 1)
+        without += int((counts == 0).sum())
+        several += int((counts > 1).sum())
+        if len(odd) and not first:
+            first = f"; the first is {split.samples.name(int(odd[0]))}"
+    return (
+        f"several labels an image (multi-label): {without} without one, {several} "
+        f"with more than one{first}"
+    )
 
 
 def count_labels(labels: Labels, names: tuple[str, ...]) -> dict[str, int]:

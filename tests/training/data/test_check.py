@@ -36,6 +36,29 @@ def test_sound_data_has_no_findings(tree):
     assert findings.labels["train"] == {"blue": 6, "red": 6}
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a.png,x\nb.png,y\nc.png,y\n", "read as one label an image\n"),
+        (
+            "a.png,x\nb.png,\nc.png,x|y\n",
+            "several labels an image (multi-label): 1 without one, 1 with more than "
+            "one; the first is {}/b.png\n",
+        ),
+    ],
+)
+def test_a_forgotten_label_is_seen_in_how_the_data_was_read(tmp_path, rows, said):
+    """It alone makes a multi-label set of the CSV, and may be meant."""
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(encoded("red", ord(name)))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+
+    for command in ("check", "describe"):
+        outcome = CliRunner().invoke(app, [command, str(tmp_path)])
+        assert outcome.exit_code == 0
+        assert said.removeprefix("read as ").format(tmp_path) in outcome.output
+
+
 def test_a_broken_file_is_named(tree):
     """Cut off in the middle, as after a full disk."""
     (tree / "train" / "red" / "cut.png").write_bytes(encoded("red", 50)[:60])
