@@ -84,7 +84,7 @@ class DataConfig(Section):
     validation: Share = DEFAULT_VALIDATION
     """Cut from train if there is no such split: under 1 a part, else a number."""
     test: Share = 0.0
-    """As `validation`."""
+    """As `validation`, and cut before it, which is then a part of what is left."""
     series: str | None = None
     """Regular expression: files in whose names it finds the same words are one scene,
     which no cut parts."""

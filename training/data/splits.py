@@ -47,6 +47,16 @@ class Splits:
         return self._test is not None
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many images train, validation and test have, which opens none of them."""
+        test = 0 if self._test is None else len(self._test)
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": test,
+        }
+
+    @property
     def unwatched(self) -> tuple[str, ...]:
         """Names of the labels of which validation has no image, where it has any."""
         labels, names = self.validation.labels, self.dataset.label_names
@@ -104,7 +114,10 @@ def cut(
     test: HeldOut = 0.0,
     seed: int = 0,
 ) -> Splits:
-    """Cut what is missing from train: first test, then validation.
+    """Cut what is missing from train: first test, then validation of what is left.
+
+    So of 100 images 0.2 and 0.2 are 20 for test and 16 for validation. It stays so:
+    other shares would make other splits of the runs and bundles that there are.
 
     A split that the publisher provides is kept as it is and its share ignored. Where
     train knows its scenes, none of them is parted.

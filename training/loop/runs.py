@@ -4,6 +4,7 @@ The composition root of training: the only place that builds datasets, batches, 
 and objective together.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +24,7 @@ from training.files import make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
+from training.loop.log import listed
 from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
 from training.loop.start import CHECKPOINT
@@ -36,6 +38,8 @@ from training.objectives.objective import Objective, build_objective
 from training.provenance import circumstances, command_line
 from training.transfer.alike import with_scenes
 from training.transfer.transfer import RECORD, transfer
+
+LOGGER = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 FINAL = "final.pt"
@@ -163,6 +167,7 @@ def train(  # noqa: PLR0913 - a run, each argument a noun of its own
             f"{splits.dataset.name} has no test split to open at the end; provide one, "
             "or cut it from train with `test = 0.1` in [data]"
         )
+    LOGGER.info("images: %s", listed(splits.sizes))
     origin = origin_of(splits)
     final, goes_on = folder / FINAL, (folder / CHECKPOINT).is_file()
     if not goes_on:

@@ -110,6 +110,16 @@ def test_the_parts_do_not_overlap(tmp_path):
     assert set(splits.calibration.samples.names) <= names[0]
 
 
+def test_sizes_can_be_asked_for_without_opening_test(tmp_path):
+    """Of two equal shares validation has the smaller part: it is of what test left."""
+    dataset = load_dataset(write_tree(tmp_path, {"red": 50, "blue": 50}))
+    assert cut(dataset).sizes == {"train": 90, "validation": 10, "test": 0}
+
+    splits = cut(dataset, validation=0.2, test=0.2)
+    assert splits.sizes == {"train": 64, "validation": 16, "test": 20}
+    assert len(splits.test) == 20
+
+
 def test_the_test_split_opens_once(tmp_path):
     """A figure that is looked at twice has been tuned on."""
     splits = cut(load_dataset(write_tree(tmp_path, {"red": 9, "blue": 9})), test=0.2)

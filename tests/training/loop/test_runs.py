@@ -174,6 +174,16 @@ def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
     assert read_checkpoint(final)["machine"] == describe()  # trained anew
 
 
+def test_a_training_says_how_many_images_each_split_has(
+    tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
+):
+    """Before the first step: a share may be of something else than was thought."""
+    with caplog.at_level("INFO", "training"):
+        tiny("data.validation=0.2")
+
+    assert caplog.messages[0] == "images: train 48, validation 12, test 20"
+
+
 def test_a_finished_run_is_not_written_over_by_another(tiny: Callable[..., Path]):
     """A probe alone leaves no `last.pt` that would tell them apart."""
     folder = tiny()
