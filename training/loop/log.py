@@ -5,6 +5,7 @@ run had logged and the continued run repeats are dropped first.
 """
 
 import csv
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -86,7 +87,7 @@ def read_log(path: Path) -> list[Row]:
         ]
 
 
-def listed(figures: dict[str, float]) -> str:
+def listed(figures: Mapping[str, float]) -> str:
     """`images 300, accuracy 0.9951`: whole numbers as they are."""
     return ", ".join(
         f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
