@@ -1,21 +1,20 @@
 """run folder → **bundle**: the last of the six steps."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from classifier.manifest import Label, Provenance, Task
+from classifier.manifest import Provenance, Task
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Recipe, check_name
 from training.bundling.figures import Bundled
+from training.bundling.labels import bundle_labels
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
 from training.data import Splits
-from training.data.dataset import Dataset
 from training.errors import ConfigError
 from training.graphs.detector import SomeAgainstRest
 from training.graphs.export import export_network
@@ -28,9 +27,6 @@ from training.loop.suited import check_watched
 from training.networks import Network, build
 from training.provenance import circumstances, command_line, installed
 from training.transfer.transfer import RECORD
-
-# A hyphen or underscore that joins words: not that of `-1`, `20-29` or `covid-19`.
-JOINT = re.compile(r"(?<=[^\W\d_])[-_](?=[^\W\d_])")
 
 
 def export_run(
@@ -143,35 +139,6 @@ def ask(
     )
     some = [names.index(name) for name in positive]
     return SomeAgainstRest(network, some, len(names)), asked, splits
-
-
-def bundle_labels(dataset: Dataset, task: Task) -> tuple[Label, ...]:
-    """Ids as in the data; names for people, as short as tells each label from the rest.
-
-    A blank takes the place of a hyphen or underscore between two letters, and of no
-    other: `sea-lion` is a `sea lion`, and `-1` is no 1.
-
-    Only fine-grained labels have groups: `sea-lion` and `sea-otter` of another task
-    share a word and nothing more.
-    """
-    ids = dataset.label_names
-    groups = dataset.groups if task is Task.FINE_GRAINED else (None,) * len(ids)
-    spellings = (
-        [readable(label, group) for label, group in zip(ids, groups, strict=True)],
-        [readable(label, None) for label in ids],  # `apple-red` beside `pear-red`
-    )
-    apart = (names for names in spellings if len(set(names)) == len(ids))
-    names = next(apart, list(ids))  # `sea-lion` beside `sea_lion`
-    return tuple(
-        Label(id=label, name=name, group=group)
-        for label, name, group in zip(ids, names, groups, strict=True)
-    )
-
-
-def readable(label: str, group: str | None) -> str:
-    """`apple-granny-smith` in the group `apple` → `granny smith`."""
-    short = label.removeprefix(f"{group}-") if group else label
-    return JOINT.sub(" ", short) or label  # of `apple-`
 
 
 def provenance(

@@ -10,14 +10,12 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from classifier import Task
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
-from tests.training.data.pictures import encoded, write_tree
+from tests.training.data.pictures import write_tree
 from training.bundling.from_run import (
     ask,
-    bundle_labels,
     config_of,
     remarks,
 )
@@ -177,59 +175,6 @@ def test_a_run_of_before_machines_were_kept_says_so(finished: Path):
     assert origin.config is None
     assert origin.hardware == f"not recorded (exported on {describe()})"
     assert (origin.commit, origin.versions) == (None, {})
-
-
-@pytest.mark.parametrize(
-    ("task", "folders", "names"),
-    [
-        (Task.MULTICLASS, ("lion", "sea-cow", "sea-lion"), "lion, sea cow, sea lion"),
-        (Task.FINE_GRAINED, ("apple-fuji", "apple-gala", "pear"), "fuji, gala, pear"),
-        (
-            Task.FINE_GRAINED,
-            ("apple-gala", "apple-red", "pear-red"),
-            "apple gala, apple red, pear red",
-        ),
-        (Task.MULTICLASS, ("cat", "sea-lion", "sea_lion"), "cat, sea-lion, sea_lion"),
-        (Task.FINE_GRAINED, ("apple-", "apple-red", "pear"), "apple-, red, pear"),
-        (
-            Task.MULTICLASS,
-            ("-", "-1", "1", "20-29", "_", "a_b", "covid-19", "trailing-", "été-né"),
-            "-, -1, 1, 20-29, _, a b, covid-19, trailing-, été né",
-        ),
-    ],
-    ids=[
-        "no groups",
-        "groups",
-        "one name in two groups",
-        "two spellings",
-        "no name",
-        "signs",
-    ],
-)
-def test_no_two_labels_of_a_bundle_have_one_name(
-    tmp_path: Path, task: Task, folders: tuple[str, ...], names: str
-):
-    """A hyphen between letters is a blank, and a group is not said twice; no more."""
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "0.png").write_bytes(encoded("red", 0))
-
-    labels = bundle_labels(load_dataset(tmp_path), task)
-
-    assert ", ".join(label.name for label in labels) == names
-    assert [label.id for label in labels] == list(folders)
-    assert {label.group is None for label in labels} == {task is Task.MULTICLASS}
-
-
-def test_the_names_of_the_fruit_bundle_are_still_made_the_same(
-    repository: Path, data_dir: Path
-):
-    """Ten kinds; peach and nectarine are groups of one, and keep their names."""
-    committed = load_bundle(repository / "models" / "fruit").manifest.labels
-
-    dataset = load_dataset(data_dir / "fruits-fine-grained.tar")
-
-    assert bundle_labels(dataset, Task.FINE_GRAINED) == committed
 
 
 @pytest.mark.parametrize("cached", [True, False, None])
