@@ -123,7 +123,8 @@ def multiclass_trials(
     if answers.group_correct is not None:
         trials["group_accuracy"] = answers.group_correct
     if abstain_threshold is not None:
-        answered = answers.score >= abstain_threshold
+        # as the service compares: a plain float would be rounded to float32 scores
+        answered = answers.score >= np.float64(abstain_threshold)
         trials["coverage"], trials["risk"] = answered, ~answers.correct[answered]
     return trials
 

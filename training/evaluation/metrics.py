@@ -47,7 +47,7 @@ def binary_metrics(positive: Floats, truth: Booleans, *, threshold: float) -> Me
     `pr_auc` is average precision (no interpolation); accuracy alone says little when
     one label is rare, so Matthews' correlation and balanced accuracy stand beside it.
     """
-    decided = positive >= threshold
+    decided = positive >= np.float64(threshold)  # a float would be rounded to float32
     values = shares(binary_trials(decided, truth))
     if decided.any() or truth.any():
         values["f1"] = float(sk.f1_score(truth, decided))

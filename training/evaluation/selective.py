@@ -94,8 +94,9 @@ def _sequence(answered: Integers) -> list[int]:
 def _rule(curve: RiskCoverage, at: int, bound: float) -> AbstainRule:
     refused = curve.thresholds[at + 1] if at + 1 < len(curve.thresholds) else 0.0
     return AbstainRule(
-        # Halfway to the first refused score: rounding must not turn an answer away.
-        threshold=float((curve.thresholds[at] + refused) / 2),
+        # Halfway to the first refused score: rounding must not turn an answer away. In
+        # float64: between two neighbors float32 has nothing, and would take either.
+        threshold=(float(curve.thresholds[at]) + float(refused)) / 2,
         coverage=float(curve.coverage[at]),
         risk=float(curve.risk[at]),
         risk_bound=bound,

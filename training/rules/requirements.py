@@ -50,7 +50,7 @@ def _risk(score: Floats, correct: Booleans, risk: float, rules: PostprocessSpec)
         return (
             f"{asked} Not reached with {n} validation images: every image is answered"
         )
-    answered = correct[score >= threshold]
+    answered = correct[score >= np.float64(threshold)]
     wrong = int((~answered).sum())
     bound = clopper_pearson_upper(wrong, len(answered))
     return (

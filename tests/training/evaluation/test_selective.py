@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training.evaluation.answers import Answers, multiclass_metrics
 from training.evaluation.selective import (
     abstain_rule,
     clopper_pearson_upper,
@@ -110,6 +111,24 @@ def test_equal_scores_pass_or_fail_together():
     assert rule is not None
     assert (rule.coverage, rule.risk) == (1, 0.02)
     assert abstain_rule(np.full(200, 0.9), correct, risk=0.04) is None
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_threshold_between_neighbors_of_float32_parts_them(step: int):
+    """Both scores are a hair under 1; only the higher one is answered."""
+    unit = np.float32(2**-24)  # from one float32 to the next, under 1
+    high, low = 1 - step * unit, 1 - (step + 1) * unit
+    score = np.repeat(np.array([high, low]), (400, 1600))
+    correct = (np.arange(2000) < 400) | (np.arange(2000) % 5 > 0)
+
+    rule = abstain_rule(score, correct, risk=0.05)
+
+    assert rule is not None
+    assert rule.coverage == 0.2
+    assert float(low) < rule.threshold < float(high)
+    answers = Answers.of(np.column_stack([score, 1 - score]), (~correct).astype(int))
+    figures = multiclass_metrics(answers, abstain_threshold=rule.threshold)
+    assert (figures["coverage"], figures["risk"]) == (0.2, 0)
 
 
 def test_an_impossible_risk_gives_no_rule():
