@@ -75,10 +75,22 @@ def build_bundle(
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
         rules = fit_rules(
-            logits, truth, recipe.task, recipe.config, labels=len(recipe.labels)
+            logits,
+            truth,
+            recipe.task,
+            recipe.config,
+            labels=len(recipe.labels),
+            scenes=validation.scenes,
         )
         remarks.append("Temperature and thresholds: fitted on validation")
-        wished = requirement_lines(logits, truth, recipe.task, recipe.config, rules)
+        wished = requirement_lines(
+            logits,
+            truth,
+            recipe.task,
+            recipe.config,
+            rules,
+            scenes=validation.scenes,
+        )
         for line in wished:
             LOGGER.info("%s", line)
         remarks += wished + out_of_fold_f1_lines(logits, truth, rules)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta  # type: ignore[import-untyped]
 
+from training.data.scenes import Scenes
 from training.evaluation.metrics import Booleans, Floats, Integers
 
 STEPS = 20  # coverages tested: more would find little more, and fail more often
@@ -40,9 +41,32 @@ def risk_coverage(score: Floats, correct: Booleans) -> RiskCoverage:
     return RiskCoverage(ranked[last], answered / len(score), wrong[last] / answered)
 
 
-def clopper_pearson_upper(wrong: int, n: int, *, confidence: float = 0.95) -> float:
+def clopper_pearson_upper(wrong: float, n: float, *, confidence: float = 0.95) -> float:
     """One-sided upper bound of a rate seen as `wrong` in `n` (exact, 1934)."""
     return 1.0 if wrong >= n else float(beta.ppf(confidence, wrong + 1, n - wrong))
+
+
+def evidence(images: int, scenes: Scenes | None = None) -> float:
+    """How many independent images so many are worth; `scenes` [N] are those of each.
+
+    Photos of a scene may all be right or wrong together, and nothing says that they are
+    not: a scene counts as one image. Where scenes have m₁, m₂, … images of their own,
+    they are worth (Σm)² / Σm² (Kish, 1965), which is fewer: most may be of one scene.
+    """
+    if scenes is None:
+        return images
+    _, sizes = np.unique(scenes, return_counts=True)
+    return float(images**2 / np.sum(sizes**2))
+
+
+def risk_upper(
+    correct: Booleans, scenes: Scenes | None = None, *, confidence: float = 0.95
+) -> float:
+    """One-sided upper bound of the risk of answers [N]; 1 where there are none."""
+    if not len(correct):
+        return 1.0
+    n = evidence(len(correct), scenes)
+    return clopper_pearson_upper(float(np.mean(~correct)) * n, n, confidence=confidence)
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,12 @@ class AbstainRule:
 
 
 def abstain_rule(
-    score: Floats, correct: Booleans, *, risk: float, confidence: float = 0.95
+    score: Floats,
+    correct: Booleans,
+    *,
+    risk: float,
+    confidence: float = 0.95,
+    scenes: Scenes | None = None,
 ) -> AbstainRule | None:
     """The most coverage that a sequence of tests grants a risk of at most `risk`.
 
@@ -65,16 +94,21 @@ def abstain_rule(
     bound, up to the first that fails. So the risk of all thresholds that pass is within
     `risk` with the confidence asked for, and the laxest may be taken; the best of all
     thresholds would be one that was lucky. None when not even the first one passes.
+
+    Score, correctness and scenes are [N]; with scenes the images are worth as many as
+    `evidence` says.
     """
     curve = risk_coverage(score, correct)
     answered = np.rint(curve.coverage * len(score)).astype(int)
-    wrong = np.rint(curve.risk * answered).astype(int)
+    order = np.argsort(-score, kind="stable")
     rule = None
     for at in _sequence(answered):
-        n = int(answered[at])
+        some = order[: answered[at]]
+        known = None if scenes is None else scenes[some]
+        n = evidence(len(some), known)
         if clopper_pearson_upper(0, n, confidence=confidence) > risk:
             continue  # too few to promise anything, even without a mistake
-        bound = clopper_pearson_upper(int(wrong[at]), n, confidence=confidence)
+        bound = risk_upper(correct[some], known, confidence=confidence)
         if bound > risk:
             break
         rule = _rule(curve, at, bound)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
 from training.configs.task_sections import REQUIREMENTS, BundleConfig
+from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
 from training.evaluation.metrics import Booleans, Floats
-from training.evaluation.selective import clopper_pearson_upper
+from training.evaluation.selective import risk_upper
 from training.rules.rules import decisions
 
 
@@ -23,6 +24,8 @@ def requirement_lines(
     task: Task,
     config: BundleConfig,
     rules: PostprocessSpec,
+    *,
+    scenes: Scenes | None = None,
 ) -> list[str]:
     """A line a requirement; the arguments are those of `fit_rules`, and its rules."""
     decided = decisions(logits, rules)
@@ -32,7 +35,7 @@ def requirement_lines(
         lines += _of_a_detector(decided, truth, config)
     elif config.risk is not None and "risk" not in misplaced:
         best = probabilities(logits, rules).max(axis=1)  # float32 [N]
-        lines.append(_risk(best, decided == truth, config.risk, rules))
+        lines.append(_risk(best, decided == truth, config.risk, rules, scenes))
     return lines
 
 
@@ -43,20 +46,31 @@ def _left_out(name: str, task: Task, config: BundleConfig) -> str:
     )
 
 
-def _risk(score: Floats, correct: Booleans, risk: float, rules: PostprocessSpec) -> str:
+def _risk(
+    score: Floats,
+    correct: Booleans,
+    risk: float,
+    rules: PostprocessSpec,
+    scenes: Scenes | None,
+) -> str:
     asked = f"Asked for: at most {risk:g} of the answers wrong."
     n, threshold = len(score), rules.abstain_threshold
+    of = counted = ""
+    if scenes is not None:
+        of = f" of {len(np.unique(scenes))} scenes"
+        counted = ", a scene counted as one image"
     if threshold is None:
         return (
-            f"{asked} Not reached with {n} validation images: every image is answered"
+            f"{asked} Not reached with {n} validation images{of}{counted}: every image "
+            "is answered"
         )
-    answered = correct[score >= np.float64(threshold)]
-    wrong = int((~answered).sum())
-    bound = clopper_pearson_upper(wrong, len(answered))
+    answers = score >= np.float64(threshold)
+    wrong = int((~correct[answers]).sum())
+    bound = risk_upper(correct[answers], None if scenes is None else scenes[answers])
     return (
-        f"{asked} Granted from a score of {threshold:.3f} on: of {n} validation images "
-        f"{len(answered)} are answered, {wrong} of them wrong; the risk is at most "
-        f"{bound:.4f} with a confidence of 95 %"
+        f"{asked} Granted from a score of {threshold:.3f} on: of {n} validation images"
+        f"{of} {answers.sum()} are answered, {wrong} of them wrong; the risk is at "
+        f"most {bound:.4f} with a confidence of 95 %{counted}"
     )
 
 

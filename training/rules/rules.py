@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
 from training.configs.task_sections import BundleConfig
+from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
 from training.evaluation.selective import abstain_rule
 from training.rules.temperature import fit_temperature
@@ -19,7 +20,13 @@ Logits = NDArray[np.float32]  # [N, K]
 
 
 def fit_rules(
-    logits: Logits, truth: Truth, task: Task, config: BundleConfig, *, labels: int
+    logits: Logits,
+    truth: Truth,
+    task: Task,
+    config: BundleConfig,
+    *,
+    labels: int,
+    scenes: Scenes | None = None,
 ) -> PostprocessSpec:
     """The rules of a bundle.
 
@@ -29,6 +36,8 @@ def fit_rules(
         task: decides activation and kind of threshold.
         config: what the owner wants: recall, costs, risk.
         labels: how many labels the bundle names (2 for binary, else K).
+        scenes: of the images [N], where they are known: images of one are no
+            independent evidence.
     """
     sigmoid = task.activation == "sigmoid"
     answers = truth.reshape(logits.shape) if sigmoid else truth
@@ -51,7 +60,7 @@ def fit_rules(
     if config.risk is None:
         return spec
     correct = scores.argmax(axis=1) == truth
-    rule = abstain_rule(scores.max(axis=1), correct, risk=config.risk)
+    rule = abstain_rule(scores.max(axis=1), correct, risk=config.risk, scenes=scenes)
     return spec.model_copy(
         update={"abstain_threshold": None if rule is None else rule.threshold}
     )

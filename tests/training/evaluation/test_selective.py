@@ -7,6 +7,7 @@ from training.evaluation.answers import Answers, multiclass_metrics
 from training.evaluation.selective import (
     abstain_rule,
     clopper_pearson_upper,
+    evidence,
     risk_coverage,
 )
 
@@ -79,6 +80,54 @@ def test_a_threshold_keeps_its_promise_on_images_to_come():
     true_risks = [0.15 * (1 - rule.threshold) for rule in rules if rule is not None]
     assert len(true_risks) > 0.8 * len(rules)
     assert np.mean(np.array(true_risks) > 0.05) <= 0.075
+
+
+@pytest.mark.parametrize(("scenes", "risk"), [(20, 0.2), (70, 0.05), (200, 0.05)])
+@pytest.mark.parametrize("sizes", ["equal", "unequal"])
+def test_scenes_do_not_grant_what_their_images_would(
+    scenes: int, risk: float, sizes: str
+):
+    """Scenes are sure, and wrong, as one: more often than asked for, seldom granted."""
+    generator = np.random.default_rng(0)
+    granted = {True: 0, False: 0}
+    for _ in range(60):
+        each = generator.geometric(1 / 15, scenes) if sizes == "unequal" else 20
+        of_image = np.repeat(np.arange(scenes), each)
+        correct = (generator.random(scenes) >= 1.02 * risk)[of_image]
+        score = generator.random(scenes)[of_image] + 0.1 * generator.random(
+            len(correct)
+        )
+        for told in granted:
+            known = of_image if told else None
+            rule = abstain_rule(score, correct, risk=risk, scenes=known)
+            granted[told] += rule is not None
+
+    # by chance 60 rounds of exactly 5 % give 8 or more once in a hundred
+    assert granted[True] <= 7
+    assert granted[False] >= 20  # as if images were independent
+
+
+def test_a_scene_of_one_image_is_an_image():
+    """Scenes without neighbors change no rule."""
+    generator = np.random.default_rng(0)
+    score = generator.random(1000)
+    correct = generator.random(1000) < 0.9 + score / 10
+
+    rules = [
+        abstain_rule(score, correct, risk=0.05, scenes=scenes)
+        for scenes in (None, np.arange(1000))
+    ]
+
+    assert rules[0] is not None
+    assert rules[0] == rules[1]
+
+
+def test_most_images_in_one_scene_are_little_evidence():
+    """A hundred scenes are worth a hundred images, or two where one has most."""
+    assert evidence(1000) == 1000
+    assert evidence(1000, np.arange(1000) // 10) == pytest.approx(100)
+    uneven = np.maximum(np.arange(1000) - 700, 0)  # 701 of the first scene
+    assert 2 < evidence(1000, uneven) < 2.1
 
 
 @pytest.mark.parametrize("n", [300, 3000])

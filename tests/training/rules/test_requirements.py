@@ -5,20 +5,24 @@ import pytest
 
 from classifier.manifest import Task
 from training.configs.task_sections import BundleConfig
+from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
 from training.rules.requirements import requirement_lines
 from training.rules.rules import fit_rules
 
 
 def told(
-    logits: np.ndarray, truth: Truth, task: Task, config: BundleConfig
+    logits: np.ndarray,
+    truth: Truth,
+    task: Task,
+    config: BundleConfig,
+    scenes: Scenes | None = None,
 ) -> tuple[list[str], float | None]:
     """The lines, and the abstain threshold."""
     labels = max(2, logits.shape[1])
-    rules = fit_rules(logits, truth, task, config, labels=labels)
-    return requirement_lines(
-        logits, truth, task, config, rules
-    ), rules.abstain_threshold
+    rules = fit_rules(logits, truth, task, config, labels=labels, scenes=scenes)
+    lines = requirement_lines(logits, truth, task, config, rules, scenes=scenes)
+    return lines, rules.abstain_threshold
 
 
 def multiclass(images: int) -> tuple[np.ndarray, Truth]:
@@ -49,6 +53,29 @@ def test_a_risk_that_few_images_cannot_grant_is_told_of():
     assert lines == [
         "Asked for: at most 0.1 of the answers wrong. Not reached with 18 validation "
         "images: every image is answered"
+    ]
+
+
+def test_a_risk_is_bounded_by_scenes_where_they_are_known():
+    """A thousand images of 200 scenes promise less, those of 20 nothing."""
+    logits, truth = multiclass(1000)
+    images = np.arange(1000)
+    config = BundleConfig(risk=0.02)
+
+    alone, _ = told(logits, truth, Task.MULTICLASS, config)
+    many, threshold = told(logits, truth, Task.MULTICLASS, config, images // 5)
+    few, none = told(logits, truth, Task.MULTICLASS, config, images // 50)
+
+    assert threshold is not None
+    assert "1000 validation images 900 are answered" in alone[0]
+    assert "the risk is at most 0.0033 with a confidence of 95 %" in alone[0]
+    assert "1000 validation images of 200 scenes 900 are answered" in many[0]
+    assert "at most 0.0165 with a confidence of 95 %, a scene counted" in many[0]
+    assert none is None
+    assert few == [
+        "Asked for: at most 0.02 of the answers wrong. Not reached with 1000 "
+        "validation images of 20 scenes, a scene counted as one image: every image is "
+        "answered"
     ]
 
 
