@@ -93,7 +93,7 @@ def build_bundle(
         )
         for line in wished:
             LOGGER.info("%s", line)
-        remarks += wished + out_of_fold_f1_lines(logits, truth, rules)
+        remarks += wished + out_of_fold_f1_lines(logits, truth, rules, scenes=validation.scenes)
     graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
     kept = {p: built for p, built in recipe.earlier.items() if p not in final}

@@ -55,7 +55,7 @@ def fit_rules(
         )
     if task is Task.MULTILABEL:
         return spec.model_copy(
-            update={"thresholds": tuple(per_label_f1(scores, truth))}
+            update={"thresholds": tuple(per_label_f1(scores, truth, scenes=scenes))}
         )
     if config.risk is None:
         return spec
@@ -91,15 +91,16 @@ def decisions(logits: Logits, spec: PostprocessSpec) -> Truth:
 
 
 def out_of_fold_f1_lines(
-    logits: Logits, truth: Truth, spec: PostprocessSpec
+    logits: Logits, truth: Truth, spec: PostprocessSpec, *, scenes: Scenes | None = None
 ) -> list[str]:
     """A line on what per-label thresholds promise, where that can be known."""
     if spec.thresholds is None or len(spec.thresholds) == 1:
         return []
-    value = out_of_fold_f1(probabilities(logits, spec), truth)
+    value = out_of_fold_f1(probabilities(logits, spec), truth, scenes=scenes)
     if value is None:
         return []
+    it = "it" if scenes is None else "its scene"
     return [
         f"Macro F1 on validation, each image decided by thresholds that have not seen "
-        f"it: {value:.4f}"
+        f"{it}: {value:.4f}"
     ]

@@ -9,11 +9,16 @@ import numpy as np
 from sklearn.metrics import (  # type: ignore[import-untyped]
     precision_recall_curve,
 )
-from sklearn.model_selection import KFold  # type: ignore[import-untyped]
+from sklearn.model_selection import (  # type: ignore[import-untyped]
+    GroupKFold,
+    KFold,
+)
 
+from training.data.scenes import Scenes
 from training.errors import DataError
-from training.evaluation.metrics import Booleans, Floats, f1_by_label
+from training.evaluation.metrics import Booleans, Floats, Integers, f1_by_label
 
+FOLDS = 5
 RARE = 20  # with fewer positives than this a label's own best threshold is mostly noise
 
 
@@ -66,19 +71,19 @@ def by_f1(positive: Floats, truth: Booleans) -> float:
 
 
 def per_label_f1(
-    probabilities: Floats, truth: Booleans, *, folds: int = 5, seed: int = 0
+    probabilities: Floats, truth: Booleans, *, scenes: Scenes | None = None
 ) -> list[float]:
     """One F1 threshold a label [K]: median over folds, rare labels shrunk.
 
     Each fold's threshold comes from the other folds' images; their median is steadier
     than one fit to all. A label with n positives keeps n / (n + 20) of its own
     threshold; the rest comes from the threshold that is best for all labels at once.
+    The images of a scene [N] share a fold.
     """
     shared = by_f1(probabilities.ravel(), truth.ravel())
-    folds = min(folds, len(truth))
-    if folds == 1:
+    splits = _folds(len(truth), scenes)
+    if not splits:
         return [shared] * truth.shape[1]
-    splits = list(KFold(folds, shuffle=True, random_state=seed).split(truth))
     chosen = []
     for k in range(truth.shape[1]):
         own = [by_f1(probabilities[rest, k], truth[rest, k]) for rest, _ in splits]
@@ -89,18 +94,33 @@ def per_label_f1(
 
 
 def out_of_fold_f1(
-    probabilities: Floats, truth: Booleans, *, folds: int = 5, seed: int = 0
+    probabilities: Floats, truth: Booleans, *, scenes: Scenes | None = None
 ) -> float | None:
-    """Macro F1 with each fold decided by thresholds that never saw it.
+    """Macro F1 with each fold decided by thresholds that never saw it, nor its scenes.
 
-    None where there is but one image, or where no label occurs or was predicted.
+    None where there is but one image or scene, or where no label occurs or was
+    predicted.
     """
-    if len(truth) == 1:
+    splits = _folds(len(truth), scenes)
+    if not splits:
         return None
     decided = np.zeros_like(truth)
-    splitter = KFold(min(folds, len(truth)), shuffle=True, random_state=seed)
-    for rest, held_out in splitter.split(truth):
-        chosen = per_label_f1(probabilities[rest], truth[rest], folds=folds, seed=seed)
+    for rest, held_out in splits:
+        known = None if scenes is None else scenes[rest]
+        chosen = per_label_f1(probabilities[rest], truth[rest], scenes=known)
         decided[held_out] = probabilities[held_out] >= np.asarray(chosen)
     f1 = f1_by_label(decided, truth)
     return float(np.mean(f1)) if len(f1) else None
+
+
+def _folds(images: int, scenes: Scenes | None) -> list[tuple[Integers, Integers]]:
+    """Positions to choose by and those held out; none where there is nothing to part.
+
+    Thresholds that have seen the neighbors of an image have seen the image.
+    """
+    parts = images if scenes is None else len(np.unique(scenes))
+    if parts == 1:
+        return []
+    deal = KFold if scenes is None else GroupKFold
+    splitter = deal(min(FOLDS, parts), shuffle=True, random_state=0)
+    return list(splitter.split(np.arange(images), groups=scenes))

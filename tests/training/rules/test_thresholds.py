@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from training.errors import DataError
+from training.evaluation.metrics import f1_by_label
 from training.rules import thresholds
 
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
@@ -85,6 +87,35 @@ def test_out_of_fold_f1_is_not_better_than_the_fitted_one():
     fitted = np.mean(2 * hits / (decided.sum(axis=0) + truth.sum(axis=0)))
 
     assert thresholds.out_of_fold_f1(scores, truth) <= fitted
+
+
+def test_folds_part_no_scene():
+    """Thresholds fitted to the neighbors of an image promise more than they keep."""
+    generator = np.random.default_rng(1)
+    scenes = np.repeat(np.arange(220), 20)
+    of_scene = generator.random((220, 10)) < 0.25
+    sure = expit(of_scene + generator.normal(size=of_scene.shape))[scenes]
+    truth = of_scene[scenes]
+    scores = np.clip(sure + generator.normal(size=truth.shape) / 50, 0, 1)
+    some = generator.permutation(400)  # of 20 scenes; the others are of the future
+
+    beside = thresholds.out_of_fold_f1(scores[some], truth[some])
+    apart = thresholds.out_of_fold_f1(scores[some], truth[some], scenes=scenes[some])
+
+    chosen = thresholds.per_label_f1(scores[some], truth[some], scenes=scenes[some])
+    future = np.mean(f1_by_label(scores[400:] >= np.array(chosen), truth[400:]))
+    assert beside > future + 0.05
+    assert apart < future
+
+
+def test_one_scene_is_no_ground_for_an_out_of_fold_f1():
+    """As one image is none."""
+    truth = np.arange(20).reshape(10, 2) % 3 == 0
+    one = np.zeros(10, np.int64)
+
+    assert thresholds.out_of_fold_f1(truth * 0.9, truth) is not None
+    assert thresholds.out_of_fold_f1(truth * 0.9, truth, scenes=one) is None
+    assert len(thresholds.per_label_f1(truth * 0.9, truth, scenes=one)) == 2
 
 
 def test_one_image_is_no_ground_for_an_out_of_fold_f1():
