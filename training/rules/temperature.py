@@ -31,8 +31,10 @@ def sigmoid_nll(logits: Floats, truth: Booleans, temperature: float) -> float:
     return float(-np.where(truth, log_expit(scaled), log_expit(-scaled)).mean())
 
 
-def fit_temperature(logits: Floats, truth: Integers | Booleans) -> float:
-    """The temperature of least validation NLL, within 0.05 … 20.
+def fit_temperature(
+    logits: Floats, truth: Integers | Booleans, *, hottest: float = HOTTEST
+) -> float:
+    """The temperature of least validation NLL, from 0.05 to `hottest`.
 
     Class indices [N] mean softmax, booleans [N, K] sigmoid. The NLL is convex in 1/T,
     so a bounded search over log T finds the one minimum. A set without a single mistake
@@ -47,7 +49,7 @@ def fit_temperature(logits: Floats, truth: Integers | Booleans) -> float:
 
     found = minimize_scalar(
         nll,
-        bounds=(np.log(COLDEST), np.log(HOTTEST)),
+        bounds=(np.log(COLDEST), np.log(hottest)),
         method="bounded",
     )
     temperature = float(np.exp(found.x))

@@ -33,6 +33,10 @@ from training.rules.temperature import fit_temperature
 FOLDS = 5
 ITERATIONS = 200
 
+# Far above what a discriminant needs: of few images of many features it makes logits in
+# the thousands, and a bound within reach would choose its shrinkage.
+HOTTEST = 1e4
+
 Linear = tuple[Tensor, Tensor]  # weight [K, D], bias [K]
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions to fit to, held out
 
@@ -138,7 +142,7 @@ def _try_strength(
         held_out[rest] = x[0, rest] @ weight.T + bias
     temperature = 1.0
     if kind == "discriminant":  # sure of itself beyond measure
-        temperature = fit_temperature(held_out.numpy(), y.numpy())
+        temperature = fit_temperature(held_out.numpy(), y.numpy(), hottest=HOTTEST)
     held_out /= temperature
     return _Tried(strength, temperature, objective.watched(held_out, y))
 

@@ -191,6 +191,24 @@ def test_the_discriminant_looks_past_what_differs_within_a_label():
     assert np.isfinite(probe.cross_validation["loss"])
 
 
+def test_a_discriminant_of_many_features_is_cooled_as_far_as_it_needs():
+    """Forty images, 800 features: logits dozens of times too large."""
+    generator = np.random.default_rng(1)
+    labels = np.repeat(np.arange(4), 10)
+    lights = generator.normal(size=(40, 40)) @ generator.normal(size=(40, 800))
+    kinds = generator.normal(size=(4, 800))[labels]
+    features = (0.3 * kinds + lights + generator.normal(size=lights.shape))[None]
+    objective = build_objective(Task.MULTICLASS, labels=4, label_smoothing=0.0)
+
+    probe = fit_probe(
+        features.astype(np.float32), labels, objective,
+        kind="discriminant", strengths=(0.1,), seed=0,
+    )  # fmt: skip
+
+    # as little sure as it is right: a coin of four sides has log 4
+    assert probe.cross_validation["loss"] < np.log(4) + 0.01
+
+
 def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
     """What holds for a scene alone counts for nothing when scenes are held out."""
     generator = np.random.default_rng(0)
