@@ -29,7 +29,7 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
 from training.loop.start import CHECKPOINT
 from training.loop.state import saved_run
-from training.loop.suited import check_labels, check_task, check_watched
+from training.loop.suited import check_chosen, check_labels, check_task, check_watched
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
@@ -66,7 +66,8 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
     `root` is the folder of data sets, `runs` that of the runs, which share features.
 
     Raises:
-        ConfigError: the data is not of the task.
+        ConfigError: the data is not of the task, or has no validation images where the
+            training chooses by them.
         DataError: it cannot be read or cut, no bundle can hold its labels, or
             validation could not tell one network from another.
     """
@@ -86,6 +87,7 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
         seed=config.seed,
     )
     check_watched(config.task, splits)
+    check_chosen(config, splits)
     return splits
 
 

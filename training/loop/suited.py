@@ -78,3 +78,23 @@ def check_watched(task: Task, splits: Splits) -> None:
         )
     if missing:
         LOGGER.info("validation has no image of %s: nothing watches it", names)
+
+
+def check_chosen(config: Config, splits: Splits) -> None:
+    """Refuse to choose by validation images where there are none.
+
+    Raises:
+        ConfigError: a run would go on to its end, and keep its last weights, unsaid.
+    """
+    if len(splits.validation):
+        return
+    chosen_by = {
+        "train.patience": config.train.patience is not None,
+        'train.keep = "best"': config.train.keep == "best",
+    }
+    asked = [name for name, wanted in chosen_by.items() if wanted]
+    if asked:
+        raise ConfigError(
+            f"{' and '.join(asked)}: there are no validation images to choose by; "
+            "data.validation must be a share of train or a number above 0"
+        )

@@ -96,6 +96,28 @@ def test_a_validation_without_a_yes_is_refused(
         open_splits(config, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        (("train.patience=2",), "train.patience"),
+        (("train.keep=best",), 'train.keep = "best"'),
+        (("train.patience=2", "train.keep=best"), 'patience and train.keep = "best"'),
+    ],
+)
+def test_a_choice_by_validation_needs_images(
+    tmp_path: Path, write_config: WriteConfig, changes: tuple[str, ...], asked: str
+):
+    """Without one it would be no choice, and nobody would be told."""
+    write_tree(tmp_path / "shop", {"red": 30, "blue": 30})
+    path = write_config("shop", "multiclass", "shop")
+
+    with pytest.raises(ConfigError, match=f"{asked}: there are no validation images"):
+        open_splits(read_config(path, ("data.validation=0", *changes)), tmp_path)
+
+    assert len(open_splits(read_config(path, changes), tmp_path).validation)
+    assert open_splits(read_config(path, ("data.validation=0",)), tmp_path)
+
+
 def test_labels_that_nothing_watches_are_named(
     tmp_path: Path, write_config: WriteConfig, caplog: pytest.LogCaptureFixture
 ):
