@@ -29,7 +29,7 @@ from training.data.pieces import in_pieces
 from training.errors import DataError
 from training.evaluation.evaluate import Truth
 from training.graphs.class_maps import add_class_maps
-from training.graphs.graph import run
+from training.graphs.graph import GraphError, run
 from training.quantization.float16 import store_weights_as_float16, to_float16
 from training.quantization.gate import Gated, Labelled, gated_int8
 from training.reports.markdown import code
@@ -70,8 +70,8 @@ def build_bundle(
     truth = truth_of(validation, recipe.task)
     LOGGER.info("rules and gates from %d validation images", len(validation))
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
-    graphs = {Precision.FP32: Built(stored(fp32, recipe, batches), None)}
     remarks = list(recipe.remarks)
+    graphs = {Precision.FP32: Built(stored(fp32, recipe, batches, remarks), None)}
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
         rules = fit_rules(
@@ -119,11 +119,16 @@ def some_validation(splits: Splits) -> Split:
     return splits.validation
 
 
-def stored(fp32: bytes, recipe: Recipe, sample: Batches) -> bytes:
-    """The fp32 graph as it goes to disk."""
+def stored(fp32: bytes, recipe: Recipe, sample: Batches, remarks: list[str]) -> bytes:
+    """The fp32 graph as it goes to disk; why it is not smaller becomes a remark."""
     if not recipe.config.half_storage:
         return fp32
-    return store_weights_as_float16(fp32, sample[:4]).graph
+    try:
+        return store_weights_as_float16(fp32, sample[:4]).graph
+    except GraphError as error:  # a graph that does not run at all fails again, later
+        remarks.append(f"Weights are stored in fp32: {error}")
+        LOGGER.warning("%s", remarks[-1])
+        return fp32
 
 
 def smaller(

@@ -1,6 +1,5 @@
 """A next version is the same model: smaller graphs, and nothing lost on the way."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,17 +10,12 @@ from typer.testing import CliRunner, Result
 from classifier import Classifier
 from classifier.bundle import Bundle, load_bundle
 from classifier.golden import write_golden
-from classifier.manifest import Manifest, Precision
+from classifier.manifest import Precision
 from classifier.session import Session
 from cli import app
-from tests.synthetic import manifest_fields
+from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
-from tests.training.quantization.nets import SIDE, net
-from training.bundling.bundling import build_bundle
-from training.bundling.draft import Recipe
-from training.bundling.labels import bundle_labels
 from training.configs.task_sections import BundleConfig
-from training.data import cut, load_dataset
 from training.quantization import gate
 
 WriteConfig = Callable[..., Path]
@@ -38,24 +32,6 @@ def linnaeus(*arguments: object) -> Result:
 def pooled(tmp_path: Path) -> Path:
     """`models/colors`, whose network pools globally, beside its `photos`."""
     return pooled_bundle(tmp_path, BundleConfig(int8=False))
-
-
-def pooled_bundle(tmp_path: Path, config: BundleConfig) -> Path:
-    """`models/colors` as the config wants it, beside its `photos`."""
-    photos = write_tree(tmp_path / "photos", {"blue": 20, "green": 20, "red": 20})
-    splits = cut(load_dataset(photos))
-    fields = manifest_fields("colors", side=SIDE)
-    manifest = Manifest.model_validate_json(json.dumps(fields))
-    recipe = Recipe(
-        name="colors",
-        task=manifest.task,
-        labels=bundle_labels(splits.dataset, manifest.task),
-        preprocess=manifest.preprocess,
-        config=config,
-        provenance=manifest.provenance,
-    )
-    graph = net(classes=3).SerializeToString()
-    return build_bundle(graph, recipe, splits, tmp_path / "models").folder.parent
 
 
 def test_a_bundle_with_class_maps_is_optimized_and_keeps_them(pooled: Path):

@@ -65,6 +65,15 @@ def net(*, seed: int = 0, classes: int = CLASSES) -> ModelProto:
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
+def scaled(model: ModelProto, factors: dict[str, float]) -> bytes:
+    """The graph with some of its tensors multiplied."""
+    for name, factor in factors.items():
+        tensor = next(t for t in model.graph.initializer if t.name == name)
+        values = numpy_helper.to_array(tensor) * np.float32(factor)
+        tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return model.SerializeToString()
+
+
 def images(count: int = 64, *, seed: int = 1) -> list[NDArray[np.uint8]]:
     """Smooth images, uint8 [8, H, W, 3] a batch: neighbors are alike, as in life."""
     rng = np.random.default_rng(seed)
