@@ -30,7 +30,12 @@ from training.errors import DataError
 from training.evaluation.evaluate import Truth
 from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import GraphError, run
-from training.quantization.float16 import store_weights_as_float16, to_float16
+from training.quantization.float16 import (
+    MAX_ACTIVATION,
+    largest_activation,
+    store_weights_as_float16,
+    to_float16,
+)
 from training.quantization.gate import Gated, Labelled, gated_int8
 from training.reports.markdown import code
 from training.rules.requirements import requirement_lines
@@ -155,8 +160,14 @@ def smaller(
         else:
             found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
-        # in fp16 the head, which the maps come from, is not found any more
-        found[Precision.FP16] = Built(to_float16(add_class_maps(fp32)), None)
+        LOGGER.info("fp16: looking for the largest activation")
+        largest = largest_activation(fp32, batches)
+        if largest <= MAX_ACTIVATION:
+            # in fp16 the head, which the maps come from, is not found any more
+            found[Precision.FP16] = Built(to_float16(add_class_maps(fp32)), None)
+        else:
+            remarks.append(overflow(largest, earlier=recipe.earlier))
+            LOGGER.warning("%s", remarks[-1])
     return found
 
 
@@ -176,6 +187,15 @@ def refusal(
     paid = f" By class, accuracy would change: {listed}." if worst else ""
     none = "No new" if Precision.INT8 in earlier else "No"
     return f"{none} int8 graph: {int8.gate.reason}.{paid}"
+
+
+def overflow(largest: float, *, earlier: Container[Precision] = ()) -> str:
+    """Why no fp16 graph was made."""
+    none = "No new" if Precision.FP16 in earlier else "No"
+    return (
+        f"{none} fp16 graph: its activations reach {largest:,.0f} on validation; at "
+        f"most {MAX_ACTIVATION:,.0f} are accepted, half of what fp16 holds"
+    )
 
 
 def truth_of(split: Split, task: Task) -> Truth:

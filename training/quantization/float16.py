@@ -3,10 +3,11 @@
 Micikevicius et al., arXiv:1710.03740: weights and activations of a trained network fit
 into fp16, and so do pixels, which are whole numbers up to 255. On a CPU fp16 arithmetic
 is slower than fp32, so there the weights are only *stored* in fp16: ONNX Runtime folds
-the Cast nodes when it loads the graph and computes in fp32.
+the Cast nodes when it loads the graph and computes in fp32. What fp16 arithmetic cannot
+hold is therefore not seen on a CPU, and is looked for in the activations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.graphs.graph import (  # first: it turns ONNX Runtime's telemetry 
     sort_nodes,
 )
 from training.quantization.quantize import simplify
+from training.quantization.ranges import watch
 
 # isort: split
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -32,6 +34,10 @@ MIN_STORED_VALUES = 1024
 # Storage in fp16 is refused where it moves a logit by more than this share of the
 # largest logit: well under what changes an answer, well over fp16's rounding (2^-11).
 MAX_RELATIVE_ERROR = 0.01
+
+
+# Half of what fp16 holds, 65504: images to come reach further than those at hand.
+MAX_ACTIVATION = float(np.finfo(np.float16).max) / 2
 
 
 class StoredGraph(NamedTuple):
@@ -58,6 +64,35 @@ def to_float16(fp32: bytes) -> bytes:
         raise GraphError(f"the graph has no fp16 form: {error}") from error
     sort_nodes(half)
     return serialize(half)
+
+
+def largest_activation(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> float:
+    """The largest absolute value of all that the nodes give each other.
+
+    `batches` are pixels, uint8 [N, H, W, C]. Where it is over `MAX_ACTIVATION`, fp16
+    arithmetic may overflow: the answer is NaN then, on a GPU and not on a CPU.
+
+    Raises:
+        GraphError: the graph does not run.
+    """
+    model = simplify(fp32)
+    infos = [*model.graph.value_info, *model.graph.output]
+    kinds = {info.name: info.type.tensor_type.elem_type for info in infos}
+    outputs = [name for node in model.graph.node for name in node.output]
+    peaks = []
+    for name in outputs:
+        if kinds.get(name) != TensorProto.FLOAT:
+            continue
+        absolute, peak = (
+            fresh_name(model, f"{name}_{kind}") for kind in ("absolute", "peak")
+        )
+        model.graph.node.append(helper.make_node("Abs", [name], [absolute]))
+        # over all axes at once: whole activations would fill the memory
+        largest = helper.make_node("ReduceMax", [absolute], [peak], keepdims=0)
+        model.graph.node.append(largest)
+        peaks.append(peak)
+    seen = [list(values.values()) for values in watch(model, peaks, batches)]
+    return float(np.max(seen))
 
 
 def store_weights_as_float16(

@@ -79,6 +79,12 @@ def _figures(facts: CardFacts) -> Iterator[str]:
         if variant.gate is not None:
             yield ""
             yield f"Gate of {variant.precision}: {variant.gate.reason}."
+    if Precision.FP16 in facts.evaluations:
+        yield ""
+        yield (
+            "The figures of fp16 were computed on a CPU, in fp32 arithmetic: what fp16 "
+            "arithmetic changes on a GPU is not in them."
+        )
 
 
 def _classes(facts: CardFacts) -> Iterator[str]:

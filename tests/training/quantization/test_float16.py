@@ -7,7 +7,14 @@ from onnx import numpy_helper
 from tests.training.quantization.nets import images, net, scaled
 from training.graphs.graph import GraphError, parse, run
 from training.quantization import float16
-from training.quantization.float16 import store_weights_as_float16, to_float16
+from training.quantization.float16 import (
+    MAX_ACTIVATION,
+    largest_activation,
+    store_weights_as_float16,
+    to_float16,
+)
+from training.quantization.quantize import simplify
+from training.quantization.ranges import watch
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,27 @@ def test_a_loss_that_could_change_an_answer_is_refused(wide):
 
     with pytest.raises(GraphError, match="moves a logit"):
         store_weights_as_float16(vanishing, images())
+
+
+@pytest.mark.parametrize("factor", [1, 16_000])
+def test_what_fp16_could_not_hold_is_seen_between_the_layers(factor: float):
+    """A narrow layer of huge values, which the next one makes small again."""
+    names = {"w2": factor, "b2": factor, "b3": factor, "w4": 1 / factor}
+    graph = scaled(net(), names)
+    plain = run(net().SerializeToString(), images())
+
+    largest = largest_activation(graph, images())
+
+    values = [
+        np.abs(of).max()
+        for seen in watch(simplify(graph), ["a", "c2", "c3"], images())
+        for of in seen.values()
+    ]
+    # the pixels are 255 before they are normalized
+    assert largest == pytest.approx(max(255, *values), rel=1e-3)
+    assert (largest <= MAX_ACTIVATION) is (factor == 1)
+    assert np.allclose(run(graph, images()), plain, atol=1e-3)
+    assert np.isfinite(run(to_float16(graph), images())).all()  # a CPU does not see it
 
 
 def test_half_precision_arithmetic_keeps_the_contract(wide):
