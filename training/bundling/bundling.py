@@ -8,6 +8,7 @@ graphs at once. The bundle appears whole or not at all.
 import logging
 from collections.abc import Container, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -38,8 +39,8 @@ from training.quantization.float16 import (
 )
 from training.quantization.gate import Gated, Labelled, gated_int8
 from training.reports.markdown import code
-from training.rules.requirements import requirement_lines
-from training.rules.rules import decisions, fit_rules, out_of_fold_f1_lines
+from training.rules.requirements import requirement_lines, unmet
+from training.rules.rules import answers, decisions, fit_rules, out_of_fold_f1_lines
 
 BATCH = 16
 GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
@@ -76,6 +77,7 @@ def build_bundle(
     LOGGER.info("rules and gates from %d validation images", len(validation))
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     remarks = list(recipe.remarks)
+    wished: list[str] = []
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches, remarks), None)}
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
@@ -88,18 +90,25 @@ def build_bundle(
             scenes=validation.scenes,
         )
         remarks.append("Temperature and thresholds: fitted on validation")
-        wished = requirement_lines(
-            logits,
-            truth,
-            recipe.task,
-            recipe.config,
-            rules,
+        of_logits = partial(
+            requirement_lines,
+            truth=truth,
+            task=recipe.task,
+            config=recipe.config,
+            rules=rules,
             scenes=validation.scenes,
         )
+        wished = of_logits(logits)
         for line in wished:
             LOGGER.info("%s", line)
-        remarks += wished + out_of_fold_f1_lines(logits, truth, rules, scenes=validation.scenes)
-    graphs |= smaller(fp32, recipe, splits, rules, batches, remarks)
+        remarks += wished + out_of_fold_f1_lines(
+            logits, truth, rules, scenes=validation.scenes
+        )
+    made = smaller(fp32, recipe, splits, rules, batches, remarks)
+    for precision, built in made.items() if wished else ():
+        own = of_logits(run(built.graph, batches))
+        remarks += [f"{precision}: {line}" for line in own if line not in wished]
+    graphs |= made
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
     kept = {p: built for p, built in recipe.earlier.items() if p not in final}
     remarks += [f"Not made anew: the {precision} graph" for precision in kept]
@@ -148,11 +157,16 @@ def smaller(
     found: dict[Precision, Built] = {}
     if recipe.config.int8:
         truth = truth_of(splits.validation, recipe.task)
+        scenes = splits.validation.scenes
         int8 = gated_int8(
             fp32,
             in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
             labelled=Labelled(f"{splits.dataset.name} validation", batches, truth),
             decide=lambda logits: decisions(logits, rules),
+            answer=lambda logits: answers(logits, rules),
+            unmet=lambda logits, int8: unmet(
+                logits, int8, truth, recipe.task, recipe.config, rules, scenes=scenes
+            ),
         )
         if int8.graph is None:
             labels = [label.name for label in recipe.labels]

@@ -1,9 +1,10 @@
 """int8 graph + images → **served or not**: the accuracy gate.
 
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
-images, of F1 too where answers are yes or no, and makes the same decision as fp32 on 97
-of 100. Where all layers in int8 fail, the layers that hurt most stay in fp32, more at
-each attempt; where that fails too, the bundle keeps to fp32 and the gate says why.
+images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
+keeps what was asked for: a recall, a cost, a risk. Where all layers in int8 fail, the
+layers that hurt most stay in fp32, more at each attempt; where that fails too, the
+bundle keeps to fp32 and the gate says why.
 """
 
 import logging
@@ -31,6 +32,8 @@ Pixels = NDArray[np.uint8]  # [N, H, W, C]
 Logits = NDArray[np.float32]  # [N, K]
 Decisions = NDArray[np.generic]  # class index int [N], or bool [N] or [N, K]
 Decide = Callable[[Logits], Decisions]
+# What was asked for and int8 does not keep; of the labelled images, fp32's and int8's.
+Unmet = Callable[[Logits, Logits], str | None]
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,21 @@ def best_label(logits: Logits) -> Decisions:
     return best
 
 
-def gated_int8(
+def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     fp32: bytes,
     ranges: Iterable[Pixels],
     *,
     labelled: Labelled,
     unlabelled: Sequence[Pixels] = (),
     decide: Decide = best_label,
+    answer: Decide | None = None,
+    unmet: Unmet | None = None,
 ) -> Gated:
     """The int8 graph with the fewest layers in fp32 that passes, if any does.
 
     Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
+    Accuracy is that of `decide`; agreement that of `answer`, where an image may also go
+    without a label. What is `unmet` refuses a graph whatever its figures are.
     Neither may have been learned from: of what it knows by heart a network is so sure
     that int8 decides the same. For multi-label both are shares of single decisions,
     image times label.
@@ -78,6 +85,7 @@ def gated_int8(
     LOGGER.info("int8: measuring the ranges of the activations")
     measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
+    answer = answer or decide
     logits = run(fp32, images)
     reference, truth = decide(logits), labelled.truth
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
@@ -86,8 +94,16 @@ def gated_int8(
     for exclude in _attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
         int8 = halve_weights(quantize_measured(measured, exclude=exclude))
-        decided = decide(run(int8, images))
-        gate = judge(reference, decided, labelled, exclude=exclude)
+        smaller = run(int8, images)
+        decided = decide(smaller)
+        gate = judge(
+            reference,
+            decided,
+            labelled,
+            exclude=exclude,
+            answers=(answer(logits), answer(smaller)),
+            unmet=unmet(logits[:n], smaller[:n]) if unmet else None,
+        )
         verdict = "passed" if gate.passed else "refused"
         LOGGER.info("int8, %s: %s", gate.reason, verdict)
         change = change_by_class(reference[:n], decided[:n], truth, classes=classes)
@@ -108,18 +124,33 @@ def nearest(tried: Sequence[Gated]) -> Gated:
 
 
 def judge(
-    fp32: Decisions, int8: Decisions, labelled: Labelled, *, exclude: Sequence[str]
+    fp32: Decisions,
+    int8: Decisions,
+    labelled: Labelled,
+    *,
+    exclude: Sequence[str],
+    answers: tuple[Decisions, Decisions] | None = None,
+    unmet: str | None = None,
 ) -> Gate:
-    """Compare two sets of decisions, of which the first belong to `labelled`."""
+    """Compare two sets of decisions, of which the first belong to `labelled`.
+
+    `answers` are those of both graphs where they are not the decisions, `unmet` what
+    int8 does not keep of what was asked for.
+    """
     truth, n = labelled.truth, len(labelled.truth)
     before, after = (figures(decided[:n], truth) for decided in (fp32, int8))
     lost = {name: before[name] - after[name] for name in before}
     # Without unlabelled images, the labelled ones must do for agreement too.
     others = slice(n, None) if len(fp32) > n else slice(None)
-    same = fp32[others] == int8[others]
+    one, other = answers or (fp32, int8)
+    same = one[others] == other[others]
     agreement = float(np.mean(same))
     # a hair of tolerance: 0.85 - 0.84 is more than 0.01 in binary fractions
-    passed = max(lost.values()) <= MAX_DROP + 1e-9 and agreement >= MIN_AGREEMENT - 1e-9
+    passed = (
+        max(lost.values()) <= MAX_DROP + 1e-9
+        and agreement >= MIN_AGREEMENT - 1e-9
+        and unmet is None
+    )
     kept = f"in fp32: {', '.join(exclude)}" if exclude else "all layers in int8"
     counted = "images" if truth.ndim == 1 else "decisions"
     f1 = f", F1 {_change(lost['F1'])}" if "F1" in lost else ""
@@ -132,7 +163,7 @@ def judge(
         reason=f"{kept}; accuracy over {truth.size} labelled {counted} "
         f"{_change(lost['accuracy'])} points{f1} (at most 1 lost), agreement over "
         f"{same.size} {counted} {100 * agreement:.2f} % "
-        f"(at least {100 * MIN_AGREEMENT:.0f})",
+        f"(at least {100 * MIN_AGREEMENT:.0f})" + (f"; {unmet}" if unmet else ""),
     )
 
 

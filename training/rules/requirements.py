@@ -1,6 +1,7 @@
 """requirements + rules → **lines for the card**: what was asked for, what is granted.
 
-A requirement that validation could not grant leaves no other trace in a bundle.
+A requirement that validation could not grant leaves no other trace in a bundle. Rules are
+fitted on the fp32 graph: what it was granted, a smaller graph has to keep.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
 from training.evaluation.metrics import Booleans, Floats
 from training.evaluation.selective import risk_upper
-from training.rules.rules import decisions
+from training.rules.rules import ABSTAINED, answers, decisions
+
+MAX_COST = 0.01  # one point, as of accuracy
 
 
 def requirement_lines(
@@ -37,6 +40,64 @@ def requirement_lines(
         best = probabilities(logits, rules).max(axis=1)  # float32 [N]
         lines.append(_risk(best, decided == truth, config.risk, rules, scenes))
     return lines
+
+
+def unmet(  # noqa: PLR0913 - both graphs, and what was asked of the first
+    fp32: NDArray[np.float32],
+    smaller: NDArray[np.float32],
+    truth: Truth,
+    task: Task,
+    config: BundleConfig,
+    rules: PostprocessSpec,
+    *,
+    scenes: Scenes | None = None,
+) -> str | None:
+    """What was granted of fp32's logits and does not hold for those of a smaller graph.
+
+    The recall and the bound of the risk must be those that were asked for. Costs may
+    grow by one point, in percent of what it would cost to get every image wrong.
+    """
+    decided = decisions(smaller, rules)
+    if task is Task.BINARY:
+        return _recall_unmet(decided, truth, config) or _costs_unmet(
+            decisions(fp32, rules), decided, truth, config
+        )
+    if config.risk is None or rules.abstain_threshold is None:
+        return None
+    given = answers(smaller, rules) != ABSTAINED
+    known = None if scenes is None else scenes[given]
+    bound = risk_upper((decided == truth)[given], known)
+    if bound <= config.risk:
+        return None
+    return (
+        f"the risk is at most {bound:.4f} with a confidence of 95 % (asked: "
+        f"{config.risk:g})"
+    )
+
+
+def _recall_unmet(
+    decided: Booleans, truth: Booleans, config: BundleConfig
+) -> str | None:
+    found, positives = int((decided & truth).sum()), int(truth.sum())
+    if config.recall is None or found >= config.recall * positives - 1e-9:
+        return None
+    return f"finds {found} of {positives} positives (asked: {config.recall:g})"
+
+
+def _costs_unmet(
+    fp32: Booleans, smaller: Booleans, truth: Booleans, config: BundleConfig
+) -> str | None:
+    alarm, miss = config.false_positive_cost, config.false_negative_cost
+    if (alarm, miss) == (1, 1):
+        return None
+    each = np.where(truth, miss, alarm)  # what it costs to get an image wrong, [N]
+    before, after = (float(each[d != truth].sum()) for d in (fp32, smaller))
+    if after - before <= MAX_COST * float(each.sum()) + 1e-9:
+        return None
+    return (
+        f"mistakes cost {after:g} in place of {before:g} (at most "
+        f"{100 * MAX_COST:.0f} % of {each.sum():g} more)"
+    )
 
 
 def _left_out(name: str, task: Task, config: BundleConfig) -> str:

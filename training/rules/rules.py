@@ -18,6 +18,8 @@ from training.rules.thresholds import by_cost, by_recall, out_of_fold_f1, per_la
 
 Logits = NDArray[np.float32]  # [N, K]
 
+ABSTAINED = -1  # in place of a class index
+
 
 def fit_rules(
     logits: Logits,
@@ -78,6 +80,19 @@ def binary_threshold(
         false_positive=config.false_positive_cost,
         false_negative=config.false_negative_cost,
     )
+
+
+def answers(logits: Logits, spec: PostprocessSpec) -> Truth:
+    """As `decisions`, with `ABSTAINED` where an image is given no label."""
+    decided = decisions(logits, spec)
+    if spec.abstain_threshold is None:
+        return decided
+    best = probabilities(logits, spec).max(axis=1)  # float32 [N]
+    # as the service compares: a plain float would be rounded to float32
+    given: Truth = np.where(
+        best >= np.float64(spec.abstain_threshold), decided, ABSTAINED
+    )
+    return given
 
 
 def decisions(logits: Logits, spec: PostprocessSpec) -> Truth:

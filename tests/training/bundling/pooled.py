@@ -9,7 +9,7 @@ from tests.training.data.pictures import write_tree
 from tests.training.quantization.nets import SIDE, net
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Recipe
-from training.bundling.from_run import bundle_labels
+from training.bundling.labels import bundle_labels
 from training.configs.task_sections import BundleConfig
 from training.data import cut, load_dataset
 

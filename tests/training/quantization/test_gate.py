@@ -68,6 +68,41 @@ def test_ninety_seven_decisions_of_a_hundred_must_agree(differing, passes):
     assert gate.agreement == pytest.approx(1 - differing / 100)
 
 
+def test_who_withholds_other_answers_does_not_agree():
+    """The labels are the same; of a hundred images, four more are answered."""
+    truth = np.zeros(100, np.int64)
+    withheld = np.where(np.arange(100) < 10, -1, truth)
+    fewer = np.where(np.arange(100) < 6, -1, truth)
+    data = Labelled("x", [], truth)
+
+    same = judge(truth, truth, data, exclude=(), answers=(withheld, withheld))
+    other = judge(truth, truth, data, exclude=(), answers=(withheld, fewer))
+
+    assert same.passed
+    assert not other.passed
+    assert (other.accuracy_drop, other.agreement) == (0, 0.96)
+
+
+def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
+    """Whatever its figures: the reason has it, and the next attempt is made."""
+    graph = net().SerializeToString()
+    seen = []
+
+    def unmet(fp32, int8):
+        seen.append((len(fp32), len(int8)))
+        return "finds 9 of 10 positives" if len(seen) == 1 else None
+
+    gated = gated_int8(graph, images(), labelled=labelled(graph), unmet=unmet)
+
+    assert seen == [(256, 256)] * 2
+    assert gated.graph is not None
+    assert gated.gate.reason.startswith("in fp32: ")
+    refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), exclude=(),
+                    unmet="finds 9 of 10 positives")  # fmt: skip
+    assert not refused.passed
+    assert refused.reason.endswith("(at least 97); finds 9 of 10 positives")
+
+
 @pytest.mark.parametrize(
     ("shape", "counted"), [((1000,), "images"), ((200, 5), "decisions")]
 )

@@ -7,8 +7,8 @@ from classifier.manifest import Task
 from training.configs.task_sections import BundleConfig
 from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
-from training.rules.requirements import requirement_lines
-from training.rules.rules import fit_rules
+from training.rules.requirements import requirement_lines, unmet
+from training.rules.rules import ABSTAINED, answers, decisions, fit_rules
 
 
 def told(
@@ -114,6 +114,59 @@ def test_a_wish_of_another_task_is_told_to_be_left_out():
         "Asked for: risk = 0.1. Left out: it is for multiclass and fine-grained "
         "bundles, and this one is binary"
     ]
+
+
+def test_a_smaller_graph_keeps_the_recall_that_was_granted():
+    """Two positives of a hundred may be missed, and a third may not."""
+    truth = np.arange(2000) < 100
+    logits = np.where(truth, 4, -4).astype(np.float32)[:, None]
+    logits[98:100] = -9
+    config = BundleConfig(recall=0.98)
+    rules = fit_rules(logits, truth, Task.BINARY, config, labels=2)
+    fewer = logits.copy()
+    fewer[90:98] = -9
+
+    assert unmet(logits, logits, truth, Task.BINARY, config, rules) is None
+    assert unmet(logits, fewer, truth, Task.BINARY, config, rules) == (
+        "finds 90 of 100 positives (asked: 0.98)"
+    )
+
+
+def test_a_smaller_graph_makes_no_dearer_mistakes():
+    """All wrong cost 1900 + 100 * 10: one percent of it is two misses, not three."""
+    truth = np.arange(2000) < 100
+    logits = np.where(truth, 4, -4).astype(np.float32)[:, None]
+    config = BundleConfig(false_negative_cost=10.0)
+    rules = fit_rules(logits, truth, Task.BINARY, config, labels=2)
+
+    told = []
+    for missed in (2, 3):
+        smaller = logits.copy()
+        smaller[:missed] = -9
+        told.append(unmet(logits, smaller, truth, Task.BINARY, config, rules))
+
+    assert told == [
+        None,
+        "mistakes cost 30 in place of 0 (at most 1 % of 2900 more)",
+    ]
+
+
+def test_a_smaller_graph_keeps_the_risk_that_was_granted():
+    """Surer of everything it would answer what fp32 withholds, and be wrong."""
+    logits, truth = multiclass(1000)
+    config = BundleConfig(risk=0.02)
+    rules = fit_rules(logits, truth, Task.MULTICLASS, config, labels=3)
+    surer = 2 * logits
+
+    same = unmet(logits, logits, truth, Task.MULTICLASS, config, rules)
+    more = unmet(logits, surer, truth, Task.MULTICLASS, config, rules)
+
+    assert same is None
+    assert more is not None
+    assert more.startswith("the risk is at most 0.1")
+    assert (decisions(logits, rules) == decisions(surer, rules)).all()
+    withheld = [answers(some, rules) == ABSTAINED for some in (logits, surer)]
+    assert [w.sum() for w in withheld] == [100, 0]
 
 
 def test_who_asks_for_nothing_is_told_nothing():
