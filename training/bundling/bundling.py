@@ -63,7 +63,7 @@ def build_bundle(
 
     Args:
         fp32: graph with input `pixels` and output `logits`.
-        recipe: name, labels, preprocessing, wishes.
+        recipe: name, labels, preprocessing, requirements.
         splits: validation for the rules and gates, calibration for int8 ranges, test
             for the figures where there is one (else they are validation's).
         root: the folder of models.
@@ -77,7 +77,7 @@ def build_bundle(
     LOGGER.info("rules and gates from %d validation images", len(validation))
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     remarks = list(recipe.remarks)
-    wished: list[str] = []
+    required: list[str] = []
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches, remarks), None)}
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
@@ -98,16 +98,16 @@ def build_bundle(
             rules=rules,
             scenes=validation.scenes,
         )
-        wished = of_logits(logits)
-        for line in wished:
+        required = of_logits(logits)
+        for line in required:
             LOGGER.info("%s", line)
-        remarks += wished + out_of_fold_f1_lines(
+        remarks += required + out_of_fold_f1_lines(
             logits, truth, rules, scenes=validation.scenes
         )
     made = smaller(fp32, recipe, splits, rules, batches, remarks)
-    for precision, built in made.items() if wished else ():
+    for precision, built in made.items() if required else ():
         own = of_logits(run(built.graph, batches))
-        remarks += [f"{precision}: {line}" for line in own if line not in wished]
+        remarks += [f"{precision}: {line}" for line in own if line not in required]
     graphs |= made
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
     kept = {p: built for p, built in recipe.earlier.items() if p not in final}

@@ -1,7 +1,7 @@
 """requirements + rules → **lines for the card**: what was asked for, what is granted.
 
-A requirement that validation could not grant leaves no other trace in a bundle. Rules are
-fitted on the fp32 graph: what it was granted, a smaller graph has to keep.
+A requirement that validation could not grant leaves no other trace in a bundle. Rules
+are fitted on the fp32 graph: what it was granted, a smaller graph has to keep.
 """
 
 from collections.abc import Iterator

@@ -105,7 +105,7 @@ def test_a_detector_tells_of_recall_or_costs(wish: dict[str, float], line: str):
 
 
 def test_a_wish_of_another_task_is_told_to_be_left_out():
-    """A detector made of a multi-class run has that run's wishes."""
+    """A detector made of a multi-class run has that run's requirements."""
     logits, truth = np.array([[-1], [1]], np.float32), np.array([False, True])
 
     lines, _ = told(logits, truth, Task.BINARY, BundleConfig(risk=0.1))
