@@ -16,6 +16,7 @@ from training.augmentation.augment import (
 )
 from training.augmentation.random_augment import (
     OPERATIONS,
+    posterize,
     random_augment,
     rotate,
     shear_across,
@@ -90,6 +91,62 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
     assert 400 < even.sum() < 600
 
 
+def test_coins_mirror_about_half_of_the_images():
+    """And leave the others as they are."""
+    pixels = torch.tensor([[[[0], [255]]]], dtype=torch.uint8).expand(1000, 1, 2, 1)
+    flip = AugmentConfig(flip="random")
+
+    images = augment(pixels, flip, flipped=None, generator=seeded())
+
+    left, right = images.view(1000, 2).T
+    assert 400 < left.sum() < 600
+    assert (left + right == 1).all()
+
+
+def ramps(n):
+    """The place of each pixel, across and down from the middle, [n, 2, 16, 20]."""
+    down, across = torch.meshgrid(
+        torch.arange(16.0) - 7.5, torch.arange(20.0) - 9.5, indexing="ij"
+    )
+    return torch.stack([across, down]).expand(n, 2, 16, 20)
+
+
+def steps_of(images):
+    """How far apart middle pixels were: across and down, each [N]."""
+    across = images[:, 0, 8, 10] - images[:, 0, 8, 9]
+    return across, images[:, 1, 8, 10] - images[:, 1, 7, 10]
+
+
+def test_a_zoom_goes_as_far_as_is_said_both_ways():
+    """Out and in, by up to half; on both axes alike."""
+    zoomed = affine(ramps(500), AugmentConfig(zoom=0.5), generator=seeded())
+
+    across, down = steps_of(zoomed)
+    assert torch.allclose(across, down, atol=1e-4)
+    assert 0.5 <= 1 / across.max() < 0.55
+    assert 1.45 < 1 / across.min() <= 1.5
+
+
+def test_a_shift_goes_as_far_as_is_said_both_ways():
+    """By up to a quarter of each side, to the left and to the right, up and down."""
+    shifted = affine(ramps(500), AugmentConfig(shift=0.25), generator=seeded())
+
+    for axis, side in enumerate((20, 16)):
+        went = (shifted - ramps(500))[:, axis, 8, 10]
+        assert -0.25 * side - 1e-3 <= went.min() < -0.23 * side
+        assert 0.23 * side < went.max() <= 0.25 * side + 1e-3
+
+
+def test_a_resized_crop_keeps_at_least_the_smallest_area():
+    """And all sizes from there to the whole."""
+    across, down = steps_of(resized_crop(ramps(500), smallest=0.25, generator=seeded()))
+
+    area = across * down
+    assert 0.25 - 1e-3 <= area.min() < 0.3
+    assert 0.9 < area.max() <= 1 + 1e-3
+    assert 3 / 4 - 1e-3 <= (across / down).min() < (across / down).max() <= 4 / 3 + 1e-3
+
+
 def test_cutout_covers_one_square_with_the_fill():
     """Wholly inside, at a place of its own in each image."""
     images = torch.ones(20, 3, 16, 16)
@@ -133,6 +190,23 @@ def test_solarizing_at_full_strength_inverts_everything(pixels):
     images = pixels.permute(0, 3, 1, 2) / 255
 
     assert torch.equal(solarize(images, torch.ones(8, 1, 1, 1)), 1 - images)
+
+
+def test_full_magnitude_is_as_strong_as_the_operations_say():
+    """Brightness goes furthest with a plain gray: to 0.1 or 1.9 times of it."""
+    gray = torch.full((300, 3, 4, 4), 0.4)
+
+    changed = random_augment(gray, count=1, magnitude=10, generator=seeded())
+
+    assert changed.min() == pytest.approx(0.04)
+    assert changed.max() == pytest.approx(0.76)
+
+
+def test_posterize_keeps_four_bits_at_full_strength():
+    """16 levels of 256."""
+    ramp = torch.arange(256).view(1, 1, 16, 16) / 255
+
+    assert len(posterize(ramp, torch.ones(1, 1, 1, 1)).unique()) == 16
 
 
 def test_random_augment_leaves_gray_images_gray():

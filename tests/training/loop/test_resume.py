@@ -97,7 +97,8 @@ class Foretold(Validation):
 def foretold(root, folder, accuracies) -> Outcome:
     """A run that keeps the best and ends after two epochs that are no better."""
     changes = ("train.checkpoint_minutes=1e-6", "train.patience=2", "train.epochs=9")
-    config = read_config(root / "tiny.toml", (*changes, "train.keep='best'"))
+    kept = ("train.keep='best'", "train.lookahead=5")  # a jump ends each epoch
+    config = read_config(root / "tiny.toml", (*changes, *kept))
     ranks = Ranks(0, 1, torch.device("cpu"))
     ready = prepare(config, root=root, ranks=ranks)
     watched = Foretold(

@@ -1,5 +1,6 @@
 """Muon makes updates orthogonal; every parameter has exactly one optimizer."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -62,6 +63,45 @@ def test_a_grouped_convolution_is_a_batch_of_small_ones():
     assert torch.allclose(whole.weight, torch.cat(parts), atol=5e-3)
 
 
+def by_hand(weight, gradients, *, rate, momentum, decay=0.0, scaled=False):
+    """What `Muon` promises, in NumPy: weight and each gradient float [O, I]."""
+    average = np.zeros_like(weight)
+    for gradient in gradients:
+        average = momentum * average + gradient
+        x = gradient + momentum * average  # Nesterov
+        x = x / np.linalg.norm(x)
+        for _ in range(3):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        if scaled:
+            weight = weight * len(weight) ** 0.5 / np.linalg.norm(weight)
+        weight = weight * (1 - rate * decay) - rate * x
+    return weight
+
+
+def test_steps_of_muon_are_what_the_formula_says():
+    """Of a filter, scaled first, and of a matrix, which decays; in bfloat16."""
+    rng = np.random.default_rng(0)
+    begun = rng.normal(size=(2, 6, 18))
+    gradients = rng.normal(size=(2, 2, 6, 18))  # of the first and of the second step
+    filters = nn.Parameter(torch.tensor(begun[0]).view(6, 2, 3, 3))
+    matrix = nn.Parameter(torch.tensor(begun[1]))
+    blocks = [{"params": [filters]}, {"params": [matrix], "weight_decay": 0.5}]
+    muon = Muon(blocks, lr=0.2, momentum=0.6)
+
+    for of_filters, of_matrix in gradients:
+        filters.grad = torch.tensor(of_filters).view(6, 2, 3, 3)
+        matrix.grad = torch.tensor(of_matrix)
+        muon.step()
+
+    options = {"rate": 0.2, "momentum": 0.6}
+    expected = by_hand(begun[0], gradients[:, 0], scaled=True, **options)
+    found = filters.detach().numpy().reshape(6, 18)
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    expected = by_hand(begun[1], gradients[:, 1], decay=0.5, **options)
+    np.testing.assert_allclose(matrix.detach().numpy(), expected, atol=1e-2)
+
+
 def network():
     """A convolution, a norm and a head."""
     return nn.Sequential(
@@ -122,6 +162,41 @@ def test_muon_takes_no_weight_decay_for_filters():
     with pytest.raises(ConfigError, match=r"weight_decay is 0\.1; muon scales"):
         Optimizers(network(), (filters, sgd("all")), ScheduleConfig())
     Optimizers(network(), (matrices, sgd("all")), ScheduleConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("sgd", {"momentum": 0.3, "weight_decay": 0.01}),
+        ("adamw", {"betas": (0.5, 0.6), "weight_decay": 0.01}),
+        ("muon", {"momentum": 0.3}),
+    ],
+)
+def test_each_kind_hands_its_options_on(kind, options):
+    """None of them learns with the defaults of torch in place of what a config says."""
+    config = OptimizerConfig(
+        kind=kind, learning_rate=0.1, parameters="matrices", **options
+    )
+    optimizers = Optimizers(network(), (config, sgd("all")), ScheduleConfig())
+
+    [group] = optimizers.state_dict()[0]["param_groups"]
+
+    assert {name: group[name] for name in options} == options
+
+
+def test_the_rate_of_what_is_to_freeze_falls_in_a_line():
+    """Whatever the schedule of the others, which rises or stays meanwhile."""
+    shape = ScheduleConfig(shape="constant")
+    configs = (sgd("vectors", until=0.5), sgd("all"))
+    optimizers = Optimizers(network(), configs, shape)
+    rates = []
+    for progress in (0.0, 0.125, 0.25, 0.5):
+        optimizers.schedule(progress)
+        own, others = optimizers.state_dict()
+        rates.append(own["param_groups"][0]["lr"])
+
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0])
+    assert others["param_groups"][0]["lr"] == 0.1
 
 
 def test_what_freezes_early_stops_and_needs_no_gradient():

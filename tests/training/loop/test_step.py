@@ -1,0 +1,74 @@
+"""One step does what its config says, and no more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.loop.runs import CONFIG, write_config, write_digits
+from training.configs.config import read_config
+from training.loop.distributed import Ranks
+from training.loop.loop import Room, fit
+from training.loop.runs import prepare
+
+RANKS = Ranks(0, 1, torch.device("cpu"))
+CONSTANT = ("schedule.shape='constant'", "schedule.warmup=0.0")
+PLAIN = ("train.ema=0.0", "augment={}", "train.epochs=0.5")  # one step of 2
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Digits, and a config of SGD alone: Muon scales filters without a rate, too."""
+    text = CONFIG.replace('kind = "muon"', 'kind = "sgd"')
+    write_config(tmp_path, text.replace('kind = "adamw"', 'kind = "sgd"'))
+    return write_digits(tmp_path, train=60)
+
+
+def normed() -> nn.Module:
+    """Filters, a batch norm and a head for the digits."""
+    torch.manual_seed(0)
+    filters = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    return nn.Sequential(
+        filters, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )
+
+
+def moved(root, *changes, folder="run"):
+    """How far a step has moved each weight and each statistic: the farthest of each."""
+    config = read_config(root / "tiny.toml", (*PLAIN, *changes))
+    ready = replace(prepare(config, root=root, ranks=RANKS), network=normed())
+    outcome = fit(
+        ready.network, config, train=ready.batches, validation=None,
+        objective=ready.objective, room=Room(root / folder, RANKS),
+    )  # fmt: skip
+
+    assert outcome.steps == 1
+    after, before = ready.network.state_dict(), normed().state_dict()
+    return {name: (after[name] - before[name]).abs().max().item() for name in before}
+
+
+def test_a_gradient_is_as_long_as_its_limit_allows(root):
+    """Cut to 1e-9, it moves no weight; uncut, it moves those of the head."""
+    weights = [name for name, _ in normed().named_parameters()]
+
+    cut = moved(root, *CONSTANT, "train.clip_norm=1e-9")
+    assert max(cut[name] for name in weights) < 1e-8
+    uncut = moved(root, *CONSTANT, folder="uncut")
+    assert uncut["3.weight"] > 1e-5
+
+
+def test_the_first_step_has_the_rate_of_the_beginning(root):
+    """A warm-up begins at 0: no weight moves before the second step."""
+    still = moved(root, "schedule.shape='constant'", "schedule.warmup=0.5")
+
+    assert max(still[name] for name, _ in normed().named_parameters()) == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_statistics_stay_as_they_were(root, frozen):
+    """Those of the batch norms, which otherwise follow the images of each step."""
+    statistics = moved(root, *CONSTANT, f"train.frozen_norms={str(frozen).lower()}")
+
+    assert (statistics["0.1.running_mean"] == 0) is frozen
+    assert (statistics["0.1.num_batches_tracked"] == 0) is frozen
