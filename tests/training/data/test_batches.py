@@ -26,7 +26,7 @@ SPEC = PreprocessSpec(
 
 
 def test_an_epoch_shows_every_image_once_in_another_order():
-    """And the same order again for the same seed and epoch."""
+    """And the same again for the same seed and epoch, and another for another seed."""
     order = Order(samples=12, batch_size=4, seed=3)
     first, again, next_one = (
         order.batches(epoch, 0).flatten().tolist() for epoch in (0, 0, 1)
@@ -35,6 +35,7 @@ def test_an_epoch_shows_every_image_once_in_another_order():
     assert sorted(first) == list(range(12))
     assert first == again
     assert first != next_one
+    assert Order(12, 4, seed=4).batches(0, 0).flatten().tolist() != first
 
 
 def test_an_epoch_can_go_on_in_the_middle():

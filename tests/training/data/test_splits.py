@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from classifier.manifest import MAX_LABEL_CHARACTERS
 from tests.training.data.pictures import write_tree
 from training.data import ArraySamples, Split, cut, load_dataset
+from training.data.dataset import Dataset
 from training.data.negatives import join
 from training.data.relabel import as_binary
 from training.data.stratify import hold_out
@@ -118,6 +119,18 @@ def test_sizes_can_be_asked_for_without_opening_test(tmp_path):
     splits = cut(dataset, validation=0.2, test=0.2)
     assert splits.sizes == {"train": 64, "validation": 16, "test": 20}
     assert len(splits.test) == 20
+
+
+def test_calibration_images_are_of_all_classes_of_a_sorted_set():
+    """They are drawn: the first three hundred would be of three classes."""
+    pixels, labels = np.zeros((1000, 1, 1, 3), np.uint8), np.arange(1000) // 100
+    train = Split("train", ArraySamples("x", pixels, np.arange(1000)), labels)
+    names = tuple("abcdefghij")
+
+    calibration = cut(Dataset("x", names, (None,) * 10, {"train": train})).calibration
+
+    assert len(calibration) == 300
+    assert (np.bincount(calibration.labels, minlength=10) > 10).all()
 
 
 def test_the_test_split_opens_once(tmp_path):

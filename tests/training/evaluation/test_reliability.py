@@ -34,3 +34,12 @@ def test_bins_of_equal_mass_hold_equal_numbers():
     bins = reliability.equal_mass_bins(score, score > 0.5)
 
     assert {b.n for b in bins} == {10}
+
+
+def test_a_score_on_an_edge_is_in_the_bin_under_it():
+    """As in the paper; 0 has none under it, and is in the first."""
+    bins = reliability.equal_width_bins(
+        np.array([0, 0.25, 0.5, 0.5, 1]), np.ones(5, bool), bins=4
+    )
+
+    assert [(b.high, b.n) for b in bins] == [(0.25, 2), (0.5, 2), (1, 1)]

@@ -143,6 +143,20 @@ def test_rounding_that_compensates_beats_rounding_to_nearest():
     assert np.abs(integers).max() <= 127
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_that_compensates_stays_within_a_signed_byte(sign):
+    """What a weight at the last step would take over goes into the bias."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(2000, 1))
+    noise = 0.01 * rng.normal(size=(2000, 2))
+    x = np.concatenate([shared * [3, 1] + noise, np.ones((2000, 1))], 1)
+    weight = sign * np.array([[[0.4, 127, 0]]])  # 0.4 of the first are 1.2 more here
+
+    integers, _ = compensate(weight, np.ones((1, 1)), (x.T @ x)[None])
+
+    assert integers.tolist() == [[[0, sign * 127]]]
+
+
 def test_lone_outliers_do_not_set_the_range():
     """Clipping two values costs less than coarser steps for all the others."""
     values = np.random.default_rng(0).normal(size=200_000).astype(np.float32)

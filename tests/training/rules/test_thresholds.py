@@ -42,6 +42,15 @@ def test_the_cheapest_threshold_is_found(fp: float, fn: float):
     assert 0 <= found <= 1
 
 
+def test_no_image_may_be_a_yes():
+    """Where the highest score is a negative's and a false alarm costs too much."""
+    found = thresholds.by_cost(
+        SCORES, np.roll(TRUTH, -1), false_positive=1000, false_negative=1
+    )
+
+    assert SCORES.max() < found <= 1
+
+
 def test_thresholds_lie_between_scores():
     """Rounding in another precision must not flip an image it was chosen by."""
     found = thresholds.by_recall(SCORES, TRUTH, recall=0.5)
