@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import json
+import threading
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -161,6 +163,40 @@ def test_an_endless_stream_is_read_only_a_little_ahead(colors):
 
     assert [best(answer) for answer in first] == ["red"] * 3
     assert taken <= 3 + 4 * available_cores()
+
+
+class Slow(BytesIO):
+    """A file that is read when its gate opens; `asked` once somebody wants to."""
+
+    gate: threading.Event | None = None
+    asked = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Its bytes, late; a second later if nobody opens the gate."""
+        if self.gate is not None:
+            self.asked = True
+            self.gate.wait(timeout=1)
+        return super().read(size)
+
+
+def test_who_stops_reading_does_not_wait_for_the_images_ahead(colors):
+    """Those that no core has begun are let go, and only then do the others end."""
+    gate = threading.Event()
+    files = [Slow(RED) for _ in range(4 * available_cores() - 1)]
+
+    def opened(file: Slow) -> Image.Image:
+        image = Image.open(file)
+        file.gate = gate
+        if file is files[-2]:  # the pool holds the last that it cancels until its end
+            weakref.finalize(image, gate.set)
+        return image
+
+    answers = colors.classify_many(itertools.chain([RED], map(opened, files)))
+    assert best(next(answers)) == "red"
+    answers.close()
+
+    assert gate.is_set()
+    assert not files[-1].asked
 
 
 def test_no_images_are_no_answers(colors):

@@ -167,6 +167,8 @@ def test_the_pixel_cap_is_inclusive_and_named():
 def test_a_side_has_a_cap_of_its_own(size):
     """Resampling tables grow with the side, however few pixels there are."""
     limits = DecodeLimits(max_side=100)
+    just = tuple(min(length, 100) for length in size)
+    assert decoded(encode(picture(*just), "PNG"), limits=limits).image.size == just
 
     with pytest.raises(ImageTooLargeError, match="at most 100 a side"):
         decoded(encode(picture(*size), "PNG"), limits=limits)

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
+from classifier.decode import MAX_EXIF_BYTES
 from classifier.errors import ImageError
 from classifier.manifest import PreprocessSpec
 from classifier.preprocess import preprocess
+from tests.classifier.files import encode, picture
 from tests.classifier.test_decode import decoded
 
 SPEC = PreprocessSpec(
@@ -111,3 +114,16 @@ def test_a_twin_that_lies_on_its_side_would_be_noticed(awkward):
 
     assert np.abs(pixels - pixels[:, ::-1]).mean() > 32
     assert np.abs(pixels - pixels[::-1]).mean() > 32
+
+
+@pytest.mark.parametrize(("spare_bytes", "size"), [(0, (32, 48)), (2**19, (48, 32))])
+def test_exif_over_the_bound_is_left_unread_in_a_text_of_a_png_too(spare_bytes, size):
+    """ImageMagick writes it so, in hexadecimal: two characters a byte."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = exif.tobytes() + bytes(spare_bytes)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(content)}\n{content.hex()}")
+    assert (2 * len(content) > MAX_EXIF_BYTES) == bool(spare_bytes)
+
+    assert decoded(encode(picture(), "PNG", pnginfo=text)).image.size == size
