@@ -27,10 +27,13 @@ def linnaeus(*arguments: object) -> Result:
 
 
 def trained(config: Path, data: Path, folder: Path) -> Path:
-    """The bundle of a config, by `train` and `export`."""
+    """The bundle of a config, by `train` and `export`, with a record beside it."""
     run = folder / "runs" / config.stem
     linnaeus("train", config, "--data", data, "--out", run)
-    linnaeus("export", run, "--data", data, "--models", folder / "models")
+    linnaeus(
+        "export", run, "--data", data, "--models", folder / "models",
+        "--results", folder / f"{config.stem}.json",
+    )  # fmt: skip
     return folder / "models" / config.stem
 
 
@@ -46,6 +49,17 @@ def colors_bundle(color_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
         CONFIG.format(name="colors", task="multiclass", path="colors", **fields)
     )
     return trained(config, color_folder, folder)
+
+
+@pytest.fixture(scope="module")
+def detector(colors_bundle: Path, color_folder: Path) -> tuple[Path, str]:
+    """A bundle that the same run gives, of red or not, and what its export said."""
+    root = colors_bundle.parent.parent
+    said = linnaeus(
+        "export", root / "runs" / "colors", "--data", color_folder,
+        "--models", root / "detectors", "--name", "red", "--positive", "red",
+    ).stderr  # fmt: skip
+    return root / "detectors" / "red", said
 
 
 def test_a_folder_of_images_becomes_a_bundle_that_answers(
@@ -219,21 +233,15 @@ def test_two_labels_become_a_detector_with_the_recall_asked_for(
 
 
 def test_a_multi_class_run_gives_a_detector_of_one_label(
-    colors_bundle: Path, color_folder: Path, tmp_path: Path
+    colors_bundle: Path, color_folder: Path, detector: tuple[Path, str]
 ):
     """Log-odds of one class under softmax: the same probability, as a yes or no."""
-    run = colors_bundle.parent.parent / "runs" / "colors"
-    linnaeus(
-        "export", run, "--data", color_folder, "--models", tmp_path, "--name", "red",
-        "--positive", "red",
-    )  # fmt: skip
-
-    detector = Classifier.load(tmp_path / "red", precision="fp32")
+    asked = Classifier.load(detector[0], precision="fp32")
     whole = Classifier.load(colors_bundle, version=1, precision="fp32")
     pixels = whole.preprocess(color_folder / "colors/test/red/2.png").pixels[None]
     logits = whole.session.run(pixels)[0]
     index = [label.id for label in whole.manifest.labels].index("red")
-    odds = detector.session.run(pixels)[0, 0]
+    odds = asked.session.run(pixels)[0, 0]
     rest = [v for k, v in enumerate(logits.tolist()) if k != index]
     import math  # noqa: PLC0415
 
@@ -242,18 +250,15 @@ def test_a_multi_class_run_gives_a_detector_of_one_label(
 
 
 def test_the_card_and_the_log_say_what_was_asked_for(
-    colors_bundle: Path, color_folder: Path, tmp_path: Path
+    colors_bundle: Path, detector: tuple[Path, str]
 ):
     """A risk, granted of the colors; a yes or no about one of them has none."""
-    said = linnaeus(
-        "export", colors_bundle.parent.parent / "runs" / "colors", "--data",
-        color_folder, "--models", tmp_path, "--name", "red", "--positive", "red",
-    ).stderr  # fmt: skip
+    red, said = detector
 
     asked = "- Asked for: at most 0.3 of the answers wrong. Granted from a score of"
     left_out = "Asked for: risk = 0.3. Left out: it is for multiclass and fine-grained"
     assert asked in (colors_bundle / "1" / "card.md").read_text()
-    assert f"- {left_out}" in (tmp_path / "red" / "1" / "card.md").read_text()
+    assert f"- {left_out}" in (red / "1" / "card.md").read_text()
     assert left_out in said
 
 
@@ -275,18 +280,10 @@ def test_a_detector_is_judged_by_images_that_the_run_has_not_learned(
     assert len(asked.test) == 18
 
 
-def test_an_export_leaves_a_record_of_every_graph(
-    colors_bundle: Path, color_folder: Path, tmp_path: Path
-):
+def test_an_export_leaves_a_record_of_every_graph(colors_bundle: Path):
     """Figures with intervals, rules, gate, config and circumstances, in one file."""
-    run = colors_bundle.parent.parent / "runs" / "colors"
-    linnaeus(
-        "export", run, "--data", color_folder, "--models", tmp_path,
-        "--results", tmp_path / "colors.json",
-    )  # fmt: skip
-
-    record = json.loads((tmp_path / "colors.json").read_text())
-    manifest = load_bundle(tmp_path / "colors").manifest
+    record = json.loads((colors_bundle.parent.parent / "colors.json").read_text())
+    manifest = load_bundle(colors_bundle, version=1).manifest
     assert record["bundle"] == "colors/1"
     for graph in manifest.graphs:
         found = record[graph.precision]

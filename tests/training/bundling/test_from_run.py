@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
-from tests.training.data.pictures import write_tree
+from tests.training.conftest import CONFIG
+from tests.training.data.pictures import encoded, write_tree
 from training.bundling.from_run import (
     ask,
     config_of,
@@ -30,19 +31,29 @@ from training.provenance import circumstances
 WriteConfig = Callable[..., Path]
 
 
-@pytest.fixture
-def finished(tmp_path: Path, write_config: WriteConfig) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on `data/photos`, class folders whose test split is cut from train."""
-    write_tree(tmp_path / "data" / "photos", {"blue": 24, "green": 24, "red": 24})
-    config = write_config(
-        "photos", "multiclass", "photos",
-        data="test = 12", epochs="1", bundle="int8 = false",
-    )  # fmt: skip
-    run = tmp_path / "runs" / "photos"
-    arguments = ["train", config, "--data", tmp_path / "data", "--out", run]
+    root = tmp_path_factory.mktemp("trained")
+    write_tree(root / "data" / "photos", {"blue": 24, "green": 24, "red": 24})
+    fields = {"data": "test = 12", "epochs": "1", "bundle": "int8 = false", "loss": ""}
+    config = root / "photos.toml"
+    config.write_text(
+        CONFIG.format(name="photos", task="multiclass", path="photos", **fields)
+    )
+    run = root / "runs" / "photos"
+    arguments = ["train", config, "--data", root / "data", "--out", run]
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     return run
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run, beside one of its data, for a test to spoil."""
+    for part in ("data", "runs"):
+        shutil.copytree(trained.parent.parent / part, tmp_path / part)
+    return tmp_path / "runs" / "photos"
 
 
 def export(run: Path, *options: str) -> Result:
@@ -151,7 +162,9 @@ def test_the_card_names_the_circumstances_of_the_training(finished: Path):
     assert record["training_versions"] == there["versions"]
 
 
-def test_a_run_knows_its_machine_and_the_file_of_its_config(finished: Path):
+def test_a_run_knows_its_machine_and_the_file_of_its_config(
+    trained: Path, finished: Path
+):
     """As the file was given: a run's folder may have any name."""
     run = finished.rename(finished.with_name("try3"))
 
@@ -159,7 +172,7 @@ def test_a_run_knows_its_machine_and_the_file_of_its_config(finished: Path):
 
     root = run.parent.parent
     origin = load_bundle(root / "models" / "photos").manifest.provenance
-    assert origin.config == str(root / "photos.toml")
+    assert origin.config == str(trained.parent.parent / "photos.toml")
     assert origin.hardware == describe()
 
 
