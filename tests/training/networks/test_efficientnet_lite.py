@@ -47,21 +47,22 @@ def crop(path: Path, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "count", "least"),
     [
-        "efficientnet_lite0",
-        pytest.param("efficientnet_lite1", marks=pytest.mark.slow),
-        pytest.param("efficientnet_lite2", marks=pytest.mark.slow),
+        ("efficientnet_lite0", 60, 0.85),
+        pytest.param("efficientnet_lite1", 20, 0.8, marks=pytest.mark.slow),
+        pytest.param("efficientnet_lite2", 20, 0.8, marks=pytest.mark.slow),
     ],
 )
-def test_published_weights_see_what_is_on_the_photos(name, data_dir):
-    """Sixty photos, sixty classes: top-1 of the exported graph at least 0.85.
+def test_published_weights_see_what_is_on_the_photos(name, count, least, data_dir):
+    """Photos of a class each: top-1 of the exported graph is at least that.
 
-    Symmetric padding costs 7 points, a wrong epsilon 1.5, a wrong mean 11.
+    Symmetric padding costs 7 points of all sixty, a wrong epsilon 1.5, a wrong mean 11.
+    The larger ones are of the same parts, and see every third.
     """
     folder = data_dir / "imagenet-samples"
     with (folder / "labels.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
+        rows = list(csv.DictReader(lines))[:: 60 // count]
     side = card(name).image_size
     pixels = np.stack([crop(folder / row["filename"], side) for row in rows])
     truth = np.array([int(row["class_index"]) for row in rows])
@@ -73,7 +74,7 @@ def test_published_weights_see_what_is_on_the_photos(name, data_dir):
     )
 
     answers = run(graph, [pixels]).argmax(axis=1)
-    assert np.mean(answers == truth) >= 0.85
+    assert np.mean(answers == truth) >= least
     assert parity(network, graph, pixels[:4], mean=mean, std=std) <= 1e-4
 
 
