@@ -14,7 +14,7 @@ from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
 from tests.training.conftest import CONFIG
-from tests.training.data.pictures import encoded, write_tree
+from tests.training.data.pictures import write_tree
 from training.bundling.from_run import (
     ask,
     config_of,
