@@ -125,7 +125,8 @@ def affine(images: Tensor, config: AugmentConfig, *, generator: Generator) -> Te
 def resized_crop(images: Tensor, *, smallest: float, generator: Generator) -> Tensor:
     """Cut out a random part and scale it back to H x W (Szegedy et al., 2014).
 
-    The part has `smallest` to 1 of the area and an aspect of 3:4 to 4:3.
+    The part has `smallest` to 1 of the area and an aspect of 3:4 to 4:3; one that would
+    be longer than the image ends at its border, so of areas over 3/4 some is lost.
     """
     n = len(images)
     area = smallest + (1 - smallest) * _uniform(n, generator)
