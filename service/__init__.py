@@ -38,7 +38,7 @@ several processes on one port
 leader      starts the others, and shares out the work
 crew        starts them again when they die or hang
 member      one of them
-address     held for us alone; one more listener on it
+address     host and port → a socket, held for us alone; one more listener on it
 neighbors   the metrics and the readiness of all → one
 
 what is told of it

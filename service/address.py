@@ -1,4 +1,4 @@
-"""listener → **its address**: held for us alone, and one more listener on it."""
+"""host and port → **address**: a bound socket, held for us alone, and more on it."""
 
 import socket
 import sys
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
+
+from service.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,35 @@ class Address:
                 holder = held.enter_context(socket.socket(socket.AF_UNIX))
                 holder.bind(f"\0linnaeus {self.name}")
             yield
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that is bound and does not listen yet: nobody connects to a cold server.
+
+    Where it may be `shared` with other processes of ours, it is first bound alone for a
+    moment, so that a second server on the port is an error and not a silent partner.
+
+    Raises:
+        SettingsError: naming the address and the reason.
+    """
+    with ExitStack() as undo:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            if shared and port:
+                bind(host, port).close()
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared and hasattr(socket, "SO_REUSEPORT"):
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise cannot_listen(host, port, error) from error
+        undo.pop_all()
+    return listener
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
+    """The address, and the reason."""
+    return SettingsError(f"cannot listen on {host}:{port}: {error}")

@@ -18,7 +18,7 @@ import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from classifier.errors import ClassifierError
-from service.address import Address
+from service.address import Address, bind, cannot_listen
 from service.app import Application, create_app
 from service.connection import BoundedConnection
 from service.contract import Engine, LoadedModel
@@ -267,35 +267,3 @@ def serve_on(
         raise EngineFailedError("a second signal: what was at work was left behind")
     if server.left_behind:
         raise EngineFailedError("a run hangs and was left behind")
-
-
-def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that is bound and does not listen yet: nobody connects to a cold server.
-
-    Where it may be `shared` with other processes of ours, it is first bound alone for a
-    moment, so that a second server on the port is an error and not a silent partner.
-
-    Raises:
-        SettingsError: naming the address and the reason.
-    """
-    with ExitStack() as undo:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            if shared and port:
-                bind(host, port).close()
-            listener = undo.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared and hasattr(socket, "SO_REUSEPORT"):
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address)
-        except OSError as error:
-            raise cannot_listen(host, port, error) from error
-        undo.pop_all()
-    return listener
-
-
-def cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
-    """The address, and the reason."""
-    return SettingsError(f"cannot listen on {host}:{port}: {error}")

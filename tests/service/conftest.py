@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from classifier.manifest import Task
-from service.address import Address
+from service.address import Address, bind
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.leader import Leader
 from service.logs import build_log
-from service.server import Server, bind
+from service.server import Server
 from service.settings import Settings
 from tests.synthetic import make_bundle, png
 

@@ -16,6 +16,7 @@ import pytest
 
 from classifier.bundle import load_bundle
 from classifier.errors import BundleError
+from service.address import bind
 from service.contract import LoadedModel
 from service.crew import Crew, Order, _answers, check_same, fingerprints
 from service.engine.models import find_bundles
@@ -24,7 +25,6 @@ from service.files import MOST_FILES, raise_descriptors
 from service.leader import socket_folder
 from service.logs import build_log
 from service.neighbors import Neighbors
-from service.server import bind
 from service.settings import Settings, load_settings
 from tests.synthetic import make_bundle
 

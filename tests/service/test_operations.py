@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from classifier.errors import BundleError
 from classifier.manifest import Task
-from service.address import Address
+from service.address import Address, bind
 from service.app import create_app
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
@@ -30,7 +30,7 @@ from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.member import Member
 from service.problems import PROBLEM_TYPES
-from service.server import Server, bind, serve
+from service.server import Server, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
 from tests.service.conftest import RED, running, send
