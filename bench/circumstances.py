@@ -5,6 +5,7 @@ command of `bench/` that keeps a result writes it through `write_record`.
 """
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -106,10 +107,22 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+def finite(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def write_record(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result` with its circumstances as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    record = {**circumstances(), **result}
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = finite({**circumstances(), **result})
+    text = json.dumps(record, indent=2, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)

@@ -4,7 +4,8 @@ Four loads on one service, in several rounds: singles alone at saturation (the
 throughput to match) and batches of 32 alone; singles at a modest open-loop rate (their
 latency undisturbed) and the same singles while batches keep the service saturated. Of
 each pair every other round begins with the second. The second pair lasts longer, so
-that a p99 is not the longest but one.
+that a p99 is not the longest but one; the rate of its batches is counted over its
+duration, and so without the wave that its end cuts off.
 
     python -m bench.fairness --rounds 5 --seconds 6
 """

@@ -55,6 +55,7 @@ def sweep(
     subject.on_cpu  # noqa: B018 - once, and not in each process
     rows: list[dict[str, Any]] = []
     found = {"nodes": nodes, "rows": rows, "flight": None}
+    keep(found)
     for strategy, how in arrangements():
         if time.monotonic() > until_s:
             print(f"{subject.name} {subject.precision}: no time for more", flush=True)

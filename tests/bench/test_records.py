@@ -47,6 +47,18 @@ def test_a_record_keeps_its_circumstances(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.json"]
 
 
+def test_a_record_is_json_for_everybody(tmp_path):
+    """What is no number is null: no other reader takes NaN, or Infinity."""
+    write_record(
+        tmp_path / "x.json", {"rows": [{"p99_ms": float("nan")}, float("inf")]}
+    )
+
+    text = (tmp_path / "x.json").read_text()
+
+    assert json.loads(text)["rows"] == [{"p99_ms": None}, None]
+    assert "NaN" not in text
+
+
 def test_a_record_names_the_commit():
     """And says when the files differ from it."""
     commit = circumstances()["commit"]
