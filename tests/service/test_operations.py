@@ -495,6 +495,7 @@ def test_a_stopping_process_finishes_what_it_accepted(process):
 
     with httpx.Client(base_url=url, timeout=60) as late:
         late.get("/readyz").raise_for_status()  # connected before the port closes
+        send(late, RED, model="colors").raise_for_status()  # has been idle before
         thread = threading.Thread(target=slow)
         thread.start()
         while not metrics_of(late)["linnaeus_requests_in_flight",] > 1:
