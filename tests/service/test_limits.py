@@ -164,6 +164,43 @@ def test_the_time_of_a_request_counts_from_its_complete_body(
     assert status == 504
 
 
+def test_who_sends_for_longer_than_an_answer_may_take_is_answered_all_the_same(
+    server, monkeypatch
+):
+    """The time of an answer is the service's; that of a body has a bound of its own."""
+    serving, timeout_s = server.app.serving, 0.5
+    bodies = {
+        "/classify": RED,  # on the fast path
+        "/classify?top_k=1": {"image": TEXT},
+        "/classify/batch": {"images": [TEXT]},
+        "/v2/models/colors/infer": {"inputs": [INPUT]},
+    }
+    patient = {"request_timeout_ms": int(1e3 * timeout_s)}
+    monkeypatch.setattr(
+        serving, "settings", serving.settings.model_copy(update=patient)
+    )
+    with ExitStack() as stack:
+        sending = []
+        for path, content in bodies.items():
+            raw = isinstance(content, bytes)
+            body = content if raw else json.dumps(content).encode()
+            kind = "image/png" if raw else "application/json"
+            peer = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+            stack.enter_context(peer).sendall(
+                f"POST {path} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n"
+                f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body[:10]
+            )
+            sending.append((peer, body[10:]))
+        wait_until(lambda: serving.bodies.buffered_bytes == 10 * len(bodies))
+        time.sleep(timeout_s)
+        for peer, rest in sending:
+            peer.sendall(rest)
+        answers = [peer.makefile("rb").readline() for peer, _ in sending]
+
+    assert answers == [b"HTTP/1.1 200 OK\r\n"] * len(bodies)
+
+
 def test_a_batch_that_is_late_by_an_image_keeps_the_answers_it_has(settings_for):
     """Who has to ask again for all of them pays twice for those that came in time."""
     settings = settings_for(request_timeout_ms=300, lanes=1, batch=1)

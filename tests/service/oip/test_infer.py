@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.asking import classify_many
 from service.oip.shapes import InferenceResponse
 from tests.service.conftest import BLUE, GREEN, RED, running, send, wait_until
 from tests.service.oip.bodies import (
@@ -200,6 +201,26 @@ def test_a_body_that_comes_too_slowly_is_refused_in_the_same_shape(server):
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
         "error": "the body did not arrive within 2 s"
     }
+
+
+def test_a_timeout_shortens_what_the_service_grants_and_never_lengthens_it(
+    server, monkeypatch
+):
+    """One of an hour changes nothing, and one of 0 is none."""
+    deadlines = []
+
+    async def note(*given, deadline):
+        deadlines.append(deadline)
+        return await classify_many(*given, deadline=deadline)
+
+    monkeypatch.setattr("service.routes.infer.classify_many", note)
+    for timeout_us in (3_600_000_000, 9_000_000, 0):
+        body = in_json(RED, parameters={"timeout": timeout_us})
+        server.client.post(INFER, json=body).raise_for_status()
+    server.client.post(INFER, json=in_json(RED)).raise_for_status()
+    hour, shorter, zero, none = deadlines
+
+    assert shorter < hour < zero < none
 
 
 def test_a_client_that_leaves_takes_its_pixels_along(settings_for):

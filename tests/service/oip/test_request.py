@@ -91,6 +91,12 @@ def test_what_other_servers_know_changes_nothing():
     assert read(body).images == [RED]
 
 
+@pytest.mark.parametrize(("sent", "meant"), [(0, None), (1, 1), (2**40, 2**40)])
+def test_a_timeout_of_0_is_none(sent, meant):
+    """It is Triton's word for that, and the default of its client."""
+    assert read(in_json(RED, parameters={"timeout": sent})).timeout_us == meant
+
+
 WRONG = [
     (7, "the request: input should be an object"),
     ({}, "inputs: field required"),
