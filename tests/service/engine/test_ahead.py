@@ -286,6 +286,13 @@ async def test_the_time_of_decoding_ahead_is_told_as_such(engine):
     assert timing.queue_ms >= 0
 
 
+async def test_to_a_lane_an_image_that_was_decoded_ahead_costs_its_run_alone(engine):
+    """With its decoding as well, images would be refused that have the time."""
+    backlog = engine._backlog
+
+    assert backlog.cost_s(COLORS) == backlog.run_s(COLORS) > 0
+
+
 async def test_decoding_ahead_is_bounded(engine):
     """More images than may wait are refused before they are decoded."""
     ahead = decoders(engine, capacity=2, threads=2)

@@ -250,6 +250,27 @@ def test_images_that_are_on_their_way_count_as_waiting():
     assert refused.value.retry_after_s == 2.0
 
 
+def test_images_that_are_on_their_way_are_waited_for_though_nothing_waits_yet():
+    """They will be there first: who could not be answered after them hears it now."""
+    lanes = backlog()
+
+    with pytest.raises(OverloadedError, match="deadline"):
+        lanes.check([ticket(deadline=0.2)], 0.0, coming=100)
+
+
+def test_who_is_refused_for_a_deadline_comes_back_when_the_line_is_served():
+    """And not only after the time that its own answer could take, which has a margin
+    for what goes wrong."""
+    line = backlog()
+    for _ in range(100):
+        line.offer([ticket()], 0.0)
+
+    with pytest.raises(OverloadedError, match="deadline") as refused:
+        line.offer([ticket(deadline=0.2)], 0.0)
+
+    assert refused.value.retry_after_s == pytest.approx(100 * COST_S / LANES)
+
+
 def test_singles_go_before_batch_items_and_leave_every_fourth_place():
     """Three singles, one batch item, and batch requests take turns."""
     line = backlog()
@@ -455,6 +476,31 @@ def test_an_idle_model_saves_up_no_share():
 
     assert max(report.waits["single"]) < 10.5  # never locked out for the burst alone
     assert report.answered == {busy: 1000, idle: 500}
+
+
+def test_a_model_that_was_silent_for_an_hour_has_its_half_from_then_on_and_not_all():
+    """What it did not use is gone."""
+    busy, idle = ("busy", 1), ("idle", 1)
+    shared = Backlog(capacity=100, lanes=1)
+    for key in (busy, idle):
+        shared.add_model(key, best_batch=1, run_s=COST_S)
+
+    def offer(key: tuple[str, int]) -> None:
+        shared.offer([Ticket(key, b"", 0.0, None)], 0.0)
+
+    def serve() -> tuple[str, int]:
+        cut = shared.take(0.0)
+        shared.finish(cut)
+        return cut.batch[0].model
+
+    for _ in range(100):
+        offer(busy)
+        serve()
+    for key in [busy, idle] * 10:
+        offer(key)
+    taken = [serve() for _ in range(10)]
+
+    assert 4 <= taken.count(idle) <= 6
 
 
 @pytest.mark.parametrize(("load", "seconds"), [(10, 10), (1000, 1)])

@@ -12,6 +12,7 @@ from classifier.decode import DecodeLimits, ImageInfo
 from classifier.errors import SessionError
 from classifier.manifest import PreprocessSpec
 from classifier.preprocess import Preprocessed
+from service.contract import Timing
 from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
@@ -199,6 +200,22 @@ def test_a_lane_outlives_images_that_all_fail_while_a_golden_one_does_not(
     lane.thread.join()
 
     assert parts.deaths == []
+
+
+def test_the_phases_of_an_image_add_up_to_its_time():
+    """What was decoded ahead is told as decoding, and not as waiting once more."""
+    ready = Preprocessed(np.zeros((1, 1, 3), np.uint8), ImageInfo(1, 1, "PNG"), ())
+    ticket = Ticket(MODEL, b"", 1.0, None, ready=ready)
+    ticket.ahead_s, ticket.taken, ticket.decoded = 0.5, 2.5, 2.75
+    row = np.zeros(2, np.float32)
+
+    timing = lane_module.outcome(ticket, (row, row), (4.75, 8.75, 3)).timing
+
+    assert timing == Timing(
+        decode_ms=750, queue_ms=1000, batch_ms=2000, infer_ms=4000, batch_size=3
+    )
+    phases_ms = timing.decode_ms + timing.queue_ms + timing.batch_ms + timing.infer_ms
+    assert phases_ms == 1000 * (8.75 - ticket.arrived)
 
 
 class Explaining:

@@ -152,6 +152,16 @@ async def test_with_lanes_that_come_back_the_process_is_ready_again():
         assert len(parts.lanes) == 2
 
 
+async def test_lanes_that_were_left_before_the_end_are_told_of_at_the_end():
+    """The process ends otherwise where threads of it hang."""
+    async with running() as parts:
+        parts.offer(1)
+        await until(lambda: parts.lanes._lost)
+        left = await parts.lanes.close()
+
+    assert left == 1
+
+
 async def test_lanes_that_do_not_come_back_are_given_up():
     """After as long again as made them look hung, only a new process helps."""
     async with running() as parts, asyncio.timeout(20):

@@ -109,6 +109,18 @@ async def test_a_front_end_gives_the_outcome_of_the_library(shared, models):
     assert loaded == ["colors", "odd"]
 
 
+async def test_the_phases_of_an_image_add_up_to_its_time(shared):
+    """Also where two processes share the work: the way between them is waiting."""
+    async with shared() as pair:
+        outcome = await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+        spent_s = pair.front._underway.spent_s[COLORS, False]
+
+    timing = outcome.timing
+    phases_ms = timing.decode_ms + timing.queue_ms + timing.batch_ms + timing.infer_ms
+    assert phases_ms == pytest.approx(1e3 * spent_s)
+    assert timing.queue_ms > 0
+
+
 async def test_many_at_once_each_get_their_own_and_every_slot_comes_back(shared):
     """More requests than slots, in turn."""
     async with shared() as pair:
