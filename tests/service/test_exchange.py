@@ -25,7 +25,8 @@ def test_a_full_service_has_a_line_a_second_for_all_that_it_refuses(monkeypatch)
         refuse()
     monkeypatch.setattr("service.exchange.QUIET_S", 0)
     refuse()
+    refuse()
 
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line.get("untold") for line in lines] == [None, 3]
-    assert metrics.requests.values == {("/classify", "503", "overloaded"): 5}
+    assert [line.get("untold") for line in lines] == [None, 3, None]
+    assert metrics.requests.values == {("/classify", "503", "overloaded"): 6}

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from service.app import Application
+from tests.service.conftest import wait_until
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
 
@@ -281,6 +282,25 @@ def test_requests_on_the_short_way_are_counted_and_logged(service, image):
     )
     assert service.metric("linnaeus_buffered_bytes") == 0
     assert service.metric("linnaeus_requests_in_flight") == 1  # the scrape itself
+
+
+def test_a_client_that_leaves_costs_no_inference(server, monkeypatch):
+    """Its image is withdrawn from the engine, where it may still wait."""
+    submitted, withdrawn = [], []
+
+    def wait_for_ever(key, *_, **__):
+        submitted.append(key)
+        return lambda: withdrawn.append(key)
+
+    monkeypatch.setattr(server.app.serving.engine, "submit", wait_for_ever)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(request(SMALL))
+        wait_until(lambda: submitted)
+        before = list(withdrawn)
+    wait_until(lambda: withdrawn)
+
+    assert before == []
+    assert withdrawn == submitted == [("colors", 1)]
 
 
 def test_a_request_that_breaks_off_is_counted_and_held_no_more(service):

@@ -1,0 +1,74 @@
+"""What is counted: each image by its code, and each value in its range."""
+
+import pytest
+
+from service.contract import Timing
+from service.metrics import Distribution, Metrics, ModelMetrics
+from tests.service.conftest import RED, send
+from tests.service.oip.bodies import INFER, in_json
+
+
+def by_fast_path(client):
+    """One image, as the body."""
+    return send(client, b"garbage")
+
+
+def by_asgi(client):
+    """The same, as a form."""
+    return client.post("/classify", files={"file": b"garbage"})
+
+
+def in_batch(client):
+    """One of two."""
+    files = [("files", RED), ("files", b"garbage")]
+    return client.post("/classify/batch", files=files)
+
+
+@pytest.mark.parametrize("ask", [by_fast_path, by_asgi, in_batch])
+def test_an_image_without_an_answer_is_counted_by_its_code(server, ask):
+    """Whichever way it came."""
+    counts = server.app.serving.metrics.images.values
+    labels = ("colors", "1", "image_format_unsupported")
+    before = counts.get(labels, 0)
+
+    ask(server.client)
+
+    assert counts[labels] == before + 1
+
+
+def test_the_images_of_an_inference_that_is_refused_whole_are_counted(
+    server, monkeypatch
+):
+    """Each of them, as those of a batch are."""
+    counts = server.app.serving.metrics.images.values
+    labels = ("colors", "1", "overloaded")
+    before = counts[labels]
+
+    monkeypatch.setattr(server.app.serving.engine._backlog, "capacity", 1)
+    status = server.client.post(INFER, json=in_json(RED, RED)).status_code
+
+    assert status == 503
+    assert counts[labels] == before + 2
+
+
+def test_to_wait_for_mates_is_to_wait():
+    """Whoever alerts on the queue wants all of it: until a lane came, and until it
+    ran."""
+    metrics = Metrics()
+    timing = Timing(
+        decode_ms=1.0, queue_ms=2.0, batch_ms=4.0, infer_ms=8.0, batch_size=1
+    )
+
+    ModelMetrics(metrics, ("colors", 1)).answered(timing)
+
+    assert metrics.queue.line("colors", "1").total == pytest.approx(0.006)
+
+
+def test_a_value_on_a_bound_belongs_to_the_range_below_it():
+    """Prometheus says `le`: less or equal."""
+    line = Distribution((1.0, 2.0))
+
+    for value in (0.5, 1.0, 1.5, 2.0, 2.5):
+        line.observe(value)
+
+    assert line.counts == [2, 2, 1]
