@@ -18,7 +18,7 @@ from classifier.bundle import load_bundle
 from classifier.errors import BundleError
 from service.address import bind
 from service.contract import LoadedModel
-from service.crew import Crew, Order, _answers, check_same, fingerprints
+from service.crew import GRACE_S, Crew, Order, _answers, check_same, fingerprints
 from service.engine.models import find_bundles
 from service.errors import SettingsError
 from service.files import MOST_FILES, raise_descriptors
@@ -26,6 +26,7 @@ from service.leader import socket_folder
 from service.logs import build_log
 from service.neighbors import Neighbors
 from service.settings import Settings, load_settings
+from service.watchdog import SILENT_LOOKS
 from tests.synthetic import make_bundle
 
 LISTENS_AND_DIES = """
@@ -214,6 +215,62 @@ async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatc
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start_meanwhile)
     async with asyncio.timeout(10):
         await built.crew.stopped()
+
+
+async def test_a_member_that_dies_after_a_long_life_is_started_again_at_full_speed(
+    crew,
+):
+    """As after its first death: it does not keep dying."""
+    built = crew("import time; time.sleep(0.1)", again_s=(0.01, 0.05))
+    lines = await deaths(built, 3)
+    await end(built.crew)
+
+    assert [line["again_s"] for line in lines] == [0.01] * 3
+
+
+async def test_a_member_that_is_silent_now_and_then_is_left_alone(
+    tmp_path, monkeypatch
+):
+    """Only one that is silent at several looks in a row hangs."""
+    order, killed = Order(1, tmp_path, {}, {}), []
+    order.page.touch()
+    looks = [*[False] * (SILENT_LOOKS - 1), True] * 2
+
+    async def answers(path: Path) -> bool:
+        answered = looks.pop(0)
+        if not looks:
+            path.unlink()  # noqa: ASYNC240 - it drains
+        return answered
+
+    monkeypatch.setattr("service.crew._answers", answers)
+    member = SimpleNamespace(kill=lambda: killed.append(True))
+    settings = Settings(log_format="json", hang_timeout_s=0.01)
+    with bind("127.0.0.1", 0) as listener:
+        crew = Crew(settings, listener, build_log(settings, StringIO()))
+        await crew._watch(order, member, listener)
+
+    assert killed == []
+    assert looks == []
+
+
+async def test_members_have_the_notice_of_their_drain_beside_its_time(
+    crew, monkeypatch
+):
+    """For the one they still serve, and for the other they finish what they have."""
+    waited_s = []
+
+    async def wait(tasks, **given):
+        waited_s.append(given["timeout"])
+        return set(), set(tasks)
+
+    built = crew(STAYS, again_s=(30.0,))
+    built.crew._settings = Settings(drain_notice_s=100, drain_timeout_s=20)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "wait", wait)
+        await built.crew.stopped()
+    await end(built.crew)
+
+    assert waited_s == [100 + 20 + GRACE_S]
 
 
 def loaded(models: Path) -> LoadedModel:

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
+
+import pytest
 
 from service.watchdog import LoopWatchdog
 
@@ -81,6 +84,26 @@ def test_a_process_may_do_something_else_after_its_loop():
     )
 
     assert (ended.returncode, ended.stdout) == (0, "did something else\n")
+
+
+@pytest.mark.parametrize(
+    ("beats", "ends"),
+    [([1, 1, 1, 1, 2, 2, 2, 2, 3], False), ([1, 1, 1, 1, 1, 2], True)],
+    ids=["now and then", "in a row"],
+)
+def test_a_loop_that_stands_still_now_and_then_is_left_alone(monkeypatch, beats, ends):
+    """Only one that is silent at four looks in a row is ended."""
+    watchdog, looks, ended = LoopWatchdog(30.0), iter(beats), []
+
+    def look(_: float) -> bool:
+        watchdog._beats = next(looks, None)
+        return watchdog._beats is None
+
+    monkeypatch.setattr("service.watchdog._end", lambda: ended.append(True))
+    monkeypatch.setattr(watchdog._stopped, "wait", look)
+    watchdog._watch(SimpleNamespace(is_running=lambda: True))
+
+    assert bool(ended) is ends
 
 
 async def test_a_loop_that_ends_is_watched_no_longer():
