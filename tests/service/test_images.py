@@ -5,12 +5,13 @@ import binascii
 import json
 import sys
 import threading
+from functools import partial
 
 import pytest
 
 from service import images
-from service.errors import MalformedRequestError
-from service.images import BASE64_SLICE, JSON, read_image
+from service.errors import MalformedRequestError, TooManyImagesError
+from service.images import BASE64_SLICE, JSON, read_image, read_images
 
 
 def as_json(text: str) -> bytes:
@@ -64,3 +65,17 @@ async def test_a_large_image_is_decoded_in_slices():
 
     assert received == sent
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("read", "start"),
+    [
+        (read_image, b'{"image":['),
+        (partial(read_images, max_items=8), b'{"images":['),
+    ],
+)
+async def test_countless_members_are_refused_before_they_are_parsed(read, start):
+    """Each costs far more memory than its two bytes; the parser would find first that
+    this is no JSON."""
+    with pytest.raises(TooManyImagesError, match="many more members"):
+        await read(start + b"1," * 100, JSON)

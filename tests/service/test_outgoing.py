@@ -1,19 +1,23 @@
 """Who does not read is cut off; who still sends hears its answer all the same."""
 
+import asyncio
 import http.client
 import io
 import json
+import math
 import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from types import SimpleNamespace
 
 import pytest
 
+from service import outgoing
 from service.connection import MAX_AHEAD
+from service.outgoing import Dropping
 from tests.service.conftest import RED, running
 from tests.service.test_limits import wait_until
 
@@ -174,3 +178,33 @@ def test_the_end_does_not_wait_for_a_client_that_goes_on_sending(settings_for):
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert faults(server) == []
+
+
+async def hear_out(sent: bytes) -> set[object]:
+    """Drop what a client sends that neither ends nor goes on; the connections left."""
+    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+    connection = SimpleNamespace(loop=loop, connections=set())
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    transport.set_protocol(Dropping(transport, connection, ends_s=math.inf))
+    with theirs, closing(transport):
+        theirs.sendall(sent)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while connection.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+        return set(connection.connections)
+
+
+async def test_a_client_that_sends_far_too_much_is_cut_off_at_once(monkeypatch):
+    """However much time it would have."""
+    monkeypatch.setattr(outgoing, "MAX_DROPPED_BYTES", 1000)
+    monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 3600)
+
+    assert await hear_out(bytes(1001)) == set()
+
+
+async def test_a_client_that_neither_goes_on_nor_ends_is_cut_off(monkeypatch):
+    """It has read its answer long ago, or never will."""
+    monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 0.01)
+
+    assert await hear_out(bytes(1001)) == set()

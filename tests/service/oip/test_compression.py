@@ -5,13 +5,21 @@ import os
 import tracemalloc
 import zlib
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import MalformedRequestError
-from service.oip.compression import PIECE_BYTES, READ_BYTES, decompressed
+from service.bodies import Bodies
+from service.errors import BodyTooLargeError, MalformedRequestError
+from service.exchange import Exchange
+from service.oip.compression import (
+    PIECE_BYTES,
+    READ_BYTES,
+    decompress,
+    decompressed,
+)
 
 COMPRESS = {"gzip": gzip.compress, "deflate": zlib.compress}
 
@@ -75,6 +83,24 @@ def test_of_a_bomb_only_what_is_asked_for_is_unpacked():
 
     assert taken == [PIECE_BYTES] * 3
     assert peak < 10 * PIECE_BYTES
+
+
+async def test_a_body_whose_unpacked_size_is_the_limit_to_the_byte_is_taken(encoding):
+    """What was sent is held beside it and does not count against it; a byte more is
+    refused."""
+    bodies = Bodies(max_buffered_bytes=10_000, timeout_s=20)
+    exchange = Exchange("id", "POST", "/", 0.0)
+    unpack = partial(decompress, scope={"linnaeus": exchange}, bodies=bodies)
+    sent = COMPRESS[encoding](bytes(1000))
+    bodies.hold(len(sent), exchange, limit=1000)
+
+    whole = await unpack(sent, encoding, limit=1000)
+    held = exchange.held_bytes
+    with pytest.raises(BodyTooLargeError):
+        await unpack(sent, encoding, limit=999)
+
+    assert whole == bytes(1000)
+    assert held == len(sent) + 1000
 
 
 @given(body=st.binary(max_size=200), encoding=st.sampled_from(sorted(COMPRESS)))
