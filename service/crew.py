@@ -17,15 +17,19 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from classifier.errors import BundleError
+from classifier.manifest import Manifest
 from service.address import Address
-from service.contract import LoadedModel
+from service.errors import BundleChangedError
 from service.neighbors import READY, READY_TIMEOUT_S, ask, page_path
 from service.settings import Settings
 from service.watchdog import SILENT_LOOKS
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
+# A member ends with this status when its bundles are not the leader's. Only a restart
+# of the service helps, or whoever puts the old ones back: one look in a while will do.
+REFUSED = 3
+REFUSED_AGAIN_S = 300.0
 # For a member to end, beyond the time that its drain may take.
 GRACE_S = 5.0
 LOOK_EVERY_S = 0.2  # to see whether a member that loads has begun to serve
@@ -126,8 +130,11 @@ class Crew:
         loop, deaths = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
+            refused = False
             try:
-                end: dict[str, object] = {"code": await self._run(order)}
+                code = await self._run(order)
+                end: dict[str, object] = {"code": code}
+                refused = code == REFUSED
             except OSError as error:  # there is no process or socket to be had
                 end = {"error": str(error)}
             if self._stopping.is_set():
@@ -135,10 +142,12 @@ class Crew:
             lived_s = loop.time() - began
             deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
             wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
-            self._log.error("member died", member=order.number, **end, again_s=wait_s)
-            if (
-                deaths > 1
-            ):  # until its next start is too long to serve its connections here
+            if refused:
+                wait_s = REFUSED_AGAIN_S
+            event = "member refuses" if refused else "member died"
+            self._log.error(event, member=order.number, **end, again_s=wait_s)
+            if refused or deaths > 1:
+                # until its next start is too long to serve its connections here
                 self._close(order.number)
                 if not self._listeners:
                     self.deserted.set()
@@ -223,9 +232,8 @@ class Crew:
             process.kill()
 
 
-def fingerprints(loaded: Sequence[LoadedModel]) -> dict[str, str]:
+def fingerprints(manifests: Sequence[Manifest]) -> dict[str, str]:
     """NAME/VERSION of each bundle → SHA-256 of its manifest, which has its graphs'."""
-    manifests = [each.manifest for each in loaded]
     return {
         f"{manifest.name}/{manifest.version}": hashlib.sha256(
             manifest.model_dump_json().encode()
@@ -234,11 +242,11 @@ def fingerprints(loaded: Sequence[LoadedModel]) -> dict[str, str]:
     }
 
 
-def check_same(loaded: Sequence[LoadedModel], bundles: Mapping[str, str]) -> None:
-    """Raises BundleError if a bundle is not the one that the leader has loaded."""
-    for name, fingerprint in fingerprints(loaded).items():
+def check_same(manifests: Sequence[Manifest], bundles: Mapping[str, str]) -> None:
+    """Raises BundleChangedError if one is not of what the leader has loaded."""
+    for name, fingerprint in fingerprints(manifests).items():
         if bundles.get(name) != fingerprint:
-            raise BundleError(
+            raise BundleChangedError(
                 f"{name} has changed since the service started; restart the service, "
                 "or write what is new as another version"
             )

@@ -12,11 +12,17 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Self
 
+from classifier.errors import BundleError
+
 MAX_SHOWN = 80  # characters of what is refused that its error repeats
 
 
 class SettingsError(ValueError):
     """A setting is unknown or has a value that is not allowed; the text says which."""
+
+
+class BundleChangedError(BundleError):
+    """A bundle is not the one that the first process of this service has loaded."""
 
 
 class ServiceError(Exception):

@@ -164,11 +164,15 @@ class Leader:
         lanes = share if wanted == "auto" else wanted
         self._engine.limit_lanes(lanes)
         self._log.info("crew", processes=processes, lanes_each=lanes)
-        bundles = fingerprints(self._engine.loaded)
+        bundles = self._fingerprints()
         return [
             Order(number, folder, {"lanes": lanes}, bundles)
             for number in range(1, processes)
         ]
+
+    def _fingerprints(self) -> dict[str, str]:
+        """Of what this process has loaded; its members must have the same."""
+        return fingerprints([loaded.manifest for loaded in self._engine.loaded])
 
     async def _share(self, folder: Path, processes: int) -> list[Order]:
         """Members that use the engine of this process."""
@@ -176,7 +180,7 @@ class Leader:
         # singles and batches of each model have their room, as in the backlog
         count = 2 * len(self._engine.loaded) * self._settings.queue_capacity
         path, orders, memories = folder / "engine", [], {}
-        bundles = fingerprints(self._engine.loaded)
+        bundles = self._fingerprints()
         for number in range(1, processes):
             memory = open_memory(count * size)
             memories[number] = Slots.of(memory, size)

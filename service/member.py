@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from classifier.errors import ClassifierError
 from service.contract import Engine, LoadedModel
-from service.crew import check_same
+from service.crew import REFUSED, check_same
 from service.engine.engine import LaneEngine
-from service.errors import EngineFailedError
+from service.engine.models import find_bundles
+from service.errors import BundleChangedError, EngineFailedError, SettingsError
+from service.logs import build_log
 from service.neighbors import Neighbors
 from service.server import Server, serve_on
 from service.serving import Serving
@@ -36,8 +39,11 @@ class Member:
         self._watch: asyncio.Task[None] | None = None
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
-        """Raises BundleError if they are not what the leader has loaded."""
-        check_same(loaded, self._bundles)
+        """Raises BundleChangedError if they are not what the leader has loaded.
+
+        They may have been written anew since `main` has looked.
+        """
+        check_same([each.manifest for each in loaded], self._bundles)
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """Offer the metrics page, and listen for the leader's end."""
@@ -82,18 +88,32 @@ def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
 
 
 def main() -> int:
-    """Serve until the leader says so or is gone."""
+    """Serve until the leader says so or is gone; the status of the process.
+
+    What keeps it from serving is one line of the log, as the leader's log is all that
+    anybody reads of it. The status `REFUSED` says that another try will end alike.
+    """
     # unbuffered, so that nothing is read that the loop shall wait for
     with open(0, "rb", buffering=0, closefd=False) as pipe:
         order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
+    log = build_log(settings)
     engine = build_engine(settings, order)
     place = Member(order["name"], Path(order["folder"]), order["bundles"])
     with socket.socket(fileno=order["listener"]) as listener:
         try:
+            # before all is loaded and measured: manifests are read in no time
+            manifests = [bundle.manifest for bundle in find_bundles(settings)]
+            check_same(manifests, order["bundles"])
             serve_on(listener, settings, engine, place)
         except EngineFailedError:  # logged; ended as in commands/serve.py
             os._exit(1)
+        except BundleChangedError as error:
+            log.error("refused", process=place.name, reason=str(error))
+            return REFUSED
+        except (ClassifierError, SettingsError) as error:
+            log.error("cannot start", process=place.name, reason=str(error))
+            return 1
     return 0
 
 

@@ -91,6 +91,7 @@ class Server(uvicorn.Server):
             # kept for `serve`: uvicorn would print a stack and exit by itself
             self.failure = error
             self.should_exit = True
+            await self._serving.stop()  # what was loaded may have threads
             return
         if self.should_exit:  # a signal came first, and the port was never open
             await self._serving.stop()
@@ -216,7 +217,7 @@ class Place(Protocol):
     stops_at_second_signal: bool
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
-        """Raises BundleError if the process may not serve these here."""
+        """Raises BundleChangedError if the process may not serve these here."""
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """The process serves now."""

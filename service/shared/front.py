@@ -89,21 +89,23 @@ class SharedEngine:
         async with asyncio.timeout(GREETING_TIMEOUT_S):
             state = await self._greeting
         await asyncio.to_thread(warm_up)
+        models: dict[ModelKey, LoadedModel] = {}
         costs_s: dict[ModelKey, float] = {}
         for name, version, precision, device, explains, image_s in state.models:
             bundle = load_bundle(self._settings.models / name, version)
             loaded = LoadedModel(bundle.manifest, precision, device, explains)
-            self._models[name, version] = loaded
+            models[name, version] = loaded
             self._underway.image_s[name, version] = image_s
             costs_s[name, version] = await asyncio.to_thread(_decode_seconds, bundle)
         self._ahead = DecodeAhead(
-            {key: each.manifest.preprocess for key, each in self._models.items()},
+            {key: each.manifest.preprocess for key, each in models.items()},
             costs_s=costs_s,
             limits=decode_limits(self._settings),
             capacity=self._settings.queue_capacity,
             threads=self._threads,
             keep=self._put_into_slot,
         )
+        self._models = models  # all or none: `close` goes by it
 
     def submit(
         self,

@@ -4,7 +4,9 @@ import asyncio
 import json
 import os
 import resource
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
@@ -15,12 +17,20 @@ from types import SimpleNamespace
 import pytest
 
 from classifier.bundle import load_bundle
-from classifier.errors import BundleError
+from classifier.manifest import Manifest
 from service.address import bind
-from service.contract import LoadedModel
-from service.crew import GRACE_S, Crew, Order, _answers, check_same, fingerprints
+from service.crew import (
+    GRACE_S,
+    REFUSED,
+    REFUSED_AGAIN_S,
+    Crew,
+    Order,
+    _answers,
+    check_same,
+    fingerprints,
+)
 from service.engine.models import find_bundles
-from service.errors import SettingsError
+from service.errors import BundleChangedError, SettingsError
 from service.files import MOST_FILES, raise_descriptors
 from service.leader import socket_folder
 from service.logs import build_log
@@ -38,6 +48,10 @@ OFFERS_ITS_PAGE_AND_DIES = """
 import json, pathlib, sys
 order = json.loads(sys.stdin.readline())
 pathlib.Path(order["folder"], f"member-{order['number']}.sock").touch()
+"""
+REFUSES = f"""
+import sys
+sys.exit({REFUSED})
 """
 STAYS = """
 import sys
@@ -273,9 +287,23 @@ async def test_members_have_the_notice_of_their_drain_beside_its_time(
     assert waited_s == [100 + 20 + GRACE_S]
 
 
-def loaded(models: Path) -> LoadedModel:
-    """Version 1, as the leader has it."""
-    return LoadedModel(load_bundle(models / "colors", 1).manifest, "fp32", "cpu", False)
+async def test_a_member_that_refuses_its_bundles_is_left_alone_for_minutes(crew):
+    """Its next start would end alike, and others serve what comes to the port."""
+    built = crew(REFUSES, again_s=(0.01,))
+    async with asyncio.timeout(20):
+        while "member" not in built.log.getvalue():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    open_yet = await connects(built.port)
+    await end(built.crew)
+
+    (said,) = map(json.loads, built.log.getvalue().splitlines())
+    assert (said["event"], said["again_s"]) == ("member refuses", REFUSED_AGAIN_S)
+    assert not open_yet
+
+
+def loaded(models: Path) -> Manifest:
+    """Of version 1, as the leader has it."""
+    return load_bundle(models / "colors", 1).manifest
 
 
 def test_a_member_serves_the_version_that_the_leader_has_loaded(tmp_path):
@@ -297,8 +325,35 @@ def test_a_member_refuses_a_bundle_that_was_written_anew(tmp_path):
     check_same([loaded(tmp_path)], known)
     make_bundle(tmp_path / "new", "colors", class_maps=True)
 
-    with pytest.raises(BundleError, match="colors/1 has changed"):
+    with pytest.raises(BundleChangedError, match="colors/1 has changed"):
         check_same([loaded(tmp_path / "new")], known)
+
+
+def test_a_member_whose_bundle_has_changed_says_so_and_loads_nothing(tmp_path):
+    """In one line of the log, and with a status that the crew knows."""
+    make_bundle(tmp_path, "colors")
+    order = Order(1, tmp_path, {}, fingerprints([loaded(tmp_path)]))
+    shutil.rmtree(tmp_path / "colors")
+    make_bundle(tmp_path, "colors", class_maps=True)
+    for graph in tmp_path.rglob("*.onnx"):  # to load it would be another error
+        graph.unlink()
+
+    with bind("127.0.0.1", 0) as listener:
+        settings = Settings(models=tmp_path, log_format="json")
+        member = subprocess.run(
+            [sys.executable, "-m", "service.member"],
+            input=json.dumps(order.said(settings, listener.fileno())) + "\n",
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert (member.returncode, member.stderr) == (REFUSED, "")
+    (line,) = map(json.loads, member.stdout.splitlines())
+    assert line["event"] == "refused"
+    assert "colors/1 has changed" in line["reason"]
 
 
 async def test_a_leader_without_descriptors_takes_no_member_for_one_that_hangs(

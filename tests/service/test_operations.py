@@ -25,7 +25,7 @@ from classifier.manifest import Task
 from service.address import Address, bind
 from service.app import create_app
 from service.engine.engine import LaneEngine
-from service.errors import SettingsError
+from service.errors import BundleChangedError, SettingsError
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.member import Member
@@ -214,7 +214,9 @@ class Stopped:
             self.server.run(sockets=[listener])
 
     def check(self, loaded: object) -> None:
-        """Serve whatever there is."""
+        """Serve whatever there is, unless that shall be refused."""
+        if "refused" in self.moments:
+            raise BundleChangedError("it has changed")
 
     def passes(self, moment: str) -> None:
         """Note it; here a signal may come."""
@@ -250,6 +252,17 @@ def test_a_service_that_is_stopped_while_it_loads_never_opens(settings_for):
 
     assert service.passed == ["loaded"]
     assert service.faults == []
+    assert service.engine.unready() == "the engine is closed"
+
+
+def test_a_service_that_may_not_serve_what_it_has_loaded_leaves_nothing_running(
+    tmp_path,
+):
+    """Its lanes would hold what they have loaded until the process ends."""
+    make_bundle(tmp_path, "colors")
+    service = Stopped(Settings(models=tmp_path), "refused")
+
+    assert isinstance(service.server.failure, BundleChangedError)
     assert service.engine.unready() == "the engine is closed"
 
 
