@@ -131,9 +131,9 @@ class Host:
                 self._front_ends[link].withdraw(number)
 
     def _lost(self, link: Link) -> None:
-        guest = self._front_ends.pop(link, None)
-        if guest is not None:
-            guest.leave()
+        front_end = self._front_ends.pop(link, None)
+        if front_end is not None:
+            front_end.leave()
 
     def _tell(self, trouble: str | None) -> None:
         for link in self._front_ends:
