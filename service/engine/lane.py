@@ -56,7 +56,7 @@ class Lane:
         self._closing = False
         self._in_hand: Cut | None = None
         self.began: float | None = None  # instant of the batch at work, if any
-        self.stepped = 0.0  # when an image of it was decoded, or a run was over
+        self.stepped = 0.0  # when an image of it was decoded or refused, or a run over
         self._failing: dict[ModelKey, float] = {}  # since when no image has run
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
@@ -149,14 +149,16 @@ class Lane:
             ticket.taken = time.monotonic()
             if ticket.abandoned:
                 continue
+            failed = None
             if ticket.ready is None:
                 spec = model.manifest.preprocess
                 failed = decode_ticket(ticket, spec, limits=self._limits)
-                if failed is not None:
-                    results.append((ticket, failed))
-                    continue
+            # one that cannot be decoded may have taken as long as any
             ticket.decoded = self.stepped = time.monotonic()
-            decoded.append(ticket)
+            if failed is None:
+                decoded.append(ticket)
+            else:
+                results.append((ticket, failed))
         return decoded
 
     def _try_golden(self, model: EngineModel, results: Results) -> SessionError | None:

@@ -275,11 +275,13 @@ def test_a_model_pays_for_the_time_that_explaining_takes(parts, explaining):
 
 
 def test_decoding_is_no_part_of_a_run_that_hangs(parts, monkeypatch):
-    """Each image that is decoded is a step, and so is each run."""
+    """Each image is a step, decoded or refused as undecodable, and so is each run."""
     parts.backlog = Backlog(capacity=100, lanes=1)
     parts.backlog.add_model(MODEL, best_batch=8, run_s=RUN_S)
     for _ in range(3):
         parts.offer()
+    parts.models[MODEL].manifest = SimpleNamespace(preprocess=None)
+    parts.backlog.offer([Ticket(MODEL, b"", LONG_AGO, None)], LONG_AGO)
     steps = []
     told = property(lambda _: steps[-1], lambda _, at: steps.append(at))
     monkeypatch.setattr(Lane, "stepped", told, raising=False)
@@ -287,8 +289,8 @@ def test_decoding_is_no_part_of_a_run_that_hangs(parts, monkeypatch):
     lane = parts.lane()
 
     lane.start()
-    until(lambda: len(parts.settled) == 3)
+    until(lambda: len(parts.settled) == 4)
     lane.close()
     lane.thread.join()
 
-    assert len(steps) == 1 + 1 + 3 + 1  # made, taken, decoded each, run
+    assert len(steps) == 1 + 1 + 4 + 1  # made, taken, decoded each, run
