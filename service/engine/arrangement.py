@@ -67,9 +67,9 @@ class Arrangement:
     crowd: MeasuredSession  # of each lane while all are at work
     lone: MeasuredSession  # of an image that has the machine for itself
     narrow_s: float  # seconds of a lone image in the thread that asks, and no other
-    # Whether a run leaves the other lanes their speed: those on one device, or with all
-    # cores each, do more in one run than in several at a time.
-    spread: bool
+    # Runs of a crowd that leave each other their speed: as many as there are cores, and
+    # one on a device, or with all cores, which does more in one run than in several.
+    abreast: int
 
 
 def arrange_on_cpu(
@@ -85,7 +85,7 @@ def arrange_on_cpu(
     lone = measure_lone(narrow)
     narrow_s = lone.cost_s
     if cores == 1:
-        return Arrangement(lanes, crowd, lone, lone.cost_s, spread=True)
+        return Arrangement(lanes, crowd, lone, lone.cost_s, abreast=1)
     wide = Session.load(graph, threads=cores)
     alone = measure_lone(wide)
     if alone.cost_s < lone.cost_s:
@@ -96,8 +96,8 @@ def arrange_on_cpu(
             one_lane = alone
         many_s = (crowd.cost_s + decode_s) / lanes
         if one_lane.cost_s + decode_s < many_s * (1 - FEWER_LANES_GAIN):
-            return Arrangement(1, one_lane, lone, narrow_s, spread=False)
-    return Arrangement(lanes, crowd, lone, narrow_s, spread=True)
+            return Arrangement(1, one_lane, lone, narrow_s, abreast=1)
+    return Arrangement(lanes, crowd, lone, narrow_s, abreast=cores)
 
 
 def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
@@ -135,7 +135,7 @@ def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrang
         crowd = MeasuredSession(buckets, 1, most, most, cost_s)
     else:
         crowd = MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
-    return Arrangement(lanes, crowd, lone, lone.cost_s, spread=False)
+    return Arrangement(lanes, crowd, lone, lone.cost_s, abreast=1)
 
 
 def measure_lone(session: Session) -> MeasuredSession:

@@ -10,16 +10,16 @@ Five promises, each a test on a virtual clock:
   it is dropped when its turn comes, before any work is spent on it. A request that
   finds the line of its model empty is accepted whatever is predicted; otherwise a too
   pessimistic prediction could never be corrected.
-- What waits is shared by all lanes that are free, where they run side by side: none is
-  idle while another runs a batch. With all of them busy, batches grow by themselves.
+- What waits is shared by the lanes that are free, as many as run side by side: no core
+  is idle while another runs a batch. With all of them busy, batches grow by themselves.
 - A decision costs the same however many wait.
 
 A lane is here any thread that takes from a backlog: one that runs batches, or one of
 `ahead`, which has a backlog of its own.
 
-Not thread-safe: callers hold a lock while they change what waits or who is busy.
-`waiting`, `busy` and the length are also read without it, where a slightly old value
-will do, and `lanes`, which only a prediction reads, is set without it.
+Not thread-safe: callers hold a lock while they change what waits, who is busy, or how
+many lanes there are. `waiting`, `cost_s`, `lanes`, `busy` and the length are also read
+without it, where a slightly old value will do.
 """
 
 from collections import deque
@@ -64,14 +64,15 @@ class Backlog:
         run_s: float,
         decode_s: float = 0.0,
         gentle_batch: int | None = None,
-        spread: bool = True,
+        abreast: int | None = None,
     ) -> None:
         """Open a line; `run_s` and `decode_s` first estimate the lane time an image.
 
-        `spread`: lanes run its batches side by side, so free ones share what waits.
+        `abreast`: so many of its runs leave each other their speed, and so many lanes
+        share what waits; by default all there are.
         """
-        gentle = gentle_batch or best_batch
-        self._lines[key] = Line(best_batch, gentle, run_s, run_s, decode_s, spread)
+        gentle, sharing = gentle_batch or best_batch, abreast or self.lanes
+        self._lines[key] = Line(best_batch, gentle, run_s, run_s, decode_s, sharing)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -215,9 +216,7 @@ class Backlog:
 
     def _share(self, line: Line) -> int:
         """Images of a line that are the part of one free lane, with all that waits."""
-        if not line.spread:
-            return line.best_batch
-        free = max(1, self.lanes - self.busy)
+        free = max(1, min(self.lanes, line.abreast) - self.busy)
         # in images of this line: another's may cost more, or less
         waiting = sum(
             len(other) * (other.cost_s / line.cost_s) for other in self._occupied()

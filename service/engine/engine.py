@@ -105,7 +105,7 @@ class LaneEngine:
                 gentle_batch=crowd.gentle_batch,
                 run_s=crowd.cost_s,
                 decode_s=decode_s,
-                spread=model.arrangement.spread,
+                abreast=model.arrangement.abreast,
             )
         self._lanes = Lanes(
             self._open_lane,
@@ -119,7 +119,8 @@ class LaneEngine:
     def limit_lanes(self, lanes: int) -> None:
         """Leave cores to other processes: close all lanes but these."""
         if self._lanes is not None:
-            self._backlog.lanes = lanes
+            with self._changed:
+                self._backlog.lanes = lanes
             self._lanes.open(lanes)
 
     def submit(

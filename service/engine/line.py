@@ -29,7 +29,7 @@ class Line:
     measured_s: float  # seconds of one lane to run an image of a crowd, at the start,
     run_s: float  # ... and as learned
     decode_s: float  # seconds of one lane to decode an image, learned
-    spread: bool  # whether free lanes share what waits, or one takes all it may
+    abreast: int  # runs that leave each other their speed: so many lanes share
     cost_s: float = field(init=False)  # both together, kept as it is asked for often
     longer: float = 0.0  # by what share waits were longer than predicted, ...
     longer_at: float = 0.0  # ... at that instant

@@ -10,6 +10,7 @@ import pytest
 
 from classifier.bundle import load_bundle
 from classifier.errors import OutOfMemoryError
+from classifier.hardware import available_cores
 from service.engine import arrangement
 from service.engine.arrangement import (
     TURNS,
@@ -184,6 +185,13 @@ def test_settings_go_before_what_was_measured(load):
     found = load(lanes=3, batch=5).arrangement
 
     assert (found.lanes, found.crowd.batch) == (3, 5)
+
+
+def test_lanes_beyond_the_cores_run_no_more_side_by_side(load):
+    """However many there are."""
+    found = load(lanes=available_cores() + 2).arrangement
+
+    assert found.abreast == available_cores()
 
 
 def test_a_start_reads_the_graph_once(load):

@@ -82,11 +82,23 @@ def test_free_lanes_share_what_waits(lanes, images, sizes):
 def test_on_one_device_a_batch_is_not_split_for_lanes_that_are_free():
     """Its runs would wait for each other there."""
     line = Backlog(capacity=100, lanes=3)
-    line.add_model(MODEL, best_batch=8, run_s=COST_S, spread=False)
+    line.add_model(MODEL, best_batch=8, run_s=COST_S, abreast=1)
     for _ in range(8):
         line.offer([ticket()], 0.0)
 
     assert len(line.take(0.0).batch) == 8
+
+
+def test_lanes_beyond_the_cores_do_not_split_what_waits():
+    """They would run it in smaller batches on the same cores."""
+    line = Backlog(capacity=100, lanes=8)
+    line.add_model(MODEL, best_batch=8, run_s=COST_S, abreast=2)
+    for _ in range(8):
+        line.offer([ticket()], 0.0)
+
+    sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
+
+    assert sizes == [4, 4]
 
 
 def test_a_lane_takes_its_part_by_time_where_models_differ():
@@ -115,11 +127,11 @@ def test_a_crowd_that_all_lanes_can_serve_at_once_waits_for_one_run():
     assert max(report.waits["single"]) == pytest.approx(COST_S)
 
 
-@pytest.mark.parametrize("spread", [True, False])
-def test_a_flood_has_full_batches(spread):
+@pytest.mark.parametrize("abreast", [4, 1])
+def test_a_flood_has_full_batches(abreast):
     """Lanes that are never idle have nothing to share."""
     line = Backlog(capacity=1000, lanes=4)
-    line.add_model(MODEL, best_batch=8, run_s=COST_S, spread=spread)
+    line.add_model(MODEL, best_batch=8, run_s=COST_S, abreast=abreast)
     flood = (Arrival(0.0) for _ in range(900))
     sizes = []
     take = line.take
