@@ -14,7 +14,7 @@ from service.engine.engine import LaneEngine
 from service.settings import Settings
 from tests.project.test_containers import memory_needed
 from tests.service.conftest import running
-from tests.synthetic import POISON, make_bundle, png
+from tests.synthetic import POISON, SLOW, make_bundle, png
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -118,6 +118,23 @@ def test_images_that_fail_inside_a_batch_are_alerted_of_and_shown(tmp_path):
     assert 2 in counted(rule("LinnaeusFails")["expr"], page).values()
     [shown] = expressions()["Images without an answer"]
     assert list(counted(shown, page).values()) == [2]
+
+
+def test_images_that_are_late_inside_a_batch_are_alerted_of(tmp_path):
+    """Their request has the status 200 for the sake of those that came in time."""
+    make_bundle(tmp_path, "odd", misbehaves=True, slow_loops=400_000)
+    settings = Settings(
+        models=tmp_path, port=0, processes=1, lanes=1, batch=1, request_timeout_ms=500
+    )
+    files = [("files", png((9, 9, 9)))] + [("files", png((SLOW, 0, 0)))] * 6
+    with running(settings) as server:
+        answer = server.client.post("/classify/batch", files=files)
+        page = server.client.get("/metrics").text
+
+    assert answer.status_code == 200
+    late = answer.json()["failed"]
+    assert late > 0
+    assert late in counted(rule("LinnaeusOverloaded")["expr"], page).values()
 
 
 def test_an_alert_of_readiness_names_the_instance_and_is_not_of_all_together():
