@@ -40,6 +40,12 @@ from service.shared.slots import Slots, open_memory, slot_bytes
 MAX_SOCKET_PATH = 103
 LONGEST_NAME = "member-9999"
 SHORT_FOLDER = "/tmp"  # noqa: S108 - the folder made there is private
+PREFIX = "linnaeus-"
+# Bytes that TMPDIR may have: `mkdtemp` adds eight characters to the prefix.
+MAX_TMPDIR = MAX_SOCKET_PATH - len(
+    os.fsencode(page_path(Path(f"/{PREFIX}12345678"), LONGEST_NAME))
+)
+MIB = 1024 * 1024
 
 
 class Port(Protocol):
@@ -82,11 +88,11 @@ def socket_folder() -> Path:
         SettingsError: there is no place for one.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix="linnaeus-"))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         if len(os.fsencode(page_path(folder, LONGEST_NAME))) <= MAX_SOCKET_PATH:
             return folder
         folder.rmdir()
-        return Path(tempfile.mkdtemp(prefix="linnaeus-", dir=SHORT_FOLDER))
+        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=SHORT_FOLDER))
     except OSError as error:
         raise no_folder(error) from error
 
@@ -95,7 +101,16 @@ def no_folder(error: OSError) -> SettingsError:
     """Why the processes of a service cannot reach each other."""
     return SettingsError(
         f"cannot keep the sockets of several processes in a temporary folder: {error}; "
-        "set TMPDIR to one that can be written, or LINNAEUS_PROCESSES=1"
+        "set TMPDIR to one that can be written and whose name is short, at most "
+        f"{MAX_TMPDIR} bytes, or LINNAEUS_PROCESSES=1"
+    )
+
+
+def no_memory(error: OSError, size: int) -> SettingsError:
+    """Why members cannot share an engine."""
+    return SettingsError(
+        f"cannot share {size / MIB:.0f} MiB with each of several processes: {error}; "
+        "set LINNAEUS_QUEUE_CAPACITY lower, or LINNAEUS_PROCESSES=1"
     )
 
 
@@ -127,7 +142,7 @@ class Leader:
         """Start the members, where more than one process pays.
 
         Raises:
-            SettingsError: there is no folder for their sockets.
+            SettingsError: there is no folder for their sockets, or no memory to share.
         """
         light = self._engine.inline is not None and self._engine.inline.serves_all
         shared = shares_engine(self._settings, self._engine.loaded)
@@ -141,10 +156,12 @@ class Leader:
         try:
             await neighbors.open()
             orders = await self._orders(folder, processes, shared=shared)
-        except OSError as error:
+        except (OSError, SettingsError) as error:
             await neighbors.close()
             shutil.rmtree(folder, ignore_errors=True)
-            raise no_folder(error) from error
+            if isinstance(error, OSError):
+                raise no_folder(error) from error
+            raise
         self._neighbors = serving.neighbors = neighbors
         if shared:
             hand_over = self._hand_over(neighbors, server, len(orders))
@@ -175,15 +192,23 @@ class Leader:
         return fingerprints([loaded.manifest for loaded in self._engine.loaded])
 
     async def _share(self, folder: Path, processes: int) -> list[Order]:
-        """Members that use the engine of this process."""
+        """Members that use the engine of this process.
+
+        Raises:
+            SettingsError: there is no memory to share.
+            OSError: the socket of the engine cannot be opened.
+        """
         size = slot_bytes(loaded.manifest for loaded in self._engine.loaded)
         # singles and batches of each model have their room, as in the backlog
         count = 2 * len(self._engine.loaded) * self._settings.queue_capacity
         path, orders, memories = folder / "engine", [], {}
         bundles = self._fingerprints()
         for number in range(1, processes):
-            memory = open_memory(count * size)
-            memories[number] = Slots.of(memory, size)
+            try:
+                memory = open_memory(count * size)
+                memories[number] = Slots.of(memory, size)
+            except OSError as error:
+                raise no_memory(error, count * size) from error
             threads = max(1, available_cores() // processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}
             orders.append(Order(number, folder, {}, bundles, host, memory))

@@ -234,7 +234,8 @@ def serve(settings: Settings, engine: LaneEngine) -> None:
 
     Raises:
         SettingsError: the address cannot be listened on, the default model is none, or
-            there is no folder for the sockets of several processes.
+            there is no folder for the sockets of several processes or no memory for
+            them to share.
         ClassifierError: a bundle or the device is refused.
         EngineFailedError: lanes hang, or run nothing any more, or nobody waited for
             what they run; only a new process helps.

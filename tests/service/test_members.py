@@ -1,6 +1,7 @@
 """Members that die, cannot be started or shall end: small programs in their place."""
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -29,12 +30,15 @@ from service.crew import (
     check_same,
     fingerprints,
 )
+from service.engine.engine import LaneEngine
 from service.engine.models import find_bundles
 from service.errors import BundleChangedError, SettingsError
 from service.files import MOST_FILES, raise_descriptors
-from service.leader import socket_folder
+from service.leader import MAX_TMPDIR, Leader, socket_folder
 from service.logs import build_log
+from service.metrics import Metrics
 from service.neighbors import Neighbors
+from service.serving import Serving
 from service.settings import Settings, load_settings
 from service.watchdog import SILENT_LOOKS
 from tests.synthetic import make_bundle
@@ -406,5 +410,45 @@ def test_without_a_folder_for_sockets_the_error_says_what_to_set(monkeypatch, tm
     """Its text is all that somebody sees who starts the service."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
 
-    with pytest.raises(SettingsError, match="set TMPDIR"):
+    with pytest.raises(SettingsError, match=f"set TMPDIR.* at most {MAX_TMPDIR} bytes"):
         socket_folder()
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_folder_for_sockets_may_have_as_many_bytes_as_the_error_says(
+    monkeypatch, beyond
+):
+    """One more, and it is made elsewhere."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        wanted = Path(base, "x" * (MAX_TMPDIR + beyond - len(base) - 1))
+        wanted.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(wanted))
+
+        folder = socket_folder()
+        folder.rmdir()
+
+    assert (folder.parent == wanted) == (beyond == 0)
+
+
+async def test_without_memory_to_share_the_error_does_not_speak_of_folders(
+    monkeypatch,
+):
+    """And what was made for the sockets is gone."""
+
+    def full(size: int) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("service.leader.open_memory", full)
+    settings = Settings(processes=2, engine="shared")
+    engine = LaneEngine(settings)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as base,
+        bind("127.0.0.1", 0, shared=True) as listener,
+    ):
+        monkeypatch.setattr(tempfile, "tempdir", base)
+        leader = Leader(settings, engine, listener, build_log(settings))
+        with pytest.raises(SettingsError, match="LINNAEUS_QUEUE_CAPACITY lower"):
+            await leader.taken(Serving(settings, engine, Metrics()), None)
+        left = os.listdir(base)
+
+    assert left == []
