@@ -2,9 +2,9 @@
 
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
 images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
-keeps what was asked for: a recall, a cost, a risk. Where all layers in int8 fail, the
-layers that hurt most stay in fp32, more at each attempt; where that fails too, the
-bundle keeps to fp32 and the gate says why.
+keeps what was asked for to within a point: a recall, a cost, a risk. Where all layers
+in int8 fail, the layers that hurt most stay in fp32, more at each attempt; where that
+fails too, the bundle keeps to fp32 and the gate says why.
 """
 
 import logging
