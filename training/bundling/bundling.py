@@ -43,6 +43,8 @@ from training.rules.requirements import requirement_lines, unmet
 from training.rules.rules import answers, decisions, fit_rules, out_of_fold_f1_lines
 
 BATCH = 16
+# Validation images whose activations are looked at, which takes several times a run.
+ACTIVATION_IMAGES = 32 * BATCH
 GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
 
 NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
@@ -110,7 +112,7 @@ def build_bundle(
         remarks += [f"{precision}: {line}" for line in own if line not in required]
     graphs |= made
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}
-    kept = {p: built for p, built in recipe.earlier.items() if p not in final}
+    kept = staying(recipe, final)
     remarks += [f"Not made anew: the {precision} graph" for precision in kept]
     final |= kept
     wanted = min(GOLDEN_IMAGES, max(1, GOLDEN_BYTES // prod(recipe.preprocess.shape)))
@@ -175,14 +177,29 @@ def smaller(
             found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
         LOGGER.info("fp16: looking for the largest activation")
-        largest = largest_activation(fp32, batches)
+        some = [batches[i] for i in spread(len(batches), ACTIVATION_IMAGES // BATCH)]
+        largest, images = largest_activation(fp32, some), sum(map(len, some))
         if largest <= MAX_ACTIVATION:
             # in fp16 the head, which the maps come from, is not found any more
             found[Precision.FP16] = Built(to_float16(add_class_maps(fp32)), None)
+            remarks.append(f"fp16: {reached(largest, images)}")
         else:
-            remarks.append(overflow(largest, earlier=recipe.earlier))
+            remarks.append(overflow(largest, images, recipe))
             LOGGER.warning("%s", remarks[-1])
     return found
+
+
+def staying(recipe: Recipe, made: Container[Precision]) -> dict[Precision, Built]:
+    """Earlier graphs that were not made anew; fp16 only where nobody asked for it.
+
+    One that was asked for and not made would overflow, and so would the earlier one.
+    """
+    gone = {Precision.FP16} if recipe.config.fp16 else set()
+    return {
+        precision: built
+        for precision, built in recipe.earlier.items()
+        if precision not in made and precision not in gone
+    }
 
 
 def refusal(
@@ -203,11 +220,19 @@ def refusal(
     return f"{none} int8 graph: {int8.gate.reason}.{paid}"
 
 
-def overflow(largest: float, *, earlier: Container[Precision] = ()) -> str:
-    """Why no fp16 graph was made."""
-    none = "No new" if Precision.FP16 in earlier else "No"
+def overflow(largest: float, images: int, recipe: Recipe) -> str:
+    """Why no fp16 graph was made, and that of the same weights does not stay."""
+    none = "No fp16 graph"
+    if Precision.FP16 in recipe.earlier:
+        version = recipe.provenance.optimizations[-1].version
+        none = f"Left out: the fp16 graph of version {version}"
+    return f"{none}: {reached(largest, images)}"
+
+
+def reached(largest: float, images: int) -> str:
+    """How near to the end of fp16 so many images came."""
     return (
-        f"{none} fp16 graph: its activations reach {largest:,.0f} on validation; at "
+        f"activations reach {largest:,.0f} within {images:,} validation images; at "
         f"most {MAX_ACTIVATION:,.0f} are accepted, half of what fp16 holds"
     )
 

@@ -70,7 +70,8 @@ def largest_activation(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> flo
     """The largest absolute value of all that the nodes give each other.
 
     `batches` are pixels, uint8 [N, H, W, C]. Where it is over `MAX_ACTIVATION`, fp16
-    arithmetic may overflow: the answer is NaN then, on a GPU and not on a CPU.
+    arithmetic may overflow: the answer is NaN then, on a GPU and not on a CPU. The
+    first batch that is over it is the last that is run.
 
     Raises:
         GraphError: the graph does not run.
@@ -91,8 +92,12 @@ def largest_activation(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> flo
         largest = helper.make_node("ReduceMax", [absolute], [peak], keepdims=0)
         model.graph.node.append(largest)
         peaks.append(peak)
-    seen = [list(values.values()) for values in watch(model, peaks, batches)]
-    return float(np.max(seen))
+    reached = 0.0
+    for seen in watch(model, peaks, batches):
+        reached = float(np.max([reached, *seen.values()]))
+        if not reached <= MAX_ACTIVATION:  # NaN too
+            break
+    return reached
 
 
 def store_weights_as_float16(
