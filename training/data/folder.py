@@ -29,6 +29,9 @@ LOGGER = logging.getLogger(__name__)
 SYNSETS = "LOC_synset_mapping.txt"
 WNID = re.compile(r"(n\d{8})(?: |$)")  # and perhaps the names of the synset
 
+# Without them Persian and Hindi, and many emoji, would be written wrong.
+JOINERS = ("\N{ZERO WIDTH NON-JOINER}", "\N{ZERO WIDTH JOINER}")
+
 LABELLED = 2  # parts of LABEL/IMAGE; with a split before them there are three
 
 Members = dict[str, dict[str, list[str]]]  # split → label → file names
@@ -104,6 +107,27 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
                 f"{where}: label {label!r} has a control character, such as a tab or "
                 "the end of a line, which no bundle can hold"
             )
+        if _hides_something(label):
+            raise DataError(
+                f"{where}: label {label!r} has a character that cannot be seen, "
+                "such as a zero-width space; write it without"
+            )
+
+
+def _hides_something(label: str) -> bool:
+    """Whether there are format characters that join no letters or signs."""
+    plain = [unicodedata.category(letter)[0] in "LMS" for letter in label]
+    joined = (
+        index
+        for index in range(1, len(label) - 1)
+        if label[index] in JOINERS and plain[index - 1] and plain[index + 1]
+    )
+    hidden = (
+        index
+        for index, letter in enumerate(label)
+        if unicodedata.category(letter) == "Cf"
+    )
+    return bool(set(hidden).difference(joined))
 
 
 def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:

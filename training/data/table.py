@@ -103,26 +103,29 @@ def _parse(tree: Tree, name: str) -> Table:
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     delimiter = max(",;\t", key=header.count)
     file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
-    reader = csv.DictReader(file, delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
     rows: list[Row] = []
     lines: list[int] = []
     try:
-        columns = [name.strip() for name in reader.fieldnames or ()]
+        columns = [name.strip() for name in next(reader, [])]
         _refuse_twice(where, columns)
-        reader.fieldnames = columns
-        for row in reader:
-            absent = [name for name, cell in row.items() if name and cell is None]
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue  # what spreadsheets leave of a row that was emptied
+            absent = [name for name in columns[len(cells) :] if name]
             if absent:  # taken for empty, they would say that labels do not apply
                 raise DataError(
-                    f"{where}, line {reader.line_num}: no cell for column {absent[0]!r}"
+                    f"{where}, line {reader.line_num}: no cell for column "
+                    f"{absent[0]!r}; the row has {len(cells)} and the header "
+                    f"{len(columns)}"
                 )
-            surplus = [cell for cell in row.pop(None, ()) if cell.strip()]
+            surplus = [cell for cell in cells[len(columns) :] if cell.strip()]
             if surplus:
                 raise DataError(
                     f"{where}, line {reader.line_num}: {surplus[0]!r} has no column; "
                     f"several labels of a cell are separated by {SEPARATOR}"
                 )
-            rows.append(row)
+            rows.append(dict(zip(columns, cells, strict=False)))
             lines.append(reader.line_num)
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}") from error
@@ -132,12 +135,13 @@ def _parse(tree: Tree, name: str) -> Table:
 
 
 def _refuse_twice(where: Path, columns: list[str]) -> None:
-    """Of two columns of one name the last would hide the first."""
+    """Of two columns of one name that are read the last would hide the first."""
     known = {*FILE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN}  # in any case of letters
+    all_are_read = not any(name.lower() in LABEL_COLUMNS for name in columns)
     first: dict[str, str] = {}
     for name in filter(None, columns):
         key = name.lower() if name.lower() in known else name
-        if key in first:
+        if key in first and (all_are_read or key in known):
             both = " and ".join(map(repr, dict.fromkeys((first[key], name))))
             raise DataError(
                 f"{where} has two columns of one name, {both}; take one of them out"

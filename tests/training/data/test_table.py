@@ -147,7 +147,10 @@ def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
         ("filename,label\n", "has no rows"),
         ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
         ("file,labels\na.png,x\nb.png,y,z\n", r"line 3: 'z' has no column.* by \|"),
-        ("file,x,y\na.png,1,0\nb.png,1\n", "line 3: no cell for column 'y'"),
+        (
+            "file,x,y\na.png,1,0\nb.png,1\n",
+            "line 3: no cell for column 'y'; the row has 2 and the header 3",
+        ),
         ("file,label,label\na.png,x,y\n", "two columns of one name, 'label';"),
         ("file,cat,cat\na.png,0,1\n", "two columns of one name, 'cat';"),
         ("File,x,file\na.png,1,b.png\n", "one name, 'File' and 'file';"),
@@ -205,6 +208,22 @@ def test_a_label_has_no_control_characters(write, label):
         load_dataset(write(f"file,label\na.png,{label}\nb.png,dog\n"))
 
 
+@pytest.mark.parametrize("label", ["dog\u200b", "\ufeffdog", "do\u202eg", "dog\u200d"])
+def test_a_label_has_no_characters_that_cannot_be_seen(write, label):
+    """It would look like another label; the message spells them out."""
+    message = r"labels\.csv: label '[^']*\\u[^']*' has a character that cannot be seen"
+    with pytest.raises(DataError, match=message):
+        load_dataset(write(f"file,label\na.png,dog\nb.png,{label}\n"))
+
+
+@pytest.mark.parametrize("label", ["خ\u200cش", "क्\u200dष", "👩\u200d🚀"])
+def test_a_label_may_join_letters_as_its_script_does(write, label):
+    """Without the joiner Persian and Hindi would be written wrong."""
+    dataset = load_dataset(write(f"file,label\na.png,dog\nb.png,{label}\n"))
+
+    assert dataset.label_names == ("dog", label)
+
+
 @pytest.mark.parametrize("again", ["a.png", "./a.png"])
 def test_a_file_has_one_row(write, again):
     """Listed twice, it could be learned and held out; two labels contradict."""
@@ -218,6 +237,20 @@ def test_a_row_is_named_by_its_line_in_the_file(write):
     text = 'file,label,note\na.png,x,"in two\nlines"\n\nb.png,y,\nz.png,y,\n'
     with pytest.raises(DataError, match=r"line 6: there is no file 'z\.png'"):
         load_dataset(write(text))
+
+
+def test_rows_of_blank_cells_are_no_rows(write):
+    """Spreadsheets leave them where a row was emptied; others leave blanks."""
+    dataset = load_dataset(write("file,cat,dog\na.png,1,0\n,,\n  \nb.png,0,1\n, ,\n"))
+
+    assert len(dataset.train) == 2
+
+
+def test_columns_that_nobody_reads_may_have_one_name(write):
+    """Beside a column of the labels, all that is not known is a note."""
+    dataset = load_dataset(write("file,label,note,note\na.png,x,1,2\nb.png,y,3,4\n"))
+
+    assert dataset.label_names == ("x", "y")
 
 
 def test_cells_that_are_empty_need_no_column(write):
