@@ -84,6 +84,11 @@ def fewest_labels(trainable: bool) -> int:
     return 2 if trainable else 1
 
 
+def nfc(name: str) -> str:
+    """With each accent in one character with its letter, however it was written."""
+    return unicodedata.normalize("NFC", name)
+
+
 def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
     """Refuse labels that cannot be read, or not be told from one another.
 
@@ -95,7 +100,7 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
     """
     written: set[str] = set()
     for label in sorted(labels):
-        composed = unicodedata.normalize("NFC", label)
+        composed = nfc(label)
         if composed in written:
             raise DataError(
                 f"{where}: label {composed!r} is written in two ways that differ only "

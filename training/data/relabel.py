@@ -6,7 +6,17 @@ import numpy as np
 
 from classifier.manifest import MAX_LABEL_CHARACTERS
 from training.data.dataset import Dataset
+from training.data.folder import nfc
 from training.errors import DataError
+
+
+def as_written(wanted: tuple[str, ...], labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The wanted names, each as it stands among the labels, where it does at all.
+
+    A name that is the same comes before one that differs in its form of Unicode alone.
+    """
+    known = {nfc(label): label for label in labels} | {label: label for label in labels}
+    return tuple(known.get(name, known.get(nfc(name), name)) for name in wanted)
 
 
 def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
@@ -16,10 +26,13 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     `dog-or-wolf`, or `beagle-or-24-others` where that is too long; a data set of two
     labels keeps both names.
 
+    A positive label may write accents in another form of Unicode than the data does.
+
     Raises:
         DataError: a positive label is unknown or named twice, or nothing would be
             negative.
     """
+    positive = as_written(positive, dataset.label_names)
     twice = [name for name in positive if positive.count(name) > 1]
     if twice:
         raise DataError(f"{twice[0]!r} is named twice among the positive labels")

@@ -13,7 +13,6 @@ import csv
 import io
 import os
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split, occurring
-from training.data.folder import fewest_labels, label_groups, refuse_unclear
+from training.data.folder import fewest_labels, label_groups, nfc, refuse_unclear
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
 
@@ -161,7 +160,7 @@ def _files(table: Table, tree: Tree) -> list[str]:
         name = _inside(given, folders) if os.path.isabs(given) else given
         places = (name, f"{IMAGES}/{name}")
         exact = (place for place in places if place in present)
-        alike = (composed.get(_nfc(place)) for place in places)
+        alike = (composed.get(nfc(place)) for place in places)
         found = next(exact, None) or next(filter(None, alike), None)
         if found is None:
             raise DataError(f"{table.place(n)}: {_absence(name, tree)}")
@@ -181,12 +180,8 @@ def _composed(tree: Tree) -> dict[str, str]:
     A copy from or to macOS can write `é` otherwise (NFD) than the CSV does.
     """
     accented = [name for name in tree.names if not name.isascii()]
-    count = Counter(map(_nfc, accented))
-    return {_nfc(name): name for name in accented if count[_nfc(name)] == 1}
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    count = Counter(map(nfc, accented))
+    return {nfc(name): name for name in accented if count[nfc(name)] == 1}
 
 
 def _inside(path: str, folders: tuple[Path, ...]) -> str:

@@ -7,6 +7,7 @@ what a request would get. Torch has no part in it. Axes: N images, K labels.
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from classifier.errors import ImageError
 from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
 from training.data.dataset import Dataset, Split
-from training.data.folder import wnid_of
+from training.data.folder import nfc, wnid_of
 from training.data.scenes import Scenes
 from training.errors import DataError
 from training.evaluation import metrics
@@ -194,10 +195,15 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
 
 
 def position(name: str, labels: Sequence[Label]) -> int | None:
-    """Where a label stands: by id, by name, or by the wnid that begins both ids."""
-    for key in ("id", "name"):
+    """Where a label stands: by id, by name, or by the wnid that begins both ids.
+
+    Id or name may write accents in another form of Unicode, if none is the same.
+    """
+    spellings: tuple[Callable[[str], str], ...] = (str, nfc)  # as it is, and composed
+    for spelled, key in product(spellings, ("id", "name")):
+        wanted = spelled(name)
         for index, label in enumerate(labels):
-            if getattr(label, key) == name:
+            if spelled(getattr(label, key)) == wanted:
                 return index
     wnid = wnid_of(name)
     same = (k for k, label in enumerate(labels) if wnid and wnid_of(label.id) == wnid)

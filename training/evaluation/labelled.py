@@ -8,7 +8,7 @@ from classifier.manifest import Manifest, Task
 from training.data import Dataset, load_dataset
 from training.data.dataset import Split, first_of
 from training.data.negatives import join
-from training.data.relabel import as_binary
+from training.data.relabel import as_binary, as_written
 from training.errors import DataError
 from training.evaluation.evaluate import position
 
@@ -62,6 +62,7 @@ def as_question(
             return dataset
         positive = (yes,)
     asked = as_binary(dataset, positive)
-    others = [name for name in dataset.label_names if name not in positive]
+    yeses = as_written(positive, dataset.label_names)
+    others = [name for name in dataset.label_names if name not in yeses]
     LOGGER.info("of %s, taken for %s: %s", dataset.name, no, first_of(others))
     return replace(asked, label_names=(no, yes))

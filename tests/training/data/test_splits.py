@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -189,6 +190,20 @@ def test_a_binary_question_can_be_asked_of_many_labels(tmp_path):
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
     with pytest.raises(DataError, match=r"\['pink'\] cannot be the positive labels"):
         as_binary(load_dataset(tmp_path), ("pink",))
+
+
+@pytest.mark.parametrize(("asked", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_positive_label_is_known_however_its_accents_are_written(
+    tmp_path, asked, lies
+):
+    """A config from Linux asks for what macOS has unpacked; twice is twice."""
+    write_tree(tmp_path, {"red": 2, "blue": 1})
+    (tmp_path / "red").rename(tmp_path / normalize(lies, "thé"))
+    dataset, wanted = load_dataset(tmp_path), normalize(asked, "thé")
+
+    assert as_binary(dataset, (wanted,)).train.labels.tolist() == [0, 1, 1]
+    with pytest.raises(DataError, match="named twice"):
+        as_binary(dataset, ("thé", normalize("NFD", "thé")))
 
 
 @pytest.mark.parametrize("labels", [("red", "blue"), ("red", "blue", "green")])

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -187,6 +188,17 @@ def test_a_wnid_is_the_same_label_with_and_without_its_names(name: str, known: s
     labels = [Label(id=each, name=each.upper(), group=None) for each in ids]
 
     assert position(name, labels) == 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_label_is_known_however_its_accents_are_written(form: str):
+    """The data set may come from macOS; a label that is the same comes first."""
+    ids = ("the", *(normalize(each, "thé") for each in ("NFC", "NFD")))
+    labels = [Label(id=each, name=each.upper(), group=None) for each in ids]
+    name = normalize(form, "thé")
+
+    assert position(name, labels) == ids.index(name)
+    assert position(name, labels[:2]) == position(name.upper(), labels[:2]) == 1
 
 
 @pytest.mark.parametrize("name", ["n02123046 tabby", "n02123045s", "tabby n02123045"])
