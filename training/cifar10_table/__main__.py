@@ -33,7 +33,7 @@ def main() -> None:
             bench = open_bench(arguments, ranks)
             fill(arguments, bench, deadline_s)
     except TrainingError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"linnaeus: {error}")
 
 
 def parse_arguments() -> argparse.Namespace:

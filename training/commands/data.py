@@ -65,7 +65,7 @@ def _load(path: Path) -> "Dataset":
     try:
         return load_dataset(path)
     except DataError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"linnaeus: {error}", fg="red", err=True)
         raise typer.Exit(2) from error
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     try:
         names = dog_photos(parser.parse_args().data)
     except TrainingError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"linnaeus: {error}")
     sys.stdout.write("\n".join(names) + "\n")
 
 
