@@ -20,6 +20,7 @@ from classifier.errors import BundleError, ImageError, SessionError
 from classifier.session import Session
 from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
+from service.engine import lanes
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
 from service.engine.inline import MAX_BATCH, InlineLane
@@ -489,8 +490,11 @@ async def test_what_becomes_of_lanes_is_logged_like_everything_else(
     assert "ZeroDivisionError" in str(line["exception"])
 
 
-async def test_closing_finishes_what_runs_and_tells_everybody_else(running):
+async def test_closing_finishes_what_runs_and_tells_everybody_else(
+    running, monkeypatch
+):
     """Nobody is left without an answer, and who comes later is refused."""
+    monkeypatch.setattr(lanes, "STOP_S", 60)  # for the runs, on a busy machine too
     async with running() as engine:
         asked = [
             asyncio.create_task(
