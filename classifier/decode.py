@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path, PurePosixPath
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -28,13 +27,6 @@ from classifier.manifest import Color
 from classifier.silence import silence
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-# Of files of these formats, in lower case; whoever looks through a folder goes by them.
-SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
-        *(".bmp", ".tif", ".tiff", ".avif"),
-    )
-)
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif")  # of Pillow
 
 # First bytes: what has them and cannot be read is damaged, not of another format.
@@ -260,22 +252,3 @@ def warm_up() -> None:
     for plugin in PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     silence()
-
-
-def is_image_name(name: str) -> bool:
-    """Whether the suffix is that of a format that can be decoded."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and those below it, in the order of their names.
-
-    Without what an archiver or a file manager left there: macOS writes a `._cat.jpg`
-    beside `cat.jpg`.
-    """
-    images = (path for path in folder.rglob("*") if is_image_name(path.name))
-    return sorted(path for path in images if not _hidden(path.relative_to(folder)))
-
-
-def _hidden(inside: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)

@@ -28,9 +28,9 @@ from rich.table import Table
 
 from classifier.bundle import default_name, list_bundles
 from classifier.classifier import Classification, Classifier
-from classifier.decode import image_files
 from classifier.device import DeviceChoice
 from classifier.errors import BundleError, ImageError
+from classifier.names import image_files
 from classifier.variant import PrecisionChoice
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00

@@ -158,7 +158,7 @@ def _ask(question: "Question") -> str:
 
 def find_images(paths: Iterable[Path]) -> Iterable[Path]:
     """Files as given; of folders the images inside, in the order of their names."""
-    from classifier.decode import image_files  # noqa: PLC0415 - slow to load
+    from classifier.names import image_files  # noqa: PLC0415 - slow to load
 
     for path in paths:
         if path.is_dir():

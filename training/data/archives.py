@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from classifier.names import is_junk
 from training.data.bounds import (
     MAX_FILE_BYTES,
     MAX_HELD_BYTES,
@@ -14,7 +15,6 @@ from training.data.bounds import (
     check_count,
     check_name,
     check_unpacked,
-    is_junk,
     parents,
 )
 from training.errors import DataError

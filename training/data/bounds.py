@@ -14,13 +14,6 @@ MAX_RATIO = 200
 # A compressed tar has no index: it is held in memory, so it must fit there.
 MAX_HELD_BYTES = 4 << 30
 
-JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file manager or an archiver left this behind."""
-    return any(p in JUNK or p.startswith(".") for p in PurePosixPath(name).parts)
-
 
 def parents(names: Iterable[str]) -> frozenset[str]:
     """Every folder that one of the names lies in."""

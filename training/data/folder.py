@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.decode import SUFFIXES, is_image_name
+from classifier.names import SUFFIXES, is_image_name
 from training.data.dataset import Dataset, FileSamples, Split
 from training.data.tree import SPLIT_FOLDERS, Tree, refuse_links
 from training.errors import DataError

@@ -12,7 +12,7 @@ A folder, a zip or a tar: all the same.
 
 from pathlib import Path
 
-from classifier.decode import is_image_name
+from classifier.names import is_image_name
 from training.data.cifar import is_cifar, read_cifar
 from training.data.dataset import Dataset
 from training.data.folder import read_folder

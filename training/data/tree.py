@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from classifier.names import is_junk
 from training.data.archives import TarTree, ZipTree, is_tar
-from training.data.bounds import MAX_FILE_BYTES, check_count, is_junk
+from training.data.bounds import MAX_FILE_BYTES, check_count
 from training.errors import DataError
 
 # What people call the folders of a split, and the split.
