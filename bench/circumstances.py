@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def machine() -> str:
     return f"{cpu_name()}, {affinity_cores()} cores, {platform.system()}"
 
 
+@cache  # a record is written row by row
 def gpu() -> str | None:
     """Name and driver of each NVIDIA GPU, as its driver tells; None without one."""
     binary = shutil.which("nvidia-smi")

@@ -102,8 +102,13 @@ def apart(
     finally:
         process.kill()
         process.join()
+    return failed(failure, given)
+
+
+def failed(failure: str, given: Sequence[Any]) -> dict[str, Any]:
+    """The row of an arrangement that was given, after its graph, and failed."""
     _, *known = given
-    return {"failure": failure, "of": repr(known)[:500]}
+    return {"failure": failure[:500], "of": repr(known)[:500]}
 
 
 def answer(
@@ -114,9 +119,7 @@ def answer(
     try:
         found = work(*given)
     except Exception as error:  # a border: one failure must not end the sweep
-        _, *known = given
-        failure = f"{type(error).__name__}: {error}"[:500]
-        found = {"failure": failure, "of": repr(known)[:500]}
+        found = failed(f"{type(error).__name__}: {error}", given)
     pipe.send(found)
 
 

@@ -87,6 +87,7 @@ def run(options: argparse.Namespace, name: str) -> None:
     default = load_workload(name)
     bundle = options.models / default.bundle.name
     workload = Workload(name, default.images, bundle, default.connections)
+    peers = peer_versions()
     plan = Plan(workload, options.precision, options.rounds, options.seconds)
     listed = chosen(options, workload)
     limits = find_limits(options, workload, listed)
@@ -101,7 +102,7 @@ def run(options: argparse.Namespace, name: str) -> None:
             "workload": name,
             "connections": workload.connections,
             "description": loaded.manifest.description,
-            "peers": peer_versions(),
+            "peers": peers,
             "auto": str(choose_variant(loaded, "auto", "cpu").precision),
             "rounds": options.rounds,
             "seconds": options.seconds,
