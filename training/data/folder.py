@@ -121,18 +121,12 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
 
 def _hides_something(label: str) -> bool:
     """Whether there are format characters that join no letters or signs."""
-    plain = [unicodedata.category(letter)[0] in "LMS" for letter in label]
-    joined = (
-        index
-        for index in range(1, len(label) - 1)
-        if label[index] in JOINERS and plain[index - 1] and plain[index + 1]
+    kinds = [unicodedata.category(letter) for letter in f" {label} "]  # blanks: ends
+    plain = [kind[0] in "LMS" for kind in kinds]
+    return any(
+        kinds[n] == "Cf" and not (letter in JOINERS and plain[n - 1] and plain[n + 1])
+        for n, letter in enumerate(label, 1)
     )
-    hidden = (
-        index
-        for index, letter in enumerate(label)
-        if unicodedata.category(letter) == "Cf"
-    )
-    return bool(set(hidden).difference(joined))
 
 
 def label_groups(labels: tuple[str, ...]) -> tuple[str | None, ...]:

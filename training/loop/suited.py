@@ -89,6 +89,7 @@ def check_chosen(config: Config, splits: Splits) -> None:
     if len(splits.validation):
         return
     chosen_by = {
+        "[transfer]": config.transfer is not None,
         "train.patience": config.train.patience is not None,
         'train.keep = "best"': config.train.keep == "best",
     }

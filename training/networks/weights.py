@@ -6,7 +6,7 @@ names agree) and kuangliu/pytorch-cifar. Reading a file never runs code from it.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -80,13 +80,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _common_prefix(names: Iterable[str]) -> str | None:
+def _common_prefix(names: Collection[str]) -> str | None:
     """The wrapper's prefix that all names have, if there are any."""
-    names = list(names)
-    for prefix in PREFIXES:
-        if names and all(name.startswith(prefix) for name in names):
-            return prefix
-    return None
+    shared = (p for p in PREFIXES if names and all(n.startswith(p) for n in names))
+    return next(shared, None)
 
 
 def rename(tensors: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:

@@ -11,6 +11,16 @@ import torch
 from torch import Tensor, nn
 
 
+@contextmanager
+def given_back(network: nn.Module) -> Iterator[None]:
+    """What the block does to the network's weights is undone after it."""
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        yield
+    finally:
+        network.load_state_dict(own)
+
+
 class MovingAverage:
     """Averages parameters and buffers: a <- decay * a + (1 - decay) * w each step.
 
@@ -38,15 +48,9 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The network has the averages inside the block, and its own weights after."""
-        if not self.averages:
+        with given_back(self._network):
+            self._network.load_state_dict(self.averages)
             yield
-            return
-        own = {name: v.clone() for name, v in self._network.state_dict().items()}
-        self._network.load_state_dict(self.averages)
-        try:
-            yield
-        finally:
-            self._network.load_state_dict(own)
 
 
 class Lookahead:
@@ -80,27 +84,22 @@ class Lookahead:
 
         `step` counts those done; before the first jump the network stays as it is.
         """
-        own = {name: value.clone() for name, value in self._state().items()}
-        self.settle(step)
-        try:
+        with given_back(self._network):
+            self.settle(step)
             yield
-        finally:
-            self._copy(own)
 
+    @torch.no_grad()
     def settle(self, step: int) -> None:
         """Jump for the last time: leave the slow weights in the network.
 
         Before the first jump they are those that the training began with, and the
         network keeps its own.
         """
-        if step >= self.every:
-            self._copy(self.slow)
-
-    @torch.no_grad()
-    def _copy(self, weights: dict[str, Tensor]) -> None:
+        if step < self.every:
+            return
         for name, current in self._state().items():
             if current.is_floating_point():  # a counter goes on counting
-                current.copy_(weights[name])
+                current.copy_(self.slow[name])
 
     def _state(self) -> dict[str, Tensor]:
         """The network's state, each tensor once: folded norms have two names.

@@ -74,12 +74,7 @@ def transfer(
 
     `cache` is a folder for features; `origin` is that of the splits. Leaves
     `transfer.json` in the run's folder.
-
-    Raises:
-        ConfigError: there are no validation images to choose by.
     """
-    if not len(splits.validation):
-        raise ConfigError("[transfer] chooses by validation; data.validation is 0")
     wanted = config.transfer or TransferConfig()
     torch.manual_seed(config.seed)
     network = load_backbone(config.network.name, config.network.options)

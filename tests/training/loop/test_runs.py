@@ -14,6 +14,7 @@ from tests.training.data.pictures import encoded, write_tree
 from tests.training.loop.runs import CONFIG, write_digits
 from tests.training.loop.runs import write_config as write_tiny
 from training.configs.config import read_config
+from training.configs.task_sections import TransferConfig
 from training.errors import CheckpointError, ConfigError, DataError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
@@ -116,6 +117,18 @@ def test_a_choice_by_validation_needs_images(
 
     assert len(open_splits(read_config(path, changes), tmp_path).validation)
     assert open_splits(read_config(path, ("data.validation=0",)), tmp_path)
+
+
+def test_a_transfer_chooses_by_validation(tmp_path: Path, write_config: WriteConfig):
+    """Between its probes, and between probe and fine-tuning."""
+    write_tree(tmp_path / "shop", {"red": 30, "blue": 30})
+    path = write_config("shop", "multiclass", "shop")
+    config = read_config(path, ("data.validation=0",)).model_copy(
+        update={"transfer": TransferConfig()}
+    )
+
+    with pytest.raises(ConfigError, match=r"\[transfer\]: there are no validation"):
+        open_splits(config, tmp_path)
 
 
 def test_labels_that_nothing_watches_are_named(
