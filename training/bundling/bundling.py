@@ -80,6 +80,13 @@ def build_bundle(
     batches = in_pieces(validation.pixels(recipe.preprocess), size=BATCH)
     remarks = list(recipe.remarks)
     required: list[str] = []
+    lines_of = partial(
+        requirement_lines,
+        truth=truth,
+        task=recipe.task,
+        config=recipe.config,
+        scenes=validation.scenes,
+    )
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches, remarks), None)}
     if rules is None:
         logits = run(graphs[Precision.FP32].graph, batches)
@@ -92,15 +99,7 @@ def build_bundle(
             scenes=validation.scenes,
         )
         remarks.append("Temperature and thresholds: fitted on validation")
-        of_logits = partial(
-            requirement_lines,
-            truth=truth,
-            task=recipe.task,
-            config=recipe.config,
-            rules=rules,
-            scenes=validation.scenes,
-        )
-        required = of_logits(logits)
+        required = lines_of(logits, rules=rules)
         for line in required:
             LOGGER.info("%s", line)
         remarks += required + out_of_fold_f1_lines(
@@ -108,7 +107,7 @@ def build_bundle(
         )
     made = smaller(fp32, recipe, splits, rules, batches, remarks)
     for precision, built in made.items() if required else ():
-        own = of_logits(run(built.graph, batches))
+        own = lines_of(run(built.graph, batches), rules=rules)
         remarks += [f"{precision}: {line}" for line in own if line not in required]
     graphs |= made
     final = {p: Built(add_class_maps(b.graph), b.gate) for p, b in graphs.items()}

@@ -121,7 +121,7 @@ def ask(
     """
     names = splits.dataset.label_names
     unknown = [name for name in positive if name not in names]
-    if config.task not in (Task.MULTICLASS, Task.FINE_GRAINED) or unknown:
+    if config.task.activation != "softmax" or unknown:
         wished = ", ".join(map(repr, unknown or positive))
         raise ConfigError(
             f"cannot ask for {wished} of a {config.task} run with the labels "

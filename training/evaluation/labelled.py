@@ -61,8 +61,8 @@ def as_question(
         if all(known):
             return dataset
         positive = (yes,)
+    positive = as_written(positive, dataset.label_names)
     asked = as_binary(dataset, positive)
-    yeses = as_written(positive, dataset.label_names)
-    others = [name for name in dataset.label_names if name not in yeses]
+    others = [name for name in dataset.label_names if name not in positive]
     LOGGER.info("of %s, taken for %s: %s", dataset.name, no, first_of(others))
     return replace(asked, label_names=(no, yes))

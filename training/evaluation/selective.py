@@ -100,12 +100,11 @@ def abstain_rule(
     """
     curve = risk_coverage(score, correct)
     answered = np.rint(curve.coverage * len(score)).astype(int)
-    order = np.argsort(-score, kind="stable")
     rule = None
     for at in _sequence(answered):
-        some = order[: answered[at]]
+        some = score >= curve.thresholds[at]  # bool [N]
         known = None if scenes is None else scenes[some]
-        n = evidence(len(some), known)
+        n = evidence(int(answered[at]), known)
         if clopper_pearson_upper(0, n, confidence=confidence) > risk:
             continue  # too few to promise anything, even without a mistake
         bound = risk_upper(correct[some], known, confidence=confidence)

@@ -100,7 +100,7 @@ def check_task(
             f"{len(labels)} labels were given; {task} with {classes} scores needs "
             f"{wanted}" + (" (negative, positive)" if task is Task.BINARY else "")
         )
-    one_of_many = task in (Task.MULTICLASS, Task.FINE_GRAINED)
+    one_of_many = task.activation == "softmax"
     fits = {
         None: True,
         "softmax": classes > 1 and task is not Task.MULTILABEL,

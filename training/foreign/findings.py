@@ -137,7 +137,7 @@ def _outputs(model: ModelProto) -> tuple[Output, ...]:
                 name=value.name,
                 classes=dims[axis] if long else 1,
                 activation=tail and activation_of(tail, axis=axis, rank=len(dims)),
-                logits=_ends_unbounded(model, tail),
+                logits=_ends_unbounded(model, made_by, tail),
                 described=f"{_described(value)} from {tail.op_type if tail else '?'}",
             )
         )
@@ -160,15 +160,19 @@ def activation_of(node: NodeProto, *, axis: int, rank: int) -> Activation | None
     return None
 
 
-def _ends_unbounded(model: ModelProto, tail: NodeProto | None) -> bool:
+def _ends_unbounded(
+    model: ModelProto, made_by: dict[str, NodeProto], tail: NodeProto | None
+) -> bool:
     """Whether the values come from a linear layer that no activation feeds."""
-    made_by = producers(model)
     last = _origin(model, made_by, tail)
-    if last is None or last.op_type not in LINEAR:
-        # LogSoftmax takes a constant off each image's logits, which softmax undoes
-        return last is not None and last.op_type == "LogSoftmax"
+    if last is None:
+        return False
+    if last.op_type == "LogSoftmax":  # logits but for a constant, which softmax undoes
+        return True
     feeding = [_origin(model, made_by, made_by.get(name)) for name in last.input]
-    return not any(node and node.op_type in BOUNDED for node in feeding)
+    return last.op_type in LINEAR and not any(
+        node and node.op_type in BOUNDED for node in feeding
+    )
 
 
 def _origin(

@@ -4,9 +4,9 @@ Each question names its option, the choices, and why the graph cannot answer it.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
-from classifier.manifest import Task
+from classifier.manifest import Interpolation, Resize, Task
 from training.errors import AnswerError
 from training.foreign.answers import PRESETS, Answers
 from training.foreign.findings import Findings, Output
@@ -175,7 +175,7 @@ def _about_resize(answers: Answers) -> Iterator[Question]:
     if answers.resize is None:
         yield Question(
             "--resize",
-            "crop|squash|pad",
+            "|".join(get_args(Resize)),
             "how images were brought to the network's size in training",
         )
     if answers.resize == "crop" and answers.short_side is None:
@@ -189,7 +189,7 @@ def _about_resize(answers: Answers) -> Iterator[Question]:
     if answers.interpolation is None:
         yield Question(
             "--interpolation",
-            "nearest|box|bilinear|bicubic|lanczos",
+            "|".join(get_args(Interpolation)),
             "how images were scaled in training",
         )
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 # Count of views → their weights, in the order of `Viewed`.
-WEIGHTS = {1: (1.0,), 2: (0.5, 0.5), 6: (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)}
+WEIGHTS = {2: (0.5, 0.5), 6: (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)}
 
 
 class Viewed(nn.Module):
-    """The weighted mean of the logits of 1, 2 or 6 views.
+    """The weighted mean of the logits of 2 or 6 views.
 
     All go through the network in one batch: called several times, its graph would have
     each layer as often, and each quantized weight too.
@@ -41,6 +41,4 @@ class Viewed(nn.Module):
                 padded[:, :, offset : offset + height, offset : offset + width]
                 for offset in (0, 2)
             ]
-        if self.count == 1:
-            return seen
         return [view for one in seen for view in (one, one.flip(3))]

@@ -87,7 +87,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     images = [*labelled.batches, *unlabelled]
     answer = answer or decide
     logits = run(fp32, images)
-    reference, truth = decide(logits), labelled.truth
+    reference, given, truth = decide(logits), answer(logits), labelled.truth
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]
     tried: list[Gated] = []
@@ -101,7 +101,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
             decided,
             labelled,
             exclude=exclude,
-            answers=(answer(logits), answer(smaller)),
+            answers=(given, answer(smaller)),
             unmet=unmet(logits[:n], smaller[:n]) if unmet else None,
         )
         verdict = "passed" if gate.passed else "refused"

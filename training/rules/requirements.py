@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.manifest import PostprocessSpec, Task
-from classifier.postprocess import probabilities
 from training.configs.task_sections import REQUIREMENTS, BundleConfig
 from training.data.scenes import Scenes
 from training.evaluation.evaluate import Truth
-from training.evaluation.metrics import Booleans, Floats
+from training.evaluation.metrics import Booleans
 from training.evaluation.selective import risk_upper
 from training.rules.rules import ABSTAINED, answers, decisions
 
@@ -34,14 +33,12 @@ def requirement_lines(
     scenes: Scenes | None = None,
 ) -> list[str]:
     """A line a requirement; the arguments are those of `fit_rules`, and its rules."""
-    decided = decisions(logits, rules)
     misplaced = config.misplaced(task)
     lines = [_left_out(name, task, config) for name in misplaced]
     if task is Task.BINARY:
-        lines += _of_a_detector(decided, truth, config)
+        lines += _of_a_detector(decisions(logits, rules), truth, config)
     elif config.risk is not None and "risk" not in misplaced:
-        best = probabilities(logits, rules).max(axis=1)  # float32 [N]
-        lines.append(_risk(best, decided == truth, config.risk, rules, scenes))
+        lines.append(_risk(answers(logits, rules), truth, config.risk, rules, scenes))
     return lines
 
 
@@ -62,17 +59,14 @@ def unmet(  # noqa: PLR0913 - both graphs, and what was asked of the first
     where that is less. Costs may grow by one point, in percent of what it would cost to
     get every image wrong.
     """
-    decided = decisions(smaller, rules)
     if task is Task.BINARY:
-        before = decisions(fp32, rules)
-        return _recall_unmet(before, decided, truth, config) or _costs_unmet(
-            before, decided, truth, config
+        before, after = (decisions(logits, rules) for logits in (fp32, smaller))
+        return _recall_unmet(before, after, truth, config) or _costs_unmet(
+            before, after, truth, config
         )
     if config.risk is None or rules.abstain_threshold is None:
         return None
-    given = answers(smaller, rules) != ABSTAINED
-    known = None if scenes is None else scenes[given]
-    bound = risk_upper((decided == truth)[given], known)
+    _, bound = _of_those_given(answers(smaller, rules), truth, scenes)
     most = config.risk + min(MAX_RISK_RISE, config.risk / 2)
     if bound <= most + 1e-9:
         return None
@@ -121,15 +115,24 @@ def _left_out(name: str, task: Task, config: BundleConfig) -> str:
     )
 
 
+def _of_those_given(
+    answered: Truth, truth: Truth, scenes: Scenes | None
+) -> tuple[Booleans, float]:
+    """Which of the answers that are not withheld are right, and the risk's bound."""
+    given = answered != ABSTAINED
+    right = (answered == truth)[given]
+    return right, risk_upper(right, None if scenes is None else scenes[given])
+
+
 def _risk(
-    score: Floats,
-    correct: Booleans,
+    answered: Truth,
+    truth: Truth,
     risk: float,
     rules: PostprocessSpec,
     scenes: Scenes | None,
 ) -> str:
     asked = f"Asked for: at most {risk:g} of the answers wrong."
-    n, threshold = len(score), rules.abstain_threshold
+    n, threshold = len(truth), rules.abstain_threshold
     of = counted = ""
     if scenes is not None:
         of = f" of {len(np.unique(scenes))} scenes"
@@ -139,13 +142,11 @@ def _risk(
             f"{asked} Not reached with {n} validation images{of}{counted}: every image "
             "is answered"
         )
-    answers = score >= np.float64(threshold)
-    wrong = int((~correct[answers]).sum())
-    bound = risk_upper(correct[answers], None if scenes is None else scenes[answers])
+    right, bound = _of_those_given(answered, truth, scenes)
     return (
         f"{asked} Granted from a score of {threshold:.3f} on: of {n} validation images"
-        f"{of} {answers.sum()} are answered, {wrong} of them wrong; the risk is at "
-        f"most {bound:.4f} with a confidence of 95 %{counted}"
+        f"{of} {len(right)} are answered, {(~right).sum()} of them wrong; the risk is "
+        f"at most {bound:.4f} with a confidence of 95 %{counted}"
     )
 
 
