@@ -26,7 +26,7 @@ class Crowd:
         """`images` of each request."""
         (loaded,) = engine.loaded
         self._engine = engine
-        self._key = (loaded.manifest.name, loaded.manifest.version)
+        self._key = loaded.key
         shape = (IN_FLIGHT, *loaded.manifest.preprocess.shape)
         noise = np.random.default_rng(0)
         pixels = noise.integers(0, 256, shape, dtype=np.uint8)

@@ -7,7 +7,7 @@ from classifier.errors import RequestError
 from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
 from service.answers import AnswerWriter
-from service.contract import LoadedModel, ModelKey, Outcome
+from service.contract import LoadedModel, Outcome
 from service.errors import (
     InvalidParameterError,
     ModelNotFoundError,
@@ -24,7 +24,7 @@ class CatalogEntry:
     def __init__(self, loaded: LoadedModel, metrics: Metrics) -> None:
         self.loaded = loaded
         self.manifest = loaded.manifest
-        self.key: ModelKey = (loaded.manifest.name, loaded.manifest.version)
+        self.key = loaded.key
         self.postprocessor = Postprocessor(loaded.manifest)
         self.metrics = ModelMetrics(metrics, self.key)
         self._writer = AnswerWriter(loaded.manifest)

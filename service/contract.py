@@ -61,6 +61,11 @@ class LoadedModel:
     device: str
     explains: bool  # the graph has the output `class_maps`
 
+    @property
+    def key(self) -> ModelKey:
+        """Name and version."""
+        return self.manifest.name, self.manifest.version
+
 
 Settled = Outcome | ClassifierError | ServiceError
 # Called on the event loop with an image's position in its request and its result.

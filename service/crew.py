@@ -130,11 +130,8 @@ class Crew:
         loop, deaths = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
-            refused = False
             try:
-                code = await self._run(order)
-                end: dict[str, object] = {"code": code}
-                refused = code == REFUSED
+                end: dict[str, object] = {"code": await self._run(order)}
             except OSError as error:  # there is no process or socket to be had
                 end = {"error": str(error)}
             if self._stopping.is_set():
@@ -142,6 +139,7 @@ class Crew:
             lived_s = loop.time() - began
             deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
             wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
+            refused = end.get("code") == REFUSED
             if refused:
                 wait_s = REFUSED_AGAIN_S
             event = "member refuses" if refused else "member died"
@@ -256,7 +254,7 @@ async def _answers(path: Path) -> bool:
     """Whether that process answers, which it does while its event loop runs."""
     try:
         await ask(path, READY, timeout_s=READY_TIMEOUT_S)
-    except (TimeoutError, BlockingIOError):  # or its backlog is full
+    except TimeoutError:
         return False
     except OSError:  # it ends, or this process has no descriptor: no sign of silence
         return True

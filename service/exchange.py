@@ -110,7 +110,7 @@ class RequestLog:
             request_id=exchange.request_id,
             method=exchange.method,
             path=exchange.path[:MAX_LOGGED_PATH],
-            status=exchange.status,
+            status=int(exchange.status),  # a terminal would show an enum's name
             code=exchange.code,
             elapsed_ms=round(elapsed_s * 1e3, 2),
             **exchange.facts,
@@ -197,7 +197,7 @@ def _with_common_headers(send: Send, exchange: Exchange) -> Send:
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            exchange.status = int(message["status"])
+            exchange.status = message["status"]
             message["headers"] += common_headers(exchange)
         await send(message)
 

@@ -165,7 +165,7 @@ class FastPath:
         reply.headers.extend(common_headers(request.exchange))
         if not request.keep_alive and not reply.closes:
             reply.headers.append((b"connection", b"close"))
-        request.exchange.status = int(reply.status)
+        request.exchange.status = reply.status
         self._end(request)
         answered(request, reply)
 

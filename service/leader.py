@@ -20,6 +20,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -149,31 +150,27 @@ class Leader:
         processes = processes_wanted(self._settings, light=light, shared=shared)
         if processes == 1:
             return
-        folder = socket_folder()
-        neighbors = Neighbors(
-            folder, self.name, serving.metrics.page, serving.engine.unready
-        )
-        try:
-            await neighbors.open()
-            orders = await self._orders(folder, processes, shared=shared)
-        except (OSError, SettingsError) as error:
-            await neighbors.close()
-            shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
+        async with AsyncExitStack() as undo:
+            folder = socket_folder()
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            neighbors = Neighbors(
+                folder, self.name, serving.metrics.page, serving.engine.unready
+            )
+            undo.push_async_callback(neighbors.close)
+            try:
+                await neighbors.open()
+                if shared:
+                    orders = await self._share(folder, processes)
+                else:
+                    orders = self._divide(folder, processes)
+            except OSError as error:
                 raise no_folder(error) from error
-            raise
+            undo.pop_all()
         self._neighbors = serving.neighbors = neighbors
         if shared:
             hand_over = self._hand_over(neighbors, server, len(orders))
             self._handing_over = asyncio.create_task(hand_over)
         self._crew.start(orders, take=server.take_waiting)
-
-    async def _orders(
-        self, folder: Path, processes: int, *, shared: bool
-    ) -> list[Order]:
-        if shared:
-            return await self._share(folder, processes)
-        return self._divide(folder, processes)
 
     def _divide(self, folder: Path, processes: int) -> list[Order]:
         """Members with their own engines, and lanes for all of them alike."""

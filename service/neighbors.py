@@ -125,7 +125,7 @@ class Neighbors:
         try:
             path = page_path(self.folder, name)
             return await ask(path, PAGE, timeout_s=PAGE_TIMEOUT_S)
-        except (TimeoutError, BlockingIOError):  # or its backlog is full
+        except TimeoutError:
             told = _told(self.folder, name)
             return merge([NOT_READY] if told is None else [told, NOT_READY])
         except OSError:
@@ -136,11 +136,15 @@ async def ask(path: Path, question: bytes, *, timeout_s: float) -> bytes:
     """What the process at that socket answers.
 
     Raises:
-        TimeoutError: it says nothing, or not all, within `timeout_s`.
+        TimeoutError: it says nothing, or not all, within `timeout_s`, or its backlog
+            is full.
         OSError: it is gone.
     """
     async with asyncio.timeout(timeout_s):
-        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            reader, writer = await asyncio.open_unix_connection(path)
+        except BlockingIOError as error:
+            raise TimeoutError("its backlog is full") from error
         with closing(writer):
             writer.write(question)
             said = await reader.read()
@@ -153,7 +157,7 @@ async def _readiness(path: Path) -> str | None:
     """Why traffic should stay away from the process at that socket, if anything."""
     try:
         said = await ask(path, READY, timeout_s=READY_TIMEOUT_S)
-    except (TimeoutError, BlockingIOError):  # or its backlog is full
+    except TimeoutError:
         return f"{path.stem} hangs"
     except OSError:
         return None

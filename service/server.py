@@ -72,9 +72,8 @@ class Server(uvicorn.Server):
         self._place = place
         self._up = False  # the port is open, and the place is taken
         self._listeners: Sequence[socket.socket] = ()
-        self._taking: set[asyncio.Task[Any]] = (
-            set()
-        )  # connections from a backlog, being accepted
+        # connections from a backlog, being accepted
+        self._taking: set[asyncio.Task[Any]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._watchdog = LoopWatchdog(settings.hang_timeout_s)
@@ -87,25 +86,16 @@ class Server(uvicorn.Server):
         try:
             await self._serving.start()
             self._place.check(self._serving.engine.loaded)
+            if not self.should_exit:  # else a signal came first: the port stays closed
+                gc.freeze()  # or each full collection goes through all that was loaded
+                await self._take_place(sockets)
+                self._up = True
         except (ClassifierError, SettingsError) as error:
             # kept for `serve`: uvicorn would print a stack and exit by itself
-            self.failure = error
-            self.should_exit = True
-            await self._serving.stop()  # what was loaded may have threads
-            return
-        if self.should_exit:  # a signal came first, and the port was never open
-            await self._serving.stop()
-            return
-        # else each full collection goes through all that was loaded, and requests wait
-        gc.freeze()
-        try:
-            await self._take_place(sockets)
-        except SettingsError as error:
             self.failure, self.should_exit = error, True
-            await self._serving.stop()
-            return
-        self._up = True
-        if self.should_exit:  # a signal came meanwhile
+        if not self._up:
+            await self._serving.stop()  # what was loaded may have threads
+        elif self.should_exit:  # a signal came meanwhile
             self.should_exit = False
             self.drain()
 

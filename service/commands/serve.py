@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from classifier.device import DeviceChoice
+from classifier.variant import PrecisionChoice
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError
 from service.server import serve
@@ -26,10 +28,10 @@ def command(
         str | None, typer.Option(help="Bundles to load: 'a,b/2'. [LINNAEUS_LOAD]")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[LINNAEUS_DEVICE]")
+        DeviceChoice | None, typer.Option(help="[LINNAEUS_DEVICE]")
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8"] | None,
+        PrecisionChoice | None,
         typer.Option(help="[LINNAEUS_PRECISION]"),
     ] = None,
 ) -> None:

@@ -204,10 +204,9 @@ class Backlog:
         known to take.
         """
         del self._ends[cut]
-        if beyond_s:
-            self._lines[cut.batch[0].model].used_s += beyond_s
+        line = self._lines[cut.batch[0].model]
+        line.used_s += beyond_s
         if decode_s is not None:
-            line = self._lines[cut.batch[0].model]
             line.learn_cost(decode_s=decode_s, run_s=run_s)
 
     def predicted_wait_s(self, key: ModelKey, now: float) -> float:

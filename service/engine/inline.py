@@ -225,8 +225,6 @@ def plain_png_pixels(data: bytes) -> int | None:
 def _run_batch(tickets: list[Ticket], model: EngineModel) -> Results:
     try:
         return run_together(tickets, model, model.session)
-    except (
-        Exception
-    ) as error:  # border: without an outcome, those who wait would never be told
+    except Exception as error:  # border: else those who wait would never be told
         failed = EngineFailedError.caused_by(error, "the batch could not be run")
         return [(ticket, failed) for ticket in tickets]

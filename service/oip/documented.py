@@ -9,11 +9,11 @@ from service import examples
 from service.images import JSON, RAW
 from service.oip import shapes
 from service.oip.compression import FORMATS
+from service.oip.request import LENGTH
 from service.openapi import IMAGE_PROBLEMS, RawRoute, Responses, error_responses
 from service.problems import oip_error
 
 TAG = "open inference protocol"
-LENGTH = "Inference-Header-Content-Length"
 
 # Parameters are part of the body here, and a wrong one makes it malformed.
 INFERENCE_PROBLEMS = tuple(c for c in IMAGE_PROBLEMS if c != "invalid_parameter")
@@ -54,7 +54,7 @@ def inference_request() -> dict[str, Any]:
                         "type": "string",
                         "format": "binary",
                         "description": "The same JSON and binary tensors behind it, "
-                        "with the header Inference-Header-Content-Length; or one image "
+                        f"with the header {LENGTH}; or one image "
                         "file, if that says 0.",
                     }
                 },

@@ -30,7 +30,8 @@ from service.oip.tensors import (
     unpack_pixels,
 )
 
-LENGTH_HEADER = b"inference-header-content-length"
+LENGTH = "Inference-Header-Content-Length"
+LENGTH_HEADER = LENGTH.lower().encode()
 RAW_BINARY = 0  # what it says if there is no JSON: the body is one image
 
 IMAGE, PIXELS = "image", "pixels"
@@ -78,7 +79,7 @@ def header_bytes_of(scope: Scope) -> int | None:
         if name == LENGTH_HEADER:
             if not value.isdigit() or len(value) > MAX_DIGITS:
                 raise MalformedRequestError(
-                    "Inference-Header-Content-Length is "
+                    f"{LENGTH} is "
                     f"{shown(str(value, 'latin-1'))}; a number of bytes is needed"
                 )
             return int(value)
@@ -102,8 +103,7 @@ def read_inference(
         return Inference([body], [], _all_outputs(binary=True))
     if header_bytes is not None and header_bytes > len(body):
         raise MalformedRequestError(
-            f"Inference-Header-Content-Length is {header_bytes}; the body has only "
-            f"{len(body)} bytes"
+            f"{LENGTH} is {header_bytes}; the body has only {len(body)} bytes"
         )
     asked = _document(body[:header_bytes])
     tensor = _only_input(asked.inputs)
@@ -166,7 +166,7 @@ def _binary_data(tensor: RequestInput, binary: memoryview | None) -> memoryview 
     there = 0 if binary is None else len(binary)
     if there != (size or 0):
         raise MalformedRequestError(
-            f"{there} bytes follow the JSON, as Inference-Header-Content-Length says; "
+            f"{there} bytes follow the JSON, as {LENGTH} says; "
             f"binary_data_size is {size or 0}"
         )
     return None if inside else binary or memoryview(b"")

@@ -147,7 +147,7 @@ class Host:
                 loaded.precision,
                 loaded.device,
                 loaded.explains,
-                self._engine.image_s((loaded.manifest.name, loaded.manifest.version)),
+                self._engine.image_s(loaded.key),
             )
             for loaded in self._engine.loaded
         )
