@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from service.watchdog import LoopWatchdog
+from tests.classifier.processes import python
 
 STANDS_STILL = """
 import asyncio, os, time
@@ -79,9 +80,7 @@ print("did something else")
 
 def test_a_process_may_do_something_else_after_its_loop():
     """One that has ended stands still, too, and nothing is wrong."""
-    ended = subprocess.run(
-        [sys.executable, "-c", ENDS], capture_output=True, text=True, check=False
-    )
+    ended = python(ENDS)
 
     assert (ended.returncode, ended.stdout) == (0, "did something else\n")
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,14 +89,15 @@ precision = "fp32"
 """
 
 
+def config_in(folder: Path, name: str, task: str, path: str, **more: str) -> Path:
+    """Write a config of a LeNet for one of the data sets above."""
+    fields = {"data": "", "loss": "", "bundle": "", "epochs": "6"} | more
+    target = folder / f"{name}.toml"
+    target.write_text(CONFIG.format(name=name, task=task, path=path, **fields))
+    return target
+
+
 @pytest.fixture
 def write_config(tmp_path: Path) -> Callable[..., Path]:
-    """Write a config of a LeNet for one of the data sets above."""
-
-    def write(name: str, task: str, path: str, **more: str) -> Path:
-        fields = {"data": "", "loss": "", "bundle": "", "epochs": "6"} | more
-        target = tmp_path / f"{name}.toml"
-        target.write_text(CONFIG.format(name=name, task=task, path=path, **fields))
-        return target
-
-    return write
+    """The same, in the folder of a test."""
+    return partial(config_in, tmp_path)

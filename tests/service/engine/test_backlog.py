@@ -22,10 +22,16 @@ CAPACITY_PER_S = LANES / COST_S
 BROKEN_PROMISES = 0.01  # of the answers, where nothing could have been known
 
 
-def backlog(*, capacity: int = 256, best_batch: int = 1, lanes: int = LANES) -> Backlog:
+def backlog(
+    *,
+    capacity: int = 256,
+    best_batch: int = 1,
+    lanes: int = LANES,
+    abreast: int | None = None,
+) -> Backlog:
     """A backlog with one model."""
     made = Backlog(capacity=capacity, lanes=lanes)
-    made.add_model(MODEL, best_batch=best_batch, run_s=COST_S)
+    made.add_model(MODEL, best_batch=best_batch, run_s=COST_S, abreast=abreast)
     return made
 
 
@@ -58,47 +64,24 @@ def test_a_batch_grows_until_a_lane_is_free_and_no_further_than_the_best_size():
 
 
 @pytest.mark.parametrize(
-    ("lanes", "images", "sizes"),
+    ("lanes", "abreast", "images", "sizes"),
     [
-        (16, 8, [1] * 8),
-        (16, 16, [1] * 16),
-        (16, 40, [3] * 8 + [2] * 8),
-        (2, 6, [3, 3]),
-        (2, 100, [8] * 13),  # the lanes are busy from the third on
+        (16, None, 8, [1] * 8),
+        (16, None, 16, [1] * 16),
+        (16, None, 40, [3] * 8 + [2] * 8),
+        (2, None, 6, [3, 3]),
+        (2, None, 100, [8] * 12 + [4]),  # the lanes are busy from the third on
+        (3, 1, 8, [8]),  # on one device runs would wait for each other
+        (8, 2, 8, [4, 4]),  # lanes beyond the cores would share the same cores
     ],
 )
-def test_free_lanes_share_what_waits(lanes, images, sizes):
+def test_free_lanes_share_what_waits(lanes, abreast, images, sizes):
     """None is idle while another runs a batch; a crowd has full batches."""
-    line = backlog(best_batch=8, lanes=lanes)
+    line = backlog(best_batch=8, lanes=lanes, abreast=abreast)
     for _ in range(images):
         line.offer([ticket()], 0.0)
 
-    found = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
-
-    assert found[: len(sizes) - 1] == sizes[:-1]
-    assert sum(found) == images
-
-
-def test_on_one_device_a_batch_is_not_split_for_lanes_that_are_free():
-    """Its runs would wait for each other there."""
-    line = Backlog(capacity=100, lanes=3)
-    line.add_model(MODEL, best_batch=8, run_s=COST_S, abreast=1)
-    for _ in range(8):
-        line.offer([ticket()], 0.0)
-
-    assert len(line.take(0.0).batch) == 8
-
-
-def test_lanes_beyond_the_cores_do_not_split_what_waits():
-    """They would run it in smaller batches on the same cores."""
-    line = Backlog(capacity=100, lanes=8)
-    line.add_model(MODEL, best_batch=8, run_s=COST_S, abreast=2)
-    for _ in range(8):
-        line.offer([ticket()], 0.0)
-
-    sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
-
-    assert sizes == [4, 4]
+    assert [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)] == sizes
 
 
 def test_a_lane_takes_its_part_by_time_where_models_differ():

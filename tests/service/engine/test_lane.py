@@ -73,6 +73,14 @@ class Parts:
             self.changed.notify()
         return ticket
 
+    def serve(self, images: int) -> None:
+        """Run a lane until so many are settled, and to its end."""
+        lane = self.lane()
+        lane.start()
+        until(lambda: len(self.settled) == images)
+        lane.close()
+        lane.thread.join()
+
     def _run(self, batch: np.ndarray) -> np.ndarray:
         if (batch == self.golden).all() and self.golden_runs:
             return np.zeros((1, 2), np.float32)
@@ -128,12 +136,8 @@ def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, i
     for _ in range(images):
         parts.offer()
         parts.turns.release()
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: len(parts.settled) == images)
-    lane.close()
-    lane.thread.join()
+    parts.serve(images)
 
     learned = parts.backlog._lines[MODEL].run_s != RUN_S
     assert learned == (images > 1)
@@ -158,12 +162,8 @@ def test_what_is_no_image_teaches_nothing_of_what_one_costs(parts, images):
     for data in [b"no image"] * 4 + [png((9, 0, 0))] * images:
         parts.backlog.offer([Ticket(MODEL, data, LONG_AGO, None)], LONG_AGO)
     parts.turns.release()
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: len(parts.settled) == 4 + images)
-    lane.close()
-    lane.thread.join()
+    parts.serve(4 + images)
 
     assert (parts.backlog.cost_s(MODEL) == 2 * RUN_S) == (images == 0)
 
@@ -192,12 +192,8 @@ def test_a_lane_outlives_images_that_all_fail_while_a_golden_one_does_not(
     for _ in range(5):
         parts.offer()
         parts.turns.release()
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: len(parts.settled) == 5)
-    lane.close()
-    lane.thread.join()
+    parts.serve(5)
 
     assert parts.deaths == []
 
@@ -249,12 +245,8 @@ def test_images_to_be_explained_do_not_hold_up_the_plain_ones(parts, explaining)
     first.explain = last.explain = True
     explaining.leaves = last
     parts.turns.release()
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: first in [ticket for ticket, _ in parts.settled])
-    lane.close()
-    lane.thread.join()
+    parts.serve(2)
 
     assert explaining.settled_before == [[plain]]
     assert [ticket for ticket, _ in parts.settled] == [plain, first]
@@ -264,12 +256,8 @@ def test_a_model_pays_for_the_time_that_explaining_takes(parts, explaining):
     """Or others would wait for lanes that it has had already."""
     parts.backlog.add_model(MODEL, best_batch=8, run_s=1e-9)
     parts.offer().explain = True
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: len(parts.settled) == 1)
-    lane.close()
-    lane.thread.join()
+    parts.serve(1)
 
     assert parts.backlog._lines[MODEL].used_s > 2e-9
 
@@ -286,11 +274,7 @@ def test_decoding_is_no_part_of_a_run_that_hangs(parts, monkeypatch):
     told = property(lambda _: steps[-1], lambda _, at: steps.append(at))
     monkeypatch.setattr(Lane, "stepped", told, raising=False)
     parts.turns.release(10)  # a batch that fails is run in parts
-    lane = parts.lane()
 
-    lane.start()
-    until(lambda: len(parts.settled) == 4)
-    lane.close()
-    lane.thread.join()
+    parts.serve(4)
 
     assert len(steps) == 1 + 1 + 4 + 1  # made, taken, decoded each, run

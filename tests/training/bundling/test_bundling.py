@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from classifier import Classifier, Precision, Task
 from classifier.bundle import load_bundle
 from cli import app
+from tests.training.conftest import config_in
 from training.bundling.next_version import DataSource, splits_for, unseen
 from training.configs.config import parse_config
 from training.loop.checkpoint import read_checkpoint
@@ -40,13 +41,9 @@ def trained(config: Path, data: Path, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def colors_bundle(color_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A multi-class bundle of three colors."""
-    from tests.training.conftest import CONFIG  # noqa: PLC0415
-
     folder = tmp_path_factory.mktemp("colors")
-    config = folder / "colors.toml"
-    fields = {"data": "", "loss": "", "bundle": "risk = 0.3", "epochs": "8"}
-    config.write_text(
-        CONFIG.format(name="colors", task="multiclass", path="colors", **fields)
+    config = config_in(
+        folder, "colors", "multiclass", "colors", bundle="risk = 0.3", epochs="8"
     )
     return trained(config, color_folder, folder)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
-from tests.training.conftest import CONFIG
+from tests.training.conftest import config_in
 from tests.training.data.pictures import write_tree
 from training.bundling.from_run import (
     ask,
@@ -36,11 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on `data/photos`, class folders whose test split is cut from train."""
     root = tmp_path_factory.mktemp("trained")
     write_tree(root / "data" / "photos", {"blue": 24, "green": 24, "red": 24})
-    fields = {"data": "test = 12", "epochs": "1", "bundle": "int8 = false", "loss": ""}
-    config = root / "photos.toml"
-    config.write_text(
-        CONFIG.format(name="photos", task="multiclass", path="photos", **fields)
-    )
+    config = config_in(
+        root, "photos", "multiclass", "photos",
+        data="test = 12", epochs="1", bundle="int8 = false",
+    )  # fmt: skip
     run = root / "runs" / "photos"
     arguments = ["train", config, "--data", root / "data", "--out", run]
     result = CliRunner().invoke(app, [str(a) for a in arguments])

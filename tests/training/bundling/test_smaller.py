@@ -9,14 +9,11 @@ import pytest
 from classifier.bundle import load_bundle
 from classifier.manifest import Precision
 from tests.training.bundling.pooled import pooled_bundle
-from tests.training.quantization.nets import net, scaled
+from tests.training.quantization.nets import HUGE, VANISHING, net, scaled
 from training.bundling import bundling
 from training.bundling.next_version import DataSource, optimize_bundle
 from training.configs.task_sections import BundleConfig
 from training.quantization import float16
-
-HUGE = {"w2": 16_000, "b2": 16_000, "b3": 16_000, "w4": 1 / 16_000}
-VANISHING = {"w5": 1e-8, "b5": 0.0}  # weights that are zero in fp16
 
 
 @pytest.mark.parametrize(("factors", "is_stored"), [({}, True), (VANISHING, False)])

@@ -1,6 +1,5 @@
 """EfficientNet-Lite with its published weights, on real photos."""
 
-import csv
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,18 +53,16 @@ def crop(path: Path, side: int) -> np.ndarray:
         pytest.param("efficientnet_lite2", 20, 0.8, marks=pytest.mark.slow),
     ],
 )
-def test_published_weights_see_what_is_on_the_photos(name, count, least, data_dir):
+def test_published_weights_see_what_is_on_the_photos(name, count, least, sample_photos):
     """Photos of a class each: top-1 of the exported graph is at least that.
 
     Symmetric padding costs 7 points of all sixty, a wrong epsilon 1.5, a wrong mean 11.
     The larger ones are of the same parts, and see every third.
     """
-    folder = data_dir / "imagenet-samples"
-    with (folder / "labels.csv").open() as lines:
-        rows = list(csv.DictReader(lines))[:: 60 // count]
+    photos = sample_photos[:: 60 // count]
     side = card(name).image_size
-    pixels = np.stack([crop(folder / row["filename"], side) for row in rows])
-    truth = np.array([int(row["class_index"]) for row in rows])
+    pixels = np.stack([crop(photo.path, side) for photo in photos])
+    truth = np.array([photo.class_index for photo in photos])
     network = published(name)
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3
 

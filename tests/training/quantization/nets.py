@@ -65,6 +65,11 @@ def net(*, seed: int = 0, classes: int = CLASSES) -> ModelProto:
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
+# Factors of `scaled`: activations beyond fp16, and weights that are zero in it.
+HUGE = {"w2": 16_000, "b2": 16_000, "b3": 16_000, "w4": 1 / 16_000}
+VANISHING = {"w5": 1e-8, "b5": 0.0}
+
+
 def scaled(model: ModelProto, factors: dict[str, float]) -> bytes:
     """The graph with some of its tensors multiplied."""
     for name, factor in factors.items():
