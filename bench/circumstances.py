@@ -28,6 +28,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "numpy",
     "pillow",
+    "cykooz-resizer",
     "fastapi",
     "uvicorn",
     "torch",

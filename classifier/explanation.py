@@ -13,7 +13,8 @@ import numpy.typing as npt
 from classifier.decode import ImageInfo
 from classifier.manifest import Manifest, PreprocessSpec, Task
 from classifier.postprocess import Answer
-from classifier.preprocess import Box, center_box, pad_placement
+from classifier.preprocess import center_box, pad_placement
+from classifier.resample import Box
 
 ClassMaps = npt.NDArray[np.float32]  # [K, h, w]
 Grid = tuple[tuple[float, ...], ...]  # h rows of w

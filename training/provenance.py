@@ -16,7 +16,7 @@ import torch
 from classifier.hardware import describe
 from training.files import write_whole
 
-PACKAGES = ("torch", "numpy", "pillow", "onnx", "onnxruntime")
+PACKAGES = ("torch", "numpy", "pillow", "cykooz-resizer", "onnx", "onnxruntime")
 
 
 def circumstances(command: str) -> dict[str, Any]:

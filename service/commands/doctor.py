@@ -17,6 +17,7 @@ from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
 from classifier.device import DeviceChoice, choose_device
 from classifier.errors import ClassifierError
 from classifier.golden import replay
+from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
 from service.engine.models import EngineModel, load_model
@@ -164,6 +165,16 @@ def _packages() -> Iterator[Finding]:
     yield Finding("ok", "ONNX Runtime", f"{builds}; compiled in: {providers}")
     yield Finding("ok", "packages", ", ".join(_versions()))
     yield Finding("ok", "formats", ", ".join(FORMATS))
+    yield _scaling()
+
+
+def _scaling() -> Finding:
+    missing = why_pillow_scales()
+    if missing is None:
+        return Finding("ok", "scaling", "by SIMD kernels (cykooz-resizer)")
+    return Finding(
+        "note", "scaling", f"by Pillow, which takes three times as long: {missing}"
+    )
 
 
 def _versions() -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from classifier import hardware
+from classifier import hardware, resample
 from classifier.device import cuda_problem
 from tests.synthetic import make_bundle
 
@@ -20,6 +20,7 @@ def test_a_sound_machine_and_bundle_are_found_so(linnaeus, tmp_path):
         "affinity",
         "onnxruntime 1.",
         "JPEG, PNG, WEBP",
+        "scaling",
         "cpu: the CPU was asked for",
         "golden replay off by 0 (allowed 0.0001) on CPUExecutionProvider",
         "colors/1",
@@ -48,6 +49,20 @@ def test_a_broken_bundle_is_a_problem_with_advice(linnaeus, tmp_path, name, mess
     assert message in result.stdout
     assert "rebuild" in result.stdout
     assert "whole/1 fp32" in result.stdout
+
+
+def test_slower_scaling_is_noted_with_its_reason(linnaeus, tmp_path, monkeypatch):
+    """No problem: the answers are the same."""
+    make_bundle(tmp_path)
+    monkeypatch.setattr(resample, "kernels", None)
+    resample.why_pillow_scales.cache_clear()
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    resample.why_pillow_scales.cache_clear()
+    assert result.exit_code == 0, result.output
+    assert re.search(r"note +scaling +by Pillow", result.stdout)
+    assert "cykooz-resizer is not installed" in result.stdout
 
 
 def test_the_arrangement_is_shown_as_the_settings_want_it(
