@@ -32,11 +32,12 @@ def augment(
     Returns:
         float [N, C, H, W] in 0..1, channels last in memory.
     """
-    if config.crop:
-        pixels = reflect_crop(pixels, pad=config.crop, generator=generator)
-    if config.flip != "none":
-        if flipped is None:
-            flipped = _uniform(len(pixels), generator) < 0.5  # noqa: PLR2004
+    shifts = _shifts(len(pixels), config.crop, generator) if config.crop else None
+    if config.flip != "none" and flipped is None:
+        flipped = _uniform(len(pixels), generator) < 0.5  # noqa: PLR2004
+    if shifts is not None:
+        pixels = reflect_crop(pixels, shifts, mirrored=flipped)
+    elif flipped is not None:
         pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(2), pixels)
     images = pixels.permute(0, 3, 1, 2).float() / 255  # [N, C, H, W]
     if config.resized_crop is not None:
@@ -67,21 +68,39 @@ def _mirrored_first(seed: int, total: int, device: torch.device) -> Tensor:
     return torch.randint(0, 2, (total,), generator=coins).to(device)
 
 
-def reflect_crop(pixels: Tensor, *, pad: int, generator: Generator) -> Tensor:
-    """Shift each image by up to `pad` pixels; its mirror image fills the gap.
+def _shifts(n: int, most: int, generator: Generator) -> Tensor:
+    """Up to `most` pixels down and across, int64 [2, N, 1]."""
+    return torch.randint(
+        -most, most + 1, (2, n, 1), generator=generator, device=generator.device
+    )
 
-    uint8 [N, H, W, C] → the same shape. Each pixel is fetched through a reflected
-    index, so no padded copy is made.
+
+def reflect_crop(pixels: Tensor, shifts: Tensor, *, mirrored: Tensor | None) -> Tensor:
+    """Shift each image, whose mirror image fills the gap, then mirror some from left
+    to right.
+
+    Each pixel is fetched once, through an index: no padded copy is made, and who is
+    mirrored reads its columns backwards. `index_select` copies pixels three times as
+    fast as an index of rows and one of columns.
+
+    Args:
+        pixels: uint8 [N, H, W, C].
+        shifts: down and across, less than H and W, int64 [2, N, 1].
+        mirrored: bool [N].
+
+    Returns:
+        uint8 [N, H, W, C].
     """
-    n, height, width, _ = pixels.shape
+    n, height, width, channels = pixels.shape
     device = pixels.device
-    shifts = torch.randint(
-        -pad, pad + 1, (2, n, 1), generator=generator, device=device
-    )  # [2, N, 1]
     rows = _reflected(torch.arange(height, device=device) + shifts[0], height)  # [N, H]
     columns = _reflected(torch.arange(width, device=device) + shifts[1], width)
-    images = torch.arange(n, device=device).view(-1, 1, 1)
-    return pixels[images, rows[:, :, None], columns[:, None, :]]
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    rows = rows + height * torch.arange(n, device=device)[:, None]  # of all images
+    places = width * rows[:, :, None] + columns[:, None, :]  # [N, H, W]
+    fetched = pixels.reshape(-1, channels).index_select(0, places.view(-1))
+    return fetched.view(pixels.shape)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:

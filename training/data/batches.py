@@ -107,7 +107,9 @@ class ResidentBatches:
         """
         order = self._order.batches(number, first_step).to(self._pixels.device)
         for indices in order:
-            yield Batch(self._pixels[indices], self._labels[indices], indices)
+            # whole images at a time, where indexing would look at each of their bytes
+            pixels = self._pixels.index_select(0, indices)
+            yield Batch(pixels, self._labels[indices], indices)
 
 
 class StreamedBatches:

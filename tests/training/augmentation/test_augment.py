@@ -68,15 +68,38 @@ def test_the_same_seed_gives_the_same_images(pixels):
 
 
 def test_a_reflected_crop_is_a_window_of_the_padded_image(pixels):
-    """Whatever the shift, the result is found in torch's own reflection."""
-    cropped = reflect_crop(pixels, pad=3, generator=seeded())
+    """Of torch's own reflection: as far down and across as its shifts say."""
+    shifts = torch.randint(-3, 4, (2, 8, 1), generator=seeded())
     channels_first = pixels.permute(0, 3, 1, 2).float()
     padded = functional.pad(channels_first, (3, 3, 3, 3), mode="reflect").byte()
 
-    for n in range(8):
-        windows = padded[n].unfold(1, 12, 1).unfold(2, 10, 1)  # [3, 7, 7, 12, 10]
-        wanted = cropped[n].permute(2, 0, 1)[:, None, None]
-        assert (windows == wanted).all(-1).all(-1).all(0).any()
+    cropped = reflect_crop(pixels, shifts, mirrored=None)
+
+    for n, (down, across) in enumerate(shifts.view(2, 8).T + 3):
+        window = padded[n, :, down : down + 12, across : across + 10]
+        assert torch.equal(cropped[n], window.permute(1, 2, 0))
+
+
+def test_who_is_mirrored_is_so_after_the_crop(pixels):
+    """From left to right; the others stay as they are."""
+    shifts = torch.randint(-3, 4, (2, 8, 1), generator=seeded())
+    mirrored = torch.arange(8) % 3 == 0
+
+    both = reflect_crop(pixels, shifts, mirrored=mirrored)
+
+    cropped = reflect_crop(pixels, shifts, mirrored=None)
+    assert torch.equal(both[mirrored], cropped[mirrored].flip(2))
+    assert torch.equal(both[~mirrored], cropped[~mirrored])
+
+
+def test_crops_go_as_far_as_is_said_both_ways():
+    """Of 1000 images that are ramps, the corners tell."""
+    ramp = torch.arange(20, dtype=torch.uint8).view(1, 1, 20, 1).expand(1000, 16, 20, 1)
+
+    images = augment(ramp, AugmentConfig(crop=4), flipped=None, generator=seeded())
+
+    went = (images[:, 0, 8, 10] * 255 - 10).round().int()
+    assert sorted(set(went.tolist())) == list(range(-4, 5))
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
