@@ -100,5 +100,9 @@ def seed_step(seed: int, step: int, rank: int, device: torch.device) -> torch.Ge
     Nothing random then needs to be stored for a run to go on where it was killed.
     """
     mixed = (seed * 1_000_003 + step) * 1_009 + rank
-    torch.manual_seed(mixed % (1 << 63))
+    # `torch.manual_seed` would also tell every device that there might be, and keep the
+    # caller's stack for those that have not started: a hundredth of a small step.
+    torch.default_generator.manual_seed(mixed % (1 << 63))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(mixed % (1 << 63))
     return torch.Generator(device).manual_seed((mixed + 1) % (1 << 63))
