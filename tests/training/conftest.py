@@ -1,13 +1,14 @@
 """Small data sets that are learned in a second, laid out as a user would."""
 
 import csv
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 COLORS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 SIDE = 32
@@ -18,6 +19,15 @@ def colored(name: str, generator: np.random.Generator) -> Image.Image:
     noise = generator.integers(-40, 40, size=(SIDE, SIDE, 3))
     pixels = np.clip(np.array(COLORS[name]) + noise, 0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """torch parses the source of 500 operators at each export, half of a small one."""
+    once = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ONNXRegistry, "from_torchlib", once)
+        yield
 
 
 @pytest.fixture(scope="session")

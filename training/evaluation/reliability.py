@@ -8,7 +8,6 @@ looked at.
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import log_loss  # type: ignore[import-untyped]
 
 from training.evaluation.answers import Answers
 from training.evaluation.metrics import Booleans, Floats, Metrics
@@ -77,6 +76,6 @@ def sigmoid_reliability(probabilities: Floats, truth: Booleans) -> Metrics:
     return {
         "ece": expected_calibration_error(equal_width_bins(score, yes)),
         "adaptive_ece": expected_calibration_error(equal_mass_bins(score, yes)),
-        "nll": float(log_loss(yes, clipped, labels=[False, True])),
+        "nll": -float(np.log(np.where(yes, clipped, 1 - clipped)).mean()),
         "brier": float(np.mean((score - yes) ** 2)),
     }

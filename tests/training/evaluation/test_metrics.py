@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from training.evaluation import metrics
@@ -36,6 +38,28 @@ def test_a_rare_label_cannot_hide_behind_accuracy():
     assert found["accuracy"] == 0.9
     assert found["balanced_accuracy"] == 0.5
     assert found["mcc"] == found["f1"] == found["recall"] == 0
+
+
+# Few levels, so that scores are often equal, to each other and to the threshold.
+ANSWERS = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=40)
+
+
+@given(ANSWERS, st.integers(0, 9))
+@pytest.mark.filterwarnings("ignore:.*y_pred contains classes:UserWarning")
+def test_a_detectors_figures_are_those_of_scikit_learn(answers, threshold):
+    """Whatever the scores and the labels, with ties and with constant answers."""
+    scores = np.array([score for score, _ in answers], np.float32) / 8
+    truth = np.array([label for _, label in answers])
+    assume(truth.any() and not truth.all())
+    decided = scores >= threshold / 8
+
+    found = metrics.binary_metrics(scores, truth, threshold=threshold / 8)
+
+    assert found["f1"] == pytest.approx(sk.f1_score(truth, decided))
+    assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(truth, scores))
+    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(truth, decided))
+    expected = sk.balanced_accuracy_score(truth, decided)
+    assert found["balanced_accuracy"] == pytest.approx(expected)
 
 
 def test_what_is_undefined_is_left_out():
