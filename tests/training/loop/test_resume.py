@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
+from cli import app
 from tests.training.loop.runs import (
     one_thread,
     run,
@@ -29,6 +31,7 @@ TORCHRUN = [
 ]
 EACH_STEP = ("--set", "train.checkpoint_minutes=1e-6")
 AHEAD = ("--set", "train.lookahead=4")
+AVERAGED = ("--set", "train.ema_from=0")  # so that there is an average at the kill
 SELECTED = ("--set", "selection.proxy='lenet5'", "--set", "train.batch_size=10")
 BY_SCORE = ("--set", "train.keep='best'", "--set", "train.patience=2")
 
@@ -38,6 +41,14 @@ def root(tmp_path):
     """Digits and a config."""
     write_config(tmp_path)
     return write_digits(tmp_path)
+
+
+def trained(command) -> Result:
+    """Run a command in this process, which has loaded torch; it must succeed."""
+    arguments = command[command.index("train") :]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done
 
 
 def killed_in_second_epoch(command, repository):
@@ -53,20 +64,20 @@ def killed_in_second_epoch(command, repository):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_sums")
 def test_after_a_kill_in_the_middle_of_an_epoch_the_weights_are_the_same(
     root, repository
 ):
     """With mixup, two optimizers, a warm-up, an average, jumps back and a proxy."""
-    options = (*EACH_STEP, *BY_SCORE, *SELECTED, *AHEAD)
-    whole = run(train_command(root, root / "whole", *options), repository)
-    assert whole.returncode == 0, whole.stderr
+    options = (*EACH_STEP, *BY_SCORE, *SELECTED, *AHEAD, *AVERAGED)
+    trained(train_command(root, root / "whole", *options))
 
     command = train_command(root, root / "killed", *options)
     killed_in_second_epoch(command, repository)
     step = read_checkpoint(root / "killed" / "last.pt")["step"]
     assert 0 < step < 4 * STEPS_PER_EPOCH
     assert not (root / "killed" / "final.pt").exists()
-    again = run(command, repository)
+    again = trained(command)
 
     assert f"from step {step}" in again.stderr
     kept, expected = (
@@ -134,11 +145,11 @@ def test_after_a_kill_in_a_validation_its_epoch_is_looked_at_again(root):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_sums")
 def test_two_ranks_take_the_steps_of_one(root, repository):
     """Each has half of every batch, and gradients are averaged."""
     plain = ("--set", "augment={}", "--set", "train.epochs=1")
-    alone = run(train_command(root, root / "alone", *plain), repository)
-    assert alone.returncode == 0, alone.stderr
+    trained(train_command(root, root / "alone", *plain))
     _, *program = train_command(root, root / "both", *plain)
     both = run([*TORCHRUN, *program], repository)
     assert both.returncode == 0, both.stderr
@@ -151,37 +162,41 @@ def test_two_ranks_take_the_steps_of_one(root, repository):
         assert torch.allclose(mine[name], ours[name], atol=2e-3), name
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, repository):
+    """Two ranks that have done one task after the other, and what they have said.
+
+    The first of them finds a checkpoint where `apart` looks for one.
+    """
+    root = tmp_path_factory.mktemp("together")
+    write_config(root)
+    write_digits(root)
+    trained(train_command(root, root / "0", "--set", "train.epochs=1"))
+    return run([*TORCHRUN, "-m", "tests.training.loop.together", str(root)], repository)
+
+
 @pytest.mark.slow
-def test_two_ranks_lose_patience_together(root, repository):
+def test_two_ranks_lose_patience_together(together):
     """One that stopped by a score of its own would leave the other waiting."""
-    program = ["-m", "tests.training.loop.disagreeing", str(root)]
-
-    both = run([*TORCHRUN, *program], repository)
-
-    assert both.returncode == 0, both.stderr
-    ends = [f"rank {rank}: {4 * STEPS_PER_EPOCH} steps" for rank in (0, 1)]
-    assert [end for end in ends if end not in both.stdout] == []
+    assert together.returncode == 0, together.stderr
+    steps = 4 * STEPS_PER_EPOCH
+    ends = [f"disagreeing, rank {rank}: {steps} steps\n" for rank in (0, 1)]
+    assert [end for end in ends if end not in together.stdout] == []
 
 
 @pytest.mark.slow
-def test_two_ranks_may_time_other_numbers_of_steps(root, repository):
+def test_two_ranks_may_time_other_numbers_of_steps(together):
     """What is thrown away averages no gradients: one would wait for the other's."""
-    both = run([*TORCHRUN, "-m", "tests.training.loop.uneven", str(root)], repository)
-
-    assert both.returncode == 0, both.stderr
-    ends = [f"rank {rank}: 7 steps" for rank in (0, 1)]  # of 300 images, 40 at a time
-    assert [end for end in ends if end not in both.stdout] == []
+    assert together.returncode == 0, together.stderr
+    # of 300 images, 40 at a time
+    ends = [f"uneven, rank {rank}: 7 steps\n" for rank in (0, 1)]
+    assert [end for end in ends if end not in together.stdout] == []
 
 
 @pytest.mark.slow
-def test_ranks_that_find_different_checkpoints_refuse_to_go_on(root, repository):
+def test_ranks_that_find_different_checkpoints_refuse_to_go_on(together):
     """One would begin anew, and wait for the other that goes on."""
-    one_epoch = ("--set", "train.epochs=1")
-    first = run(train_command(root, root / "0", *one_epoch), repository)
-    assert first.returncode == 0, first.stderr
-
-    both = run([*TORCHRUN, "-m", "tests.training.loop.apart", str(root)], repository)
-
-    assert both.returncode == 0, both.stderr
-    assert "rank 0 of 2 finds that of step 15; the run folder must be" in both.stdout
-    assert "rank 1 of 2 finds none; the run folder must be" in both.stdout
+    said = together.stdout
+    assert together.returncode == 0, together.stderr
+    assert "rank 0 of 2 finds that of step 15; the run folder must be" in said
+    assert "rank 1 of 2 finds none; the run folder must be" in said
