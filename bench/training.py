@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bench.circumstances import REPOSITORY, versions, write_record
 from bench.options import command_line
@@ -42,7 +41,9 @@ class Work:
 
 def answer_rounds(loop: str, work: Work, questions: Connection) -> None:
     """In a process of its own: build the loop, then a round for each question."""
-    from bench.training_loops import ROUNDS  # noqa: PLC0415 - and all of torch
+    import torch  # noqa: PLC0415 - takes seconds, and only these processes need it
+
+    from bench.training_loops import ROUNDS  # noqa: PLC0415
     from training.data import load_dataset  # noqa: PLC0415
 
     torch.set_num_threads(available_cores())

@@ -80,8 +80,9 @@ def config(network: str, batch_size: int) -> Config:
 def plain_round(network: str, split: Split, batch_size: int) -> Round:
     """The plain loop, warmed up; each call trains for some seconds.
 
-    Its images come from a sampler without an end, since a new epoch starts new workers,
-    which takes a small network longer than the epoch.
+    Its images come from a sampler without an end, since the workers begin anew with an
+    epoch, which takes a small network longer than the epoch. They are kept between the
+    rounds: each imports torch when it starts.
     """
     model = build(network, classes=10, image_size=32).train()
     optimizer = torch.optim.SGD(
@@ -93,6 +94,7 @@ def plain_round(network: str, split: Split, batch_size: int) -> Round:
         batch_size,
         sampler=RandomSampler(cifar, num_samples=ENDLESS),
         num_workers=available_cores(),
+        persistent_workers=True,
     )
     loss_of = nn.CrossEntropyLoss()
 
