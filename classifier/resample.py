@@ -37,6 +37,12 @@ KERNELS = {"bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos
 # leaves the result within 0.3 of 255 on average.
 REDUCING_GAP = 2.0
 
+# The kernels drop weights of 0 at the ends of a pixel's window, and believe that the
+# windows of the outermost pixels reach farthest. For bicubic, whose weights are 0 one
+# pixel away, that is wrong where an image does not get smaller, and they would read
+# beyond a buffer. Where it does, another weight lies between.
+LEAST_SHRINKING = 1.05
+
 # The kernels read Pillow's images where they lie, by a layout that may change with its
 # next major version.
 LAYOUT = "13."
@@ -59,16 +65,15 @@ def resample(
     """
     box = box or (0, 0, *image.size)
     has_kernel = interpolation in KERNELS and why_pillow_scales() is None
-    if has_kernel and not _is_reduced(box, size):
+    if has_kernel and _shrinks_a_little(box, size):
         return _by_kernels(image, size, interpolation, box)
     return image.resize(size, PILLOW[interpolation], box=box, reducing_gap=REDUCING_GAP)
 
 
-def _is_reduced(box: Box, size: Size) -> bool:
-    """Whether Pillow would take the mean of whole blocks of pixels first."""
-    sides = (box[2] - box[0], box[3] - box[1])
-    factors = (side / target for side, target in zip(sides, size, strict=True))
-    return max(factors) >= 2 * REDUCING_GAP
+def _shrinks_a_little(box: Box, size: Size) -> bool:
+    """Whether both sides get smaller, and Pillow takes no means of blocks first."""
+    across, down = (box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1]
+    return min(across, down) >= LEAST_SHRINKING and max(across, down) < 2 * REDUCING_GAP
 
 
 def _by_kernels(
