@@ -131,12 +131,16 @@ def test_labels_of_other_data_are_refused_by_name(colors_bundle: Path, tmp_path:
     assert "mauve" in str(result.exception)
 
 
-def test_optimize_writes_the_next_version_and_keeps_the_rules(
-    colors_bundle: Path, color_folder: Path
-):
-    """Labels, temperature and thresholds stay; an fp16 graph comes in."""
-    linnaeus("optimize", colors_bundle / "1", color_folder / "colors", "--fp16")
+@pytest.fixture(scope="module")
+def optimized(colors_bundle: Path, color_folder: Path) -> str:
+    """The second version of the colors: what was said while it was made."""
+    arguments = ("optimize", colors_bundle / "1", color_folder / "colors", "--fp16")
+    return linnaeus(*arguments).stderr
 
+
+@pytest.mark.usefixtures("optimized")
+def test_optimize_writes_the_next_version_and_keeps_the_rules(colors_bundle: Path):
+    """Labels, temperature and thresholds stay; an fp16 graph comes in."""
     old = load_bundle(colors_bundle, version=1).manifest
     new = load_bundle(colors_bundle, version=2).manifest
     assert new.postprocess == old.postprocess
@@ -145,14 +149,12 @@ def test_optimize_writes_the_next_version_and_keeps_the_rules(
     assert Classifier.load(colors_bundle, version=2, precision="fp16")
 
 
-def test_a_bundle_says_what_is_being_done(colors_bundle: Path, color_folder: Path):
+def test_a_bundle_says_what_is_being_done(optimized: str):
     """Ranges, gate and figures take minutes for a large network."""
-    said = linnaeus("optimize", colors_bundle / "1", color_folder / "colors").stderr
-
-    assert "rules and gates from" in said
-    assert "int8: measuring the ranges" in said
-    assert "int8, all layers in int8; accuracy over" in said
-    assert "measuring fp32" in said
+    assert "rules and gates from" in optimized
+    assert "int8: measuring the ranges" in optimized
+    assert "int8, all layers in int8; accuracy over" in optimized
+    assert "measuring fp32" in optimized
 
 
 def test_an_optimized_card_says_whether_its_images_were_held_out(
@@ -215,8 +217,9 @@ def test_two_labels_become_a_detector_with_the_recall_asked_for(
 ):
     """Blue against the rest: one logit, a threshold that finds all of validation."""
     config = write_config(
-        "blue", "binary", "colors", data='positive = ["blue"]', bundle="recall = 1.0"
-    )
+        "blue", "binary", "colors",
+        data='positive = ["blue"]', bundle="recall = 1.0\nint8 = false",
+    )  # fmt: skip
 
     bundle = trained(config, color_folder, tmp_path)
 
@@ -244,6 +247,11 @@ def test_a_multi_class_run_gives_a_detector_of_one_label(
 
     expected = logits[index] - math.log(sum(math.exp(v) for v in rest))
     assert odds == pytest.approx(expected, rel=1e-3)
+    smaller = Classifier.load(detector[0], precision="int8")
+    assert smaller.classify(color_folder / "colors/test/red/2.png").decision == "red"
+    assert smaller.classify(color_folder / "colors/test/blue/2.png").decision == (
+        "not red"
+    )
 
 
 def test_the_card_and_the_log_say_what_was_asked_for(
