@@ -169,12 +169,11 @@ def _packages() -> Iterator[Finding]:
 
 
 def _scaling() -> Finding:
-    missing = why_pillow_scales()
-    if missing is None:
+    reason = why_pillow_scales()
+    if reason is None:
         return Finding("ok", "scaling", "by SIMD kernels (cykooz-resizer)")
-    return Finding(
-        "note", "scaling", f"by Pillow, which takes three times as long: {missing}"
-    )
+    text = f"by Pillow, which takes three times as long: {reason}"
+    return Finding("note", "scaling", text)
 
 
 def _versions() -> Iterator[str]:
