@@ -63,6 +63,14 @@ class Bundle:
             )
         return graph
 
+    def graph_bytes(self, variant: GraphVariant) -> int:
+        """How large a graph's file is. Raises BundleError where it is missing."""
+        path = self.folder / variant.file
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise BundleError(f"cannot read {path}: {error}") from error
+
     def read_golden(self) -> Golden:
         """The examples to replay. Raises BundleError."""
         return read_golden(self.folder / GOLDEN, self.manifest)

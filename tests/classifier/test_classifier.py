@@ -10,7 +10,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from classifier import Classification, Classifier, DecodeLimits
@@ -221,21 +223,42 @@ def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(tmp_path):
         Classifier.load(folder)
 
 
-def two_graphs(root: Path, *, passed: bool | None) -> Path:
+def detour(nodes: int) -> bytes:
+    """The graph with so many more nodes in a row, and the same logits."""
+    model = onnx.load_from_string(graph())
+    last = model.graph.node.pop()
+    names = ["mixed", *(f"sine{index}" for index in range(nodes))]
+    chain = [helper.make_node("Sin", [a], [b]) for a, b in itertools.pairwise(names)]
+    zero = numpy_helper.from_array(np.float32(0), "zero")
+    model.graph.initializer.append(zero)
+    nothing = helper.make_node("Mul", [names[-1], "zero"], ["nothing"])
+    total = helper.make_node("Add", ["mixed", "nothing"], [last.output[0]])
+    model.graph.node.extend([*chain, nothing, total])
+    return model.SerializeToString()
+
+
+def two_graphs(
+    root: Path,
+    *,
+    passed: bool | None,
+    fp32: bytes | None = None,
+    int8: bytes | None = None,
+) -> Path:
     """A bundle of fp32 and int8 whose gate said so, or that met none."""
-    model = graph()
+    model, smaller = fp32 or graph(), int8 or graph()
     fields = manifest_fields("colors", Task.MULTICLASS)
     reference = fields["graphs"][0] | {"sha256": hashlib.sha256(model).hexdigest()}
     gate = {"passed": passed, "dataset": "d", "n": 9, "accuracy_drop": 0.0}
     gate |= {"agreement": 1.0, "reason": ""}
     small = {"precision": "int8", "file": "small.onnx"}
+    small["sha256"] = hashlib.sha256(smaller).hexdigest()
     small["gate"] = None if passed is None else gate
     fields["graphs"] = [reference, reference | small]
     logits = Session.load(model, threads=1).run(golden_pixels(8))
     return write_bundle(
         root,
         Manifest.model_validate_json(json.dumps(fields)),
-        graphs={"model.onnx": model, "small.onnx": model},
+        graphs={"model.onnx": model, "small.onnx": smaller},
         golden=Golden(
             golden_pixels(8), {Precision.FP32: logits, Precision.INT8: logits}
         ),
@@ -254,6 +277,25 @@ def test_auto_takes_int8_where_its_gate_passed_and_the_processor_has_it(
 
     assert found == (chosen if has_fast_int8() else "fp32")
     assert choose_variant(bundle, "auto", "cuda").precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("slower", "padding", "chosen"),
+    [("int8", 0, "fp32"), ("fp32", 0, "int8"), ("int8", 1_000_000, "int8")],
+)
+def test_auto_takes_fp32_where_a_small_network_is_faster_in_it(
+    tmp_path, monkeypatch, slower, padding, chosen
+):
+    """Conversions can cost more than they save; large graphs are not timed."""
+    monkeypatch.setattr("classifier.variant.has_fast_int8", lambda: True)
+    model = onnx.load_from_string(detour(400))
+    model.doc_string = " " * padding
+    bundle = load_bundle(
+        two_graphs(tmp_path, passed=True, **{slower: model.SerializeToString()})
+    )
+
+    assert choose_variant(bundle, "auto", "cpu").precision == chosen
+    assert choose_variant(bundle, "int8", "cpu").precision == "int8"
 
 
 def test_a_small_graph_that_met_no_gate_is_only_taken_when_asked_for(tmp_path):
