@@ -1,8 +1,10 @@
 """fp32 graph → **fewer bits**, and the gate that lets it be served.
 
 quantize  static int8 quantization, from end to end
+pixels    the shortest way from bytes into the first layer
 ranges    what 8 bits have to span, tensor by tensor
 rounding  each weight makes up for the last one's error
 float16   half the bytes: as arithmetic on a GPU, or as storage alone
+rescue    which layers stay in fp32
 gate      is a smaller graph as good as the large one?
 """

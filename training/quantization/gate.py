@@ -3,12 +3,12 @@
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
 images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
 keeps what was asked for to within a point: a recall, a cost, a risk. Where all layers
-in int8 fail, the layers that hurt most stay in fp32, more at each attempt; where that
+in int8 fail, some layers stay in fp32 (`rescue.py`), more at each attempt; where that
 fails too, the bundle keeps to fp32 and the gate says why.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,15 +17,11 @@ from numpy.typing import NDArray
 from classifier.manifest import Gate
 from training.graphs.graph import run
 from training.quantization.float16 import halve_weights
-from training.quantization.quantize import Measured, measure, quantize_measured
+from training.quantization.quantize import measure, quantize_measured
+from training.quantization.rescue import attempts
 
 MAX_DROP = 0.01  # one point, of accuracy and of F1
 MIN_AGREEMENT = 0.97
-
-# How many of the most harmful layers stay in fp32, attempt after attempt. More than
-# eight, and little of the speed is left.
-RESCUES = (1, 2, 4, 8)
-RESCUE_IMAGES = 32  # enough to rank layers; each of them costs a run of these
 
 LOGGER = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
@@ -91,7 +87,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]
     tried: list[Gated] = []
-    for exclude in _attempts(measured, unlabelled or labelled.batches):
+    for exclude in attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
         int8 = halve_weights(quantize_measured(measured, exclude=exclude))
         smaller = run(int8, images)
@@ -198,31 +194,3 @@ def change_by_class(
         if right:
             change[k] = right[1] - right[0]
     return change
-
-
-def harm_by_layer(graph: Measured, images: Sequence[Pixels]) -> dict[str, float]:
-    """Layer → RMS error of the logits when that layer alone is quantized."""
-    reference = run(graph.model.SerializeToString(), images)
-    harm = {}
-    for layer in graph.layers:
-        logits = run(quantize_measured(graph, only=[layer]), images)
-        harm[layer] = float(np.sqrt(np.mean((logits - reference) ** 2)))
-    return harm
-
-
-def _attempts(graph: Measured, images: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
-    """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
-    yield ()
-    LOGGER.info("int8: ranking %d layers by the harm of each", len(graph.layers))
-    harm = harm_by_layer(graph, _some(images, RESCUE_IMAGES))
-    worst = sorted(graph.layers, key=lambda layer: -harm[layer])
-    for count in RESCUES:
-        if count < len(worst):
-            yield tuple(worst[:count])
-
-
-def _some(batches: Sequence[Pixels], images: int) -> list[Pixels]:
-    """About so many images, evenly spread over all batches."""
-    size = max(1, len(batches[0]))
-    step = max(1, len(batches) * size // images)
-    return list(batches[::step])

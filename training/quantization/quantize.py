@@ -5,7 +5,8 @@ weight scale per output channel: depthwise networks lose eight points with one s
 tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
 arXiv:2106.08295. The stages, each in its module:
 
-    simplify → find_ranges → insert Q/DQ → round_optimally → center_logits
+    simplify → find_ranges → insert Q/DQ → feed_pixels → round_optimally
+    → center_logits
 
 Whether an int8 graph is good enough to be served is decided in `gate.py` beside this.
 """
@@ -41,6 +42,7 @@ from training.graphs.graph import (
     serialize,
     sort_nodes,
 )
+from training.quantization.pixels import feed_pixels, pixel_range
 from training.quantization.ranges import Ranges, find_ranges
 from training.quantization.rounding import (
     center_logits,
@@ -76,7 +78,7 @@ QUANTIZABLE = (
 ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
 
 # What rounding and centering look at; ranges are taken from all images.
-SOME_IMAGES = 100
+SOME_IMAGES = 300
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
     ranges = find_ranges(model, quantizable_tensors(model), images)
+    known = pixel_range(model)
+    ranges = {**ranges, **{k: v for k, v in known.items() if k in ranges}}
     return Measured(
         model,
         ranges,
@@ -153,6 +157,7 @@ def quantize_measured(
     keep_logits_exact(quantizer.model.model)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     sort_nodes(quantizer.model.model)
+    feed_pixels(quantizer.model.model)
     int8 = serialize(quantizer.model.model)
     int8 = round_optimally(graph.model, int8, graph.grams)
     return center_logits(int8, run(int8, graph.images).mean(axis=0) - graph.mean_logits)

@@ -5,8 +5,9 @@ layer computes: inputs are correlated and rarely average to zero, so the errors 
 Here the weights of a layer are rounded one after another, and each error is passed on
 to the weights not yet rounded so that the layer's *output* on real images changes
 least; what remains at the end goes into the bias. This is optimal brain compression
-with the fixed order of GPTQ (Frantar et al., arXiv:2208.11580 and arXiv:2210.17323). It
-costs nothing when serving: same scales, same operators, other integers.
+in one order for all outputs, as GPTQ does (Frantar et al., arXiv:2208.11580 and
+arXiv:2210.17323). It costs nothing when serving: same scales, same operators, other
+integers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -97,6 +98,8 @@ def center_logits(int8: bytes, shift: NDArray[np.float32]) -> bytes:
 def compensate(weight: Floats, scale: Floats, gram: Floats) -> tuple[Floats, Floats]:
     """Round column after column, passing each error on to those that follow.
 
+    Inputs that are large come first, while there are still many to pass an error to.
+
     Args:
         weight: [G, R, D + 1], the bias last.
         scale: size of a step, [G, R].
@@ -108,18 +111,26 @@ def compensate(weight: Floats, scale: Floats, gram: Floats) -> tuple[Floats, Flo
     """
     size = gram.shape[-1]
     mean = np.einsum("gii->g", gram) / size
-    damped = gram + (DAMPING * mean + 1e-12)[:, None, None] * np.eye(size)
+    energy = np.einsum("gii->gi", gram)
+    order = np.argsort(-energy[:, :-1], axis=1, kind="stable")  # [G, D]
+    order = np.pad(order, ((0, 0), (0, 1)), constant_values=size - 1)  # the bias last
+    columns = order[:, None, :]
+    sorted_gram = np.take_along_axis(gram, columns, axis=2)
+    sorted_gram = np.take_along_axis(sorted_gram, order[:, :, None], axis=1)
+    damped = sorted_gram + (DAMPING * mean + 1e-12)[:, None, None] * np.eye(size)
     # Row i of the upper Cholesky factor of the inverse says how the inputs behind i
     # can stand in for input i.
     factor = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
-    left = weight.copy()
+    left = np.take_along_axis(weight, columns, axis=2)
     integers = np.empty_like(weight[:, :, :-1])
     for i in range(size - 1):
         integers[:, :, i] = np.clip(np.round(left[:, :, i] / scale), -STEPS, STEPS)
         error = left[:, :, i] - integers[:, :, i] * scale  # [G, R]
         error /= factor[:, i, i, None]
         left[:, :, i:] -= error[:, :, None] * factor[:, i, None, i:]
-    return integers, left[:, :, -1]
+    back = np.empty_like(integers)
+    np.put_along_axis(back, columns[:, :, :-1], integers, axis=2)
+    return back, left[:, :, -1]
 
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:

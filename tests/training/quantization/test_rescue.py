@@ -1,0 +1,160 @@
+"""Which layers stay in fp32: those that spare much noise and cost little time."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.training.quantization.nets import images, net
+from training.quantization.quantize import Measured, measure
+from training.quantization.rescue import (
+    MOST_RESCUED,
+    Rounding,
+    attempts,
+    choose,
+    find_roundings,
+    saved_by_layer,
+    some,
+    tensors_between,
+)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    return measure(net().SerializeToString(), images())
+
+
+def by_weight(graph: Measured) -> dict[str, str]:
+    """Name of a layer's weight → the layer's name."""
+    nodes = graph.model.graph.node
+    return {n.input[1]: n.name for n in nodes if n.name in graph.layers}
+
+
+def test_every_weight_and_every_tensor_between_layers_is_judged(measured):
+    """Sums and their summands belong to no two layers: what is added stays rounded."""
+    layer = by_weight(measured)
+
+    found = find_roundings(measured, images(16, seed=3))
+
+    alone = [place.layers for place in found[: len(measured.layers)]]
+    assert alone == [frozenset({name}) for name in measured.layers]
+    between = {place.layers for place in found[len(measured.layers) :]}
+    assert between == {
+        frozenset({layer["w0"]}),  # the pixels, which no layer writes
+        frozenset({layer["w0"], layer["w1"]}),
+        frozenset({layer["w1"], layer["w2"]}),
+        frozenset({layer["w5"]}),  # what is pooled is pooled in fp32
+    }
+    assert all(place.noise >= 0 for place in found)
+    assert sum(place.noise > 0 for place in found) >= len(found) - 1  # pixels: exact
+
+
+def test_the_noise_of_a_place_is_that_of_its_rounding(measured):
+    """Coarser steps of one tensor, and only they, make its noise larger."""
+    batches = images(16, seed=3)
+    ranges = {**measured.ranges}
+    (tensor,) = (
+        name
+        for name, layers in tensors_between(measured).items()
+        if layers == {measured.layers[0], measured.layers[1]}
+    )
+    low, high = ranges[tensor]
+    ranges[tensor] = (low, 8 * high)
+
+    fine = find_roundings(measured, batches)
+    coarse = find_roundings(dataclasses.replace(measured, ranges=ranges), batches)
+
+    grown = [
+        b.layers for a, b in zip(fine, coarse, strict=True) if b.noise > 9 * a.noise
+    ]
+    assert frozenset(measured.layers[:2]) in grown
+    # the weights of the two layers are rounded anew for the other steps
+    assert set().union(*grown) == set(measured.layers[:2])
+
+
+def test_what_int8_saves_is_counted_from_shapes(measured):
+    """Outputs of an image, times products and bytes of each; and the weights."""
+    saved = saved_by_layer(measured.model)
+    layer = by_weight(measured)
+
+    assert saved[layer["w0"]] == 1 + 8 * 8 * 16 * (27 + 40) + 16 * 27 * 6
+    assert saved[layer["w1"]] == 1 + 8 * 8 * 16 * (9 + 40) + 16 * 9 * 6
+    assert saved[layer["w4"]] == 1 + 8 * 8 * 48 * (12 + 40) + 48 * 12 * 6
+    assert saved[layer["w5"]] == 1 + 5 * (48 + 40) + 5 * 48 * 6
+
+
+def test_what_spares_most_for_its_cost_is_kept_first():
+    """c alone, 9 for 3; then b with c, 4 for 2; then a, whose tensor b shares."""
+    places = [
+        Rounding(frozenset("c"), 9.0),
+        Rounding(frozenset("bc"), 4.0),
+        Rounding(frozenset("a"), 1.0),
+        Rounding(frozenset("ab"), 2.0),
+        Rounding(frozenset("d"), 1.0),
+    ]
+    saved = {"a": 3.0, "b": 2.0, "c": 3.0, "d": 9.0}
+
+    chosen = list(choose(places, saved, "abcd"))
+
+    assert chosen == [("c",), ("b", "c"), ("a", "b", "c")]  # d alone must be int8
+
+
+def test_a_tensor_is_not_spared_by_one_of_its_layers():
+    """b would be cheap, but without a its tensor stays rounded."""
+    places = [
+        Rounding(frozenset("a"), 1.0),
+        Rounding(frozenset("b"), 0.0),
+        Rounding(frozenset("ab"), 100.0),
+    ]
+    saved = {"a": 50.0, "b": 1.0, "c": 1.0}
+
+    assert next(choose(places, saved, "abc")) == ("a", "b")
+
+
+def test_no_more_layers_stay_in_fp32_than_leave_some_speed():
+    """Forty layers, all equal: eight, one by one, in order of computation."""
+    layers = [f"{n:02}" for n in range(40)]
+    places = [Rounding(frozenset({layer}), 1.0) for layer in layers]
+
+    chosen = list(choose(places, dict.fromkeys(layers, 1.0), layers))
+
+    assert [len(kept) for kept in chosen] == list(range(1, MOST_RESCUED + 1))
+    assert all(list(kept) == sorted(kept) for kept in chosen)
+
+
+def test_attempts_keep_more_and_more_layers_and_always_quantize_one(measured):
+    """None first; each set holds the last."""
+    tried = list(attempts(measured, images()))
+
+    assert tried[0] == ()
+    assert len(tried) > 2
+    assert len(tried[-1]) < len(measured.layers)
+    for smaller, larger in itertools.pairwise(tried):
+        assert set(smaller) < set(larger)
+
+
+def test_a_graph_without_shapes_can_be_ranked_all_the_same(measured):
+    """Shape inference gives up on some imported operators."""
+    model = onnx.ModelProto()
+    model.CopyFrom(measured.model)
+    del model.graph.value_info[:]
+    for tensor in model.graph.initializer:  # a layer whose weight is not constant
+        if numpy_helper.to_array(tensor).ndim == 4:
+            tensor.name += "_elsewhere"
+
+    saved = saved_by_layer(model)
+
+    assert set(measured.layers) <= set(saved)
+    assert min(saved.values()) > 0
+
+
+@pytest.mark.parametrize(("wanted", "batches"), [(32, 4), (1, 1), (1000, 8)])
+def test_some_images_are_spread_over_all(wanted, batches):
+    """Batches of eight, from the first on."""
+    chosen = some(images(64), wanted)
+
+    assert len(chosen) == batches
+    assert np.array_equal(chosen[0], images(64)[0])

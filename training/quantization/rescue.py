@@ -1,0 +1,206 @@
+"""layers + what 8 bits do to each → **which of them stay in fp32**.
+
+Two things are rounded: the weights of a layer, and the tensors between layers. A layer
+that stays in fp32 spares the first; a tensor is spared only if all layers that write or
+read it stay in fp32. Errors of different places add up in squares. So what a set of
+layers spares is a sum of squares, which is weighed against the time that int8 would
+have saved in them.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from training.graphs.graph import consumers, parse, producers, run, sort_nodes
+from training.quantization.quantize import (
+    QUANTIZABLE,
+    WEIGHTED,
+    Measured,
+    quantize_measured,
+)
+from training.quantization.ranges import LEVELS
+
+# More layers than that in fp32, and little of the speed is left.
+MOST_RESCUED = 8
+RESCUE_IMAGES = 32  # enough to rank; each layer and each tensor costs a run of these
+
+# What int8 saves besides multiply-adds, counted in these: to write one output in four
+# bytes instead of one and to read it again, and to fetch one weight, which all images
+# of a batch share. Fitted to what the 50 layers of EfficientNet-Lite0 take in fp32 and
+# in int8, batches of four on one Xeon core.
+OUTPUT_COST = 40
+WEIGHT_COST = 6
+
+LOGGER = logging.getLogger(__name__)
+Pixels = NDArray[np.uint8]  # [N, H, W, C]
+
+
+class Rounding(NamedTuple):
+    """One place where 8 bits lose something, and what would have to stay in fp32."""
+
+    layers: frozenset[str]
+    noise: float  # variance of the logits' errors from this place alone
+
+
+def attempts(graph: Measured, batches: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
+    """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
+    yield ()
+    LOGGER.info("int8: ranking %d layers by what they lose", len(graph.layers))
+    found = find_roundings(graph, some(batches, RESCUE_IMAGES))
+    yield from choose(found, saved_by_layer(graph.model), graph.layers)
+
+
+def choose(
+    roundings: Iterable[Rounding], saved: Mapping[str, float], layers: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    """Growing sets of at most `MOST_RESCUED` layers, in order of computation.
+
+    Each time those layers are added that spare most for the time that they cost.
+    """
+    places = list(roundings)
+    kept: frozenset[str] = frozenset()
+    largest = min(MOST_RESCUED, len(layers) - 1)
+    while True:
+
+        def worth(more: frozenset[str], kept: frozenset[str] = kept) -> float:
+            spared = sum(
+                place.noise
+                for place in places
+                if place.layers <= kept | more and not place.layers <= kept
+            )
+            return spared / sum(saved[layer] for layer in more)
+
+        ways = {place.layers - kept for place in places} - {frozenset()}
+        fitting = [more for more in ways if len(kept | more) <= largest]
+        if not fitting:
+            return
+        # the names decide between equals: sets have no order
+        best = max(fitting, key=lambda more: (worth(more), sorted(more)))
+        kept |= best
+        yield tuple(layer for layer in layers if layer in kept)
+
+
+def find_roundings(graph: Measured, batches: Sequence[Pixels]) -> list[Rounding]:
+    """Every place where something is rounded, and what that alone costs the logits."""
+    reference = run(graph.model.SerializeToString(), batches)
+
+    def noise(model: onnx.ModelProto) -> float:
+        errors = run(model.SerializeToString(), batches) - reference
+        # what is the same for all images is taken off by `center_logits`
+        return float(np.mean(np.var(errors, axis=0)))
+
+    int8 = parse(quantize_measured(graph))
+    found = [
+        Rounding(frozenset({layer}), noise(with_rounded_weights(graph, int8, layer)))
+        for layer in graph.layers
+    ]
+    for tensor, layers in tensors_between(graph).items():
+        found.append(Rounding(layers, noise(with_rounded_tensor(graph, tensor))))
+    return found
+
+
+def tensors_between(graph: Measured) -> dict[str, frozenset[str]]:
+    """Tensor → the layers between which it lies; without sums and their summands."""
+    made_by, read_by = producers(graph.model), consumers(graph.model)
+    between = {}
+    for tensor in graph.ranges:
+        readers = read_by.get(tensor, [])
+        if not readers or any(reader.name not in graph.layers for reader in readers):
+            continue
+        layers = {reader.name for reader in readers}
+        node = made_by.get(tensor)
+        while (
+            node is not None
+            and node.op_type in QUANTIZABLE
+            and node.op_type not in WEIGHTED
+        ):
+            computed = [name for name in node.input if name in made_by]
+            node = made_by[computed[0]] if len(computed) == 1 else None
+            if node is None:
+                layers.clear()  # of several tensors: Add, Concat, Mul
+        if node is not None and node.name in graph.layers:
+            layers.add(node.name)
+        if layers:
+            between[tensor] = frozenset(layers)
+    return between
+
+
+def with_rounded_tensor(graph: Measured, tensor: str) -> onnx.ModelProto:
+    """The fp32 graph in which one tensor has 8 bits."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    low, high = graph.ranges[tensor]
+    step = max(high - low, 1e-12) / LEVELS
+    scale, zero, bytes_, back = (f"{tensor}/{part}" for part in "szqd")
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == tensor:
+                node.input[index] = back
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(step, np.float32), scale),
+            numpy_helper.from_array(np.array(round(-low / step), np.uint8), zero),
+        ]
+    )
+    model.graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", [tensor, scale, zero], [bytes_]),
+            helper.make_node("DequantizeLinear", [bytes_, scale, zero], [back]),
+        ]
+    )
+    sort_nodes(model)
+    return model
+
+
+def with_rounded_weights(
+    graph: Measured, int8: onnx.ModelProto, layer: str
+) -> onnx.ModelProto:
+    """The fp32 graph in which one layer has the weights that it has in `int8`."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    rounded = {t.name: numpy_helper.to_array(t) for t in int8.graph.initializer}
+    made_by = producers(int8)
+    (original,) = (node for node in model.graph.node if node.name == layer)
+    quantized = [node for node in int8.graph.node if node.name == layer]
+    for old, new in zip(original.input[1:], quantized[0].input[1:], strict=True):
+        dequantize = made_by.get(new)
+        if old not in values or dequantize is None:
+            continue
+        integers, scale = (rounded[name] for name in dequantize.input[:2])
+        column = scale.reshape(-1, *[1] * (integers.ndim - 1))
+        array = (integers * column).astype(np.float32)
+        values[old].CopyFrom(numpy_helper.from_array(array, old))
+    return model
+
+
+def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:
+    """Layer → what int8 saves in it for one image, in multiply-adds, more or less."""
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for info in [*model.graph.value_info, *model.graph.output]:
+        dims = info.type.tensor_type.shape.dim
+        sizes[info.name] = tuple(d.dim_value for d in dims)
+    saved = {}
+    for node in model.graph.node:
+        output = sizes.get(node.output[0], ())
+        weight = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()
+        outputs = math.prod(output[1:])
+        rows = weight[0] if node.op_type == "Conv" and weight else (output or (1,))[-1]
+        products = math.prod(weight) / max(1, rows)  # summed up for one output
+        saved[node.name] = (
+            1.0 + outputs * (products + OUTPUT_COST) + math.prod(weight) * WEIGHT_COST
+        )
+    return saved
+
+
+def some(batches: Sequence[Pixels], images: int) -> list[Pixels]:
+    """About so many images, evenly spread over all batches."""
+    size = max(1, len(batches[0]))
+    step = max(1, len(batches) * size // images)
+    return list(batches[::step])
