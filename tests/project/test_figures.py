@@ -141,3 +141,15 @@ def measurements(kept: Any) -> list[Any]:
     cells = kept.get("networks", {})
     apart = [c["circumstances"] for c in cells.values() if "circumstances" in c]
     return apart or [kept]
+
+
+@pytest.mark.parametrize(
+    "record",
+    sorted(RESULTS.rglob("*.json")),
+    ids=lambda path: str(path.relative_to(RESULTS)),
+)
+def test_a_record_names_no_folder_of_the_machine_that_made_it(record):
+    """Its command is for others to repeat: FILE and FOLDER stand for what was given."""
+    text = record.read_text()
+
+    assert not re.search(r"[\s\"=]/(tmp|home|root|work|Users|mnt)/", text)
