@@ -19,7 +19,8 @@ Ranges = Mapping[str, tuple[float, float]]  # tensor → (lowest, highest)
 
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 LEVELS = 255  # steps of an unsigned byte
-VALUES = 2048  # of each tensor, drawn from each batch, on which errors are measured
+VALUES = 2048  # of each tensor, drawn from each piece, on which errors are measured
+PIECE = 4  # images at a time: all inner tensors of them are in memory at once
 
 
 def find_ranges(
@@ -37,7 +38,12 @@ def find_ranges(
     highest = dict.fromkeys(wanted, -np.inf)
     drawn: dict[str, list[NDArray[np.float32]]] = {name: [] for name in wanted}
     generator = np.random.default_rng(0)
-    for seen in watch(model, wanted, batches):
+    pieces = (
+        batch[first : first + PIECE]
+        for batch in batches
+        for first in range(0, len(batch), PIECE)
+    )
+    for seen in watch(model, wanted, pieces):
         for name, values in seen.items():
             lowest[name] = min(lowest[name], float(values.min()))
             highest[name] = max(highest[name], float(values.max()))

@@ -194,7 +194,9 @@ def _patches(
     strides = _integers(node, "strides", [1, 1])
     spread = _integers(node, "dilations", [1, 1])
     top, left, bottom, right = _integers(node, "pads", [0, 0, 0, 0])
-    padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    padded = inputs
+    if any((top, left, bottom, right)):  # else it would only be copied
+        padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
     reach = [(k - 1) * d + 1 for k, d in zip(layer.kernel, spread, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
     windows = windows[
