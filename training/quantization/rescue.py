@@ -67,23 +67,29 @@ def choose(
     kept: frozenset[str] = frozenset()
     largest = min(MOST_RESCUED, len(layers) - 1)
     while True:
-
-        def worth(more: frozenset[str], kept: frozenset[str] = kept) -> float:
-            spared = sum(
-                place.noise
-                for place in places
-                if place.layers <= kept | more and not place.layers <= kept
-            )
-            return spared / sum(saved[layer] for layer in more)
-
         ways = {place.layers - kept for place in places} - {frozenset()}
         fitting = [more for more in ways if len(kept | more) <= largest]
         if not fitting:
             return
+        worth = {
+            more: spared(places, kept, more) / sum(saved[layer] for layer in more)
+            for more in fitting
+        }
         # the names decide between equals: sets have no order
-        best = max(fitting, key=lambda more: (worth(more), sorted(more)))
+        best = max(fitting, key=lambda more: (worth[more], sorted(more)))
         kept |= best
         yield tuple(layer for layer in layers if layer in kept)
+
+
+def spared(
+    places: Iterable[Rounding], kept: frozenset[str], more: frozenset[str]
+) -> float:
+    """The noise that goes if some more layers stay in fp32 beside those `kept`."""
+    return sum(
+        place.noise
+        for place in places
+        if place.layers <= kept | more and not place.layers <= kept
+    )
 
 
 def find_roundings(graph: Measured, batches: Sequence[Pixels]) -> list[Rounding]:
@@ -110,24 +116,16 @@ def tensors_between(graph: Measured) -> dict[str, frozenset[str]]:
     made_by, read_by = producers(graph.model), consumers(graph.model)
     between = {}
     for tensor in graph.ranges:
-        readers = read_by.get(tensor, [])
-        if not readers or any(reader.name not in graph.layers for reader in readers):
-            continue
-        layers = {reader.name for reader in readers}
-        node = made_by.get(tensor)
-        while (
-            node is not None
-            and node.op_type in QUANTIZABLE
-            and node.op_type not in WEIGHTED
-        ):
+        ends = {reader.name for reader in read_by.get(tensor, ())}
+        node = made_by.get(tensor) if ends else None
+        while node is not None and node.op_type in QUANTIZABLE:
             computed = [name for name in node.input if name in made_by]
-            node = made_by[computed[0]] if len(computed) == 1 else None
-            if node is None:
-                layers.clear()  # of several tensors: Add, Concat, Mul
-        if node is not None and node.name in graph.layers:
-            layers.add(node.name)
-        if layers:
-            between[tensor] = frozenset(layers)
+            if node.op_type in WEIGHTED or len(computed) != 1:
+                ends.add(node.name)  # a layer, or a sum, which is none
+                break
+            node = made_by[computed[0]]
+        if ends and ends.issubset(graph.layers):
+            between[tensor] = frozenset(ends)
     return between
 
 
