@@ -7,9 +7,9 @@ several images in one batch against the original, one by one.
 """
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto
 
-from training.graphs.graph import attribute, constant, fresh_name
+from training.graphs.graph import add_constant, attribute, constant
 
 KEEP = 0  # in Reshape's shape: as the input has it
 
@@ -50,6 +50,4 @@ def _free_reshape(model: ModelProto, node: NodeProto, batch: int) -> None:
         node.attribute.extend(kept)
     freed = np.array([KEEP, *shape[1:]], dtype=np.int64)
     # A new constant: another node may read the old one.
-    tensor = fresh_name(model, f"{node.input[1]}/free")
-    model.graph.initializer.append(numpy_helper.from_array(freed, tensor))
-    node.input[1] = tensor
+    node.input[1] = add_constant(model, f"{node.input[1]}/free", freed)

@@ -19,6 +19,7 @@ from training.graphs.graph import (
     GraphError,
     drop_unused,
     producers,
+    rewire,
     serialize,
     sort_nodes,
 )
@@ -138,11 +139,8 @@ def _undo_activation(steps: Steps, activation: str) -> None:
 
 def _connect(model: ModelProto, made: str, wanted: str) -> None:
     """Let every reader of the foreign input read what was made of the pixels."""
-    for node in model.graph.node:
-        if not node.name.startswith(OURS):
-            for index, name in enumerate(node.input):
-                if name == wanted:
-                    node.input[index] = made
+    theirs = (node for node in model.graph.node if not node.name.startswith(OURS))
+    rewire(theirs, wanted, made)
 
 
 def _set_ends(model: ModelProto, facts: Facts) -> None:

@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from classifier.session import CLASS_MAPS, OUTPUT
 from training.graphs.graph import (
+    add_constant,
+    add_node,
     attribute,
     constant,
     drop_unused,
-    fresh_name,
     parse,
     producers,
     serialize,
@@ -64,11 +65,12 @@ def add_class_maps(graph: bytes) -> bytes:
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     weight = head.weight
     if head.transposed:
-        weight = _add(model, "Transpose", [weight], "head_weight", perm=[1, 0])
-    flat = _constant(model, "flat_shape", [0, 0, -1])
-    columns = _add(model, "Reshape", [head.features, flat], "features_flat")
-    rows = _add(model, "MatMul", [weight, columns], "class_maps_flat")  # [N, K, h * w]
-    grid = _constant(model, "grid_shape", [0, 0, *head.shape])
+        weight = add_node(model, "Transpose", [weight], "head_weight", perm=[1, 0])
+    flat = add_constant(model, "flat_shape", np.array([0, 0, -1]))
+    columns = add_node(model, "Reshape", [head.features, flat], "features_flat")
+    # [N, K, h * w]
+    rows = add_node(model, "MatMul", [weight, columns], "class_maps_flat")
+    grid = add_constant(model, "grid_shape", np.array([0, 0, *head.shape]))
     reshape = helper.make_node("Reshape", [rows, grid], [CLASS_MAPS], name=CLASS_MAPS)
     model.graph.node.append(reshape)
     shape = ["N", classes, *head.shape]
@@ -143,20 +145,3 @@ def _spatial_shape(model: ModelProto, name: str) -> tuple[int, int] | None:
             h, w = dims[2].dim_value, dims[3].dim_value
             return (h, w) if h and w else None
     return None
-
-
-def _constant(model: ModelProto, wish: str, values: list[int]) -> str:
-    name = fresh_name(model, wish)
-    array = np.array(values, dtype=np.int64)
-    model.graph.initializer.append(numpy_helper.from_array(array, name))
-    return name
-
-
-def _add(
-    model: ModelProto, op: str, inputs: list[str], wish: str, **attributes: list[int]
-) -> str:
-    name = fresh_name(model, wish)
-    model.graph.node.append(
-        helper.make_node(op, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
-    )
-    return name

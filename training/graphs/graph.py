@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from classifier.hardware import available_cores
 from classifier.runtime import onnxruntime
@@ -184,6 +184,31 @@ def fresh_name(model: ModelProto, wish: str) -> str:
         number += 1
         name = f"{wish}_{number}"
     return name
+
+
+def add_constant(model: ModelProto, wish: str, value: NDArray[np.generic]) -> str:
+    """A new initializer; its name is `wish`, or like it."""
+    name = fresh_name(model, wish)
+    model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def add_node(
+    model: ModelProto, op: str, inputs: list[str], wish: str, **attributes: object
+) -> str:
+    """A new node at the end; it and its only output are named `wish`, or like it."""
+    name = fresh_name(model, wish)
+    node = helper.make_node(op, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
+    model.graph.node.append(node)
+    return name
+
+
+def rewire(nodes: Iterable[NodeProto], old: str, new: str) -> None:
+    """Let each of the nodes that reads the tensor `old` read `new`."""
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            if name == old:
+                node.input[index] = new
 
 
 def open_session(

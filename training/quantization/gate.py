@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from classifier.manifest import Gate
 from training.graphs.graph import run
 from training.quantization.float16 import halve_weights
-from training.quantization.quantize import measure, quantize_measured
+from training.quantization.quantize import measure
 from training.quantization.rescue import attempts
 
 MAX_DROP = 0.01  # one point, of accuracy and of F1
@@ -87,9 +87,9 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]
     tried: list[Gated] = []
-    for exclude in attempts(measured, unlabelled or labelled.batches):
+    for exclude, quantized in attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
-        int8 = halve_weights(quantize_measured(measured, exclude=exclude))
+        int8 = halve_weights(quantized)
         smaller = run(int8, images)
         decided = decide(smaller)
         gate = judge(

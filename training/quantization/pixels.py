@@ -18,15 +18,16 @@ from onnx import NodeProto, helper, numpy_helper
 
 from classifier.session import INPUT
 from training.graphs.graph import (
+    add_constant,
+    add_node,
     attribute,
     consumers,
     drop_unused,
-    fresh_name,
-    sort_nodes,
+    rewire,
 )
 
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
-LEVELS = 256
+PIXEL_VALUES = 256
 
 Floats = NDArray[np.float32]
 ARITHMETIC: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -54,7 +55,9 @@ class Normalization(NamedTuple):
     def table(self) -> Floats:
         """What each of the 256 pixel values becomes, float32 [256, C]."""
         channels = len(self.constants[0]) if self.constants else 1
-        values = np.arange(LEVELS, dtype=np.float32)[:, None].repeat(channels, axis=1)
+        values = np.arange(PIXEL_VALUES, dtype=np.float32)[:, None].repeat(
+            channels, axis=1
+        )
         for node, constant in zip(self.arithmetic, self.constants, strict=True):
             values = ARITHMETIC[node.op_type](values, constant)
         return values
@@ -107,7 +110,7 @@ def pixel_range(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
 
 
 def feed_pixels(model: onnx.ModelProto) -> None:
-    """Shorten the way of the pixels into a quantized first layer, in place.
+    """Shorten the way of the pixels into a quantized first layer, in place, unsorted.
 
     The logits stay the same to the bit. A first layer in fp32 is left as it is: it
     reads channels first, and there the arithmetic is fast.
@@ -121,11 +124,10 @@ def feed_pixels(model: onnx.ModelProto) -> None:
     values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     if all(_gives_back_pixels(found, node, values) for node in quantizers):
         for node in quantizers:
-            _replace_input(model, node.output[0], found.transpose.output[0])
+            rewire(model.graph.node, node.output[0], found.transpose.output[0])
         drop_unused(model)
     elif found.arithmetic:
         _normalize_in_rows(model, found)
-    sort_nodes(model)
 
 
 def _gives_back_pixels(
@@ -136,47 +138,28 @@ def _gives_back_pixels(
     if scale.size != 1 or zero.dtype != np.uint8:
         return False
     levels = np.round(found.table() / scale.astype(np.float32)) + zero.astype(np.int64)
-    return bool((levels == np.arange(LEVELS)[:, None]).all())
+    return bool((levels == np.arange(PIXEL_VALUES)[:, None]).all())
 
 
 def _normalize_in_rows(model: onnx.ModelProto, found: Normalization) -> None:
     """Normalize [N, H, W * C] instead of [N, C, H, W]: the same sums, in long runs."""
     height, width, channels = _input_shape(model)
     output = found.output
-
-    def constant(wish: str, value: NDArray[np.generic]) -> str:
-        name = fresh_name(model, wish)
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add(op: str, inputs: list[str], wish: str, **attributes: object) -> str:
-        name = fresh_name(model, wish)
-        node = helper.make_node(op, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
-        model.graph.node.append(node)
-        return name
-
     for node in (found.transpose, found.cast, *found.arithmetic):
         model.graph.node.remove(node)
-    flat = constant("rows_shape", np.array([0, height, width * channels]))
-    tensor = add("Cast", [INPUT], "pixels_float", to=onnx.TensorProto.FLOAT)
-    tensor = add("Reshape", [tensor, flat], "pixel_rows")
+    flat = add_constant(model, "rows_shape", np.array([0, height, width * channels]))
+    tensor = add_node(model, "Cast", [INPUT], "pixels_float", to=onnx.TensorProto.FLOAT)
+    tensor = add_node(model, "Reshape", [tensor, flat], "pixel_rows")
     for node, value in zip(found.arithmetic, found.constants, strict=True):
-        tiled = constant(f"{node.name}_row", np.tile(value, width))
-        tensor = add(node.op_type, [tensor, tiled], f"{node.name}_rows")
-    square = constant("pixels_shape", np.array([0, height, width, channels]))
-    tensor = add("Reshape", [tensor, square], "pixels_normalized")
+        tiled = add_constant(model, f"{node.name}_row", np.tile(value, width))
+        tensor = add_node(model, node.op_type, [tensor, tiled], f"{node.name}_rows")
+    square = add_constant(model, "pixels_shape", np.array([0, height, width, channels]))
+    tensor = add_node(model, "Reshape", [tensor, square], "pixels_normalized")
     last = helper.make_node(
         "Transpose", [tensor], [output], name=output, perm=TO_CHANNELS_FIRST
     )
     model.graph.node.append(last)
     drop_unused(model)
-
-
-def _replace_input(model: onnx.ModelProto, old: str, new: str) -> None:
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name == old:
-                node.input[index] = new
 
 
 def _input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:

@@ -32,7 +32,6 @@ from onnxruntime.quantization import (
 
 from training.graphs.graph import (
     GraphError,
-    consumers,
     drop_unused,
     name_nodes,
     open_session,
@@ -75,7 +74,6 @@ QUANTIZABLE = (
     "Squeeze",
     "Transpose",
 )
-ACTIVATIONS = frozenset({"Clip", "HardSwish", "LeakyRelu", "Relu", "Sigmoid"})
 
 # What rounding and centering look at; ranges are taken from all images.
 SOME_IMAGES = 300
@@ -119,11 +117,9 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
     ranges = find_ranges(model, quantizable_tensors(model), images)
-    known = pixel_range(model)
-    ranges = {**ranges, **{k: v for k, v in known.items() if k in ranges}}
     return Measured(
         model,
-        ranges,
+        {**ranges, **pixel_range(model)},
         grams=measure_grams(model, find_layers(model), some),
         layers=layers,
         images=some,
@@ -131,10 +127,8 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     )
 
 
-def quantize_measured(
-    graph: Measured, *, exclude: Iterable[str] = (), only: Iterable[str] = ()
-) -> bytes:
-    """Quantize what was measured: all layers but `exclude`, or none but `only`."""
+def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
+    """Quantize what was measured: all layers but `exclude`."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     ranges = {
@@ -148,7 +142,7 @@ def quantize_measured(
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
-        nodes_to_quantize=with_activations(model, only),
+        nodes_to_quantize=[],  # all of the types below
         nodes_to_exclude=[*exclude, *normalization_nodes(model)],
         op_types_to_quantize=QUANTIZABLE,
         extra_options={},
@@ -156,8 +150,8 @@ def quantize_measured(
     quantizer.quantize_model()
     keep_logits_exact(quantizer.model.model)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
-    sort_nodes(quantizer.model.model)
     feed_pixels(quantizer.model.model)
+    sort_nodes(quantizer.model.model)
     int8 = serialize(quantizer.model.model)
     int8 = round_optimally(graph.model, int8, graph.grams)
     return center_logits(int8, run(int8, graph.images).mean(axis=0) - graph.mean_logits)
@@ -214,20 +208,6 @@ def normalization_nodes(model: onnx.ModelProto) -> list[str]:
         else:
             names.append(node.name)
     return names
-
-
-def with_activations(model: onnx.ModelProto, names: Iterable[str]) -> list[str]:
-    """Layers and the activation functions behind them, which become one in int8."""
-    wanted = set(names)
-    read_by = consumers(model)
-    behind = [
-        reader.name
-        for node in model.graph.node
-        if node.name in wanted
-        for reader in read_by.get(node.output[0], ())
-        if reader.op_type in ACTIVATIONS
-    ]
-    return [*sorted(wanted), *behind]
 
 
 def quantizable_tensors(model: onnx.ModelProto) -> Sequence[str]:

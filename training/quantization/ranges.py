@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from classifier.session import INPUT
+from training.data.pieces import in_pieces
 from training.graphs.graph import GraphError, open_session
 
 Ranges = Mapping[str, tuple[float, float]]  # tensor → (lowest, highest)
@@ -38,11 +39,7 @@ def find_ranges(
     highest = dict.fromkeys(wanted, -np.inf)
     drawn: dict[str, list[NDArray[np.float32]]] = {name: [] for name in wanted}
     generator = np.random.default_rng(0)
-    pieces = (
-        batch[first : first + PIECE]
-        for batch in batches
-        for first in range(0, len(batch), PIECE)
-    )
+    pieces = (piece for batch in batches for piece in in_pieces(batch, size=PIECE))
     for seen in watch(model, wanted, pieces):
         for name, values in seen.items():
             lowest[name] = min(lowest[name], float(values.min()))

@@ -15,9 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
-from training.graphs.graph import consumers, parse, producers, run, sort_nodes
+from training.graphs.graph import (
+    add_constant,
+    add_node,
+    consumers,
+    parse,
+    producers,
+    rewire,
+    run,
+    sort_nodes,
+)
 from training.quantization.quantize import (
     QUANTIZABLE,
     WEIGHTED,
@@ -25,6 +34,7 @@ from training.quantization.quantize import (
     quantize_measured,
 )
 from training.quantization.ranges import LEVELS
+from training.quantization.rounding import overwrite
 
 # More layers than that in fp32, and little of the speed is left.
 MOST_RESCUED = 8
@@ -48,12 +58,19 @@ class Rounding(NamedTuple):
     noise: float  # variance of the logits' errors from this place alone
 
 
-def attempts(graph: Measured, batches: Sequence[Pixels]) -> Iterator[tuple[str, ...]]:
-    """Sets of layers to keep in fp32, from none to many; ranked only when needed."""
-    yield ()
+def attempts(
+    graph: Measured, batches: Sequence[Pixels]
+) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """Layers that stay in fp32, none first, and the int8 graph with these.
+
+    They are ranked only when a second attempt is asked for.
+    """
+    int8 = quantize_measured(graph)
+    yield (), int8
     LOGGER.info("int8: ranking %d layers by what they lose", len(graph.layers))
-    found = find_roundings(graph, some(batches, RESCUE_IMAGES))
-    yield from choose(found, saved_by_layer(graph.model), graph.layers)
+    found = find_roundings(graph, parse(int8), some(batches, RESCUE_IMAGES))
+    for kept in choose(found, saved_by_layer(graph.model), graph.layers):
+        yield kept, quantize_measured(graph, exclude=kept)
 
 
 def choose(
@@ -92,8 +109,13 @@ def spared(
     )
 
 
-def find_roundings(graph: Measured, batches: Sequence[Pixels]) -> list[Rounding]:
-    """Every place where something is rounded, and what that alone costs the logits."""
+def find_roundings(
+    graph: Measured, int8: onnx.ModelProto, batches: Sequence[Pixels]
+) -> list[Rounding]:
+    """Every place where something is rounded, and what that alone costs the logits.
+
+    `int8` is the graph with all layers in int8.
+    """
     reference = run(graph.model.SerializeToString(), batches)
 
     def noise(model: onnx.ModelProto) -> float:
@@ -101,7 +123,6 @@ def find_roundings(graph: Measured, batches: Sequence[Pixels]) -> list[Rounding]
         # what is the same for all images is taken off by `center_logits`
         return float(np.mean(np.var(errors, axis=0)))
 
-    int8 = parse(quantize_measured(graph))
     found = [
         Rounding(frozenset({layer}), noise(with_rounded_weights(graph, int8, layer)))
         for layer in graph.layers
@@ -135,23 +156,14 @@ def with_rounded_tensor(graph: Measured, tensor: str) -> onnx.ModelProto:
     model.CopyFrom(graph.model)
     low, high = graph.ranges[tensor]
     step = max(high - low, 1e-12) / LEVELS
-    scale, zero, bytes_, back = (f"{tensor}/{part}" for part in "szqd")
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name == tensor:
-                node.input[index] = back
-    model.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.array(step, np.float32), scale),
-            numpy_helper.from_array(np.array(round(-low / step), np.uint8), zero),
-        ]
+    readers = consumers(model)[tensor]
+    scale = add_constant(model, f"{tensor}_scale", np.array(step, np.float32))
+    zero = add_constant(model, f"{tensor}_zero", np.array(round(-low / step), np.uint8))
+    rounded = add_node(
+        model, "QuantizeLinear", [tensor, scale, zero], f"{tensor}_rounded"
     )
-    model.graph.node.extend(
-        [
-            helper.make_node("QuantizeLinear", [tensor, scale, zero], [bytes_]),
-            helper.make_node("DequantizeLinear", [bytes_, scale, zero], [back]),
-        ]
-    )
+    back = add_node(model, "DequantizeLinear", [rounded, scale, zero], f"{tensor}_back")
+    rewire(readers, tensor, back)
     sort_nodes(model)
     return model
 
@@ -163,18 +175,19 @@ def with_rounded_weights(
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     values = {tensor.name: tensor for tensor in model.graph.initializer}
-    rounded = {t.name: numpy_helper.to_array(t) for t in int8.graph.initializer}
+    rounded = {tensor.name: tensor for tensor in int8.graph.initializer}
     made_by = producers(int8)
     (original,) = (node for node in model.graph.node if node.name == layer)
-    quantized = [node for node in int8.graph.node if node.name == layer]
-    for old, new in zip(original.input[1:], quantized[0].input[1:], strict=True):
+    (quantized,) = (node for node in int8.graph.node if node.name == layer)
+    for old, new in zip(original.input[1:], quantized.input[1:], strict=True):
         dequantize = made_by.get(new)
         if old not in values or dequantize is None:
             continue
-        integers, scale = (rounded[name] for name in dequantize.input[:2])
+        integers, scale = (
+            numpy_helper.to_array(rounded[name]) for name in dequantize.input[:2]
+        )
         column = scale.reshape(-1, *[1] * (integers.ndim - 1))
-        array = (integers * column).astype(np.float32)
-        values[old].CopyFrom(numpy_helper.from_array(array, old))
+        overwrite(values[old], integers * column, np.float32)
     return model
 
 

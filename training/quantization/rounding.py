@@ -66,9 +66,9 @@ def round_optimally(
         _, weight, bias = (made_by[name] for name in quantized[layer.name].input)
         scale = _values(values[weight.input[1]]).reshape(layer.weight.shape[:2])
         integers, left = compensate(layer.weight, scale, grams[layer.name])
-        _replace(values[weight.input[0]], integers, np.int8)
+        overwrite(values[weight.input[0]], integers, np.int8)
         bias_scale = _values(values[bias.input[1]])
-        _replace(values[bias.input[0]], np.round(left.ravel() / bias_scale), np.int32)
+        overwrite(values[bias.input[0]], np.round(left.ravel() / bias_scale), np.int32)
     return serialize(model)
 
 
@@ -87,11 +87,11 @@ def center_logits(int8: bytes, shift: NDArray[np.float32]) -> bytes:
     dequantize = made_by.get(head.input[2])
     if dequantize is None:  # kept in fp32
         bias = values[head.input[2]]
-        _replace(bias, _values(bias) - shift, np.float32)
+        overwrite(bias, _values(bias) - shift, np.float32)
     else:
         bias = values[dequantize.input[0]]
         steps = np.round(shift / _values(values[dequantize.input[1]]))
-        _replace(bias, _values(bias) - steps, np.int32)
+        overwrite(bias, _values(bias) - steps, np.int32)
     return serialize(model)
 
 
@@ -233,7 +233,7 @@ def _values(tensor: TensorProto) -> Floats:
     return numpy_helper.to_array(tensor).astype(np.float64)
 
 
-def _replace(tensor: TensorProto, values: Floats, dtype: type) -> None:
+def overwrite(tensor: TensorProto, values: Floats, dtype: type) -> None:
     """Write other integers into an initializer of the same shape."""
     array: NDArray[np.generic] = values.reshape(tuple(tensor.dims)).astype(dtype)
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
