@@ -39,7 +39,7 @@ def augment(
         pixels = reflect_crop(pixels, shifts, mirrored=flipped)
     elif flipped is not None:
         pixels = torch.where(flipped.view(-1, 1, 1, 1), pixels.flip(2), pixels)
-    images = pixels.permute(0, 3, 1, 2).float() / 255  # [N, C, H, W]
+    images = pixels.permute(0, 3, 1, 2).float().div_(255)  # [N, C, H, W]
     if config.resized_crop is not None:
         images = resized_crop(images, smallest=config.resized_crop, generator=generator)
     if config.rotate or config.zoom or config.shift:

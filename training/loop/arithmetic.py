@@ -32,7 +32,8 @@ def normalize(
 ) -> Tensor:
     """(images - mean) / std for each channel; float [N, C, H, W] in 0..1."""
     sides, device = tuple(images.shape[2:]), images.device
-    return (images - _by_channel(mean, sides, device)) / _by_channel(std, sides, device)
+    moved = images - _by_channel(mean, sides, device)
+    return moved.div_(_by_channel(std, sides, device))
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from torch import nn
 from training.configs.train_sections import TrainConfig
 from training.data.batches import Batches
 from training.loop.arithmetic import Precision
-from training.loop.convolutions import has_deep, use_products
+from training.loop.convolutions import has_choice, use_products
 
 WARM_STEPS, TIMED_STEPS = 2, 5
 # Timing goes on for so long, or for such a part of the minutes if that is less: five
@@ -30,7 +30,7 @@ Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
 
 
 class StepMode(NamedTuple):
-    """An arithmetic, and whether deep convolutions have their gradients by products."""
+    """An arithmetic, and whether convolutions are products of matrices."""
 
     precision: Precision
     products: bool = False  # see `convolutions.py`
@@ -46,8 +46,9 @@ def step_modes(
     if precision != "auto":
         return (StepMode(cast(Precision, precision)),)
     found = (StepMode("fp32"), StepMode("bf16"))
-    deep = device.type == "cpu" and has_deep(network)
-    return (*found, StepMode("bf16", products=True)) if deep else found
+    if device.type != "cpu" or not has_choice(network):
+        return found
+    return (*found, *(mode._replace(products=True) for mode in found))
 
 
 class Clock:
