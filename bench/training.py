@@ -49,23 +49,25 @@ def answer_rounds(loop: str, work: Work, questions: Connection) -> None:
     torch.set_num_threads(available_cores())
     split = load_dataset(work.data).train
     some = split.select(np.arange(min(IMAGES, len(split))))
-    train = ROUNDS[loop](work.network, some, work.batch_size)
-    questions.send(None)
+    arithmetic, train = ROUNDS[loop](work.network, some, work.batch_size)
+    questions.send(arithmetic)
     while questions.recv():
         questions.send(train(work.seconds))
 
 
 @contextmanager
-def loop_of(loop: str, work: Work) -> Iterator[Connection]:
-    """A running loop, warmed up: send True for the images a second of a round."""
+def loop_of(loop: str, work: Work) -> Iterator[tuple[str, Connection]]:
+    """A running loop, warmed up, and what it computes in.
+
+    Send True for the images a second of a round.
+    """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=answer_rounds, args=(loop, work, theirs))
     process.start()
     theirs.close()  # so that the end of the process ends a recv here
     try:
-        ours.recv()
-        yield ours
+        yield ours.recv(), ours
         ours.send(False)
         process.join()
     finally:
@@ -79,7 +81,7 @@ def compare(work: Work, *, rounds: int) -> dict[str, Any]:
     with ExitStack() as stack:
         loops = {name: stack.enter_context(loop_of(name, work)) for name in rates}
         for number in range(rounds):
-            for name, connection in loops.items():
+            for name, (_, connection) in loops.items():
                 connection.send(True)
                 rates[name].append(round(connection.recv(), 1))
             latest = ", ".join(f"{name} {found[-1]}" for name, found in rates.items())
@@ -88,6 +90,7 @@ def compare(work: Work, *, rounds: int) -> dict[str, Any]:
     ratios = [round(ours / plain, 2) for plain, ours in pairs]
     return {
         "batch_size": work.batch_size,
+        "arithmetic": {name: arithmetic for name, (arithmetic, _) in loops.items()},
         "seconds_a_round": work.seconds,
         "images_per_s": rates,
         "median_images_per_s": {k: statistics.median(v) for k, v in rates.items()},

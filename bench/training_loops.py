@@ -77,7 +77,7 @@ def config(network: str, batch_size: int) -> Config:
     )
 
 
-def plain_round(network: str, split: Split, batch_size: int) -> Round:
+def plain_round(network: str, split: Split, batch_size: int) -> tuple[str, Round]:
     """The plain loop, warmed up; each call trains for some seconds.
 
     Its images come from a sampler without an end, since the workers begin anew with an
@@ -112,10 +112,10 @@ def plain_round(network: str, split: Split, batch_size: int) -> Round:
         return images_per_s(steps(batches), batch_size, seconds)
 
     train(WARM_UP_S)
-    return train
+    return "fp32", train
 
 
-def our_round(network: str, split: Split, batch_size: int) -> Round:
+def our_round(network: str, split: Split, batch_size: int) -> tuple[str, Round]:
     """The loop of `training/`, warmed up, in the arithmetic that pays here."""
     keep_memory()
     settings = config(network, batch_size)
@@ -147,7 +147,7 @@ def our_round(network: str, split: Split, batch_size: int) -> Round:
         return images_per_s(steps(), batch_size, seconds)
 
     train(WARM_UP_S)
-    return train
+    return str(plan.mode), train
 
 
 def images_per_s(steps: Iterator[None], batch_size: int, seconds: float) -> float:
@@ -160,7 +160,8 @@ def images_per_s(steps: Iterator[None], batch_size: int, seconds: float) -> floa
     return images / spent_s
 
 
-ROUNDS: dict[str, Callable[[str, Split, int], Round]] = {
+# Of each loop, what it computes in and its rounds.
+ROUNDS: dict[str, Callable[[str, Split, int], tuple[str, Round]]] = {
     "plain": plain_round,
     "ours": our_round,
 }

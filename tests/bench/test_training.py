@@ -27,6 +27,8 @@ def test_both_loops_train_by_turns_and_the_ratio_is_of_their_pairs(
     assert done.returncode == 0, done.stderr
     record = json.loads(results.read_text())
     found = record["networks"]["lenet5"]
+    assert found["arithmetic"]["plain"] == "fp32"
+    assert found["arithmetic"]["ours"] in ("fp32", "bf16")
     rates = found["images_per_s"]
     assert [len(rates[name]) for name in ("plain", "ours")] == [2, 2]
     assert found["ratios"] == [

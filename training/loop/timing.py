@@ -24,6 +24,9 @@ SAMPLE_S, SAMPLE_SHARE, MOST_STEPS = 1.0, 0.02, 100
 # All timing together takes this long at most, or this part of the minutes, and one step
 # after a first one in each way, without which nothing would be known.
 LIMIT_S, LIMIT_SHARE, LEAST_STEPS = 30.0, 0.1, 2
+# Once warm, what takes so many times as long as the best is not timed further: the time
+# is wanted to tell apart what is close.
+FAR = 1.5
 
 # A network, an arithmetic, how far the training has come → a training step.
 Prepare = Callable[[nn.Module, Precision, float], Callable[[], None]]
@@ -121,10 +124,11 @@ def time_steps(
     """Seconds of each when nothing disturbs it: the least of many.
 
     Taken by turns, for about `sample_s` seconds each: what else the machine does can
-    only make a step look dearer, and does so for a while. From the instant `until_s` on
-    the fewest steps must do.
+    only make a step look dearer, and does so for a while. What is far from the best
+    drops out. From the instant `until_s` on the fewest steps must do.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    close = dict(steps)
     enough_s = time.perf_counter() + sample_s * len(steps)
     for done in range(WARM_STEPS + MOST_STEPS):
         now_s = time.perf_counter()
@@ -132,7 +136,10 @@ def time_steps(
             break
         if done >= LEAST_STEPS and now_s >= until_s:
             break
-        for name, step in steps.items():
+        if done == WARM_STEPS:
+            best_s = min(min(each) for each in seconds.values())
+            close = {n: s for n, s in steps.items() if min(seconds[n]) <= FAR * best_s}
+        for name, step in close.items():
             started_s = time.perf_counter()
             step()
             if device.type == "cuda":

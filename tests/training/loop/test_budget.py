@@ -1,6 +1,7 @@
 """A time budget pays for everything that a training does."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -118,6 +119,24 @@ def test_long_steps_are_timed_no_longer_than_the_limit():
 
     assert len(taken) == 2 * LEAST_STEPS
     assert min(seconds.values()) >= 0.01
+
+
+def test_what_is_far_from_the_best_is_timed_no_further():
+    """The time goes to those that are close to each other."""
+    taken = {"near": 0, "best": 0, "far": 0}
+
+    def step(name: str, sleep_s: float) -> None:
+        taken[name] += 1
+        time.sleep(sleep_s)
+
+    lengths = {"near": 0.011, "best": 0.010, "far": 0.1}
+    steps = {name: partial(step, name, length) for name, length in lengths.items()}
+
+    seconds = time_steps(steps, CPU, sample_s=0.1)
+
+    assert taken["far"] == WARM_STEPS
+    assert taken["near"] == taken["best"] > WARM_STEPS
+    assert seconds["far"] >= 0.1
 
 
 def test_planning_is_paid_for_out_of_the_budget():
