@@ -15,10 +15,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from classifier import versions as installed
 from classifier.hardware import affinity_cores, cpu_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -81,13 +81,7 @@ def gpu() -> str | None:
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Python's version and those of the packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed.versions(packages)}
 
 
 def command() -> str:

@@ -7,13 +7,13 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from classifier.hardware import describe
+from classifier.versions import versions
 from training.files import write_whole
 
 PACKAGES = ("torch", "numpy", "pillow", "cykooz-resizer", "onnx", "onnxruntime")
@@ -27,13 +27,13 @@ def circumstances(command: str) -> dict[str, Any]:
         "machine": describe(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def installed(found: dict[str, Any]) -> dict[str, str]:
-    """The versions of `circumstances`, without packages that are not there."""
+    """The versions of a run, which once named packages that were not there, too."""
     return {name: v for name, v in found["versions"].items() if v is not None}
 
 
@@ -70,11 +70,4 @@ def commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # an installed copy has no git
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
         return None

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -177,11 +176,9 @@ def _scaling() -> Finding:
 
 
 def _versions() -> Iterator[str]:
+    found = versions(PACKAGES)
     for name in PACKAGES:
-        try:
-            yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            yield f"{name} absent"
+        yield f"{name} {found.get(name, 'absent')}"
 
 
 def _bundle(

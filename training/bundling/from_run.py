@@ -178,7 +178,7 @@ def trained_on(saved: dict[str, Any], *, exporter: str) -> str:
 
 def exported_by(now: dict[str, Any]) -> str:
     """A line for the card: what made graphs, rules and figures of the weights."""
-    versions = ", ".join(f"{name} {of}" for name, of in installed(now).items())
+    versions = ", ".join(f"{name} {of}" for name, of in now["versions"].items())
     return f"Exported by commit {now['commit'] or 'none'} with {versions}"
 
 

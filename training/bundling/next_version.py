@@ -28,7 +28,7 @@ from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
-from training.provenance import circumstances, command_line, installed
+from training.provenance import circumstances, command_line
 
 LOGGER = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def provenance(bundle: Bundle, splits: Splits) -> Provenance:
             "calibration": splits.calibration.sha256(),
             "validation": splits.validation.sha256(),
         },
-        versions=installed(now),
+        versions=now["versions"],
         hardware=now["machine"],
         created=now["measured"],
     )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from math import prod
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from classifier.manifest import (
 )
 from classifier.preprocess import preprocess
 from classifier.session import Session
+from classifier.versions import versions
 from training.bundling.draft import (
     Built,
     next_version,
@@ -46,7 +46,7 @@ from training.graphs.graph import parse
 
 MAX_SAMPLES = 16
 GOLDEN_BYTES = 4 * 2**20  # of pixels; as many samples become golden, but at least one
-PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow")
+PACKAGES = ("numpy", "pillow", "cykooz-resizer", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _provenance(foreign: Foreign, origin: Origin, seconds: float) -> Provenance:
         config=None,
         commit=None,
         data_sha256={origin.file.name: hashlib.sha256(foreign.original).hexdigest()},
-        versions={name: metadata.version(name) for name in PACKAGES},
+        versions=versions(PACKAGES),
         hardware=describe(),
         seconds=round(seconds, 1),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ from training.pretrained.published import (
     load_published,
 )
 from training.pretrained.shrunk import shrink
-from training.provenance import circumstances, installed
+from training.provenance import circumstances
 
 SOURCE = (
     "Weights by Google, published in tensorflow/tpu (models/official/efficientnet/"
@@ -79,7 +79,7 @@ def provenance(
         config=None,
         commit=now["commit"],
         data_sha256=photos.sha256,
-        versions=installed(now),
+        versions=now["versions"],
         hardware=now["machine"],
         seconds=round(time.perf_counter() - started_s, 1),
         created=now["measured"],
