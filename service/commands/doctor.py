@@ -19,6 +19,7 @@ from classifier.golden import replay
 from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
+from classifier.versions import versions
 from service.engine.models import EngineModel, load_model
 from service.errors import SettingsError
 from service.settings import Settings, load_settings

@@ -5,8 +5,10 @@ Measured on copies of the network that are thrown away, so that nothing of it re
 
 import copy
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import truediv
 from typing import NamedTuple, cast
 
 import torch
@@ -121,11 +123,12 @@ def time_steps(
     *,
     until_s: float = math.inf,
 ) -> dict[str, float]:
-    """Seconds of each when nothing disturbs it: the least of many.
+    """Seconds of each when nothing disturbs it.
 
     Taken by turns, for about `sample_s` seconds each: what else the machine does can
-    only make a step look dearer, and does so for a while. What is far from the best
-    drops out. From the instant `until_s` on the fewest steps must do.
+    only make a step look dearer, and does so for a while. So of the best the least of
+    many counts, and of the others how they compare with it in the same turns. What is
+    far from the best drops out. From the instant `until_s` on the fewest steps must do.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     close = dict(steps)
@@ -145,9 +148,14 @@ def time_steps(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - started_s)
+    warm = {n: t[min(WARM_STEPS, len(t) - 1) :] for n, t in seconds.items()}
+    best = min(close, key=lambda name: min(warm[name]))
+    least_s = min(warm[best])
     return {
-        name: min(each[min(WARM_STEPS, len(each) - 1) :])
-        for name, each in seconds.items()
+        name: least_s * statistics.median(map(truediv, warm[name], warm[best]))
+        if name in close
+        else min(times)
+        for name, times in seconds.items()
     }
 
 

@@ -139,6 +139,25 @@ def test_what_is_far_from_the_best_is_timed_no_further():
     assert seconds["far"] >= 0.1
 
 
+def test_a_fast_moment_of_the_machine_favors_nobody():
+    """One turn in which all was ten times as fast, for one of two only."""
+    taken = {"dear": 0, "cheap": 0}
+
+    def step(name: str, sleep_s: float) -> None:
+        taken[name] += 1
+        lucky = name == "dear" and taken[name] == WARM_STEPS + 2
+        time.sleep(sleep_s / 10 if lucky else sleep_s)
+
+    steps = {
+        "dear": partial(step, "dear", 0.024),
+        "cheap": partial(step, "cheap", 0.02),
+    }
+
+    seconds = time_steps(steps, CPU, sample_s=0.2)
+
+    assert seconds["cheap"] < seconds["dear"]
+
+
 def test_planning_is_paid_for_out_of_the_budget():
     """Ten of the sixty seconds are gone: fewer batches of three seconds fit."""
     config = TrainConfig(minutes=1.0, batch_size=10, precision="fp32")
