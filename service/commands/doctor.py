@@ -94,8 +94,8 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     if settings is None:
         return
     bundles = list_bundles(models)
-    for name, versions in bundles.items():
-        for number in versions:
+    for name, numbers in bundles.items():
+        for number in numbers:
             yield from _bundle(models / name, number, chosen, settings)
     if not bundles:
         yield Finding(
