@@ -9,8 +9,9 @@ import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -92,8 +93,7 @@ class ImageInfo:
     format: str
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedImage:
+class DecodedImage(NamedTuple):
     """An upright image in mode RGB or L, perhaps smaller than what was sent."""
 
     image: Image.Image
@@ -140,7 +140,7 @@ def decode(
         flattener = Flattener(color, background)
         decoded = _flat_and_upright(image, flattener, short_side, sent=sent)
     if _is_animated(image):
-        decoded = replace(decoded, warnings=(*decoded.warnings, ANIMATED))
+        decoded = decoded._replace(warnings=(*decoded.warnings, ANIMATED))
     return decoded
 
 

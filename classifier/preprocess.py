@@ -4,7 +4,7 @@ Training, evaluation and serving all call this module, so train/serve skew has n
 to live. Normalization is not here: it is the first node of the graph.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,7 @@ from classifier.resample import Box, resample
 Pixels = npt.NDArray[np.uint8]  # [H, W, C]
 
 
-@dataclass(frozen=True, slots=True)
-class Preprocessed:
+class Preprocessed(NamedTuple):
     """One image ready for a batch, and what its sender should know of it."""
 
     pixels: Pixels  # uint8 [H, W, C]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,7 @@ from service.errors import ServiceError
 ModelKey = tuple[str, int]  # name, version
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where the time of one image went, and how many images ran with it."""
 
     decode_ms: float
@@ -40,8 +39,7 @@ class Timing:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One image, run."""
 
     logits: npt.NDArray[np.float32]  # [K]

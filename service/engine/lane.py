@@ -7,6 +7,7 @@ its core's cache, runs it, and settles every ticket. A lane outlives any image.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from service.errors import EngineFailedError
 # When every image of a model has failed for so long, it is tried on a golden one.
 DOUBTED_AFTER_S = 5.0
 
+Number = TypeVar("Number", np.uint8, np.float32)
 Row = npt.NDArray[np.float32]  # [K]
 Scored = tuple[Row, Row] | SessionError  # logits and their probabilities
 
@@ -213,15 +215,28 @@ def mean_s(decoded: Sequence[Ticket]) -> float | None:
 
 def run_together(tickets: list[Ticket], model: EngineModel, session: Runs) -> Results:
     """Run the pixels of all in one go, and bisect the batch if that fails."""
-    pixels = [ticket.ready.pixels for ticket in tickets if ticket.ready]
-    # uint8 [N, H, W, C]
-    batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    batch = stacked([ticket.ready.pixels for ticket in tickets if ticket.ready])
     began = time.monotonic()
     rows = run_isolated(session.run, batch)
     ended = time.monotonic()
     run = began, ended, len(rows)
     found = zip(tickets, scored(rows, model), strict=True)
     return [(ticket, outcome(ticket, row, run)) for ticket, row in found]
+
+
+def stacked(each: Sequence[npt.NDArray[Number]]) -> npt.NDArray[Number]:
+    """Arrays of one shape → one array of all, [N, ...], in a single copy.
+
+    `np.stack` gives the interpreter up for each of them, and where other threads are
+    busy it waits as often until it has it again.
+    """
+    if len(each) == 1:
+        return each[0][None]
+    # the pixels of a ticket that was just abandoned have no memory of their own
+    whole = [one if one.flags.c_contiguous else one.copy() for one in each]
+    together = b"".join(whole)  # type: ignore[arg-type]  # an array is a buffer
+    joined = np.frombuffer(together, each[0].dtype)
+    return joined.reshape(len(each), *each[0].shape)
 
 
 def explained(ticket: Ticket, model: EngineModel) -> Settled:
@@ -245,7 +260,7 @@ def scored(rows: Sequence[Row | SessionError], model: EngineModel) -> list[Score
     if not sound:
         return [row for row in rows if isinstance(row, SessionError)]
     spec = model.manifest.postprocess
-    scores = iter(probabilities(np.stack(sound), spec))  # each float32 [K]
+    scores = iter(probabilities(stacked(sound), spec))  # each float32 [K]
     return [
         row if isinstance(row, SessionError) else (row, next(scores)) for row in rows
     ]

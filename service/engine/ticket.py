@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -58,7 +58,7 @@ class Ticket:
         """
         if self.ready is not None and not self.abandoned:
             blank = np.broadcast_to(np.uint8(0), self.ready.pixels.shape)
-            self.ready = replace(self.ready, pixels=blank)
+            self.ready = self.ready._replace(pixels=blank)
         self.abandoned = True
         self.data = b""
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -193,7 +192,7 @@ class SharedEngine:
         assert isinstance(ticket, SlottedTicket)  # noqa: S101, all that are made here
         pixels = self._slots.pixels(ticket.slot, ready.pixels.shape)
         pixels[:] = ready.pixels
-        return replace(ready, pixels=pixels)
+        return ready._replace(pixels=pixels)
 
     def _decoded(self, request: SlottedRequest, key: ModelKey, failed: Failed) -> None:
         """The pixels of a request are in their slots, but for those that failed."""

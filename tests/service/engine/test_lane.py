@@ -15,7 +15,7 @@ from classifier.preprocess import Preprocessed
 from service.contract import Timing
 from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
-from service.engine.lane import Lane
+from service.engine.lane import Lane, stacked
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
 from tests.synthetic import png
@@ -278,3 +278,22 @@ def test_decoding_is_no_part_of_a_run_that_hangs(parts, monkeypatch):
     parts.serve(4)
 
     assert len(steps) == 1 + 1 + 4 + 1  # made, taken, decoded each, run
+
+
+@pytest.mark.parametrize("images", [1, 2, 65])
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(np.uint8, (5, 3, 1)), (np.float32, (7,))]
+)
+def test_a_batch_holds_its_images_one_after_the_other(dtype, shape, images):
+    """Also of a view without memory, which an abandoned ticket has instead of pixels.
+
+    It may be of one number or of a part of another array.
+    """
+    each = [np.full(shape, n, dtype) for n in range(images)]
+    each[-1] = np.broadcast_to(dtype(9), shape)
+    each[0] = np.arange(2 * np.prod(shape), dtype=dtype).reshape(*shape, 2)[..., 1]
+
+    batch = stacked(each)
+
+    assert batch.dtype == dtype
+    np.testing.assert_array_equal(batch, np.stack(each))
