@@ -102,5 +102,5 @@ async def classify(
         engine, key, [data], deadline=deadline, explain=explain
     )
     if not isinstance(settled, Outcome):
-        raise settled
+        raise settled.with_traceback(None)  # others may get the same object
     return settled

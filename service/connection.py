@@ -114,6 +114,7 @@ class BoundedConnection(HttpToolsProtocol):
             return  # nothing that follows is read, as after any refusal
         self._crosses_boundary = self._no_data_yet = False
         known_bytes = self._body_bytes
+        self._in_large_piece = len(data) > MAX_HEAD_BYTES
         super().data_received(data)
         if self.transport.is_closing() or self._refusal is not None:
             return
@@ -139,6 +140,11 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here on the body has bounds of its own."""
+        if self._in_large_piece:  # which may hold a whole head that is too large
+            head_bytes = sum(len(name) + len(value) for name, value in self.headers)
+            if len(self.url) + head_bytes > MAX_HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                raise RefusedError
         offer = self.parser.should_upgrade()
         if not offer:
             self._check_host()
@@ -146,6 +152,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._overhead_bytes = 0
         self._stop_timer()
         if not offer:
+            if self.parser.get_http_version() == "1.0":
+                self.expect_100_continue = False  # RFC 9110, 10.1.1
             super().on_headers_complete()
             # Trailers go nowhere: among the headers (RFC 9110, 6.5.1, forbids it) they
             # would say how to read a body, if they came in one piece with it.

@@ -187,9 +187,10 @@ class Crew:
         said = order.said(self._settings, listener.fileno())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "service.member"),
+            # -P: a folder from which a service is started may hold a `service/`, too
+            *("-P", "-m", "service.member"),
             stdin=asyncio.subprocess.PIPE,  # its end tells the member that we are gone
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the leader, who passes it on
         )
@@ -228,6 +229,11 @@ class Crew:
         self._log.error("member hangs", member=order.number)
         with suppress(ProcessLookupError):
             process.kill()
+
+
+def _import_path() -> list[str]:
+    """Where a member finds what this process finds; `""` is the folder it is in."""
+    return [entry or str(Path.cwd()) for entry in sys.path]
 
 
 def fingerprints(manifests: Sequence[Manifest]) -> dict[str, str]:

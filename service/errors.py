@@ -12,13 +12,20 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Self
 
-from classifier.errors import BundleError
+from classifier.errors import BundleError, ClassifierError
 
 MAX_SHOWN = 80  # characters of what is refused that its error repeats
 
 
 class SettingsError(ValueError):
     """A setting is unknown or has a value that is not allowed; the text says which."""
+
+
+class EngineUnreachableError(ClassifierError):
+    """The process that has the engine does not answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the engine's process does not answer: {reason}")
 
 
 class BundleChangedError(BundleError):

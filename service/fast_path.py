@@ -146,7 +146,8 @@ class FastPath:
         entry, exchange = request.question.entry, request.exchange
         try:
             if not isinstance(settled, Outcome):
-                raise settled
+                # others may get the same object, and each `raise` adds to its stack
+                raise settled.with_traceback(None)
             answer = entry.answer(
                 settled, request.question.parameters, request_id=exchange.request_id
             )

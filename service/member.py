@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ class Member:
         self._bundles = bundles
         self._folder = folder
         self._neighbors: Neighbors | None = None
+        self._orphaned = False  # the leader is gone
         self._watch: asyncio.Task[None] | None = None
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
@@ -52,25 +54,27 @@ class Member:
         )
         await self._neighbors.open()
         serving.neighbors = self._neighbors
-        self._watch = asyncio.create_task(drain_without_leader(server.drain))
+        self._watch = asyncio.create_task(self._drain_without_leader(server.drain))
 
     async def left(self) -> None:
-        """Offer the page no longer."""
+        """Offer the page no longer; tidy up where the leader cannot."""
         if self._neighbors is not None:
             await self._neighbors.close()
+        if self._orphaned:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def cut_off(self) -> None:
         """A member has no other process to end."""
 
-
-async def drain_without_leader(drain: Callable[[], None]) -> None:
-    """Wait for the end of the pipe that the leader holds, then drain."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    await reader.read()
-    drain()
+    async def _drain_without_leader(self, drain: Callable[[], None]) -> None:
+        """Wait for the end of the pipe that the leader holds, then drain."""
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
+        await reader.read()
+        self._orphaned = True
+        drain()
 
 
 def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:

@@ -20,7 +20,7 @@ from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
 from classifier.versions import versions
-from service.engine.models import EngineModel, load_model
+from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
@@ -93,6 +93,7 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     yield Finding("ok", "device", f"{chosen}: {reason}")
     if settings is None:
         return
+    yield from _served(settings)
     bundles = list_bundles(models)
     for name, numbers in bundles.items():
         for number in numbers:
@@ -103,6 +104,27 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
             "bundles",
             f"{models} holds none" if models.is_dir() else f"{models} is no folder",
             "set LINNAEUS_MODELS, or build one: linnaeus pretrained efficientnet-lite0",
+        )
+
+
+def _served(settings: Settings) -> Iterator[Finding]:
+    """Whether `load` and `default_model` name bundles that are there."""
+    if not list_bundles(settings.models):
+        return  # said of all of them
+    try:
+        names = {bundle.manifest.name for bundle in find_bundles(settings)}
+    except ClassifierError as error:
+        advice = "set LINNAEUS_LOAD to what is there"
+        yield Finding("problem", "load", str(error), advice)
+        return
+    default = settings.default_model
+    if default is not None and default not in names:
+        yield Finding(
+            "problem",
+            "default model",
+            f"LINNAEUS_DEFAULT_MODEL is {default!r}; loaded are "
+            f"{', '.join(sorted(names))}",
+            "set it to one of these, or LINNAEUS_LOAD to more",
         )
 
 
@@ -131,10 +153,12 @@ def _machine() -> Iterator[Finding]:
 
 def _memory(settings: Settings) -> Finding:
     """Whether the worst images, one in each lane, fit beside the largest bodies."""
-    limit, lanes = hardware.memory_bytes(), hardware.available_cores()
-    images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
+    limit, cores = hardware.memory_bytes(), hardware.available_cores()
     # `auto` decides when the models are measured: docs/settings.md says what is counted
     processes = 1 if settings.processes == "auto" else settings.processes
+    own = max(1, cores // processes) if settings.lanes == "auto" else settings.lanes
+    lanes = processes * own
+    images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     bodies = processes * settings.max_buffered_bytes
     needed = images + bodies
     plural = "" if processes == 1 else "es"

@@ -12,7 +12,11 @@ Size = Annotated[int, Field(ge=0, lt=2**63)]  # int64 of the protocol's paramete
 
 
 class Asked(BaseModel):
-    """Of a request. Members that are not known here are for other servers."""
+    """Of a request. Members that are not known here are for other servers.
+
+    Lists are `fail_fast`: half a million wrong elements would be as many errors, built
+    in one go, of which only the first is told.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -31,7 +35,7 @@ class RequestInput(Asked):
 
     name: str
     datatype: str
-    shape: list[int]
+    shape: list[int] = Field(fail_fast=True)
     parameters: InputParameters | None = None
     # Any: bounded and read in service/oip/tensors.py, without a validator a number
     data: Any = Field(
@@ -75,9 +79,9 @@ class InferenceRequest(Asked):
 
     id: str | None = Field(None, max_length=MAX_ID)
     parameters: RequestParameters | None = None
-    inputs: list[RequestInput] = Field(min_length=1)
+    inputs: list[RequestInput] = Field(min_length=1, fail_fast=True)
     outputs: list[RequestOutput] | None = Field(
-        None, description="Unset or empty: all."
+        None, fail_fast=True, description="Unset or empty: all."
     )
 
 

@@ -92,6 +92,8 @@ def read_numbers(data: object, shape: Shape) -> npt.NDArray[np.uint8]:
             flat = list(chain.from_iterable(rows))
     else:
         flat = _row(data, math.prod(shape), "pixels")
+    if bool in set(map(type, flat)):
+        raise MalformedRequestError("pixels holds true or false; numbers are needed")
     try:
         # no numpy here: it would take 1.7 and "1" for 1, and 256 for 0
         values = bytes(cast("Sequence[int]", flat))

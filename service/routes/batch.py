@@ -127,7 +127,7 @@ async def write_results(
         item_id = f"{request_id}/{position}"
         try:
             if not isinstance(outcome, Outcome):
-                raise outcome
+                raise outcome.with_traceback(None)  # others may get it, too
             results.append(entry.answer(outcome, parameters, request_id=item_id))
         except (ClassifierError, ServiceError) as error:
             problem = request_log.problem(error, request_id=item_id)

@@ -132,7 +132,8 @@ def all_of(settled: Sequence[Settled], name: str) -> list[Outcome]:
     for position, fate in enumerate(settled):
         try:
             if not isinstance(fate, Outcome):
-                raise fate  # the log leaves out a cause that was never raised
+                # the log leaves out a cause that was never raised
+                raise fate.with_traceback(None)  # others may get it, too
         except (ImageError, EngineFailedError) as error:
             raise ItemError(f"{name}[{position}]", error) from error
         outcomes.append(fate)

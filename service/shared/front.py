@@ -23,6 +23,7 @@ from service.engine.ticket import Ticket, build_tickets, decoded, settle_all
 from service.errors import (
     DrainingError,
     EngineFailedError,
+    EngineUnreachableError,
     NotReadyError,
     OverloadedError,
     ServiceError,
@@ -77,16 +78,19 @@ class SharedEngine:
 
         Raises:
             BundleError: a bundle changed since that process has loaded it.
-            OSError, TimeoutError: there is no such process.
+            EngineUnreachableError: there is no such process.
         """
         self._loop = asyncio.get_running_loop()
         self._greeting: asyncio.Future[wire.State] = self._loop.create_future()
-        _, self._link = await self._loop.create_unix_connection(
-            lambda: Link(self._heard, self._lost), str(self._path)
-        )
-        self._link.send(wire.Hello(self._number))
-        async with asyncio.timeout(GREETING_TIMEOUT_S):
-            state = await self._greeting
+        try:
+            _, self._link = await self._loop.create_unix_connection(
+                lambda: Link(self._heard, self._lost), str(self._path)
+            )
+            self._link.send(wire.Hello(self._number))
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                state = await self._greeting
+        except OSError as error:  # a timeout is one
+            raise EngineUnreachableError(str(error) or "it is silent") from error
         await asyncio.to_thread(warm_up)
         models: dict[ModelKey, LoadedModel] = {}
         costs_s: dict[ModelKey, float] = {}

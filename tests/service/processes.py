@@ -61,8 +61,10 @@ def _matches(line: dict[str, Any], event: str, fields: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def serve(models: Path, **environment: str) -> Iterator[Service]:
-    """Start `linnaeus serve` on a free port, and end it."""
+def serve(
+    models: Path, *, folder: Path = REPOSITORY, **environment: str
+) -> Iterator[Service]:
+    """Start `linnaeus serve` in a folder, on a free port, and end it."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LINNAEUS_")}
     env |= {
         "LINNAEUS_MODELS": str(models),
@@ -72,8 +74,8 @@ def serve(models: Path, **environment: str) -> Iterator[Service]:
         **environment,
     }
     process = subprocess.Popen(
-        [sys.executable, "cli.py", "serve"],
-        cwd=REPOSITORY,
+        [sys.executable, str(REPOSITORY / "cli.py"), "serve"],
+        cwd=folder,
         env=env,
         stdout=subprocess.PIPE,
         text=True,

@@ -78,6 +78,23 @@ def test_what_surrounds_a_body_is_bounded(server, around):
     assert send(server.client, RED).status_code == 200
 
 
+@pytest.mark.parametrize("where", [b"GET /%b HTTP/1.1", b"GET / HTTP/1.1\r\nX-A: %b"])
+def test_a_whole_head_is_bounded(server, where):
+    """Also one that comes in a single piece."""
+    head = where % (b"x" * MAX_HEAD_BYTES) + b"\r\nHost: any\r\n\r\n"
+
+    assert statuses(server.port, head) == [431]
+    assert send(server.client, RED).status_code == 200
+
+
+@pytest.mark.parametrize(("version", "found"), [(b"1.0", [200]), (b"1.1", [100, 200])])
+def test_a_client_of_http_1_0_gets_no_interim_answer(server, version, found):
+    """It would take it for the answer (RFC 9110, 10.1.1)."""
+    sent = post(b"Expect: 100-continue\r\nConnection: close\r\n")
+
+    assert statuses(server.port, sent.replace(b"HTTP/1.1", b"HTTP/" + version)) == found
+
+
 def test_small_chunks_and_a_trailer_are_fine(server):
     """As honest clients send them."""
     body = b"".join(

@@ -11,6 +11,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -292,6 +293,34 @@ def test_members_end_with_their_leader_even_when_it_is_killed(models):
         service.process.kill()
         # the pipe of the log ends only when no process holds it any more
         service.process.communicate(timeout=30)
+
+
+def test_members_tidy_up_after_a_leader_that_was_killed(models):
+    """Each start would leave another folder of sockets behind."""
+    with TemporaryDirectory(prefix="tidy-") as folder:  # short, as a socket's path is
+        with serve(models, LINNAEUS_PROCESSES="2", TMPDIR=folder) as service:
+            service.logged("listening", process="member-1")
+            before = list(Path(folder).iterdir())
+            service.process.kill()
+            service.process.communicate(timeout=30)
+        after = list(Path(folder).iterdir())
+
+    assert len(before) == 1
+    assert after == []
+
+
+def test_a_folder_with_packages_of_the_same_names_does_not_matter(models, tmp_path):
+    """A member finds what its leader finds, and runs no code of the folder."""
+    folder = tmp_path / "elsewhere"
+    (folder / "service").mkdir(parents=True)
+    (folder / "service" / "__init__.py").touch()
+    (folder / "json.py").write_text("raise RuntimeError('not this one')")
+
+    with serve(models, folder=folder, LINNAEUS_PROCESSES="2") as service:
+        service.logged("listening", process="member-1")
+        found = [classify(service) for _ in range(4)]
+
+    assert found == [200] * 4
 
 
 def test_members_end_at_once_with_a_leader_that_is_told_so_twice(models):

@@ -88,6 +88,27 @@ def test_a_wrong_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
     assert "LINNAEUS_LANES" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("LINNAEUS_LOAD", "nope is no bundle"),
+        ("LINNAEUS_DEFAULT_MODEL", "is 'nope'; loaded are"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_problem(
+    linnaeus, tmp_path, monkeypatch, name, text
+):
+    """The service would refuse to start."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv(name, "nope")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert text in result.stdout
+
+
 def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path):
     """A service would not start."""
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
@@ -136,11 +157,24 @@ def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     assert "MAX_PIXELS" not in fits.stdout
 
 
+def test_the_worst_images_are_as_many_as_lanes(linnaeus, tmp_path, monkeypatch):
+    """Of the settings, where these say how many; and of each process."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("LINNAEUS_LANES", "7")
+    monkeypatch.setenv("LINNAEUS_PROCESSES", "3")
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert "GB for images in 21 lanes and bodies" in result.stdout
+
+
 def test_the_bodies_of_each_process_are_counted(linnaeus, tmp_path, monkeypatch):
     """Each holds its own, up to the bound."""
     make_bundle(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(10**9))
+    monkeypatch.setenv("LINNAEUS_MAX_PIXELS", "1")  # each has lanes, too
     found = []
     for processes in ("1", "3"):
         monkeypatch.setenv("LINNAEUS_PROCESSES", processes)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from service.errors import (
     DeadlineExceededError,
     DrainingError,
     EngineFailedError,
+    EngineUnreachableError,
     NotReadyError,
     OverloadedError,
 )
@@ -461,7 +463,21 @@ async def test_a_front_end_that_dies_takes_only_its_own_requests_along(shared):
         outcome = await classify(pair.engine, COLORS, png((9, 9, 9)), deadline=None)
 
     assert {type(each) for each in settled} == {EngineFailedError}
+    # they share one error, which must not show the way of all of them
+    frames = traceback.extract_tb(settled[0].__traceback__)
+    assert [frame.name for frame in frames].count("classify") == 1
     assert isinstance(outcome, Outcome)
+
+
+async def test_a_front_end_without_an_engine_says_so(models, tmp_path):
+    """In one line of the log, since its leader has no use for a stack."""
+    slots = Slots.of(open_memory(1), 1)
+    front = SharedEngine(
+        Settings(models=models), number=1, path=tmp_path / "no", slots=slots, threads=1
+    )
+
+    with pytest.raises(EngineUnreachableError, match="does not answer: "):
+        await front.start()
 
 
 async def test_without_the_engine_nothing_is_accepted(shared):
