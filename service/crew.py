@@ -46,6 +46,9 @@ class Order:
     changes: Mapping[str, object]  # of the settings
     bundles: Mapping[str, str]  # what the leader has loaded; see `fingerprints`
     host: Mapping[str, object] | None = None  # where the engine is, if not its own
+    # by NAME/VERSION, of an engine of its own: `auto` goes by the clock, and whoever
+    # takes the connection must not decide what is answered
+    precisions: Mapping[str, str] | None = None
     memory: int | None = None  # descriptor of the slots that it shares with the host
 
     @property
@@ -70,6 +73,7 @@ class Order:
             "name": self.name,
             "folder": str(self.folder),
             "host": self.host,
+            "precisions": self.precisions,
             "memory": self.memory,
         }
 

@@ -178,15 +178,18 @@ class Leader:
         lanes = share if wanted == "auto" else wanted
         self._engine.limit_lanes(lanes)
         self._log.info("crew", processes=processes, lanes_each=lanes)
-        bundles = self._fingerprints()
+        bundles, precisions = self._fingerprints(), self._precisions()
         return [
-            Order(number, folder, {"lanes": lanes}, bundles)
+            Order(number, folder, {"lanes": lanes}, bundles, precisions=precisions)
             for number in range(1, processes)
         ]
 
     def _fingerprints(self) -> dict[str, str]:
         """Of what this process has loaded; its members must have the same."""
         return fingerprints([loaded.manifest for loaded in self._engine.loaded])
+
+    def _precisions(self) -> dict[str, str]:
+        return {"/".join(map(str, m.key)): m.precision for m in self._engine.loaded}
 
     async def _share(self, folder: Path, processes: int) -> list[Order]:
         """Members that use the engine of this process.
@@ -208,7 +211,7 @@ class Leader:
                 raise no_memory(error, count * size) from error
             threads = max(1, available_cores() // processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}
-            orders.append(Order(number, folder, {}, bundles, host, memory))
+            orders.append(Order(number, folder, {}, bundles, host=host, memory=memory))
         self._host = Host(self._engine, path, memories)
         await self._host.open()
         self._log.info("crew", processes=processes, engine="shared")

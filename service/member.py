@@ -81,7 +81,7 @@ def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
     """An engine of its own, or the connection to the leader's."""
     host = order["host"]
     if host is None:
-        return LaneEngine(settings)
+        return LaneEngine(settings, precisions=order["precisions"])
     return SharedEngine(
         settings,
         number=order["number"],

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -28,9 +28,15 @@ class LaneEngine:
     """The engine of one process. Everything public is called on its event loop."""
 
     def __init__(
-        self, settings: Settings, *, log: FilteringBoundLogger | None = None
+        self,
+        settings: Settings,
+        *,
+        log: FilteringBoundLogger | None = None,
+        precisions: Mapping[str, str] | None = None,
     ) -> None:
+        """`precisions` of bundles, by NAME/VERSION, that another process has chosen."""
         self._settings = settings
+        self._precisions = precisions
         self._log = log or build_log(settings)
         self._models: dict[ModelKey, EngineModel] = {}
         self._changed = threading.Condition()
@@ -76,7 +82,9 @@ class LaneEngine:
         self._loop = asyncio.get_running_loop()
         device, reason = await asyncio.to_thread(choose_device, self._settings.device)
         self._log.info("device", device=device, reason=reason)
-        models = await asyncio.to_thread(load_models, self._settings, device=device)
+        models = await asyncio.to_thread(
+            load_models, self._settings, device=device, precisions=self._precisions
+        )
         self._models = {model.key: model for model in models}
         decode, capacity = self._settings.decode, self._settings.queue_capacity
         limits = decode_limits(self._settings)

@@ -1,6 +1,7 @@
 """bundle → **engine model**: proven, loaded on its device, its costs measured."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -84,12 +85,21 @@ def find_bundles(settings: Settings) -> list[Bundle]:
     return bundles
 
 
-def load_models(settings: Settings, *, device: Device) -> list[EngineModel]:
-    """Load, prove and measure every bundle. Raises BundleError or SessionError."""
+def load_models(
+    settings: Settings, *, device: Device, precisions: Mapping[str, str] | None = None
+) -> list[EngineModel]:
+    """Load, prove and measure every bundle; `precisions` by NAME/VERSION are decided.
+
+    Raises BundleError or SessionError.
+    """
     warm_up()
-    return [
-        load_model(bundle, settings, device=device) for bundle in find_bundles(settings)
-    ]
+    models = []
+    for bundle in find_bundles(settings):
+        name = f"{bundle.manifest.name}/{bundle.manifest.version}"
+        precision = (precisions or {}).get(name, settings.precision)
+        own = settings.model_copy(update={"precision": precision})
+        models.append(load_model(bundle, own, device=device))
+    return models
 
 
 def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> EngineModel:

@@ -116,9 +116,10 @@ def test_every_wrong_setting_is_named_at_once(monkeypatch):
         load_settings()
 
 
-def test_the_variable_of_the_tests_is_not_a_mistake(monkeypatch):
+@pytest.mark.parametrize("name", ["LINNAEUS_DATA", "linnaeus_data"])
+def test_the_variable_of_the_tests_is_not_a_mistake(monkeypatch, name):
     """LINNAEUS_DATA belongs to the tests and the training commands."""
-    monkeypatch.setenv("LINNAEUS_DATA", "somewhere")
+    monkeypatch.setenv(name, "somewhere")
 
     assert load_settings().port == Settings.model_fields["port"].default
 

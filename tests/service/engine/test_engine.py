@@ -537,6 +537,20 @@ async def test_the_device_is_logged_with_the_reason_for_it(models):
     assert (line["device"], line["reason"]) == ("cpu", "the CPU was asked for")
 
 
+async def test_a_process_serves_the_graphs_that_its_leader_has_chosen(repository):
+    """By the clock each could choose another, and connections would get any."""
+    chosen = {}
+    for precision in ("int8", "fp32"):
+        settings = Settings(models=repository / "models", load=("digits",))
+        engine = LaneEngine(settings, precisions={"digits/1": precision})
+        await engine.start()
+        (loaded,) = engine.loaded
+        chosen[precision] = loaded.precision
+        await engine.close()
+
+    assert chosen == {"int8": "int8", "fp32": "fp32"}
+
+
 def costing(model: EngineModel, cost_s: float) -> EngineModel:
     """The same model, as if a lone image took so long."""
     arrangement = replace(model.arrangement, narrow_s=cost_s)
