@@ -124,10 +124,18 @@ def _weight_gradient(
 
 
 def _product(x: Tensor, filters: Tensor, stride: int) -> Tensor:
-    """[N, I, H, W] and [9 I, O] → [N, O, H', W']."""
+    """[N, I, H, W] and [9 I, O] → [N, O, H', W'], channels last, and no view.
+
+    What an autograd function returns as a view, no ReLU behind it may change in place.
+    """
     height, width = (halved(side, stride) for side in x.shape[2:])
-    outputs = unfold(x, stride) @ filters  # [N H' W', O]
-    return outputs.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+    shape = (len(x), filters.shape[1], height, width)
+    outputs = torch.empty(
+        shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    rows = outputs.permute(0, 2, 3, 1).view(-1, filters.shape[1])  # [N H' W', O]
+    torch.mm(unfold(x, stride), filters, out=rows)
+    return outputs
 
 
 def filters_last(weight: Tensor) -> Tensor:

@@ -68,6 +68,26 @@ def test_products_are_what_torch_computes(kind, stride, size, precision, within)
         assert ((one - other).norm() / one.norm()).item() < within
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize(("stride", "size"), [(1, 1), (1, 4), (1, 8), (2, 8), (2, 12)])
+@pytest.mark.parametrize("kind", [convolution, one_pixel])
+def test_what_stands_behind_may_change_the_output_in_place(
+    kind, stride, size, images, precision
+):
+    """As many a network's ReLU does, also where a batch is empty."""
+    torch.manual_seed(0)
+    first = kind(stride=stride)
+    leaf = torch.randn(images, first.in_channels, size, size)
+    apart, in_place = (nn.Sequential(first, nn.ReLU(way)) for way in (False, True))
+
+    expected = gradients(apart, leaf, precision, products=True)
+    found = gradients(in_place, leaf, precision, products=True)
+
+    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+    assert found[0].shape[0] == images
+
+
 def test_a_network_can_have_them_and_lose_them_again():
     """With the same names and weights all the time."""
     network = nn.Sequential(convolution(), nn.Conv2d(CHANNELS, 4, 3))
