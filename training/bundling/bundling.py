@@ -162,7 +162,9 @@ def smaller(
         int8 = gated_int8(
             fp32,
             in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
-            labelled=Labelled(f"{splits.dataset.name} validation", batches, truth),
+            labelled=Labelled(
+                f"{splits.dataset.name} validation", batches, truth, scenes
+            ),
             decide=lambda logits: decisions(logits, rules),
             answer=lambda logits: answers(logits, rules),
             unmet=lambda logits, int8: unmet(

@@ -4,7 +4,8 @@ An int8 graph is shipped only where it loses at most one point of accuracy on la
 images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
 keeps what was asked for to within a point: a recall, a cost, a risk. Where all layers
 in int8 fail, some layers stay in fp32 (`rescue.py`), more at each attempt; where that
-fails too, the bundle keeps to fp32 and the gate says why.
+fails too, the bundle keeps to fp32 and the gate says why. Few images tell little of
+the agreement on all others: how little stands beside it, and refuses nothing.
 """
 
 import logging
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.manifest import Gate
+from training.data.scenes import Scenes
+from training.evaluation.selective import clopper_pearson_upper, evidence
 from training.graphs.graph import run
 from training.quantization.float16 import halve_weights
 from training.quantization.quantize import measure
@@ -22,6 +25,8 @@ from training.quantization.rescue import attempts
 
 MAX_DROP = 0.01  # one point, of accuracy and of F1
 MIN_AGREEMENT = 0.97
+# Of so many that all agree, 95 % confidence in MIN_AGREEMENT comes (exactly: of 99).
+ENOUGH_IMAGES = 100
 
 LOGGER = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
@@ -34,11 +39,15 @@ Unmet = Callable[[Logits, Logits], str | None]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images whose truth is known: class index int [ΣN], or bool [ΣN] or [ΣN, K]."""
+    """Images whose truth is known: class index int [ΣN], or bool [ΣN] or [ΣN, K].
+
+    `scenes` [ΣN] are those of each, where photos were taken in series.
+    """
 
     dataset: str
     batches: Sequence[Pixels]
     truth: Decisions
+    scenes: Scenes | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,10 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     Raises:
         GraphError: the graph does not run or has nothing to quantize.
     """
+    others, scenes = sum(map(len, unlabelled)), labelled.scenes
+    few = too_few(others) if others else too_few(len(labelled.truth), scenes)
+    if few:  # said before the minutes that the rest may take
+        LOGGER.warning("int8: %s", few)
     LOGGER.info("int8: measuring the ranges of the activations")
     measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
@@ -141,6 +154,9 @@ def judge(
     one, other = answers or (fp32, int8)
     same = one[others] == other[others]
     agreement = float(np.mean(same))
+    scenes = labelled.scenes if len(fp32) == n else None
+    bound = agreement_lower(agreement, len(same), scenes)
+    further = (too_few(len(same), scenes), unmet)
     # a hair of tolerance: 0.85 - 0.84 is more than 0.01 in binary fractions
     passed = (
         max(lost.values()) <= MAX_DROP + 1e-9
@@ -159,7 +175,38 @@ def judge(
         reason=f"{kept}; accuracy over {truth.size} labelled {counted} "
         f"{_change(lost['accuracy'])} points{f1} (at most 1 lost), agreement over "
         f"{same.size} {counted} {100 * agreement:.2f} % "
-        f"(at least {100 * MIN_AGREEMENT:.0f})" + (f"; {unmet}" if unmet else ""),
+        f"(at least {100 * MIN_AGREEMENT:.0f}), with 95 % confidence "
+        f"{100 * bound:.2f} % or more"
+        + "".join(f"; {more}" for more in further if more),
+    )
+
+
+def agreement_lower(
+    agreement: float, images: int, scenes: Scenes | None = None
+) -> float:
+    """One-sided lower bound of the agreement on all images, seen on so many (exact).
+
+    The labels of an image may all differ together: many decisions count as one image,
+    and the images of scenes [N] as `evidence` says.
+    """
+    worth = evidence(images, scenes)
+    return 1 - clopper_pearson_upper((1 - agreement) * worth, worth)
+
+
+def too_few(images: int, scenes: Scenes | None = None) -> str | None:
+    """What so few images leave open even where all agree; None where they are enough.
+
+    It refuses nothing: where data is rare, a coarse gate is better than none.
+    """
+    bound = agreement_lower(1.0, images, scenes)
+    if bound >= MIN_AGREEMENT:
+        return None
+    counted = f"{images} image{'s' * (images != 1)}"
+    if scenes is not None:
+        counted += f" in scenes, worth {evidence(images, scenes):.0f} single ones,"
+    return (
+        f"{counted} cannot tell {100 * MIN_AGREEMENT:.0f} % agreement from "
+        f"{100 * bound:.2f} %: give at least {ENOUGH_IMAGES}"
     )
 
 

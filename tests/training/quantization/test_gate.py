@@ -98,13 +98,17 @@ def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
     refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), exclude=(),
                     unmet="finds 9 of 10 positives")  # fmt: skip
     assert not refused.passed
-    assert refused.reason.endswith("(at least 97); finds 9 of 10 positives")
+    assert "9 images 100.00 % (at least 97), " in refused.reason
+    assert refused.reason.endswith("; finds 9 of 10 positives")
 
 
 @pytest.mark.parametrize(
-    ("shape", "counted"), [((1000,), "images"), ((200, 5), "decisions")]
+    ("shape", "counted", "surely"),
+    [((1000,), "images", "98.31"), ((200, 5), "decisions", "96.89")],
 )
-def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(shape, counted):
+def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(
+    shape, counted, surely
+):
     """One point of accuracy, 99 of 100 decide the same, and ten of twenty are missed.
 
     Where an image has several labels, each is a decision.
@@ -123,7 +127,7 @@ def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(shape, counted
     assert gate.reason == (
         f"all layers in int8; accuracy over 1000 labelled {counted} lost 1.00 points, "
         f"F1 lost 33.33 (at most 1 lost), agreement over 1000 {counted} 99.00 % "
-        "(at least 97)"
+        f"(at least 97), with 95 % confidence {surely} % or more"
     )
 
 
@@ -134,6 +138,65 @@ def test_one_point_of_f1_may_be_lost_and_no_more(wrong, passes):
     int8 = np.arange(1000) < 100 + wrong
 
     assert judge(truth, int8, Labelled("x", [], truth), exclude=()).passed is passes
+
+
+@pytest.mark.parametrize(
+    ("n", "scenes", "said"),
+    [
+        (2, None, "2 images cannot tell 97 % agreement from 22.36 %"),
+        (98, None, "98 images cannot tell 97 % agreement from 96.99 %"),
+        (99, None, None),
+        (300, np.arange(300), None),
+        (
+            300,
+            np.arange(300) // 30,
+            "300 images in scenes, worth 10 single ones, "
+            "cannot tell 97 % agreement from 74.11 %",
+        ),
+    ],
+)
+def test_a_few_images_judge_and_the_reason_says_what_they_leave_open(n, scenes, said):
+    """0.97 ** 99 is under 5 %; ten scenes of 30 photos tell as much as ten photos."""
+    truth = np.zeros(n, np.int64)
+
+    gate = judge(truth, truth, Labelled("x", [], truth, scenes), exclude=())
+
+    assert gate.passed
+    worth = n if scenes is None else len(np.unique(scenes))
+    surely = 100 * 0.05 ** (1 / worth)
+    assert f"100.00 % (at least 97), with 95 % confidence {surely:.2f} % or more" in (
+        gate.reason
+    )
+    assert ("cannot tell" in gate.reason) is (said is not None)
+    if said:
+        assert gate.reason.endswith(f"; {said}: give at least 100")
+
+
+def test_labels_of_one_image_that_differ_together_prove_no_agreement():
+    """A hundred decisions of two images are worth no more than the two images."""
+    labels, images = np.zeros((2, 50), np.bool_), np.zeros(2, np.bool_)
+    data = [Labelled("x", [], truth) for truth in (labels, images)]
+
+    gates = [judge(d.truth, d.truth, d, exclude=()) for d in data]
+
+    assert all("confidence 22.36 % or more; 2 images cannot" in g.reason for g in gates)
+
+
+@pytest.mark.parametrize(("others", "warnings"), [((), 1), (images(99, seed=5), 0)])
+def test_too_few_images_are_told_of_once_and_before_all_attempts(
+    caplog, others, warnings
+):
+    """Who gave them can stop and give more; unlabelled ones count where there are."""
+    graph = net().SerializeToString()
+    few = images(2)
+    data = Labelled("made up", few, best_label(run(graph, few)))
+
+    gated_int8(graph, images(), labelled=data, unlabelled=others)
+
+    told = "int8: 2 images cannot tell 97 % agreement from 22.36 %: give at least 100"
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == (
+        [told] * warnings
+    )
 
 
 def test_a_good_int8_graph_passes_and_says_what_was_measured():
