@@ -66,6 +66,16 @@ class Splits:
         return tuple(names[k] for k in unseen)
 
     @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """Names of the labels of which train has images, and calibration has none."""
+        names = self.dataset.label_names
+        seen, learned = (
+            occurring(split.labels, len(names))
+            for split in (self.calibration, self.train)
+        )
+        return tuple(names[k] for k in np.flatnonzero(learned & ~seen))
+
+    @property
     def test(self) -> Split:
         """The test split.
 

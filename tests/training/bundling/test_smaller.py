@@ -9,10 +9,13 @@ import pytest
 from classifier.bundle import load_bundle
 from classifier.manifest import Precision
 from tests.training.bundling.pooled import pooled_bundle
+from tests.training.data.pictures import write_tree
 from tests.training.quantization.nets import HUGE, VANISHING, net, scaled
 from training.bundling import bundling
+from training.bundling.bundling import calibrated
 from training.bundling.next_version import DataSource, optimize_bundle
 from training.configs.task_sections import BundleConfig
+from training.data import cut, load_dataset
 from training.quantization import float16
 
 
@@ -34,6 +37,64 @@ def test_weights_that_fp16_cannot_store_stay_in_fp32(
     remark = "- Weights are stored in fp32: fp16 storage of the weights moves a logit"
     assert (b"w5_fp16" in written) is is_stored
     assert (remark in (bundle.folder / "card.md").read_text()) is not is_stored
+
+
+def test_int8_made_by_a_few_images_says_so_on_the_card_and_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Of 54 photos in pairs, six judge the graph and are worth three.
+
+    Whether it passes or not.
+    """
+    folder = pooled_bundle(tmp_path, BundleConfig(int8=True), images=18, pairs=True)
+
+    card = (load_bundle(folder).folder / "card.md").read_text()
+    few = [
+        "6 images in scenes, worth 3 single ones, cannot tell 97 % agreement from "
+        "36.84 %: give at least 100",
+        "int8: ranges from 48 calibration images; give at least 50, or ranges may be "
+        "too narrow",
+    ]
+    warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    for told in few:
+        assert told in card
+        assert any(message.endswith(told) for message in warnings)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said", "level"),
+    [
+        ({"blue": 25, "green": 20, "red": 5}, "50 calibration images", "INFO"),
+        (
+            {"blue": 50},
+            "50 calibration images; they lack 2 labels of train: `green`, `red`",
+            "WARNING",
+        ),
+        (
+            {"blue": 1},
+            "1 calibration image; give at least 50, or ranges may be too narrow; "
+            "they lack 2 labels of train: `green`, `red`",
+            "WARNING",
+        ),
+    ],
+)
+def test_calibration_images_are_counted_and_labels_that_they_lack_named(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    counts: dict[str, int],
+    said: str,
+    level: str,
+):
+    """A split of one's own may be of a single label; of enough nothing is warned."""
+    write_tree(tmp_path / "train", {"blue": 9, "green": 9, "red": 9})
+    write_tree(tmp_path / "calibration", counts)
+    splits = cut(load_dataset(tmp_path))
+
+    with caplog.at_level("INFO"):
+        line = calibrated(splits)
+
+    assert line == f"int8: ranges from {said}"
+    assert [(r.message, r.levelname) for r in caplog.records][-1] == (line, level)
 
 
 @pytest.mark.parametrize(("factors", "is_made"), [({}, True), (HUGE, False)])
