@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from training.graphs.graph import (
     add_constant,
     add_node,
+    attribute,
     consumers,
     parse,
     producers,
@@ -46,6 +47,9 @@ RESCUE_IMAGES = 32  # enough to rank; each layer and each tensor costs a run of 
 # in int8, batches of four on one Xeon core.
 OUTPUT_COST = 40
 WEIGHT_COST = 6
+
+# Of a weight, which axis counts the outputs; those of a linear layer are its last axis.
+CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
 LOGGER = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
@@ -186,9 +190,24 @@ def with_rounded_weights(
         integers, scale = (
             numpy_helper.to_array(rounded[name]) for name in dequantize.input[:2]
         )
-        column = scale.reshape(-1, *[1] * (integers.ndim - 1))
-        overwrite(values[old], integers * column, np.float32)
+        step = along_channels(dequantize, scale, integers.ndim)
+        overwrite(values[old], integers * step, np.float32)
     return model
+
+
+def along_channels(
+    dequantize: onnx.NodeProto, scale: NDArray[np.float32], axes: int
+) -> NDArray[np.float32]:
+    """The scale of a tensor of so many axes, shaped so that it broadcasts over it.
+
+    Where the channels are depends on the operator: first in a Conv, second in a
+    ConvTranspose or a MatMul, either in a Gemm.
+    """
+    shape = [1] * axes
+    if scale.size > 1:
+        axis: int = attribute(dequantize, "axis", 1)  # type: ignore[assignment]
+        shape[axis] = -1
+    return scale.reshape(shape)
 
 
 def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:
@@ -202,7 +221,8 @@ def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:
         output = sizes.get(node.output[0], ())
         weight = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()
         outputs = math.prod(output[1:])
-        rows = weight[0] if node.op_type == "Conv" and weight else (output or (1,))[-1]
+        axis = CHANNEL_AXIS.get(node.op_type)
+        rows = (output or (1,))[-1] if axis is None or not weight else weight[axis]
         products = math.prod(weight) / max(1, rows)  # summed up for one output
         saved[node.name] = (
             1.0 + outputs * (products + OUTPUT_COST) + math.prod(weight) * WEIGHT_COST

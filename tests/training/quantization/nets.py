@@ -65,6 +65,20 @@ def net(*, seed: int = 0, classes: int = CLASSES) -> ModelProto:
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
+def with_linear_head(weight: NDArray[np.float32], operator: str) -> ModelProto:
+    """The network with a weight [48, K] behind its pooling, as Keras has it."""
+    model = net(classes=weight.shape[1])
+    (tensor,) = (t for t in model.graph.initializer if t.name == "w5")
+    tensor.CopyFrom(numpy_helper.from_array(weight, "w5"))
+    head = model.graph.node[-1]
+    biased = operator == "Gemm"
+    replaced = helper.make_node(
+        operator, head.input[: 2 + biased], ["logits"], name="head"
+    )
+    head.CopyFrom(replaced)
+    return model
+
+
 # Factors of `scaled`: activations beyond fp16, and weights that are zero in it.
 HUGE = {"w2": 16_000, "b2": 16_000, "b3": 16_000, "w4": 1 / 16_000}
 VANISHING = {"w5": 1e-8, "b5": 0.0}

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.training.quantization.nets import images, net
+from tests.training.quantization.nets import images, net, with_linear_head
 from training.graphs.graph import parse
 from training.quantization.quantize import Measured, measure, quantize_measured
 from training.quantization.rescue import (
@@ -20,6 +20,7 @@ from training.quantization.rescue import (
     saved_by_layer,
     some,
     tensors_between,
+    with_rounded_weights,
 )
 
 
@@ -80,6 +81,66 @@ def test_the_noise_of_a_place_is_that_of_its_rounding(measured):
     assert frozenset(measured.layers[:2]) in grown
     # the weights of the two layers are rounded anew for the other steps
     assert set().union(*grown) == set(measured.layers[:2])
+
+
+def transposed_convolution() -> onnx.ModelProto:
+    """The network with a ConvTranspose from 16 to 12 channels for `narrow`."""
+    model = net()
+    (narrow,) = (n for n in model.graph.node if n.name == "narrow")
+    narrow.op_type = "ConvTranspose"
+    (tensor,) = (t for t in model.graph.initializer if t.name == "w2")
+    weight = numpy_helper.to_array(tensor).transpose(1, 0, 2, 3).copy()
+    tensor.CopyFrom(numpy_helper.from_array(weight, "w2"))
+    return model
+
+
+def linear(operator: str, outputs: int) -> onnx.ModelProto:
+    """The network with a head [48, K] whose inputs count the less, the later."""
+    weight = np.random.default_rng(0).standard_normal((48, outputs))
+    weight *= np.linspace(3, 0.01, 48)[:, None]
+    return with_linear_head(weight.astype(np.float32), operator)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "name", "axis"),
+    [
+        (linear("MatMul", 5), "head", "w5", 1),
+        (linear("MatMul", 48), "head", "w5", 1),  # either axis would fit
+        (linear("Gemm", 5), "head", "w5", 1),
+        (transposed_convolution(), "narrow", "w2", 1),
+    ],
+    ids=["MatMul", "square MatMul", "Gemm", "ConvTranspose"],
+)
+def test_the_channels_of_a_weight_are_where_its_operator_has_them(
+    model, layer, name, axis
+):
+    """No weight is off by more than half a step of its own channel."""
+    graph = measure(model.SerializeToString(), images())
+
+    rounded = with_rounded_weights(graph, whole(graph), layer)
+
+    def weight(of: onnx.ModelProto) -> np.ndarray:
+        (tensor,) = (t for t in of.graph.initializer if t.name == name)
+        return numpy_helper.to_array(tensor)
+
+    others = tuple({*range(weight(rounded).ndim)} - {axis})
+    step = np.abs(weight(graph.model)).max(axis=others, keepdims=True) / 127
+    off = np.abs(weight(rounded) - weight(graph.model))
+    assert (off <= 0.51 * step).all()
+    assert off.max() > 0
+    assert len(list(attempts(graph, images(16)))) > 2
+
+
+def test_the_outputs_of_a_transposed_convolution_are_its_second_axis():
+    """One of 1 x 1 saves what the same convolution saves."""
+    graphs = [
+        measure(model.SerializeToString(), images(16)).model
+        for model in (net(), transposed_convolution())
+    ]
+
+    plain, transposed = (saved_by_layer(graph)["narrow"] for graph in graphs)
+
+    assert plain == transposed
 
 
 def test_what_int8_saves_is_counted_from_shapes(measured):
