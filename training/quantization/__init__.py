@@ -1,6 +1,7 @@
 """fp32 graph → **fewer bits**, and the gate that lets it be served.
 
 quantize  static int8 quantization, from end to end
+ends      what keeps its floats, before the first layer and behind the last
 pixels    the shortest way from bytes into the first layer
 ranges    what 8 bits have to span, tensor by tensor
 rounding  each weight makes up for the last one's error

@@ -12,7 +12,7 @@ Whether an int8 graph is good enough to be served is decided in `gate.py` beside
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +32,18 @@ from onnxruntime.quantization import (
 
 from training.graphs.graph import (
     GraphError,
-    drop_unused,
     name_nodes,
     open_session,
     parse,
-    producers,
     run,
     serialize,
     sort_nodes,
+)
+from training.quantization.ends import (
+    WEIGHTED,
+    keep_logits_exact,
+    normalization_nodes,
+    tail_nodes,
 )
 from training.quantization.pixels import feed_pixels, pixel_range
 from training.quantization.ranges import Ranges, find_ranges
@@ -49,9 +53,6 @@ from training.quantization.rounding import (
     measure_grams,
     round_optimally,
 )
-
-# Layers that hold the arithmetic. What lies before the first of them is normalization.
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 # An explicit list, in a fixed order: the library's default is a set, whose order, and
 # with it the bytes of the graph, changes from process to process.
@@ -86,7 +87,7 @@ class Measured:
     model: onnx.ModelProto
     ranges: Ranges
     grams: Mapping[str, NDArray[np.float64]]
-    layers: tuple[str, ...]  # names of the WEIGHTED nodes, in order of computation
+    layers: tuple[str, ...]  # WEIGHTED nodes to quantize, in order of computation
     images: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
     mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
 
@@ -113,10 +114,15 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     images = list(batches)
     some = images[:: max(1, sum(map(len, images)) // SOME_IMAGES)]
     model = simplify(fp32)
-    layers = tuple(n.name for n in model.graph.node if n.op_type in WEIGHTED)
+    tail = set(tail_nodes(model))
+    layers = tuple(
+        node.name
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and node.name not in tail
+    )
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
-    ranges = find_ranges(model, quantizable_tensors(model), images)
+    ranges = find_ranges(model, quantizable_tensors(model, tail), images)
     return Measured(
         model,
         {**ranges, **pixel_range(model)},
@@ -135,6 +141,7 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
         name: (np.array([low], np.float32), np.array([high], np.float32))
         for name, (low, high) in graph.ranges.items()
     }
+    tail = tail_nodes(model)
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
@@ -143,12 +150,12 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
         nodes_to_quantize=[],  # all of the types below
-        nodes_to_exclude=[*exclude, *normalization_nodes(model)],
+        nodes_to_exclude=[*exclude, *normalization_nodes(model), *tail],
         op_types_to_quantize=QUANTIZABLE,
         extra_options={},
     )
     quantizer.quantize_model()
-    keep_logits_exact(quantizer.model.model)
+    keep_logits_exact(quantizer.model.model, tail)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     feed_pixels(quantizer.model.model)
     sort_nodes(quantizer.model.model)
@@ -175,43 +182,8 @@ def simplify(fp32: bytes) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model)
 
 
-def keep_logits_exact(model: onnx.ModelProto) -> None:
-    """Take the last Q/DQ pair off: logits of 256 levels would tie, and save nothing.
-
-    The layer before then accumulates its 8-bit products straight into float32.
-    """
-    made_by = producers(model)
-    dequantize = made_by[model.graph.output[0].name]
-    if dequantize.op_type != "DequantizeLinear":
-        return
-    quantize = made_by[dequantize.input[0]]
-    layer = made_by[quantize.input[0]]
-    layer.output[0] = dequantize.output[0]
-    model.graph.node.remove(dequantize)
-    model.graph.node.remove(quantize)
-    drop_unused(model)
-
-
-def normalization_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that no weighted layer feeds: layout, mean and std.
-
-    Rounding them to 8 bits would lose what the pixels say before anything is learned
-    from them, and saves nothing.
-    """
-    made_by = producers(model)
-    learned: set[str] = set()  # tensors downstream of a weighted layer
-    names = []
-    for node in model.graph.node:  # in order of computation, as ONNX demands
-        inputs = [name for name in node.input if name in made_by]
-        if node.op_type in WEIGHTED or any(name in learned for name in inputs):
-            learned.update(node.output)
-        else:
-            names.append(node.name)
-    return names
-
-
-def quantizable_tensors(model: onnx.ModelProto) -> Sequence[str]:
-    """The float tensors [N, …] that quantization may touch."""
+def quantizable_tensors(model: onnx.ModelProto, tail: Container[str]) -> Sequence[str]:
+    """The float tensors [N, …] that quantization may touch; nodes in `tail` do not."""
     constants = {tensor.name for tensor in model.graph.initializer}
     infos = [*model.graph.value_info, *model.graph.output]
     floats = {
@@ -222,7 +194,7 @@ def quantizable_tensors(model: onnx.ModelProto) -> Sequence[str]:
     touched = (
         name
         for node in model.graph.node
-        if node.op_type in QUANTIZABLE
+        if node.op_type in QUANTIZABLE and node.name not in tail
         for name in [*node.input, *node.output]
     )
     return [n for n in dict.fromkeys(touched) if n in floats and n not in constants]

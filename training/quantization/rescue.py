@@ -28,12 +28,8 @@ from training.graphs.graph import (
     run,
     sort_nodes,
 )
-from training.quantization.quantize import (
-    QUANTIZABLE,
-    WEIGHTED,
-    Measured,
-    quantize_measured,
-)
+from training.quantization.ends import WEIGHTED
+from training.quantization.quantize import QUANTIZABLE, Measured, quantize_measured
 from training.quantization.ranges import LEVELS
 from training.quantization.rounding import overwrite
 

@@ -33,6 +33,8 @@ STEPS = 127  # of a signed byte, symmetric
 # The Gram matrix grows with the square of a layer's inputs and its inverse with the
 # cube. Wider layers average out their rounding errors anyway, and are left as they are.
 MAX_INPUTS = 1536
+# Operators that pass the values of their first input on in the same order.
+SAME_VALUES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze"})
 
 
 class Layer(NamedTuple):
@@ -76,20 +78,25 @@ def center_logits(int8: bytes, shift: NDArray[np.float32]) -> bytes:
     """Take `shift` [K], the mean error of the logits, off the bias of the last layer.
 
     Nagel et al., arXiv:1906.04721, section 4.2, for the one layer whose mean decides.
-    A graph that ends otherwise than in a Gemm is returned as it is.
+    A graph that ends otherwise than in a Gemm, behind which only the layout or the type
+    may change, is returned as it is.
     """
     model = parse(int8)
     made_by = producers(model)
     values = {t.name: t for t in model.graph.initializer}
-    head = made_by[OUTPUT]
-    if head.op_type != "Gemm" or len(head.input) != 3:  # noqa: PLR2004  has a bias
+    head = made_by.get(OUTPUT)
+    while head is not None and head.op_type in SAME_VALUES:
+        head = made_by.get(head.input[0])
+    if head is None or head.op_type != "Gemm" or len(head.input) != 3:  # noqa: PLR2004  has a bias
         return int8
     dequantize = made_by.get(head.input[2])
+    bias = values.get(head.input[2] if dequantize is None else dequantize.input[0])
+    # not finite: what the gate will refuse
+    if bias is None or list(bias.dims) != [len(shift)] or not np.isfinite(shift).all():
+        return int8
     if dequantize is None:  # kept in fp32
-        bias = values[head.input[2]]
         overwrite(bias, _values(bias) - shift, np.float32)
     else:
-        bias = values[dequantize.input[0]]
         steps = np.round(shift / _values(values[dequantize.input[1]]))
         overwrite(bias, _values(bias) - steps, np.int32)
     return serialize(model)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 CLASSES = 5
 SIDE = 16
@@ -77,6 +77,23 @@ def with_linear_head(weight: NDArray[np.float32], operator: str) -> ModelProto:
     )
     head.CopyFrom(replaced)
     return model
+
+
+def with_tail(
+    model: ModelProto,
+    nodes: list[NodeProto],
+    constants: dict[str, NDArray[np.generic] | np.generic],
+    *,
+    outputs: int = CLASSES,
+) -> bytes:
+    """The network whose head gives `scores`, which some nodes turn into logits."""
+    model.graph.node[-1].output[0] = "scores"
+    model.graph.node.extend(nodes)
+    for name, value in constants.items():
+        tensor = numpy_helper.from_array(np.asarray(value), name)
+        model.graph.initializer.append(tensor)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = outputs
+    return model.SerializeToString()
 
 
 # Factors of `scaled`: activations beyond fp16, and weights that are zero in it.
