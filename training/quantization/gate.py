@@ -2,10 +2,11 @@
 
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
 images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
-keeps what was asked for to within a point: a recall, a cost, a risk. Where all layers
-in int8 fail, some layers stay in fp32 (`rescue.py`), more at each attempt; where that
-fails too, the bundle keeps to fp32 and the gate says why. Few images tell little of
-the agreement on all others: how little stands beside it, and refuses nothing.
+keeps what was asked for to within a point: a recall, a cost, a risk. Logits that are
+not finite are never shipped. Where all layers in int8 fail, some layers stay in fp32
+(`rescue.py`), more at each attempt; where that fails too, the bundle keeps to fp32 and
+the gate says why. Few images tell little of the agreement on all others: how little
+stands beside it, and refuses nothing.
 """
 
 import logging
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from classifier.manifest import Gate
 from training.data.scenes import Scenes
 from training.evaluation.selective import clopper_pearson_upper, evidence
-from training.graphs.graph import run
+from training.graphs.graph import GraphError, run
 from training.quantization.float16 import halve_weights
 from training.quantization.quantize import measure
 from training.quantization.rescue import attempts
@@ -85,17 +86,20 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     image times label.
 
     Raises:
-        GraphError: the graph does not run or has nothing to quantize.
+        GraphError: the graph does not run, has nothing to quantize or cannot be
+            quantized, or its logits are not finite in fp32 already.
     """
     others, scenes = sum(map(len, unlabelled)), labelled.scenes
     few = too_few(others) if others else too_few(len(labelled.truth), scenes)
     if few:  # said before the minutes that the rest may take
         LOGGER.warning("int8: %s", few)
-    LOGGER.info("int8: measuring the ranges of the activations")
-    measured = measure(fp32, ranges)
     images = [*labelled.batches, *unlabelled]
     answer = answer or decide
     logits = run(fp32, images)
+    if broken := not_finite(logits):
+        raise GraphError(f"in fp32 already, {broken}")
+    LOGGER.info("int8: measuring the ranges of the activations")
+    measured = measure(fp32, ranges)
     reference, given, truth = decide(logits), answer(logits), labelled.truth
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]
@@ -104,6 +108,9 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
         # layers that stay in fp32 would make the file large; what it costs is judged
         int8 = halve_weights(quantized)
         smaller = run(int8, images)
+        broken = not_finite(smaller)
+        # refused in any case, but the figures want numbers
+        smaller[~np.isfinite(smaller)] = 0
         decided = decide(smaller)
         gate = judge(
             reference,
@@ -111,7 +118,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
             labelled,
             exclude=exclude,
             answers=(given, answer(smaller)),
-            unmet=unmet(logits[:n], smaller[:n]) if unmet else None,
+            unmet=broken or (unmet(logits[:n], smaller[:n]) if unmet else None),
         )
         verdict = "passed" if gate.passed else "refused"
         LOGGER.info("int8, %s: %s", gate.reason, verdict)
@@ -122,6 +129,14 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     best = nearest(tried)
     reason = f"kept to fp32 after {len(tried)} attempts; the best: {best.gate.reason}"
     return replace(best, gate=best.gate.model_copy(update={"reason": reason}))
+
+
+def not_finite(logits: Logits) -> str | None:
+    """Of how many images a logit is NaN or infinite, in words; None where none is."""
+    images = int(np.count_nonzero(~np.isfinite(logits).all(axis=1)))
+    if not images:
+        return None
+    return f"logits are not finite numbers on {images} of {len(logits)} images"
 
 
 def nearest(tried: Sequence[Gated]) -> Gated:

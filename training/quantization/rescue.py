@@ -120,6 +120,8 @@ def find_roundings(
 
     def noise(model: onnx.ModelProto) -> float:
         errors = run(model.SerializeToString(), batches) - reference
+        if not np.isfinite(errors).all():
+            return math.inf
         # what is the same for all images is taken off by `center_logits`
         return float(np.mean(np.var(errors, axis=0)))
 

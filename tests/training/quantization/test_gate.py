@@ -1,11 +1,13 @@
 """An int8 graph is served only if it was shown to answer like fp32."""
 
+import re
+
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from tests.training.quantization.nets import images, net
-from training.graphs.graph import parse, run
+from tests.training.quantization.nets import images, net, with_tail
+from training.graphs.graph import GraphError, parse, run
 from training.quantization.gate import (
     Gated,
     Labelled,
@@ -263,3 +265,39 @@ def test_classes_that_int8_hurts_are_named():
 
     assert change[:2].tolist() == [-0.5, 0.5]
     assert np.isnan(change[2])
+
+
+def overflowing(limit: np.ndarray) -> bytes:
+    """The network with a tail that overflows above some score of each class, [K]."""
+    nodes = [
+        helper.make_node("Sub", ["scores", "limit"], ["above"]),
+        helper.make_node("Mul", ["above", "steep"], ["exponent"]),
+        helper.make_node("Exp", ["exponent"], ["huge"]),
+        helper.make_node("Sub", ["huge", "huge"], ["zero"]),  # or infinity - infinity
+        helper.make_node("Add", ["scores", "zero"], ["logits"]),
+    ]
+    constants = {"limit": limit, "steep": np.float32(1e6)}
+    return with_tail(net(), nodes, constants)
+
+
+def test_an_int8_graph_whose_logits_are_not_finite_is_refused(caplog):
+    """However rare: a score just above all of fp32's would be no answer at all."""
+    scores = run(net().SerializeToString(), [*images(), *images(256, seed=5)])
+    graph = overflowing(scores.max(axis=0) + 1e-4)
+    truth = labelled(graph)
+
+    with caplog.at_level("INFO"):
+        gated = gated_int8(graph, images(), labelled=truth)
+
+    first, *_ = (m for m in caplog.messages if "all layers in int8" in m)
+    assert re.search(r"not finite numbers on \d+ of 256 images: refused", first)
+    assert np.isfinite(run(gated.graph or graph, truth.batches)).all()
+
+
+def test_logits_that_are_not_finite_in_fp32_are_a_graph_error():
+    """There is nothing to compare with."""
+    graph = overflowing(np.zeros(5, np.float32))
+    truth = np.zeros(64, np.int64)
+
+    with pytest.raises(GraphError, match="in fp32 already, logits are not finite"):
+        gated_int8(graph, images(), labelled=Labelled("x", images(), truth))
