@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from classifier.runtime import onnxruntime  # first: it turns the telemetry off
 
@@ -32,6 +33,9 @@ from onnxruntime.quantization import (
 
 from training.graphs.graph import (
     GraphError,
+    add_constant,
+    attribute,
+    drop_unused,
     name_nodes,
     open_session,
     parse,
@@ -100,7 +104,8 @@ def quantize_int8(
     Nodes named in `exclude` stay in fp32. Input and outputs keep their types.
 
     Raises:
-        GraphError: no batch, no layer to quantize, or a graph that does not run.
+        GraphError: no batch, no layer to quantize, a graph that does not run, or one
+            that ONNX Runtime's quantizer cannot handle.
     """
     return quantize_measured(measure(fp32, ranges), exclude=exclude)
 
@@ -134,7 +139,11 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
 
 
 def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
-    """Quantize what was measured: all layers but `exclude`."""
+    """Quantize what was measured: all layers but `exclude`.
+
+    Raises:
+        GraphError: an operator that ONNX Runtime's quantizer cannot handle.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     ranges = {
@@ -142,19 +151,22 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
         for name, (low, high) in graph.ranges.items()
     }
     tail = tail_nodes(model)
-    quantizer = QDQQuantizer(
-        model,
-        per_channel=True,
-        reduce_range=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
-        nodes_to_quantize=[],  # all of the types below
-        nodes_to_exclude=[*exclude, *normalization_nodes(model), *tail],
-        op_types_to_quantize=QUANTIZABLE,
-        extra_options={},
-    )
-    quantizer.quantize_model()
+    try:
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+            nodes_to_quantize=[],  # all of the types below
+            nodes_to_exclude=[*exclude, *normalization_nodes(model), *tail],
+            op_types_to_quantize=QUANTIZABLE,
+            extra_options={},
+        )
+        quantizer.quantize_model()
+    except Exception as error:  # a border: the library raises what it meets
+        raise GraphError(f"the graph cannot be quantized: {error}") from error
     keep_logits_exact(quantizer.model.model, tail)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     feed_pixels(quantizer.model.model)
@@ -179,7 +191,31 @@ def simplify(fp32: bytes) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(kept)
     name_nodes(model)
+    broadcast_biases(model)
     return onnx.shape_inference.infer_shapes(model)
+
+
+def broadcast_biases(model: onnx.ModelProto) -> None:
+    """Write the constant biases of all Gemms as [K], in place.
+
+    ONNX lets them broadcast from a single number or [1, K], and ONNX Runtime's
+    quantizer does not.
+    """
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    replaced = False
+    for node in model.graph.node:
+        weight, bias = (values.get(name) for name in [*node.input, "", ""][1:3])
+        if node.op_type != "Gemm" or weight is None or bias is None:
+            continue
+        outputs = weight.dims[0 if attribute(node, "transB", 0) else 1]
+        value = numpy_helper.to_array(bias)
+        one_row = value.size == 1 or value.shape == (1, outputs)
+        if one_row and value.shape != (outputs,):
+            row = np.broadcast_to(value.ravel(), outputs)
+            node.input[2] = add_constant(model, f"{bias.name}_row", row)
+            replaced = True
+    if replaced:
+        drop_unused(model)
 
 
 def quantizable_tensors(model: onnx.ModelProto, tail: Container[str]) -> Sequence[str]:

@@ -32,7 +32,7 @@ def find_ranges(
     `batches` are pixels, uint8 [N, H, W, C].
 
     Raises:
-        GraphError: no batch, or the graph does not run.
+        GraphError: no batch, the graph does not run, or a value is not finite.
     """
     wanted = list(names)
     lowest = dict.fromkeys(wanted, np.inf)
@@ -42,11 +42,15 @@ def find_ranges(
     pieces = (piece for batch in batches for piece in in_pieces(batch, size=PIECE))
     for seen in watch(model, wanted, pieces):
         for name, values in seen.items():
-            lowest[name] = min(lowest[name], float(values.min()))
-            highest[name] = max(highest[name], float(values.max()))
+            # unlike min and max, these pass NaN on
+            lowest[name] = float(np.minimum(lowest[name], values.min()))
+            highest[name] = float(np.maximum(highest[name], values.max()))
             drawn[name].append(generator.choice(values.ravel(), VALUES))
     if not all(drawn.values()):
         raise GraphError("quantization ranges need at least one batch")
+    for name in wanted:
+        if not np.isfinite([lowest[name], highest[name]]).all():
+            raise GraphError(f"the values of tensor {name!r} are not finite numbers")
     return {
         name: shrink(lowest[name], highest[name], np.concatenate(drawn[name]))
         for name in wanted

@@ -150,6 +150,8 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
         if not known or not (node.op_type == "Conv" or plain_gemm):
             continue
         weight, bias = (_values(values[name]) for name in node.input[1:])
+        if bias.shape != (len(weight),):  # a bias of the batch, not of the outputs
+            continue
         rows = weight.reshape(len(weight), -1)
         both = np.concatenate([rows, bias.reshape(-1, 1)], axis=1)
         shaped = both.reshape(_groups(node), -1, both.shape[1])

@@ -1,5 +1,6 @@
 """fp32 → int8: the same answers in a quarter of the bytes, the same bytes always."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -8,10 +9,11 @@ import tempfile
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from tests.training.quantization.nets import images, net
 from training.graphs.graph import GraphError, parse, run
-from training.quantization.quantize import quantize_int8
+from training.quantization.quantize import measure, quantize_int8, quantize_measured
 from training.quantization.ranges import rounding_error, shrink
 from training.quantization.rounding import compensate
 
@@ -199,3 +201,38 @@ def test_a_network_without_a_single_bias_is_quantized():
     assert {f"w{n}_quantized" for n in range(6)} <= weights
     expected, found = (run(g, images()) for g in (graph, int8))
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 5), (5,)])
+def test_a_bias_may_broadcast(shape):
+    """A number, [1] and [1, K] mean what [K] does, and give the same int8 graph."""
+    graphs = []
+    for written in (shape, (5,)):
+        model = net()
+        (tensor,) = (t for t in model.graph.initializer if t.name == "b5")
+        value = np.float32(0.3) if np.prod(shape) == 1 else np.arange(5) / 10
+        value = np.broadcast_to(value, written).astype(np.float32).reshape(written)
+        tensor.CopyFrom(numpy_helper.from_array(value, "b5"))
+        graphs.append(quantize_int8(model.SerializeToString(), images()))
+
+    one, other = (run(graph, images(seed=2)) for graph in graphs)
+    assert np.array_equal(one, other)
+
+
+def test_what_the_quantizer_cannot_handle_is_a_graph_error(fp32):
+    """Here tensors of which no range is known."""
+    graph = dataclasses.replace(measure(fp32, images(16)), ranges={})
+
+    with pytest.raises(GraphError, match="the graph cannot be quantized: "):
+        quantize_measured(graph)
+
+
+def test_values_that_are_not_finite_have_no_range():
+    """The tensor is named."""
+    model = net()
+    (tensor,) = (t for t in model.graph.initializer if t.name == "b2")
+    bias = np.full(12, np.nan, np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(bias, "b2"))
+
+    with pytest.raises(GraphError, match="tensor 'c2' are not finite numbers"):
+        quantize_int8(model.SerializeToString(), images())
