@@ -64,7 +64,11 @@ class Normalization(NamedTuple):
 
 
 def find_normalization(model: onnx.ModelProto) -> Normalization | None:
-    """The graph's first nodes; None where they are others than ours or import's."""
+    """The graph's first nodes; None where they are others than those of export.
+
+    Import adds the same to a network that reads [N, C, H, W]. Where it reverses the
+    channels or keeps them last there is no short way.
+    """
     read_by = consumers(model)
     values = {t.name: t for t in model.graph.initializer}
     channels = _input_shape(model)[-1]
@@ -101,9 +105,12 @@ def find_normalization(model: onnx.ModelProto) -> Normalization | None:
 
 
 def pixel_range(model: onnx.ModelProto) -> dict[str, tuple[float, float]]:
-    """The range of the normalized pixels: it is known, whatever images were seen."""
+    """The range of the normalized pixels: it is known, whatever images were seen.
+
+    Pixels that nothing is done to reach from 0 to 255.
+    """
     found = find_normalization(model)
-    if found is None or not found.arithmetic:
+    if found is None:
         return {}
     table = found.table()
     return {found.output: (min(0.0, float(table.min())), max(0.0, float(table.max())))}

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.training.quantization.nets import SIDE, images, net
+from tests.training.quantization.nets import SIDE, images, net, scaled
 from training.graphs.graph import parse, run
 from training.quantization.pixels import (
     feed_pixels,
@@ -110,6 +110,24 @@ def test_no_pixel_is_cut_off():
     assert scale == pytest.approx((high - low) / 255)
 
 
+def test_pixels_that_nothing_is_done_to_go_straight_into_the_first_layer():
+    """Their range is 0 to 255 as well, though no image was white."""
+    model = net()
+    for name in ("Sub", "Div"):
+        (node,) = (n for n in model.graph.node if n.op_type == name)
+        model.graph.node.remove(node)
+    stem = next(n for n in model.graph.node if n.op_type == "Conv")
+    stem.input[0] = "f"
+    graph = scaled(model, {"w0": 1 / 128})
+    dark = [batch // 4 for batch in images()]
+
+    int8 = quantize_int8(graph, dark)
+
+    assert way_in(int8) == ["Transpose", "DequantizeLinear"]
+    before, after = (run(g, images(seed=2)) for g in (graph, int8))
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.9
+
+
 @pytest.mark.parametrize("change", ["layout", "type", "two readers", "none"])
 def test_other_first_nodes_are_left_alone(change):
     """Imported networks may begin in any way; none of them is touched."""
@@ -140,4 +158,4 @@ def test_constants_that_are_not_one_number_a_channel_end_the_normalization():
 
     assert found is not None
     assert found.arithmetic == []
-    assert pixel_range(model) == {}
+    assert pixel_range(model) == {"f": (0, 255)}  # before the subtraction
