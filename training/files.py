@@ -62,6 +62,12 @@ def discard(partial: Path) -> None:
         return
 
 
+def discard_partials(path: Path) -> None:
+    """Remove what killed processes left of writing `path`; nobody may be at it now."""
+    for partial in path.parent.glob(f"{path.name}.*.partial"):
+        discard(partial)
+
+
 def room_left(path: Path) -> str:
     """` (N bytes are free there)`, as far as the system says so."""
     try:

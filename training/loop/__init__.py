@@ -8,6 +8,7 @@ step               a batch: augment, forward, loss, backward, update
 selection          a batch → its hardest images, found by a small network beside
 validation         forward passes without augmentation
 state, checkpoint  all that a run goes on from, and the file of it
+lock               a run's folder, which one training at a time writes to
 origin             which data it was, so that a run goes on with no other
 budget             a few timed steps → arithmetic and number of epochs
 timing             seconds of a training step, in each arithmetic

@@ -20,10 +20,11 @@ from training.data.batches import Batches, Order, open_batches
 from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
 from training.errors import ConfigError
-from training.files import make_folder
+from training.files import discard_partials, make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
+from training.loop.lock import alone_in
 from training.loop.log import listed
 from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
@@ -44,6 +45,7 @@ LOGGER = logging.getLogger(__name__)
 RUNS = Path("runs")
 FINAL = "final.pt"
 LEFT = (RECORD, "log.csv", "curves.png")  # by a run, of what it did
+WRITTEN = (CHECKPOINT, FINAL, RECORD, "log.csv")  # while no other training may
 FEATURES = "features"  # beside the runs: cached, and shared by them
 WHITENING_IMAGES = 5000
 
@@ -153,7 +155,8 @@ def train(  # noqa: PLR0913 - a run, each argument a noun of its own
     Raises:
         ConfigError: a transfer in several processes, what the data does not fit, or
             no test split where one is needed.
-        CheckpointError: `folder` is that of another run.
+        CheckpointError: `folder` is that of another run, or another training is
+            writing there.
     """
     if config.transfer is not None and ranks.world > 1:
         raise ConfigError(
@@ -162,7 +165,18 @@ def train(  # noqa: PLR0913 - a run, each argument a noun of its own
         )
     keep_memory()
     make_folder(folder)
-    room = Room(folder, ranks, live)
+    with alone_in(folder, ranks) as certain:
+        if certain:
+            for name in WRITTEN:
+                discard_partials(folder / name)
+        room = Room(folder, ranks, live)
+        return _train_in(room, config, root=root, file=file, to_test=to_test)
+
+
+def _train_in(
+    room: Room, config: Config, *, root: Path, file: Path | None, to_test: bool
+) -> Trained:
+    folder, ranks = room.folder, room.ranks
     splits = open_splits(config, root, folder.parent)
     if to_test and not splits.has_test:
         raise ConfigError(

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cli import app
+from tests.training.loop import locked
 from tests.training.loop.runs import (
     one_thread,
     run,
@@ -19,6 +20,7 @@ from tests.training.loop.runs import (
 from training.configs.config import read_config
 from training.loop.checkpoint import read_checkpoint
 from training.loop.distributed import Ranks
+from training.loop.lock import alone_in
 from training.loop.log import read_log
 from training.loop.loop import Outcome, Room, fit
 from training.loop.runs import prepare
@@ -166,13 +168,17 @@ def test_two_ranks_take_the_steps_of_one(root, repository):
 def together(tmp_path_factory, repository):
     """Two ranks that have done one task after the other, and what they have said.
 
-    The first of them finds a checkpoint where `apart` looks for one.
+    The first of them finds a checkpoint where `apart` looks for one, and this process
+    holds the folder of `locked`.
     """
     root = tmp_path_factory.mktemp("together")
     write_config(root)
     write_digits(root)
     trained(train_command(root, root / "0", "--set", "train.epochs=1"))
-    return run([*TORCHRUN, "-m", "tests.training.loop.together", str(root)], repository)
+    (root / locked.FOLDER).mkdir()
+    program = [*TORCHRUN, "-m", "tests.training.loop.together", str(root)]
+    with alone_in(root / locked.FOLDER, Ranks(0, 1, torch.device("cpu"))):
+        return run(program, repository)
 
 
 @pytest.mark.slow
@@ -200,3 +206,12 @@ def test_ranks_that_find_different_checkpoints_refuse_to_go_on(together):
     assert together.returncode == 0, together.stderr
     assert "rank 0 of 2 finds that of step 15; the run folder must be" in said
     assert "rank 1 of 2 finds none; the run folder must be" in said
+
+
+@pytest.mark.slow
+def test_two_ranks_are_both_told_that_another_training_holds_the_folder(together):
+    """Only the first asks for the lock; the other would wait for it for ever."""
+    assert together.returncode == 0, together.stderr
+    told = "another training (process"
+    ends = [f"locked, rank {rank}: {told}" for rank in (0, 1)]
+    assert [end for end in ends if end not in together.stdout] == []

@@ -18,9 +18,11 @@ from training.configs.task_sections import TransferConfig
 from training.errors import CheckpointError, ConfigError, DataError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
+from training.loop.lock import LOCK, alone_in
 from training.loop.runs import open_splits, train
 
 WriteConfig = Callable[..., Path]
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def test_negatives_do_not_hide_that_nothing_is_positive(
@@ -182,11 +184,10 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
     """Trains an epoch on a few digits, and returns the folder of the run."""
     write_digits(tmp_path, train=60, test=20)
     path = write_tiny(tmp_path, CONFIG.replace("epochs = 4", "epochs = 1"))
-    ranks = Ranks(0, 1, torch.device("cpu"))
 
     def begin(*changes: str) -> Path:
         config, folder = read_config(path, changes), tmp_path / "run"
-        train(config, root=tmp_path, folder=folder, ranks=ranks, live=None)
+        train(config, root=tmp_path, folder=folder, ranks=ALONE, live=None)
         return folder
 
     return begin
@@ -244,3 +245,44 @@ def test_what_an_earlier_run_has_left_is_not_told_of_this_one(
     assert not (folder / "transfer.json").exists()
     assert not (folder / "curves.png").exists()
     assert "train_loss" in (folder / "log.csv").read_text()
+
+
+def test_a_second_training_in_the_folder_is_refused_and_touches_nothing(
+    tiny: Callable[..., Path], tmp_path: Path
+):
+    """They took turns at one checkpoint, and the second removed the first one's log."""
+    log, partial = tmp_path / "run" / "log.csv", tmp_path / "run" / "last.pt.0a.partial"
+    partial.parent.mkdir()
+    log.write_text("step,epoch\n")
+    partial.write_text("half of the w")
+    refused = rf"another training \(process {os.getpid()}\) is writing to .*run; give"
+
+    with alone_in(log.parent, ALONE), pytest.raises(CheckpointError, match=refused):
+        tiny("seed=1")
+
+    assert log.exists()
+    assert partial.exists()
+    assert (tiny("seed=1") / "final.pt").exists()
+
+
+def test_what_killed_trainings_had_half_written_is_removed(
+    tiny: Callable[..., Path], tmp_path: Path
+):
+    """A checkpoint may be large. Files that are not the training's own stay."""
+    (tmp_path / "run").mkdir()
+    for name in ("last.pt.0a", "final.pt.0b", "log.csv.0c", "holiday.mp4"):
+        (tmp_path / "run" / f"{name}.partial").write_text("half of the w")
+
+    left = tiny().glob("*.partial")
+
+    assert [file.name for file in left] == ["holiday.mp4.partial"]
+
+
+def test_without_a_lock_nothing_half_written_is_removed(
+    tiny: Callable[..., Path], tmp_path: Path
+):
+    """It may be another training that writes it."""
+    (tmp_path / "run" / LOCK).mkdir(parents=True)  # so that it cannot be had
+    (tmp_path / "run" / "last.pt.0a.partial").write_text("half of the w")
+
+    assert len(list(tiny().glob("*.partial"))) == 1
