@@ -13,8 +13,12 @@ from tests.synthetic import manifest_fields
 from tests.training.evaluation.logits import overconfident
 from training.evaluation.answers import Answers
 from training.evaluation.evaluate import measure
-from training.evaluation.intervals import bootstrap, clopper_pearson
-from training.evaluation.reliability import softmax_reliability
+from training.evaluation.intervals import bootstrap, clopper_pearson, without_noise
+from training.evaluation.reliability import (
+    GAPS,
+    sigmoid_reliability,
+    softmax_reliability,
+)
 
 
 def test_bootstrap_intervals_hold_the_value_and_shrink_with_images():
@@ -137,3 +141,53 @@ def test_images_of_one_scene_are_drawn_together():
 
     (low, high), (lower, higher) = alone["accuracy"], together["accuracy"]
     assert higher - lower == pytest.approx((high - low) * 10**0.5, rel=0.2)
+
+
+def calibration(n: int, *, gap: float, times: int = 10) -> list[tuple[float, ...]]:
+    """Lower end, figure, upper end of both errors of scores [N] too high by `gap`."""
+    generator = np.random.default_rng(0)
+    triples = []
+    for _ in range(times):
+        score = generator.uniform(0.3, 1, n)
+        truth = generator.random(n) < score - gap
+
+        def statistics(index: np.ndarray, score=score, truth=truth) -> dict[str, float]:
+            return sigmoid_reliability(score[index], truth[index])
+
+        found, ends = statistics(np.arange(n)), bootstrap(statistics, n, rounds=50)
+        triples += [(ends[name][0], found[name], ends[name][1]) for name in GAPS]
+    return triples
+
+
+@pytest.mark.parametrize("n", [60, 300])
+def test_honest_scores_may_be_honest_by_the_interval_of_their_error(n: int):
+    """Noise alone makes an error. Percentiles never came near 0, and often left out
+    the figure itself, because each draw adds as much noise again.
+    """
+    triples = calibration(n, gap=0)
+
+    assert all(low <= found <= high for low, found, high in triples)
+    assert np.mean([low < 0.01 for low, _, _ in triples]) > 0.7
+
+
+def test_scores_that_are_too_high_are_not_honest_by_the_interval_of_their_error():
+    """With a thousand images a gap of 0.2 is no noise; most intervals hold it."""
+    triples = calibration(1000, gap=0.2)
+
+    assert all(0.1 < low <= found <= high for low, found, high in triples)
+    assert np.mean([low < 0.2 < high for low, _, high in triples]) > 0.8
+
+
+def test_the_interval_of_a_calibration_error_ends_at_0_and_1():
+    """Whatever the draws were."""
+    assert without_noise(0.1031, 0.1551, 0.2859) == (0, 0.1031)
+    assert without_noise(0.9, 0.5, 0.95) == (pytest.approx(0.8471, abs=1e-4), 1)
+
+
+def test_an_error_of_0_has_no_interval():
+    """Eight of ten answers at 0.8 are right, by chance: 0 to 0 would say it is sure."""
+    score, truth = np.full(10, 0.8), np.arange(10) < 8
+
+    ends = bootstrap(lambda index: sigmoid_reliability(score[index], truth[index]), 10)
+
+    assert "ece" not in ends
