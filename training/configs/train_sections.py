@@ -116,7 +116,7 @@ class LossConfig(Section):
     the paper's, 0 is off."""
     prior_bias: bool = True
     """A fresh head of a binary or multi-label task begins with each label's frequency
-    as its answer."""
+    as its answer; with `positive_weight`, with that of weighted positives."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
