@@ -2,14 +2,17 @@
 
 On SIGTERM or SIGINT uvicorn closes its port at once. Here readiness goes red first,
 what was accepted is finished, late requests get a clear 503, and only then the port
-closes. A second signal stops without waiting.
+closes. A second signal stops without waiting. A terminal that closes (SIGHUP) is a
+first signal, too, however often it says so.
 """
 
 import asyncio
 import gc
+import signal
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -126,6 +129,21 @@ class Server(uvicorn.Server):
         if not self.force_exit:
             self.left_behind = bool(await self._serving.stop())
         self._watchdog.stop()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn, and SIGHUP where it would end the process: not under nohup."""
+        hang_up = getattr(signal, "SIGHUP", None)
+        with super().capture_signals():
+            # uvicorn leaves signals alone in other threads, where they cannot be had
+            main = threading.current_thread() is threading.main_thread()
+            if hang_up and main and signal.getsignal(hang_up) is signal.SIG_DFL:
+                signal.signal(hang_up, self._hang_up)
+            yield
+
+    def _hang_up(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None:  # kernel and shell may both send it
+            self.handle_exit(sig, frame)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second, if that counts."""

@@ -496,8 +496,10 @@ def process(bundles):
     process.stdout.close()
 
 
-def test_a_stopping_process_finishes_what_it_accepted(process):
-    """SIGTERM: the slow request is answered, a late one refused, the end clean."""
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGHUP,) * 2])
+def test_a_stopping_process_finishes_what_it_accepted(process, signals):
+    """SIGTERM, or its terminal was closed, which may be said twice: the slow request is
+    answered, a late one refused, the end clean."""
     process, url = process
     answers = []
 
@@ -513,7 +515,8 @@ def test_a_stopping_process_finishes_what_it_accepted(process):
         thread.start()
         while not metrics_of(late)["linnaeus_requests_in_flight",] > 1:
             pass
-        process.send_signal(signal.SIGTERM)
+        for each in signals:
+            process.send_signal(each)
         ready = late.get("/readyz")
         while ready.status_code == 200:
             ready = late.get("/readyz")
