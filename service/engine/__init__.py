@@ -12,6 +12,7 @@ lane         works: a thread that decodes and runs what it takes
 lanes        opens the lanes, and replaces those that die or hang
 decoding     a ticket's bytes → its pixels, or its own error
 ahead        the same in threads before the backlog, for a GPU
+run          a batch of decoded tickets → what each sender gets
 isolation    bisects a batch that fails
 inline       serves tiny images for tiny models on the event loop, without a lane
 """

@@ -16,9 +16,9 @@ from functools import partial
 from classifier.decode import DecodeLimits
 from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
-from service.engine.lane import run_together
 from service.engine.line import MAX_SURPRISE, moved, no_room, no_time
 from service.engine.models import INLINE_COST_S, EngineModel
+from service.engine.run import run_together
 from service.engine.ticket import Results, Ticket, settle_all, too_late
 from service.errors import EngineFailedError
 

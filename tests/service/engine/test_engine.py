@@ -173,7 +173,7 @@ async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
 
     async with running() as engine, asyncio.timeout(20):
         assert engine.inline.serves(COLORS)
-        monkeypatch.setattr("service.engine.lane.scored", scored)
+        monkeypatch.setattr("service.engine.run.scored", scored)
         settled = await asyncio.gather(
             *(
                 classify(engine, COLORS, png((red, 0, 0)), deadline=None)

@@ -15,7 +15,8 @@ from classifier.preprocess import Preprocessed
 from service.contract import Timing
 from service.engine import lane as lane_module
 from service.engine.backlog import Backlog
-from service.engine.lane import Lane, stacked
+from service.engine.lane import Lane
+from service.engine.run import outcome, stacked
 from service.engine.ticket import Results, Ticket
 from service.errors import DeadlineExceededError, EngineFailedError
 from tests.synthetic import png
@@ -205,7 +206,7 @@ def test_the_phases_of_an_image_add_up_to_its_time():
     ticket.ahead_s, ticket.taken, ticket.decoded = 0.5, 2.5, 2.75
     row = np.zeros(2, np.float32)
 
-    timing = lane_module.outcome(ticket, (row, row), (4.75, 8.75, 3)).timing
+    timing = outcome(ticket, (row, row), (4.75, 8.75, 3)).timing
 
     assert timing == Timing(
         decode_ms=750, queue_ms=1000, batch_ms=2000, infer_ms=4000, batch_size=3
