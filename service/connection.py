@@ -152,7 +152,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._overhead_bytes = 0
         self._stop_timer()
         if not offer:
-            if self.parser.get_http_version() == "1.0":
+            if self.expect_100_continue and self.parser.get_http_version() == "1.0":
                 self.expect_100_continue = False  # RFC 9110, 10.1.1
             super().on_headers_complete()
             # Trailers go nowhere: among the headers (RFC 9110, 6.5.1, forbids it) they
