@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from classifier.preprocess import Pixels
-from service.contract import Engine, ModelKey, Outcome, Settle, Settled, Withdraw
+from service.contract import (
+    Engine,
+    ModelKey,
+    Outcome,
+    Settle,
+    Settled,
+    Withdraw,
+    outcome_of,
+)
 from service.errors import DeadlineExceededError
 
 LATE = "the answer did not come before the deadline of this request"
@@ -101,6 +109,4 @@ async def classify(
     (settled,) = await classify_many(
         engine, key, [data], deadline=deadline, explain=explain
     )
-    if not isinstance(settled, Outcome):
-        raise settled.with_traceback(None)  # others may get the same object
-    return settled
+    return outcome_of(settled)

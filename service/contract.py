@@ -66,6 +66,19 @@ class LoadedModel:
 
 
 Settled = Outcome | ClassifierError | ServiceError
+
+
+def outcome_of(settled: Settled) -> Outcome:
+    """The outcome; its error is raised.
+
+    Without the stack of an earlier time: several images may have been settled with one
+    error, and each `raise` adds to it.
+    """
+    if not isinstance(settled, Outcome):
+        raise settled.with_traceback(None)
+    return settled
+
+
 # Called on the event loop with an image's position in its request and its result.
 Settle = Callable[[int, Settled], None]
 Withdraw = Callable[[], None]

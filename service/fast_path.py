@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 from classifier.errors import ClassifierError
 from service.asking import LATE
-from service.contract import Outcome, Settle, Settled, Withdraw
+from service.contract import Settle, Settled, Withdraw, outcome_of
 from service.errors import DeadlineExceededError, ServiceError
 from service.exchange import CLIENT_GONE, Exchange, Headers, RequestLog, common_headers
 from service.problems import headers_and_body
@@ -145,11 +145,9 @@ class FastPath:
         """What an outcome, or any error, is to the client."""
         entry, exchange = request.question.entry, request.exchange
         try:
-            if not isinstance(settled, Outcome):
-                # others may get the same object, and each `raise` adds to its stack
-                raise settled.with_traceback(None)
+            outcome = outcome_of(settled)
             answer = entry.answer(
-                settled, request.question.parameters, request_id=exchange.request_id
+                outcome, request.question.parameters, request_id=exchange.request_id
             )
         except Exception as error:  # the border, as in service/exchange.py
             problem = self._request_log.problem_for(exchange, error)
@@ -158,8 +156,8 @@ class FastPath:
                 problem, path=PATH, request_id=exchange.request_id
             )
             return Reply(problem.status, headers, body)
-        exchange.timed(settled.timing)
-        headers = json_headers(answer, settled.timing)
+        exchange.timed(outcome.timing)
+        headers = json_headers(answer, outcome.timing)
         return Reply(HTTPStatus.OK, headers, answer)
 
     def _close(self, request: FastRequest, reply: Reply, answered: Answered) -> None:

@@ -10,7 +10,7 @@ from service.answers import to_json
 from service.asking import classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
-from service.contract import Outcome, Settled, Timing
+from service.contract import Outcome, Settled, Timing, outcome_of
 from service.disconnect import CancelOnDisconnect
 from service.errors import DeadlineExceededError, ServiceError, UnavailableError
 from service.exchange import RequestLog, exchange_of
@@ -123,12 +123,11 @@ async def write_results(
     """
     results = []
     failed = written = 0
-    for position, outcome in enumerate(outcomes):
+    for position, fate in enumerate(outcomes):
         item_id = f"{request_id}/{position}"
         try:
-            if not isinstance(outcome, Outcome):
-                raise outcome.with_traceback(None)  # others may get it, too
-            results.append(entry.answer(outcome, parameters, request_id=item_id))
+            answer = entry.answer(outcome_of(fate), parameters, request_id=item_id)
+            results.append(answer)
         except (ClassifierError, ServiceError) as error:
             problem = request_log.problem(error, request_id=item_id)
             entry.metrics.failed(problem.code)

@@ -13,7 +13,7 @@ from classifier.errors import ImageError
 from service.asking import classify_decoded, classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
-from service.contract import Outcome, Settled, Timing
+from service.contract import Outcome, Settled, Timing, outcome_of
 from service.disconnect import CancelOnDisconnect
 from service.errors import EngineFailedError, ItemError, ServiceError
 from service.exchange import exchange_of
@@ -131,10 +131,7 @@ def all_of(settled: Sequence[Settled], name: str) -> list[Outcome]:
     outcomes = []
     for position, fate in enumerate(settled):
         try:
-            if not isinstance(fate, Outcome):
-                # the log leaves out a cause that was never raised
-                raise fate.with_traceback(None)  # others may get it, too
+            outcomes.append(outcome_of(fate))
         except (ImageError, EngineFailedError) as error:
             raise ItemError(f"{name}[{position}]", error) from error
-        outcomes.append(fate)
     return outcomes
