@@ -1,6 +1,6 @@
 """name, version → **catalog entry**: what is loaded, and what answers by default."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from classifier.bundle import default_name
 from classifier.errors import RequestError
@@ -77,7 +77,7 @@ class Catalog:
         for model in sorted(entries, key=lambda model: model.key):
             name, version = model.key
             self._versions.setdefault(name, {})[version] = model
-        self.default = self._choose_default(default)
+        self.default = choose_default(self._versions, default)
 
     def __iter__(self) -> Iterator[CatalogEntry]:
         """By name, then by version."""
@@ -115,10 +115,15 @@ class Catalog:
             )
         return versions[version]
 
-    def _choose_default(self, wanted: str | None) -> str | None:
-        if wanted is not None and wanted not in self._versions:
-            raise SettingsError(
-                f"LINNAEUS_DEFAULT_MODEL is {wanted!r}; loaded are "
-                f"{', '.join(self._versions)}"
-            )
-        return wanted or default_name(self._versions)
+
+def choose_default(loaded: Collection[str], wanted: str | None) -> str | None:
+    """The model of a request that names none, if there is one.
+
+    Raises:
+        SettingsError: that which is wanted is not loaded.
+    """
+    if wanted is not None and wanted not in loaded:
+        raise SettingsError(
+            f"LINNAEUS_DEFAULT_MODEL is {wanted!r}; loaded are {', '.join(loaded)}"
+        )
+    return wanted or default_name(loaded)

@@ -75,6 +75,13 @@ def processes_wanted(settings: Settings, *, light: bool, shared: bool) -> int:
     return available_cores() if pays else 1
 
 
+def lanes_each(settings: Settings, processes: int) -> int:
+    """How many lanes each of so many processes has, if it has an engine of its own."""
+    if settings.lanes != "auto":
+        return settings.lanes
+    return max(1, available_cores() // processes)
+
+
 def shares_engine(settings: Settings, loaded: Sequence[LoadedModel]) -> bool:
     """Whether members use the leader's engine: a device is not for several."""
     if settings.engine == "auto":
@@ -174,8 +181,7 @@ class Leader:
 
     def _divide(self, folder: Path, processes: int) -> list[Order]:
         """Members with their own engines, and lanes for all of them alike."""
-        wanted, share = self._settings.lanes, max(1, available_cores() // processes)
-        lanes = share if wanted == "auto" else wanted
+        lanes = lanes_each(self._settings, processes)
         self._engine.limit_lanes(lanes)
         self._log.info("crew", processes=processes, lanes_each=lanes)
         bundles, precisions = self._fingerprints(), self._precisions()

@@ -20,8 +20,10 @@ from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
 from classifier.versions import versions
+from service.catalog import choose_default
 from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
+from service.leader import lanes_each
 from service.settings import Settings, load_settings
 
 Level = Literal["ok", "note", "problem"]
@@ -113,19 +115,13 @@ def _served(settings: Settings) -> Iterator[Finding]:
         return  # said of all of them
     try:
         names = {bundle.manifest.name for bundle in find_bundles(settings)}
+        choose_default(sorted(names), settings.default_model)
     except ClassifierError as error:
         advice = "set LINNAEUS_LOAD to what is there"
         yield Finding("problem", "load", str(error), advice)
-        return
-    default = settings.default_model
-    if default is not None and default not in names:
-        yield Finding(
-            "problem",
-            "default model",
-            f"LINNAEUS_DEFAULT_MODEL is {default!r}; loaded are "
-            f"{', '.join(sorted(names))}",
-            "set it to one of these, or LINNAEUS_LOAD to more",
-        )
+    except SettingsError as error:
+        advice = "set it to one of these, or LINNAEUS_LOAD to more"
+        yield Finding("problem", "default model", str(error), advice)
 
 
 def _machine() -> Iterator[Finding]:
@@ -153,11 +149,10 @@ def _machine() -> Iterator[Finding]:
 
 def _memory(settings: Settings) -> Finding:
     """Whether the worst images, one in each lane, fit beside the largest bodies."""
-    limit, cores = hardware.memory_bytes(), hardware.available_cores()
+    limit = hardware.memory_bytes()
     # `auto` decides when the models are measured: docs/settings.md says what is counted
     processes = 1 if settings.processes == "auto" else settings.processes
-    own = max(1, cores // processes) if settings.lanes == "auto" else settings.lanes
-    lanes = processes * own
+    lanes = processes * lanes_each(settings, processes)
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     bodies = processes * settings.max_buffered_bytes
     needed = images + bodies
