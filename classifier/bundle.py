@@ -131,7 +131,7 @@ def load_bundle(path: Path, version: int | None = None) -> Bundle:
     manifest = read_manifest(folder / MANIFEST)
     if (folder.parent.name, folder.name) != (manifest.name, str(manifest.version)):
         raise BundleError(
-            f"{folder} holds {manifest.name}/{manifest.version} by its manifest; "
+            f"{folder} holds {manifest.full_name} by its manifest; "
             "the folder must be named so"
         )
     return Bundle(folder, manifest)

@@ -225,6 +225,11 @@ class Manifest(Strict):
     provenance: Provenance
 
     @property
+    def full_name(self) -> str:
+        """NAME/VERSION, as the bundle's folder is named and as settings name it."""
+        return f"{self.name}/{self.version}"
+
+    @property
     def logits(self) -> int:
         """K, the width of the graph's output: 1 for binary, else one a label."""
         return self.task.logits(len(self.labels))

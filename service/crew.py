@@ -243,7 +243,7 @@ def _import_path() -> list[str]:
 def fingerprints(manifests: Sequence[Manifest]) -> dict[str, str]:
     """NAME/VERSION of each bundle → SHA-256 of its manifest, which has its graphs'."""
     return {
-        f"{manifest.name}/{manifest.version}": hashlib.sha256(
+        manifest.full_name: hashlib.sha256(
             manifest.model_dump_json().encode()
         ).hexdigest()
         for manifest in manifests

@@ -195,7 +195,8 @@ class Leader:
         return fingerprints([loaded.manifest for loaded in self._engine.loaded])
 
     def _precisions(self) -> dict[str, str]:
-        return {"/".join(map(str, m.key)): m.precision for m in self._engine.loaded}
+        loaded = self._engine.loaded
+        return {model.manifest.full_name: model.precision for model in loaded}
 
     async def _share(self, folder: Path, processes: int) -> list[Order]:
         """Members that use the engine of this process.

@@ -45,7 +45,7 @@ def command(
 def _row(manifest: Manifest) -> list[str]:
     height, width, channels = manifest.preprocess.shape
     return [
-        f"{manifest.name}/{manifest.version}",
+        manifest.full_name,
         manifest.task,
         str(len(manifest.labels)),
         f"{width}x{height}x{channels}",

@@ -93,18 +93,26 @@ def load_models(
     Raises BundleError or SessionError.
     """
     warm_up()
-    models = []
-    for bundle in find_bundles(settings):
-        name = f"{bundle.manifest.name}/{bundle.manifest.version}"
-        precision = (precisions or {}).get(name, settings.precision)
-        own = settings.model_copy(update={"precision": precision})
-        models.append(load_model(bundle, own, device=device))
-    return models
+    decided = precisions or {}
+    return [
+        load_model(
+            bundle,
+            settings,
+            device=device,
+            precision=decided.get(bundle.manifest.full_name),
+        )
+        for bundle in find_bundles(settings)
+    ]
 
 
-def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> EngineModel:
-    """Load one bundle on a device and measure it. Raises BundleError, SessionError."""
-    variant = choose_variant(bundle, settings.precision, device)
+def load_model(
+    bundle: Bundle, settings: Settings, *, device: Device, precision: str | None = None
+) -> EngineModel:
+    """Load one bundle on a device and measure it; without `precision` the settings'.
+
+    Raises BundleError, SessionError.
+    """
+    variant = choose_variant(bundle, precision or settings.precision, device)
     graph = bundle.read_graph(variant)
     proven = load_session(bundle, variant, graph=graph, device=device, threads=1)
     golden = bundle.read_golden().pixels[0].copy()  # a view would keep all of them

@@ -41,7 +41,7 @@ class Bundled:
                 **self.evaluations[variant.precision].as_json(),
             }
         return {
-            "bundle": f"{self.manifest.name}/{self.manifest.version}",
+            "bundle": self.manifest.full_name,
             "task": str(self.manifest.task),
             "postprocess": self.manifest.postprocess.model_dump(mode="json"),
             **graphs,

@@ -33,7 +33,7 @@ def write_evaluation(
     """
     manifest = classifier.manifest
     facts = evaluation.as_json() | {
-        "bundle": f"{manifest.name}/{manifest.version}",
+        "bundle": manifest.full_name,
         "precision": str(classifier.variant.precision),
         "graph_sha256": classifier.variant.sha256,
         "data_sha256": split.sha256(),
