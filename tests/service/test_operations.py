@@ -182,6 +182,18 @@ def test_a_second_signal_does_not_wait_for_the_run_at_work(tmp_path):
     assert code == 1
 
 
+@pytest.mark.parametrize("hang_up", ["SIG_IGN"])
+def test_under_nohup_a_terminal_that_closes_is_nothing(process):
+    """Whoever starts a service so wants it to stay."""
+    process, url = process
+
+    process.send_signal(signal.SIGHUP)
+    ready = httpx.get(f"{url}/readyz", timeout=60)
+
+    assert ready.status_code == 200
+    assert process.poll() is None
+
+
 def test_what_the_end_cuts_off_is_no_fault():
     """A request that the drain had no time for has its own line in the log."""
     log, uvicorn = StringIO(), logging.getLogger("uvicorn.error")
@@ -468,9 +480,16 @@ def test_an_image_that_arrives_when_there_is_no_lane_any_more_is_told_so(
 
 
 @pytest.fixture
-def process(bundles):
+def hang_up() -> str:
+    """What the service finds set for SIGHUP, whatever the tests run under."""
+    return "SIG_DFL"
+
+
+@pytest.fixture
+def process(bundles, hang_up):
     """The service as a process of its own, and the URL that it logs."""
     code = (
+        f"import signal; signal.signal(signal.SIGHUP, signal.{hang_up});"
         "from service.settings import load_settings; from service.server import serve;"
         "from service.engine.engine import LaneEngine; settings = load_settings();"
         "serve(settings, LaneEngine(settings))"
