@@ -25,6 +25,9 @@ CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cach
 WIDE_BATCH = 4  # beside a batch of one, which is measured for the lone image anyway
 # Batches are as good as the best when an image costs no more than this share more.
 NEARLY = 0.03
+# What a run costs beyond the session's time, and small batches therefore lose: a batch
+# is cut and settled, the event loop wakes up, the caches change hands.
+BESIDE_RUN_S = 0.001
 # On a GPU: to cut a batch and to settle its tickets takes Python as long as the device
 # needs for some images, and only the device's time is measured.
 CUDA_NEARLY = 0.10
@@ -151,16 +154,21 @@ def fastest(
     tried = batches if settings.batch == "auto" else (settings.batch,)
     curve = measured(session, session.shape, tried, lanes=lanes)
     session.give_back()  # an idle model must not hold the memory of large batches
-    return MeasuredSession(session, session.threads, *best(curve))
+    chosen = best(curve, beside_s=BESIDE_RUN_S)
+    return MeasuredSession(session, session.threads, *chosen)
 
 
-def best(curve: dict[int, float], *, nearly: float = NEARLY) -> tuple[int, int, float]:
+def best(
+    curve: dict[int, float], *, beside_s: float = 0.0, nearly: float = NEARLY
+) -> tuple[int, int, float]:
     """The largest and the smallest batch that are nearly best, and seconds an image.
 
     The answers of a large batch are written in one go; a small one is over sooner.
+    `beside_s` is what every run costs in addition.
     """
-    least = min(curve.values())
-    good = [n for n, cost_s in curve.items() if cost_s <= least * (1 + nearly)]
+    whole = {n: cost_s + beside_s / n for n, cost_s in curve.items()}
+    least = min(whole.values())
+    good = [n for n, cost_s in whole.items() if cost_s <= least * (1 + nearly)]
     return max(good), min(good), curve[max(good)]
 
 
