@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from tests.service.conftest import GRAY, GREEN, RED, running
+from tests.service.conftest import BLUE, GRAY, GREEN, RED, running
 from tests.synthetic import make_bundle
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -178,8 +178,8 @@ def test_a_list_of_models_that_does_not_come_is_not_waited_for(
     page.close()
 
 
-def test_a_pasted_picture_is_taken(page):
-    """From the clipboard, without a file."""
+def paste(page, image):
+    """Give an image by the clipboard."""
     page.evaluate(
         """bytes => {
             const data = new DataTransfer();
@@ -188,10 +188,94 @@ def test_a_pasted_picture_is_taken(page):
             const paste = new ClipboardEvent("paste", { clipboardData: data });
             document.dispatchEvent(paste);
         }""",
-        list(RED),
+        list(image),
     )
 
+
+def test_a_pasted_picture_is_taken(page):
+    """From the clipboard, without a file."""
+    paste(page, RED)
+
     page.wait_for_selector("#answer .verdict")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A red picture on the disk."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(RED)
+    return path
+
+
+def choose(page, path):
+    """By the dialog. A browser tells the page only if what it holds is changed by it.
+
+    Playwright tells it in any case, so this looks first.
+    """
+    held = page.locator("#file").evaluate("e => Array.from(e.files, f => f.name)")
+    if held != [path.name]:
+        page.set_input_files("#file", path)
+
+
+def wait_for_verdict(page, said):
+    """Until the answer begins with this."""
+    page.wait_for_function(
+        """said => document.querySelector("#answer .verdict")
+            ?.innerText.startsWith(said)""",
+        arg=said,
+    )
+
+
+def test_the_same_file_can_be_chosen_again(page, photo):
+    """After another picture, after it was edited, and after an error."""
+    choose(page, photo)
+    wait_for_verdict(page, "red")
+    paste(page, GREEN)
+    wait_for_verdict(page, "green")
+    choose(page, photo)
+    wait_for_verdict(page, "red")
+
+    photo.write_bytes(BLUE)
+    choose(page, photo)
+    wait_for_verdict(page, "blue")
+
+    page.context.set_offline(True)
+    choose(page, photo)
+    page.wait_for_selector("#answer .bad")
+    assert "The service did not answer" in page.inner_text("#answer")
+    page.context.set_offline(False)
+    choose(page, photo)
+    wait_for_verdict(page, "blue")
+
+
+def test_the_same_file_can_be_chosen_after_the_way_back(page, photo):
+    """A browser that goes back fills in the fields as they were, without a word."""
+    choose(page, photo)
+    wait_for_verdict(page, "red")
+    page.click("text=API")
+    page.wait_for_selector("#image_undecodable")
+    page.go_back()
+    page.wait_for_function("document.getElementById('model').options.length > 1")
+
+    choose(page, photo)
+
+    wait_for_verdict(page, "red")
+
+
+@pytest.mark.parametrize("change", ["edited", "removed"])
+def test_a_file_that_has_changed_is_not_blamed_on_the_service(page, photo, change):
+    """It cannot be sent, so the service was never asked."""
+    choose(page, photo)
+    wait_for_verdict(page, "red")
+    if change == "edited":
+        photo.write_bytes(photo.read_bytes() + b"more")
+    else:
+        photo.unlink()
+
+    page.select_option("#model", label="is-red")
+
+    page.wait_for_selector("#answer .bad")
+    assert "The file has changed or is gone" in page.inner_text("#answer")
 
 
 def test_the_page_works_by_keyboard(page):
