@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.service.conftest import BLUE, GRAY, GREEN, RED, running
 from tests.synthetic import make_bundle
@@ -288,15 +288,24 @@ def test_the_page_works_by_keyboard(page):
     assert reached[-4:] == ["file", "model", "top-k", "threshold"]
 
 
-def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
-    """Red where red is, clear elsewhere, and the same in words; gone when not asked."""
-    page = explaining_page
+def red_corner(kind, *, turned=False):
+    """A file of a picture that is red in what is its upper right once it is upright."""
     image = Image.new("RGB", (90, 90))
     image.paste((240, 0, 0), (45, 0, 90, 45))
     stream = BytesIO()
-    image.save(stream, "PNG")
+    if turned:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 3
+        image.rotate(180).save(stream, kind, exif=exif)
+    else:
+        image.save(stream, kind)
+    return stream.getvalue()
 
-    give(page, stream.getvalue())
+
+def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
+    """Red where red is, clear elsewhere, and the same in words; gone when not asked."""
+    page = explaining_page
+    give(page, red_corner("PNG"))
     page.wait_for_selector("#answer .verdict")
     assert page.is_hidden("#heat")
     page.check("#explain")
@@ -314,6 +323,31 @@ def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
     page.uncheck("#explain")
     page.wait_for_selector("#heat", state="hidden")
     page.wait_for_selector("#heat-text", state="hidden")
+
+
+@pytest.mark.parametrize(
+    ("kind", "turned", "drawn"),
+    [
+        ("PNG", True, True),
+        ("JPEG", True, True),
+        ("WEBP", False, True),
+        ("WEBP", True, False),
+    ],
+)
+def test_no_map_is_drawn_on_a_picture_that_may_be_turned(
+    explaining_page, kind, turned, drawn
+):
+    """Chromium turns the others by their EXIF, but not WebP; the words say so."""
+    page = explaining_page
+    page.check("#explain")
+    give(page, red_corner(kind, turned=turned))
+    page.wait_for_selector("#heat-text", state="visible")
+    page.wait_for_function("document.getElementById('preview').naturalWidth")
+
+    said = page.inner_text("#heat-text")
+    assert "“red” is in the upper right part" in said
+    assert ("No map is drawn" in said) != drawn
+    assert page.is_visible("#heat") == drawn
 
 
 def test_a_model_that_does_not_explain_is_not_asked_to(explaining_page):
