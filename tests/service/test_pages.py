@@ -120,6 +120,46 @@ def test_every_task_is_shown(page, model, image, said):
     )
 
 
+@pytest.mark.parametrize(
+    ("image", "top_k", "threshold", "said"),
+    [
+        (GRAY, "", "", "3 over the threshold"),
+        (GRAY, "1", "", "1 of the 1 shown over the threshold"),
+        (GRAY, "2", "0.5", "2 of the 2 shown over the threshold"),
+        (RED, "2", "0.9", "1 over the threshold"),
+        (GRAY, "3", "1", "none of its labels"),
+        (GRAY, "", "0.5", "3 over the threshold"),
+    ],
+    ids=["as-it-is", "cut", "cut-above", "not-cut", "whole", "all-above"],
+)
+def test_labels_are_counted_no_further_than_they_came(
+    page, image, top_k, threshold, said
+):
+    """Where the list was cut, others may be over the threshold, too."""
+    page.select_option("#model", label="has")
+    page.fill("#top-k", top_k)
+    page.fill("#threshold", threshold)
+    give(page, image)
+
+    page.wait_for_selector("#answer .verdict")
+    assert said in re.split("\n+", page.inner_text("#answer .verdict"))
+
+
+def test_the_command_is_that_of_the_answer(page):
+    """Fields that were changed while it was under way are of the next question."""
+
+    def type_then_answer(route):
+        page.locator("#top-k").evaluate("field => { field.value = 2; }")
+        route.continue_()
+
+    page.route("**/classify?*", type_then_answer)
+    give(page, RED)
+
+    page.wait_for_selector("#answer .verdict")
+    assert page.locator("#answer li").count() == 3
+    assert "top_k" not in page.locator("#answer pre").first.text_content()
+
+
 def test_no_more_predictions_are_asked_for_than_a_model_gives(page):
     """As many as there are labels; a binary answer has one."""
     most = {}
