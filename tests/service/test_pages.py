@@ -57,7 +57,7 @@ def opened(browser, url):
         ),
     )
     page.goto(url)
-    page.wait_for_function("document.getElementById('model').options.length > 1")
+    page.wait_for_selector("#model:enabled")
     yield page
     page.close()
     assert complaints == []
@@ -158,6 +158,35 @@ def test_the_command_is_that_of_the_answer(page):
     page.wait_for_selector("#answer .verdict")
     assert page.locator("#answer li").count() == 3
     assert "top_k" not in page.locator("#answer pre").first.text_content()
+
+
+def test_while_an_answer_is_awaited_the_old_one_is_marked_as_such(explaining_page):
+    """For eyes and for screen readers, also where the label was seen."""
+    page = explaining_page
+    parts = ("answer", "heat", "heat-text")
+    awaited = []
+
+    def look_then_answer(route):
+        awaited.append(page.inner_text("#clock"))
+        awaited.append(page.locator("#clock").get_attribute("role"))
+        awaited.extend(
+            page.locator(f"#{part}.busy[aria-busy=true]").count() for part in parts
+        )
+        route.continue_()
+
+    page.check("#explain")
+    give(page, RED)
+    page.wait_for_selector("#heat", state="visible")
+    page.route("**/classify?*", look_then_answer)
+    page.fill("#top-k", "1")
+    page.press("#top-k", "Enter")
+    page.wait_for_selector("#answer li:only-child")
+
+    assert awaited == ["waiting …", "status", 1, 1, 1]
+    assert (
+        page.locator(".busy").count() == page.locator("[aria-busy=true]").count() == 0
+    )
+    assert "round trip" in page.inner_text("#clock")
 
 
 def test_no_more_predictions_are_asked_for_than_a_model_gives(page):
@@ -295,7 +324,7 @@ def test_the_same_file_can_be_chosen_after_the_way_back(page, photo):
     page.click("text=API")
     page.wait_for_selector("#image_undecodable")
     page.go_back()
-    page.wait_for_function("document.getElementById('model').options.length > 1")
+    page.wait_for_selector("#model:enabled")
 
     choose(page, photo)
 
@@ -342,6 +371,17 @@ def red_corner(kind, *, turned=False):
     return stream.getvalue()
 
 
+def test_the_chooser_keeps_its_name(page):
+    """A screen reader says what it does also when a picture is there."""
+    chooser = page.get_by_role("button", name="press to choose a file")
+    assert chooser.count() == 1
+
+    give(page, RED)
+    page.wait_for_selector("#answer .verdict")
+
+    assert chooser.count() == 1
+
+
 def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
     """Red where red is, clear elsewhere, and the same in words; gone when not asked."""
     page = explaining_page
@@ -381,8 +421,7 @@ def test_no_map_is_drawn_on_a_picture_that_may_be_turned(
     page = explaining_page
     page.check("#explain")
     give(page, red_corner(kind, turned=turned))
-    page.wait_for_selector("#heat-text", state="visible")
-    page.wait_for_function("document.getElementById('preview').naturalWidth")
+    page.wait_for_selector("#heat" if drawn else "text=No map is drawn")
 
     said = page.inner_text("#heat-text")
     assert "“red” is in the upper right part" in said
