@@ -462,3 +462,38 @@ def test_no_page_is_wider_than_a_phone(browser, server, path):
 
     assert phone.evaluate("document.documentElement.scrollWidth") <= 360
     phone.close()
+
+
+# Widths in CSS pixels: what labels and values need, and what they have.
+ROOM = """() => Array.from(document.querySelectorAll("label.field"), (field) => {
+    const input = field.querySelector("input, select"), style = getComputedStyle(input);
+    const label = document.createRange(), canvas = document.createElement("canvas");
+    const drawing = canvas.getContext("2d");
+    label.selectNode(field.firstChild);
+    drawing.font = style.font;
+    const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+    return {
+        label: [label.getBoundingClientRect().width, field.clientWidth],
+        value: [drawing.measureText(input.value).width, input.clientWidth - padding],
+    };
+})"""
+
+
+@pytest.mark.parametrize("width", [320, 360, 800, 1200])
+@pytest.mark.parametrize("text", ["100%", "200%"])
+def test_numbers_and_their_labels_have_room(browser, server, width, text):
+    """On a phone, and where the text is large."""
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(server.url)
+    page.wait_for_selector("#model:enabled")
+    page.evaluate("size => { document.documentElement.style.fontSize = size; }", text)
+    page.fill("#top-k", "1000")
+    page.fill("#threshold", "0.05")
+
+    fields = page.evaluate(ROOM)
+    page.close()
+
+    assert len(fields) == 3
+    for field in fields:
+        for needed, given in field.values():
+            assert needed <= given
