@@ -497,3 +497,82 @@ def test_numbers_and_their_labels_have_room(browser, server, width, text):
     for field in fields:
         for needed, given in field.values():
             assert needed <= given
+
+
+# What is seen, on the colors that lie below it: texts, placeholders, edges of controls.
+SEEN = """() => {
+    const grounds = (e) => e ? [...grounds(e.parentElement), getComputedStyle(e)] : [];
+    const below = (e) => grounds(e).map((style) => style.backgroundColor);
+    const opacity = (e) => grounds(e).reduce((product, s) => product * s.opacity, 1);
+    const seen = [];
+    for (const e of document.querySelectorAll("body *:not(script, style)")) {
+        if (!e.checkVisibility()) continue;
+        const name = `${e.tagName}.${e.className}#${e.id}`, style = getComputedStyle(e);
+        const add = (color, ground, least) => seen.push([
+            name, color, below(ground), opacity(e), least,
+        ]);
+        const words = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+        if (words) add(style.color, e, 4.5);
+        if (e.placeholder) add(getComputedStyle(e, "::placeholder").color, e, 4.5);
+        if (e.matches("input[type=number], select, .drop")) {
+            add(style.borderTopColor, e, 3);
+            add(style.borderTopColor, e.parentElement, 3);
+        }
+    }
+    return seen;
+}"""
+
+
+def channels(color):
+    """Red, green, blue from 0 to 255 and opacity, of `rgb(…)` or `rgba(…)`."""
+    numbers = [float(number) for number in re.findall(r"[\d.]+", color)]
+    return (*numbers[:3], numbers[3] if len(numbers) > 3 else 1.0)
+
+
+def over(ground, color, opacity=1.0):
+    """A color as it is seen on an opaque one."""
+    *rgb, alpha = channels(color)
+    alpha *= opacity
+    return tuple(alpha * c + (1 - alpha) * g for c, g in zip(rgb, ground, strict=True))
+
+
+def luminance(rgb):
+    """Relative luminance, as WCAG 2.2 defines it."""
+    linear = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (value / 255 for value in rgb)
+    )
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(color, grounds, opacity):
+    """The ratio of WCAG 2.2, from 1 to 21, of a color on those below it."""
+    ground = (255, 255, 255)
+    for layer in grounds:
+        ground = over(ground, layer)
+    low, high = sorted((luminance(over(ground, color, opacity)), luminance(ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["", "docs"])
+def test_words_and_edges_stand_out(browser, server, path, scheme):
+    """WCAG 2.2, level AA: 4.5 for text, 3 for the edges of what can be used."""
+    page = browser.new_page(color_scheme=scheme, reduced_motion="reduce")
+    page.goto(f"{server.url}/{path}")
+    page.wait_for_selector("#image_undecodable" if path else "#model:enabled")
+    seen = page.evaluate(SEEN)
+    if not path:
+        for image, part in ((RED, ".verdict"), (b"not a picture", ".bad")):
+            give(page, image)
+            page.wait_for_selector(f"#answer:not(.busy) {part}")
+            seen += page.evaluate(SEEN)
+    page.close()
+
+    assert len(seen) > 20
+    faint = {
+        f"{name}: {ratio:.2f} of {least}"
+        for name, color, grounds, opacity, least in seen
+        if (ratio := contrast(color, grounds, opacity)) < least
+    }
+    assert faint == set()
