@@ -453,6 +453,18 @@ def test_the_documentation_is_drawn_from_the_document(page, server):
     assert "AnswerShape" not in text
 
 
+@pytest.mark.parametrize("page_is", ["fresh", "open"])
+def test_the_error_that_the_address_names_is_highlighted(page, server, page_is):
+    """A problem's `type` leads there, though the page is drawn after it is loaded."""
+    if page_is == "open":
+        page.goto(f"{server.url}/docs")
+        page.wait_for_selector("#overloaded")
+    page.goto(f"{server.url}/docs#overloaded")
+
+    page.wait_for_selector("#overloaded:target")
+    assert 10 < page.locator("#overloaded").bounding_box()["y"] < 100
+
+
 @pytest.mark.parametrize("path", ["", "docs"])
 def test_no_page_is_wider_than_a_phone(browser, server, path):
     """Nobody has to scroll sideways to read a line."""
