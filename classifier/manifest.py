@@ -23,8 +23,10 @@ from pydantic import (
 MAX_LABELS = 100_000
 MAX_SIDE = 4096
 MAX_LABEL_CHARACTERS = 200
+MAX_VERSION_DIGITS = 18  # a time in microseconds has 16; 64 bits hold them all
 BINARY_LABELS = 2  # negative, positive
 
+Version = Annotated[int, Field(ge=1, lt=10**MAX_VERSION_DIGITS)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 LabelText = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
 Description = Annotated[str, Field(max_length=2000)]
@@ -184,7 +186,7 @@ class GraphVariant(Strict):
 class Optimization(Strict):
     """How the smaller graphs of a version came to those of an earlier one."""
 
-    version: PositiveInt  # the earlier one
+    version: Version  # the earlier one
     command: str
     commit: str | None
     data_sha256: dict[str, str]
@@ -215,7 +217,7 @@ class Manifest(Strict):
 
     schema_version: Literal[1]
     name: Name
-    version: PositiveInt
+    version: Version
     description: Description
     task: Task
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=MAX_LABELS)]

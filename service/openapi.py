@@ -181,7 +181,7 @@ ModelQuery = Annotated[
     str | None, Query(description="Name of a loaded model. Unset: the default one.")
 ]
 VersionQuery = Annotated[
-    int | None, Query(ge=1, description="Version. Unset: the newest loaded.")
+    shapes.LongVersion | None, Query(description="Version. Unset: the newest loaded.")
 ]
 TopKQuery = Annotated[
     int | None,

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from classifier.manifest import MAX_VERSION_DIGITS
 from service.errors import InvalidParameterError, shown
 
 NAMES = ("model", "version", "top_k", "threshold", "explain")
@@ -69,9 +70,13 @@ def _whole(values: dict[str, str], name: str) -> int | None:
     if text is None:
         return None
     # int() alone would also take "1_0", " 5 " and digits of other scripts.
-    if not (text.isascii() and text.isdigit() and len(text) <= len("999999999")):
+    if not (text.isascii() and text.isdigit()):
         raise InvalidParameterError(
             f"{name} is {shown(text)}; a whole number from 1 on is allowed"
+        )
+    if len(text) > MAX_VERSION_DIGITS:  # nor has a model so many labels
+        raise InvalidParameterError(
+            f"{name} has {len(text)} digits; at most {MAX_VERSION_DIGITS} are allowed"
         )
     if int(text) < 1:
         raise InvalidParameterError(f"{name} is {text}; the least allowed is 1")

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from classifier.manifest import Color, Resize, Task
+from classifier.manifest import Color, Resize, Task, Version
 
 Score = Annotated[float, Field(ge=0, le=1)]
+# To generators for Java and others `integer` alone has 32 bits.
+LongVersion = Annotated[Version, Field(json_schema_extra={"format": "int64"})]
 
 
 class Shape(BaseModel):
@@ -46,7 +48,7 @@ class ModelReference(Shape):
     """Which bundle answered."""
 
     name: str
-    version: int
+    version: LongVersion
 
 
 class Image(Shape):
@@ -150,7 +152,7 @@ class ModelSummary(Shape):
     """One loaded bundle."""
 
     name: str
-    version: int
+    version: LongVersion
     default: bool = Field(description="Answers requests that name no model.")
     description: str
     task: Task
@@ -171,7 +173,7 @@ class ModelList(Shape):
 class ModelDetail(ModelSummary):
     """One loaded bundle, with the facts of its manifest."""
 
-    versions: list[int] = Field(description="All loaded versions of this name.")
+    versions: list[LongVersion] = Field(description="All loaded versions of this name.")
     manifest: dict[str, Any] = Field(
         description="The bundle's manifest: labels, thresholds, metrics, provenance."
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from classifier.manifest import Manifest
+from classifier.manifest import MAX_VERSION_DIGITS, Manifest
 from service.catalog import Catalog, CatalogEntry
 from service.errors import ModelNotFoundError, shown
 from service.oip import shapes
@@ -14,7 +14,6 @@ ANY = -1  # N
 # neither loaded nor unloaded here, nor `schedule_policy`: `priority` changes nothing.
 EXTENSIONS = ("classification", "model_configuration", "binary_tensor_data")
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
-MAX_DIGITS = 9  # of a version
 
 
 def find_model(catalog: Catalog, name: str, version: str | None = None) -> CatalogEntry:
@@ -25,9 +24,11 @@ def find_model(catalog: Catalog, name: str, version: str | None = None) -> Catal
     """
     if version is None:
         return catalog.find(name)
-    if not (version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS):
+    whole = version.isascii() and version.isdigit()
+    if not whole or len(version) > MAX_VERSION_DIGITS:
         raise ModelNotFoundError(
-            f"version {shown(version)} is no whole number, as versions are"
+            f"version {shown(version)} is no whole number of at most "
+            f"{MAX_VERSION_DIGITS} digits, as versions are"
         )
     return catalog.find(name, int(version))
 

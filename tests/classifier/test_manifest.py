@@ -142,6 +142,7 @@ def test_nothing_is_coerced(place, value):
         (("name",), "a\n"),
         (("name",), "a" * 65),
         (("version",), 0),
+        (("version",), 10**18),
         (("description",), "d" * 2001),
         (("task",), "regression"),
         (("labels", 2, "name"), ""),

@@ -32,7 +32,8 @@ def test_every_parameter_can_be_given():
         (b"top_k=%D9%A3", "a whole number"),  # a digit, but not of ASCII
         (b"top_k=0", "the least allowed is 1"),
         (b"top_k=-1", "top_k is '-1'"),
-        (b"version=9999999999", "a whole number"),
+        (b"version=" + b"9" * 19, "version has 19 digits; at most 18 are allowed"),
+        (b"top_k=" + b"9" * 9999, "top_k has 9999 digits; at most 18"),
         (b"threshold=nan", "threshold is 'nan'; a number from 0 to 1"),
         (b"threshold=1.01", "a number from 0 to 1"),
         (b"threshold=inf", "a number from 0 to 1"),

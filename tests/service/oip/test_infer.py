@@ -75,6 +75,7 @@ ERRORS = [
     ("GET", "/v2/models/colors/versions/9/config", {}, 404),
     ("GET", "/v2/models/colors/versions/-1/ready", {}, 404),
     ("GET", "/v2/models/colors/versions/99999999999/ready", {}, 404),
+    ("GET", f"/v2/models/colors/versions/{'9' * 5000}/ready", {}, 404),
     ("GET", INFER, {}, 405),
     ("DELETE", "/v2", {}, 405),
     ("POST", INFER, {}, 400),
