@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema, models_json_schema
 from starlette.types import ASGIApp
 
 from service import examples, shapes
@@ -177,21 +177,20 @@ def many_images_body() -> dict[str, Any]:
     }
 
 
+Unset = SkipJsonSchema[None]  # a query has no null: `?top_k=null` is a text
 ModelQuery = Annotated[
-    str | None, Query(description="Name of a loaded model. Unset: the default one.")
+    str | Unset, Query(description="Name of a loaded model. Unset: the default one.")
 ]
 VersionQuery = Annotated[
-    shapes.LongVersion | None, Query(description="Version. Unset: the newest loaded.")
+    shapes.LongVersion | Unset, Query(description="Version. Unset: the newest loaded.")
 ]
 TopKQuery = Annotated[
-    int | None,
-    Query(ge=1, description="How many predictions. Unset: the model's own number."),
+    Annotated[int, Field(ge=1)] | Unset,
+    Query(description="How many predictions. Unset: the model's own number."),
 ]
 ThresholdQuery = Annotated[
-    float | None,
+    shapes.Score | Unset,
     Query(
-        ge=0,
-        le=1,
         description="Instead of the model's thresholds: the score from which a label "
         "counts (binary, multilabel) or under which the model abstains (multiclass, "
         "fine-grained).",

@@ -1,11 +1,9 @@
 """`GET /models`: **what is loaded**, from the manifests."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from service.catalog import Catalog, CatalogEntry
-from service.openapi import problems
+from service.openapi import VersionQuery, problems
 from service.serving import Serving
 from service.shapes import Input, ModelDetail, ModelList, ModelSummary
 
@@ -31,12 +29,7 @@ def build_models_router(serving: Serving) -> APIRouter:
         summary="Describe a model",
         responses=problems("model_not_found", "invalid_parameter"),
     )
-    async def describe_model(
-        name: str,
-        version: Annotated[
-            int | None, Query(ge=1, description="Unset: the newest loaded.")
-        ] = None,
-    ) -> ModelDetail:
+    async def describe_model(name: str, version: VersionQuery = None) -> ModelDetail:
         """All that the manifest says: labels, thresholds, metrics, provenance."""
         model = serving.catalog.find(name, version)
         return ModelDetail(

@@ -146,6 +146,20 @@ def test_a_binary_inference_is_documented_with_its_headers(client, path, name):
     assert answer["content"]["application/octet-stream"]["schema"]["format"] == "binary"
 
 
+def test_no_parameter_may_be_null(client):
+    """In a query or a path `null` is a text, and the service would refuse it."""
+    paths = client.get("/openapi.json").json()["paths"]
+    types = {
+        (parameter["name"], parameter["schema"].get("type"))
+        for methods in paths.values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+    }
+
+    assert {name for name, _ in types} >= {"model", "version", "top_k", "threshold"}
+    assert {kind for _, kind in types} == {"string", "integer", "number", "boolean"}
+
+
 def test_every_problem_has_an_example(client):
     """In the document as a whole, and at the routes where it can occur."""
     document = client.get("/openapi.json").json()
