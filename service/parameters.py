@@ -34,13 +34,15 @@ def read_parameters(query: bytes) -> Parameters:
     """
     if not query:
         return DEFAULTS
+    # One field more than there are names: one of these is unknown or given twice, and
+    # those that follow, be they thousands, need not be read.
+    fields = query.split(b"&", len(NAMES) + 1)[: len(NAMES) + 1]
     try:
         pairs = parse_qsl(
-            query.decode("ascii"),
+            b"&".join(fields).decode("ascii"),
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
-            max_num_fields=len(NAMES),
         )
     except ValueError as error:
         raise InvalidParameterError(

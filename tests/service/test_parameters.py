@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from service.errors import InvalidParameterError
 from service.parameters import Parameters, read_parameters
 
+EVERY = b"threshold=0.5&top_k=3&version=2&model=a-b&explain=true"
+
 
 def test_no_query_leaves_every_choice_to_the_bundle():
     """The usual request has none."""
@@ -17,9 +19,7 @@ def test_no_query_leaves_every_choice_to_the_bundle():
 
 def test_every_parameter_can_be_given():
     """All five, in any order."""
-    query = b"threshold=0.5&top_k=3&version=2&model=a-b&explain=true"
-
-    assert read_parameters(query) == Parameters("a-b", 2, 3, 0.5, True)
+    assert read_parameters(EVERY) == Parameters("a-b", 2, 3, 0.5, True)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,9 @@ def test_every_parameter_can_be_given():
         (b"explain=maybe", "true or false"),
         (b"&&&", "cannot be read"),
         (b"%ff=1", "cannot be read"),
-        (b"a=1&b=2&c=3&d=4&e=5&f=6", "cannot be read"),
+        (b"a=1&b=2&c=3&d=4&e=5&f=6", "'a' is not a parameter"),
+        (EVERY + b"&topk=3", "'topk' is not a parameter"),
+        (EVERY + b"&top_k=4" * 9999, "top_k is given more than once"),
     ],
 )
 def test_a_bad_parameter_is_named_with_what_is_allowed(query, said):
