@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from service.contract import Engine
 from service.errors import (
-    InvalidParameterError,
     MalformedRequestError,
     MethodNotAllowedError,
     RouteNotFoundError,
@@ -123,7 +121,6 @@ def create_app(
     app.include_router(build_oip_router(serving, app.version))
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)
-    app.add_exception_handler(RequestValidationError, refuse_parameter)
     app.add_middleware(RequestMiddleware, request_log=request_log)
     return app
 
@@ -151,14 +148,3 @@ async def refuse_route(request: Request, error: Exception) -> Response:
             f"{request.method} is not taken at {path}; taken: {allow}", allow=allow
         ) from error
     raise MalformedRequestError(str(error.detail)) from error
-
-
-async def refuse_parameter(request: Request, error: Exception) -> Response:
-    """What FastAPI found wrong in a typed route, raised as this service's own error."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    first = error.errors()[0]
-    name = str(first["loc"][-1])
-    raise InvalidParameterError(
-        f"{name} is {shown(str(first['input']))}: {first['msg'].lower()}"
-    ) from error

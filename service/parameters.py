@@ -1,6 +1,7 @@
 """query string → **parameters**: every one known, single, and allowed by the model."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -26,8 +27,8 @@ class Parameters:
 DEFAULTS = Parameters()
 
 
-def read_parameters(query: bytes) -> Parameters:
-    """Parse the query string.
+def read_parameters(query: bytes, *, allowed: Sequence[str] = NAMES) -> Parameters:
+    """Parse the query string; `allowed` are those of the names that a route takes.
 
     Raises:
         InvalidParameterError: an unknown name, a name twice, or a value out of range.
@@ -36,7 +37,7 @@ def read_parameters(query: bytes) -> Parameters:
         return DEFAULTS
     # One field more than there are names: one of these is unknown or given twice, and
     # those that follow, be they thousands, need not be read.
-    fields = query.split(b"&", len(NAMES) + 1)[: len(NAMES) + 1]
+    fields = query.split(b"&", len(allowed) + 1)[: len(allowed) + 1]
     try:
         pairs = parse_qsl(
             b"&".join(fields).decode("ascii"),
@@ -46,14 +47,14 @@ def read_parameters(query: bytes) -> Parameters:
         )
     except ValueError as error:
         raise InvalidParameterError(
-            f"the query string cannot be read; it may hold {', '.join(NAMES)}, "
+            f"the query string cannot be read; it may hold {', '.join(allowed)}, "
             "each once, as name=value joined by &"
         ) from error
     values: dict[str, str] = {}
     for name, value in pairs:
-        if name not in NAMES:
+        if name not in allowed:
             raise InvalidParameterError(
-                f"{shown(name)} is not a parameter; allowed are {', '.join(NAMES)}"
+                f"{shown(name)} is not a parameter; allowed: {', '.join(allowed)}"
             )
         if name in values:
             raise InvalidParameterError(f"{name} is given more than once")

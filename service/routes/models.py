@@ -1,11 +1,13 @@
 """`GET /models`: **what is loaded**, from the manifests."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from pydantic import TypeAdapter
 
 from service.catalog import Catalog, CatalogEntry
-from service.openapi import VersionQuery, problems
+from service.openapi import problems
+from service.parameters import read_parameters
 from service.serving import Serving
-from service.shapes import Input, ModelDetail, ModelList, ModelSummary
+from service.shapes import Input, LongVersion, ModelDetail, ModelList, ModelSummary
 
 
 def build_models_router(serving: Serving) -> APIRouter:
@@ -28,9 +30,23 @@ def build_models_router(serving: Serving) -> APIRouter:
         operation_id="get_model",
         summary="Describe a model",
         responses=problems("model_not_found", "invalid_parameter"),
+        openapi_extra={
+            "parameters": [
+                {
+                    "name": "version",
+                    "in": "query",
+                    "required": False,
+                    "description": "Unset: the newest loaded.",
+                    "schema": TypeAdapter(LongVersion).json_schema(),
+                }
+            ]
+        },
     )
-    async def describe_model(name: str, version: VersionQuery = None) -> ModelDetail:
+    async def describe_model(name: str, request: Request) -> ModelDetail:
         """All that the manifest says: labels, thresholds, metrics, provenance."""
+        # read as everywhere: FastAPI would pass over what is unknown or given twice
+        query = request.scope["query_string"]
+        version = read_parameters(query, allowed=("version",)).version
         model = serving.catalog.find(name, version)
         return ModelDetail(
             **summary(model, serving.catalog).model_dump(),

@@ -46,3 +46,24 @@ def test_a_version_that_is_not_loaded_is_not_found_by_any_route(dated):
     assert [answer.status_code for answer in answers] == [404] * 3
     for answer in answers:
         assert f"no version {DATED + 1} loaded" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("verison=2", "'verison' is not a parameter; allowed: version"),
+        ("top_k=2", "'top_k' is not a parameter; allowed: version"),
+        ("version=1&version=2", "version is given more than once"),
+        ("version=1_0", "version is '1_0'; a whole number from 1 on is allowed"),
+        (f"version={10**18}", "version has 19 digits; at most 18 are allowed"),
+        ("version", "cannot be read; it may hold version, each once"),
+    ],
+)
+def test_the_query_of_a_model_is_read_as_strictly_as_that_of_an_image(
+    client, query, said
+):
+    """A version that is misspelled is not silently the newest one."""
+    answer = client.get(f"/models/colors?{query}")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert said in answer.json()["detail"]

@@ -25,7 +25,7 @@ def test_every_parameter_can_be_given():
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        (b"topk=3", "'topk' is not a parameter; allowed are model, version, top_k"),
+        (b"topk=3", "'topk' is not a parameter; allowed: model, version, top_k"),
         (b"top_k=3&top_k=4", "top_k is given more than once"),
         (b"top_k=", "top_k is ''; a whole number"),
         (b"top_k=1_0", "top_k is '1_0'"),
