@@ -7,9 +7,11 @@ a property test holds the two together.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from classifier.manifest import Color, Resize, Task, Version
 
+BASE64: JsonDict = {"type": "string", "format": "byte"}
 Score = Annotated[float, Field(ge=0, le=1)]
 # To generators for Java and others `integer` alone has 32 bits.
 LongVersion = Annotated[Version, Field(json_schema_extra={"format": "int64"})]
@@ -26,7 +28,12 @@ class ImageBody(Shape):
 
     model_config = ConfigDict(strict=True)
 
-    image: str = Field(description="The image file, base64 (RFC 4648, section 4).")
+    # Any, here and in a batch: what is no string is refused as what is no base64, so
+    # that an item has the error that it would have alone.
+    image: Any = Field(
+        description="The image file, base64 (RFC 4648, section 4).",
+        json_schema_extra=BASE64,
+    )
 
 
 class BatchBody(Shape):
@@ -34,11 +41,10 @@ class BatchBody(Shape):
 
     model_config = ConfigDict(strict=True)
 
-    # Any: an item that is no string is that item's own error, not the batch's.
     images: list[Any] = Field(
         description="Image files, base64 each.",
         json_schema_extra={
-            "items": {"type": "string", "format": "byte"},
+            "items": BASE64,
             "minItems": 1,  # an empty batch is refused by name, not by its shape
         },
     )

@@ -79,6 +79,16 @@ def test_an_item_that_is_not_base64_has_its_own_error(client):
     assert "data: URL" in details[4]
 
 
+@pytest.mark.parametrize("item", [None, 7, ["QQ=="], {}, "%", "", "data:,", "QUJD"])
+def test_an_item_has_the_problem_of_its_image_alone(client, item):
+    """Whatever stands in its place in the JSON."""
+    alone = client.post("/classify", json={"image": item})
+    error = post_json(client, [item]).json()["results"][0]["error"]
+
+    assert (error["status"], error["code"]) == (alone.status_code, alone.json()["code"])
+    assert error["detail"].replace("images[0]", "image") == alone.json()["detail"]
+
+
 def test_an_image_that_breaks_the_engine_fails_alone(client):
     """The batch is bisected until the guilty one is found; 500 says nothing of why."""
     results = post(client, [GREEN, POISON, BLUE], model="poison").json()["results"]

@@ -55,7 +55,7 @@ CASES = [
     ("POST", "/classify", {"json": {"image": "*"}}, 400, "malformed_request"),
     ("POST", "/classify", {"json": {"image": ""}}, 400, "image_empty"),
     ("POST", "/classify", {"json": {"picture": ""}}, 422, "invalid_parameter"),
-    ("POST", "/classify", {"json": {"image": 1}}, 422, "invalid_parameter"),
+    ("POST", "/classify", {"json": {"image": 1}}, 400, "malformed_request"),
     (
         "POST",
         "/classify",
