@@ -38,6 +38,9 @@ FORM_IN_THREAD_BYTES = 512 * 1024
 # Characters that are decoded in one go, in about half a millisecond; a multiple of 4.
 BASE64_SLICE = 128 * 1024
 
+# What base64 has no place for; `=` is looked at by the decoder.
+STRAY = re.compile(r"[^A-Za-z0-9+/=]")
+
 # A form for one image has one part; a few more are read to name what is wrong.
 MAX_PARTS_READ = 8
 
@@ -217,13 +220,13 @@ def decode_base64(text: object, where: str) -> bytes:
     """
     if not isinstance(text, str):
         raise MalformedRequestError(f"{where} is not a string of base64")
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         raise MalformedRequestError(
             f"{where} is a data: URL; send only the base64 after its comma"
         )
     try:
         return b"".join(_base64_slices(text))
-    except ValueError as error:  # binascii.Error, or text outside ASCII
+    except ValueError as error:
         raise MalformedRequestError(f"{where} is not base64: {error}") from error
 
 
@@ -233,10 +236,30 @@ def _base64_slices(text: str) -> Iterator[bytes]:
     """
     for start in range(0, len(text), BASE64_SLICE):
         piece = text[start : start + BASE64_SLICE]
-        decoded = binascii.a2b_base64(piece, strict_mode=True)
+        try:
+            decoded = binascii.a2b_base64(piece, strict_mode=True)
+        except ValueError as error:  # binascii.Error, or text outside ASCII
+            raise binascii.Error(_base64_fault(text, start) or error) from error
         if piece.endswith("=") and start + BASE64_SLICE < len(text):
             raise binascii.Error("Excess data after padding")
         yield decoded
+
+
+def _base64_fault(text: str, start: int) -> str | None:
+    """What is wrong in the slice from `start` on; None: its padding.
+
+    The decoder names neither a character nor its place, which here counts from 0.
+    """
+    stray = STRAY.search(text, start, start + BASE64_SLICE)
+    if stray is None:
+        odd = len(text) % 4 != 0
+        return f"{len(text)} characters, not a multiple of 4" if odd else None
+    told = f"{shown(stray[0])} at position {stray.start()}"
+    if stray[0] in "-_":
+        return f"{told}; send the alphabet with + and /, not the URL-safe one"
+    if stray[0].isspace():
+        return f"{told}; send it without line breaks and spaces"
+    return told
 
 
 async def off_loop(

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 import sys
 import threading
 from functools import partial
@@ -46,6 +47,28 @@ async def test_what_is_wrong_in_one_piece_is_wrong_in_slices(monkeypatch, text):
         binascii.a2b_base64(text, strict_mode=True)
 
     with pytest.raises(MalformedRequestError, match="is not base64"):
+        await read_image(as_json(text), JSON)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("QUJD\nREVG", r"'\n' at position 4; send it without line breaks and spaces"),
+        ("QUJDREVGQUI=\r\n", r"'\r' at position 12; send it without line breaks"),
+        ("QUJDREVGQUJD RE", "' ' at position 12; send it without"),
+        ("QUJDREVG-_8=", "'-' at position 8; send the alphabet with + and /"),
+        ("QUJDREVGQ%JD", "'%' at position 9"),
+        ("QUJDREV\u00e9QUJD", "'\u00e9' at position 7"),
+        ("QUJDREVGQ", "is not base64: 9 characters, not a multiple of 4"),
+        ("QUJDRA==QUJDREVG", "padding"),
+        ("DATA:image/png;base64,QUJD", "is a data: URL"),
+    ],
+)
+async def test_what_is_wrong_with_base64_is_named(monkeypatch, text, said):
+    """A stray character with its place in the whole text, and with what was meant."""
+    monkeypatch.setattr(images, "BASE64_SLICE", 8)
+
+    with pytest.raises(MalformedRequestError, match=re.escape(said)):
         await read_image(as_json(text), JSON)
 
 
