@@ -147,6 +147,7 @@ class Backlog:
             raise no_room(
                 first.model,
                 of_kind,
+                len(tickets),
                 capacity=self.capacity,
                 retry_after_s=max(coming_s, self.predicted_wait_s(first.model, now)),
             )

@@ -57,6 +57,7 @@ class InlineLine:
             raise no_room(
                 self.model.key,
                 len(self.waiting),
+                1,
                 capacity=capacity,
                 retry_after_s=self.predicted_wait_s(),
             )

@@ -110,11 +110,12 @@ def moved(known_s: float, found_s: float, *, most_s: float) -> float:
 
 
 def no_room(
-    key: ModelKey, waiting: int, *, capacity: int, retry_after_s: float
+    key: ModelKey, waiting: int, more: int, *, capacity: int, retry_after_s: float
 ) -> OverloadedError:
-    """The refusal when as many images of one kind wait for a model as may."""
+    """The refusal when so many more images of a kind would wait than may."""
     return OverloadedError(
-        f"{waiting} images wait for {key[0]}; at most {capacity} may",
+        f"{waiting} images wait for {key[0]}, and {more} more came; "
+        f"at most {capacity} may wait",
         retry_after_s=retry_after_s,
     )
 

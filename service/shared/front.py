@@ -172,7 +172,7 @@ class SharedEngine:
         if len(images) > room:
             raise OverloadedError(
                 f"{self._underway.held[kind]} images for {key[0]} are under way; "
-                f"at most {self._underway.room} may be",
+                f"of {len(images)} more there is room for {room}",
                 retry_after_s=max(
                     self._ahead.coming_s(key), self._underway.drained_s(kind)
                 ),

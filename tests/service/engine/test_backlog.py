@@ -228,6 +228,17 @@ def test_an_image_that_was_next_at_the_decoders_need_not_be_so_at_the_lanes():
     assert lanes.take(0.0).expired == [image]
 
 
+def test_a_refusal_for_want_of_room_says_how_many_came():
+    """A batch may find places free and yet be too large for them."""
+    line = backlog(capacity=4)
+    first, second = object(), object()
+    line.offer([ticket(request=first) for _ in range(2)], 0.0)
+
+    said = "2 images wait for model, and 4 more came; at most 4 may wait"
+    with pytest.raises(OverloadedError, match=said):
+        line.offer([ticket(request=second) for _ in range(4)], 0.0)
+
+
 def test_images_that_are_on_their_way_count_as_waiting():
     """For the room of their kind, and for the wait of those that come after them."""
     lanes = backlog(capacity=100)

@@ -205,7 +205,8 @@ async def test_a_flood_of_singles_leaves_room_for_batches_and_for_another_model(
     async with shared(slots=16, queue_capacity=4, max_batch_items=4) as pair:
         for _ in range(4):
             submit(COLORS, 1)
-        with pytest.raises(OverloadedError, match="4 images for colors are under way"):
+        said = "4 images for colors are under way; of 1 more there is room for 0"
+        with pytest.raises(OverloadedError, match=said):
             submit(COLORS, 1)
         submit(COLORS, 4)
         submit(ODD, 1)
