@@ -11,7 +11,11 @@ from functools import partial
 import pytest
 
 from service import images
-from service.errors import MalformedRequestError, TooManyImagesError
+from service.errors import (
+    InvalidParameterError,
+    MalformedRequestError,
+    TooManyImagesError,
+)
 from service.images import BASE64_SLICE, JSON, read_image, read_images
 
 
@@ -70,6 +74,20 @@ async def test_what_is_wrong_with_base64_is_named(monkeypatch, text, said):
 
     with pytest.raises(MalformedRequestError, match=re.escape(said)):
         await read_image(as_json(text), JSON)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b'"QUJD"', b"{}", b'{"images":["QUJD"]}', b'{"image":"","top_k":1}']
+)
+async def test_json_of_another_shape_is_an_invalid_parameter(body):
+    """It is JSON, and so not malformed."""
+    with pytest.raises(InvalidParameterError):
+        await read_image(body, JSON)
+
+
+async def test_of_a_member_given_twice_the_last_counts():
+    """As most readers of JSON do; RFC 8259, section 4, leaves it open."""
+    assert await read_image(b'{"image":"*","image":"QUJD"}', JSON) == b"ABC"
 
 
 async def test_a_large_image_is_decoded_in_slices():
