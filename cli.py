@@ -3,9 +3,18 @@
 `linnaeus serve` must start where torch is absent, and `linnaeus --help` at once.
 """
 
+import os
+import signal
+import sys
+
+# Before the other imports, which take seconds: for the first process of a container
+# Linux drops a signal that has no handler. With this one SIGTERM ends it as it would
+# any other process, with the status that shells give that; the server sets its own.
+if os.getpid() == 1 and sys.argv[1:2] == ["serve"]:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+
 import importlib
 import importlib.metadata
-import sys
 from typing import Annotated, Any, NamedTuple
 
 import typer

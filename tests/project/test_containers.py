@@ -40,6 +40,14 @@ def test_the_server_itself_gets_the_signal():
     assert instructions("ENTRYPOINT") == []
 
 
+@pytest.mark.parametrize(
+    "service", COMPOSE["services"].values(), ids=COMPOSE["services"]
+)
+def test_compose_puts_a_first_process_before_the_server(service):
+    """The first process misses a signal that comes while its interpreter starts."""
+    assert service["init"] is True
+
+
 def test_the_image_sends_no_telemetry_even_before_our_code_runs():
     """Someone may open a Python in the container and import onnxruntime."""
     assert any("ORT_DISABLE_TELEMETRY=1" in line for line in instructions("ENV"))

@@ -1,9 +1,17 @@
 """The `linnaeus` command: a table of lazy commands, mistakes answered with usage."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
 import cli
-from tests.classifier.processes import python
+from tests.classifier.processes import ROOT, python
 
 SERVING = ("serve", "classify", "models", "doctor")
 
@@ -118,3 +126,42 @@ def test_two_builds_of_onnx_runtime_are_told_in_one_line(tmp_path):
     assert done.returncode == 1
     assert "uninstall both" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# The process that is started is number 1 of a namespace, and ends with its parent.
+CONTAINER = ("unshare", "--map-root-user", "--pid", "--kill-child")
+
+
+@contextmanager
+def contained(*command: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that is the first of its container; its parent, and all it prints."""
+    try:
+        subprocess.run((*CONTAINER, "true"), check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no namespace of processes can be made here: {error}")
+    with subprocess.Popen(
+        (*CONTAINER, *command),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as parent:
+        yield parent
+        parent.kill()
+
+
+@pytest.mark.parametrize("imported", ["click", "onnxruntime"])
+def test_a_container_that_is_stopped_while_it_imports_ends_at_once(imported, tmp_path):
+    """The kernel lets process 1 miss a signal; Docker would wait, and then kill it."""
+    serve = (sys.executable, "-X", "importtime", "cli.py", "serve", "--port=0")
+    with contained(*serve, f"--models={tmp_path}") as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        assert parent.stdout is not None
+        lines = iter(parent.stdout)
+        next(line for line in lines if f" {imported}." in line)
+        os.kill(int(children.read_text()), signal.SIGTERM)
+        rest = "".join(lines)
+        code = parent.wait(timeout=60)
+
+    assert code == 128 + signal.SIGTERM
+    assert "holds no bundle" not in rest  # which is what it would find next
