@@ -110,7 +110,7 @@ def create_app(
         ClassifyOne(serving), ClassifyMany(serving, request_log)
     )
     app.direct_routes = {route.path: route for route in raw_routes}
-    app.direct_app = RequestMiddleware(to_route, request_log=request_log)
+    app.direct_app = RequestMiddleware(to_route, request_log=request_log, state=serving)
     app.router.routes.extend(raw_routes)
     inference_routes = infer_routes(Infer(serving))
     for route in (*raw_routes, *inference_routes):
@@ -121,7 +121,7 @@ def create_app(
     app.include_router(build_oip_router(serving, app.version))
     app.include_router(build_pages_router(app))
     app.add_exception_handler(HTTPException, refuse_route)
-    app.add_middleware(RequestMiddleware, request_log=request_log)
+    app.add_middleware(RequestMiddleware, request_log=request_log, state=serving)
     return app
 
 

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
@@ -32,6 +33,15 @@ QUIET_S = 1.0
 MAX_LOGGED_PATH = 200
 
 Headers = list[tuple[bytes, bytes]]
+
+# Ends the connection, once the server has sent the answer it stands in.
+CLOSE = (b"connection", b"close")
+
+
+class State(Protocol):
+    """The state of an application, as far as it matters here."""
+
+    draining: bool
 
 
 class ClientGoneError(Exception):
@@ -151,9 +161,10 @@ def exchange_of(scope: Scope) -> Exchange:
 class RequestMiddleware:
     """Wraps the application: request id, security headers, log event, metrics."""
 
-    def __init__(self, app: ASGIApp, *, request_log: RequestLog) -> None:
+    def __init__(self, app: ASGIApp, *, request_log: RequestLog, state: State) -> None:
         self._app = app
         self._request_log = request_log
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and account for it, however it ends."""
@@ -167,7 +178,8 @@ class RequestMiddleware:
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
         try:
-            await self._serve(inner, receive, _with_common_headers(send, exchange))
+            with_headers = _with_common_headers(send, exchange, self._state)
+            await self._serve(inner, receive, with_headers)
         finally:
             # the router left its find there; a stranger's path is no label
             route = getattr(inner.get("route"), "path", "other")
@@ -192,13 +204,16 @@ class RequestMiddleware:
             await response(scope, receive, send)
 
 
-def _with_common_headers(send: Send, exchange: Exchange) -> Send:
+def _with_common_headers(send: Send, exchange: Exchange, state: State) -> Send:
     """`send`, which adds to every response the headers that all have."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]
-            message["headers"] += common_headers(exchange)
+            headers = message["headers"]
+            headers += common_headers(exchange)
+            if state.draining and CLOSE not in headers:
+                headers.append(CLOSE)
         await send(message)
 
     return send_with_headers

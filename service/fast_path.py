@@ -17,7 +17,14 @@ from classifier.errors import ClassifierError
 from service.asking import LATE
 from service.contract import Settle, Settled, Withdraw, outcome_of
 from service.errors import DeadlineExceededError, ServiceError
-from service.exchange import CLIENT_GONE, Exchange, Headers, RequestLog, common_headers
+from service.exchange import (
+    CLIENT_GONE,
+    CLOSE,
+    Exchange,
+    Headers,
+    RequestLog,
+    common_headers,
+)
 from service.problems import headers_and_body
 from service.routes.classify import json_headers
 from service.routes.question import Question, read_question
@@ -37,7 +44,7 @@ class Reply:
     @property
     def closes(self) -> bool:
         """Whether the connection ends with it."""
-        return (b"connection", b"close") in self.headers
+        return CLOSE in self.headers
 
 
 class _NoTask:
@@ -162,8 +169,9 @@ class FastPath:
 
     def _close(self, request: FastRequest, reply: Reply, answered: Answered) -> None:
         reply.headers.extend(common_headers(request.exchange))
-        if not request.keep_alive and not reply.closes:
-            reply.headers.append((b"connection", b"close"))
+        closes = not request.keep_alive or self._serving.draining
+        if closes and not reply.closes:
+            reply.headers.append(CLOSE)
         request.exchange.status = reply.status
         self._end(request)
         answered(request, reply)

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from http import HTTPStatus
+from types import SimpleNamespace
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -171,7 +172,8 @@ async def test_an_unforeseen_error_is_a_500_that_says_nothing(capsys):
         sent.append(message)
 
     log = build_log(Settings(log_format="json"))
-    app = RequestMiddleware(broken, request_log=RequestLog(log, Metrics()))
+    request_log, state = RequestLog(log, Metrics()), SimpleNamespace(draining=False)
+    app = RequestMiddleware(broken, request_log=request_log, state=state)
     await app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, send)
 
     start, body = sent
