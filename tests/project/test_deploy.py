@@ -245,6 +245,19 @@ def test_browsers_are_not_invited_to_send_what_the_proxy_overwrites():
     assert replaced & set(invited.split(", ")) == set()
 
 
+def test_a_proxy_does_not_take_a_full_instance_for_a_broken_one():
+    """Who asks another one after a 503 would ask neither for ten seconds."""
+    text = (DEPLOY / "README.md").read_text()
+    [retried] = re.findall(r"proxy_next_upstream ([\w ]+);", text)
+    upstreams = re.findall(r"^upstream \w+ \{(.*?)^\}", text, re.M | re.S)
+    servers = [re.findall(r"server (.*);", upstream) for upstream in upstreams]
+    several = [each for group in servers if len(group) > 1 for each in group]
+
+    assert {"http_503", "non_idempotent"} <= set(retried.split())
+    assert several
+    assert [each for each in several if "max_fails=0" not in each] == []
+
+
 def test_the_image_that_is_pushed_is_the_one_that_was_built():
     """`make image` alone builds linnaeus:gpu where an NVIDIA driver answers."""
     text = (DEPLOY / "README.md").read_text()
