@@ -258,6 +258,16 @@ def test_a_proxy_does_not_take_a_full_instance_for_a_broken_one():
     assert [each for each in several if "max_fails=0" not in each] == []
 
 
+def test_whoever_hides_home_folders_says_where_python_may_be():
+    """That of pyenv or uv is below one, and the unit would end with 203/EXEC."""
+    unit = (DEPLOY / "systemd/linnaeus.service").read_text()
+
+    assert "\nProtectHome=yes\n" in unit
+    for text in (unit, (DEPLOY / "README.md").read_text()):
+        [python] = re.findall(r"`make install PYTHON=(/\S+)`", text)
+        assert not python.startswith(("/home/", "/root/"))
+
+
 def test_the_image_that_is_pushed_is_the_one_that_was_built():
     """`make image` alone builds linnaeus:gpu where an NVIDIA driver answers."""
     text = (DEPLOY / "README.md").read_text()
