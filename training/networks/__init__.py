@@ -98,6 +98,9 @@ ALIASES = {
     "resnext29_2x64d": "resnext29_2x64d_cifar",
 }
 
+# What a config can write; of other types, as ResNet's stem, the name decides.
+OPTION_TYPES = (bool, int, float, str)
+
 
 def table() -> tuple[NetworkCard, ...]:
     """A card for each network, family by family in the order of their years."""
@@ -138,7 +141,8 @@ def build(
         in_channels: C of the images.
         image_size: side, or (height, width), of the images to come. Needed only where
             it shapes the layers (LeNet-5); elsewhere it is checked to be large enough.
-        options: what the family's class takes besides, such as `dropout`.
+        options: what else the family's class takes and a config can write, such as
+            `dropout`.
 
     Raises:
         UnknownNetworkError: no such network, or no such option.
@@ -156,12 +160,13 @@ def build(
         check_size(row, image_size)
         if "image_size" in allowed:
             options["image_size"] = image_size
-    unknown = sorted(set(options) - set(allowed))
+    own = {n for n, option in allowed.items() if type(option.default) in OPTION_TYPES}
+    own -= {"classes", "in_channels", "image_size"}
+    unknown = sorted(set(options) - own - {"image_size"})
     if unknown:
-        own = sorted(set(allowed) - {"classes", "in_channels", "image_size"})
         raise UnknownNetworkError(
             f"{row.name} does not know {', '.join(unknown)}; "
-            f"its options: {', '.join(own) or 'none'}"
+            f"its options: {', '.join(sorted(own)) or 'none'}"
         )
     for option, value in options.items():
         check_option(row, option, value, allowed[option].default)

@@ -121,6 +121,9 @@ class ResNet(Network):
         groups: groups of the inner 3x3 layers (ResNeXt's cardinality).
         group_width: channels of a group in the first stage, by 64 plain ones.
         zero_init_residual: start every block as the identity (arXiv:1706.02677).
+
+    Raises:
+        ValueError: groups or their width with basic blocks, which are not grouped.
     """
 
     head_name = "fc"
@@ -138,6 +141,11 @@ class ResNet(Network):
         zero_init_residual: bool = False,
     ):
         super().__init__()
+        if block is BasicBlock and (groups, group_width) != (1, 64):
+            raise ValueError(
+                f"groups is {groups} and group_width {group_width}; only bottlenecks "
+                "are grouped, basic blocks have 1 and 64"
+            )
         kernel, stride, pool = stem
         self.conv1 = nn.Conv2d(
             in_channels, 64, kernel, stride, padding=kernel // 2, bias=False

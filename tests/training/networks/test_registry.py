@@ -75,6 +75,21 @@ def test_an_unknown_option_is_named_with_the_allowed_ones():
         build("alexnet", classes=2, droput=0.1)
 
 
+@pytest.mark.parametrize("wrong", ["foo", "stem"])
+def test_the_allowed_options_are_those_that_a_config_can_write(wrong):
+    """No value of a TOML file is a stem, so it is neither offered nor taken."""
+    options = r"group_width, groups, zero_init_residual$"
+    with pytest.raises(UnknownNetworkError, match=f"{wrong}; its options: {options}"):
+        build("resnet18", classes=2, **{wrong: "x"})
+
+
+def test_a_bottleneck_can_be_grouped():
+    """ResNeXt's are, and the option says how."""
+    network = build("resnet50_cifar", classes=2, groups=2)
+
+    assert network.layer1[0].conv2.groups == 2
+
+
 @pytest.mark.parametrize("wrong", [{"classes": 0}, {"classes": 2, "in_channels": 0}])
 def test_a_network_without_classes_or_channels_is_refused(wrong):
     """Torch would build a layer of no neurons and only warn."""
@@ -90,10 +105,13 @@ def test_a_network_without_classes_or_channels_is_refused(wrong):
         ("alexnet", {"dropout": "0.5"}, "it must be of type float"),
         ("alexnet", {"dropout": 2}, "alexnet with {'dropout': 2}: dropout probability"),
         ("resnet50", {"groups": -1}, "resnet50 with {'groups': -1}"),
+        ("resnet18", {"groups": 2}, "resnet18 with .* groups is 2 .* only bottlenecks"),
+        ("resnet34_cifar", {"group_width": 32}, "only bottlenecks are grouped"),
     ],
 )
 def test_an_option_with_a_value_that_it_cannot_have_is_refused(name, options, message):
-    """Python would take "no" for yes, and torch ends in a traceback."""
+    """Python would take "no" for yes, torch ends in a traceback, and a network without
+    groups would be another one."""
     with pytest.raises(NetworkError, match=message):
         build(name, classes=2, **options)
 
