@@ -219,6 +219,21 @@ def test_the_readme_shows_the_test_command_that_runs_in_continuous_integration()
     assert script.splitlines()[-1] == "exec make test"
 
 
+def test_the_readme_leads_to_the_command_for_pytorch_without_cuda():
+    """Whoever has no GPU finds under that heading what to type, and from whom."""
+    [target] = re.findall(
+        r"\[take its CPU build\]\((\S+)\)", (ROOT / "README.md").read_text()
+    )
+    page, _, anchor = target.partition("#")
+    sections = re.split(r"^#+ ", (ROOT / page).read_text(), flags=re.MULTILINE)
+    [section] = [s for s in sections if slug(s.partition("\n")[0]) == anchor]
+
+    typed = [line for _, body in FENCE.findall(section) for line in body.split("\n")]
+    assert any(line.startswith("export PIP_EXTRA_INDEX_URL=") for line in typed)
+    assert any(line.startswith("make setup") for line in typed)
+    assert "(https://pytorch.org/get-started/" in section
+
+
 def blocks(page: str, language: str) -> list[str]:
     """The page's blocks of that language."""
     found = FENCE.findall((ROOT / page).read_text())
