@@ -22,7 +22,7 @@ from training.quantization.gate import Labelled, Pixels
 
 SETS = ("cats-dogs.tar", "fruits-fine-grained.tar", "voc2007-multilabel.tar")
 IMAGENET = "imagenet-samples"
-RANGE_PHOTOS = 100  # of each set, from train
+CALIBRATION_PHOTOS = 100  # of each set, from train
 BATCH = 8  # images; more is slower on a CPU
 
 
@@ -30,7 +30,7 @@ BATCH = 8  # images; more is slower on a CPU
 class Photos:
     """Batches of pixels, uint8 [N, H, W, C]."""
 
-    ranges: Sequence[Pixels]  # from the train splits
+    calibration: Sequence[Pixels]  # from the train splits, for int8 ranges
     unlabelled: Sequence[Pixels]  # from the other splits, for agreement
     labelled: Labelled  # ImageNet photos; truth is the class index
     sha256: dict[str, str]  # file → hash
@@ -51,17 +51,17 @@ def load_photos(root: Path, spec: PreprocessSpec) -> Photos:
     missing = [name for name in (*SETS, IMAGENET) if not (root / name).exists()]
     if missing:
         raise DataError(f"{root} lacks {', '.join(missing)}")
-    ranges, unlabelled = [], []
+    calibration, unlabelled = [], []
     for name in SETS:
         parts = load_dataset(root / name).parts
         train = parts["train"].samples
-        chosen = np.linspace(0, len(train) - 1, RANGE_PHOTOS).astype(np.int64)
-        ranges.append(parts["train"].select(chosen).pixels(spec))
+        chosen = np.linspace(0, len(train) - 1, CALIBRATION_PHOTOS).astype(np.int64)
+        calibration.append(parts["train"].select(chosen).pixels(spec))
         unlabelled += [p.pixels(spec) for k, p in parts.items() if k != "train"]
     hashes = {name: file_sha256(root / name) for name in SETS}
     hashes[f"{IMAGENET}/labels.csv"] = file_sha256(root / IMAGENET / "labels.csv")
     return Photos(
-        ranges=in_pieces(np.concatenate(ranges), size=BATCH),
+        calibration=in_pieces(np.concatenate(calibration), size=BATCH),
         unlabelled=in_pieces(np.concatenate(unlabelled), size=BATCH),
         labelled=load_imagenet(root / IMAGENET, spec),
         sha256=hashes,

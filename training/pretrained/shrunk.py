@@ -49,7 +49,10 @@ def shrink(network: EfficientNetLite, published: Published, photos: Photos) -> S
     )
     stored, stored_error = store_weights_as_float16(fp32, photos.labelled.batches)
     int8 = gated_int8(
-        fp32, photos.ranges, labelled=photos.labelled, unlabelled=photos.unlabelled
+        fp32,
+        photos.calibration,
+        labelled=photos.labelled,
+        unlabelled=photos.unlabelled,
     )
     made = {Precision.FP32: Built(add_class_maps(stored), None)}
     if int8.graph is not None:

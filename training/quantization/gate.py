@@ -68,7 +68,7 @@ def best_label(logits: Logits) -> Decisions:
 
 def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     fp32: bytes,
-    ranges: Iterable[Pixels],
+    calibration: Iterable[Pixels],
     *,
     labelled: Labelled,
     unlabelled: Sequence[Pixels] = (),
@@ -78,12 +78,14 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
 ) -> Gated:
     """The int8 graph with the fewest layers in fp32 that passes, if any does.
 
-    Accuracy is measured on `labelled`, agreement on `unlabelled` where there are any.
+    `calibration` gives the ranges of the activations. Accuracy is measured on
+    `labelled`, agreement on `unlabelled` where there are any. Neither of these two may
+    have been learned from: of what it knows by heart a network is so sure that int8
+    decides the same.
+
     Accuracy is that of `decide`; agreement that of `answer`, where an image may also go
-    without a label. What is `unmet` refuses a graph whatever its figures are.
-    Neither may have been learned from: of what it knows by heart a network is so sure
-    that int8 decides the same. For multi-label both are shares of single decisions,
-    image times label.
+    without a label. For multi-label both are shares of single decisions, image times
+    label. What is `unmet` refuses a graph whatever its figures are.
 
     Raises:
         GraphError: the graph does not run, has nothing to quantize or cannot be
@@ -99,7 +101,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     if broken := not_finite(logits):
         raise GraphError(f"in fp32 already, {broken}")
     LOGGER.info("int8: measuring the ranges of the activations")
-    measured = measure(fp32, ranges)
+    measured = measure(fp32, calibration)
     reference, given, truth = decide(logits), answer(logits), labelled.truth
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]

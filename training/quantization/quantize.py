@@ -92,14 +92,17 @@ class Measured:
     ranges: Ranges
     grams: Mapping[str, NDArray[np.float64]]
     layers: tuple[str, ...]  # WEIGHTED nodes to quantize, in order of computation
-    images: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
+    batches: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
     mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
 
 
 def quantize_int8(
-    fp32: bytes, ranges: Iterable[NDArray[np.uint8]], *, exclude: Iterable[str] = ()
+    fp32: bytes,
+    calibration: Iterable[NDArray[np.uint8]],
+    *,
+    exclude: Iterable[str] = (),
 ) -> bytes:
-    """The int8 graph; `ranges` are batches of pixels, uint8 [N, H, W, C].
+    """The int8 graph; `calibration` are batches of pixels, uint8 [N, H, W, C].
 
     Nodes named in `exclude` stay in fp32. Input and outputs keep their types.
 
@@ -107,17 +110,19 @@ def quantize_int8(
         GraphError: no batch, no layer to quantize, a graph that does not run, or one
             that ONNX Runtime's quantizer cannot handle.
     """
-    return quantize_measured(measure(fp32, ranges), exclude=exclude)
+    return quantize_measured(measure(fp32, calibration), exclude=exclude)
 
 
-def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
+def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
     """Prepare a graph and run images through it, once for all attempts at quantizing.
+
+    `calibration` are batches of pixels, uint8 [N, H, W, C], which give the ranges.
 
     Raises:
         GraphError: no batch, no layer to quantize, or a graph that does not run.
     """
-    images = list(batches)
-    some = images[:: max(1, sum(map(len, images)) // SOME_IMAGES)]
+    batches = list(calibration)
+    some = batches[:: max(1, sum(map(len, batches)) // SOME_IMAGES)]
     model = simplify(fp32)
     tail = set(tail_nodes(model))
     layers = tuple(
@@ -127,13 +132,13 @@ def measure(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> Measured:
     )
     if not layers:
         raise GraphError("the graph has no convolution or linear layer to quantize")
-    ranges = find_ranges(model, quantizable_tensors(model, tail), images)
+    ranges = find_ranges(model, quantizable_tensors(model, tail), batches)
     return Measured(
         model,
         {**ranges, **pixel_range(model)},
         grams=measure_grams(model, find_layers(model), some),
         layers=layers,
-        images=some,
+        batches=some,
         mean_logits=run(fp32, some).mean(axis=0),
     )
 
@@ -173,7 +178,8 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
     sort_nodes(quantizer.model.model)
     int8 = serialize(quantizer.model.model)
     int8 = round_optimally(graph.model, int8, graph.grams)
-    return center_logits(int8, run(int8, graph.images).mean(axis=0) - graph.mean_logits)
+    shift = run(int8, graph.batches).mean(axis=0) - graph.mean_logits
+    return center_logits(int8, shift)
 
 
 def simplify(fp32: bytes) -> onnx.ModelProto:

@@ -119,14 +119,14 @@ def test_ranges_and_agreement_come_from_different_photos(data_dir):
     """Train gives the ranges, the other splits the agreement, ImageNet neither."""
     photos = load_photos(data_dir, SMALL.spec)
 
-    ranges = {image.tobytes() for batch in photos.ranges for image in batch}
+    calibration = {image.tobytes() for batch in photos.calibration for image in batch}
     others = {image.tobytes() for batch in photos.unlabelled for image in batch}
     labelled = {image.tobytes() for batch in photos.labelled.batches for image in batch}
-    assert len(ranges) >= 290
+    assert len(calibration) >= 290
     assert sum(map(len, photos.unlabelled)) >= 1000
-    assert not ranges & labelled
+    assert not calibration & labelled
     assert not others & labelled
-    assert len(ranges & others) <= 2  # the sets themselves have a few doubles
+    assert len(calibration & others) <= 2  # the sets themselves have a few doubles
 
 
 SMALL = Published("none", "efficientnet_lite0", 16)
