@@ -94,14 +94,14 @@ class DecodeAhead:
         """Images of that kind in requests of which any image is not decoded yet."""
         return self._coming[kind]
 
+    def waiting(self, key: ModelKey) -> int:
+        """The same of a model, for single and batch requests together."""
+        return self._coming[key, False] + self._coming[key, True]
+
     def coming_s(self, key: ModelKey) -> float:
         """Seconds until all images of that model that wait now are decoded."""
         with self._changed:
             return self._backlog.predicted_wait_s(key, time.monotonic())
-
-    def waiting(self, key: ModelKey) -> int:
-        """The same of a model, for single and batch requests together."""
-        return self._coming[key, False] + self._coming[key, True]
 
     def close(self) -> None:
         """End the threads, each after its image; what waits is not decoded."""

@@ -1,5 +1,5 @@
-"""TOML → **[transfer] and [bundle]**: learning from a pretrained network, and the rules
-of the bundle that comes out. Parts of `training.configs.config.Config`.
+"""TOML → **sections**: transfer from a pretrained network, negatives, and the rules of
+the bundle that comes out. Parts of `training.configs.config.Config`.
 """
 
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""TOML → **sections**: augmentation, training, loss and evaluation."""
+"""TOML → **sections**: augmentation, training, selection, loss and evaluation."""
 
 from typing import Annotated, Literal, Self
 

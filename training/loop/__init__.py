@@ -14,7 +14,7 @@ budget             a few timed steps → arithmetic and number of epochs
 timing             seconds of a training step, in each arithmetic
 pace               what steps really take → the rest of a budget, planned again
 arithmetic         precision, normalization, memory, seeds
-convolutions       deep ones, with their gradients as one matrix product
+convolutions       of 1x1, and of 3x3 on few pixels, as products of matrices
 distributed        several processes that train one network
 log, curves, bar   what is written down and shown on the way
 rate_finder        where the loss falls fastest

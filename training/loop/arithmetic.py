@@ -1,7 +1,7 @@
 """device → **arithmetic**: normalization, autocast, memory that is not handed back.
 
 bfloat16 pays on most convolutions and loses on depthwise ones, so it is measured
-(`budget.py`) and not assumed.
+(`timing.py`) and not assumed.
 """
 
 import ctypes

@@ -7,7 +7,7 @@ of a tile is empty: with 4 pixels a convolution reaches 0.27 TFLOP/s on two core
 product with the unfolded images, rows of all images are one matrix, and each of the
 three has 0.5 to 0.7 (ONEDNN_VERBOSE=1 tells the times, here of ResNet-18). A filter of
 one pixel needs no unfolding, and pays at any size. On other processors it may all lose,
-so it is measured with the precision (`budget.py`). Unfolding takes nine times the
+so it is measured with the precision (`timing.py`). Unfolding takes nine times the
 memory of the images, while it lasts.
 """
 

@@ -174,7 +174,7 @@ class ResNet(Network):
                     nn.init.zeros_(module.last_norm.weight)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Images `[N, C, H, W]` → features `[N, D]`, D = 512 or 2048."""
+        """Images `[N, C, H, W]` → features `[N, D]`, D = 512, 1024 or 2048."""
         x = self.bn1(self.conv1(x)).relu()  # [N, 64, H/2, W/2]; CIFAR: [N, 64, H, W]
         x = self.maxpool(x)  # [N, 64, H/4, W/4]; CIFAR: [N, 64, H, W]
         for stage in range(self.stages):

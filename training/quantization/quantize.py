@@ -3,12 +3,14 @@
 QuantizeLinear/DequantizeLinear pairs (QDQ) with U8 activations and S8 weights, one
 weight scale per output channel: depthwise networks lose eight points with one scale per
 tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
-arXiv:2106.08295. The stages, each in its module:
+arXiv:2106.08295. The stages, most of them in modules beside this:
 
-    simplify → find_ranges → insert Q/DQ → feed_pixels → round_optimally
-    → center_logits
+    simplify → find_ranges → insert Q/DQ → keep_logits_exact → feed_pixels
+    → round_optimally → center_logits
 
-Whether an int8 graph is good enough to be served is decided in `gate.py` beside this.
+`measure` does the first two, once. `quantize_measured` does the others, at each attempt
+of `rescue.py` with other layers in fp32, until `gate.py` finds the int8 graph good
+enough to be served.
 """
 
 import tempfile

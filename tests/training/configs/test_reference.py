@@ -1,9 +1,11 @@
 """docs/config.md is what the classes of a config say."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+import training.configs
 from training.configs.config import SECTIONS, Config
 from training.configs.reference import page
 
@@ -32,3 +34,14 @@ def test_every_section_is_on_the_page():
     sections = set(Config.model_fields) - {"name", "task", "seed"}
 
     assert sections == set(SECTIONS)
+
+
+def test_the_map_of_the_configs_says_in_which_module_each_section_is():
+    """Whoever looks for one opens the right file."""
+    rows = re.findall(r"^(\w*sections) +(.*)", training.configs.__doc__, re.MULTILINE)
+    named = {
+        section: row for row, text in rows for section in re.findall(r"\w+(?=\])", text)
+    }
+
+    where = {name: each.__module__.split(".")[-1] for name, each in SECTIONS.items()}
+    assert named == where
