@@ -22,11 +22,6 @@ class Buckets:
         self._sessions = dict(sorted(sessions.items()))
         self._largest = max(self._sessions)
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The padded sizes, smallest first."""
-        return tuple(self._sessions)
-
     def run(self, batch: Batch) -> Logits:
         """Run uint8 [N, H, W, C] → float32 [N, K] for any N; see `Session.run`."""
         pieces = [

@@ -112,10 +112,6 @@ class InlineLane:
         self._limits = DecodeLimits(max_pixels=min(MAX_PIXELS, limits.max_pixels))
         self._capacity = capacity
 
-    def serves(self, key: ModelKey) -> bool:
-        """Whether images for that model may come here at all."""
-        return key in self._lines
-
     def waiting(self, key: ModelKey) -> int:
         """Images of that model that wait."""
         return len(self._lines[key].waiting) if key in self._lines else 0

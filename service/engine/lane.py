@@ -52,11 +52,6 @@ class Lane:
         self._failing: dict[ModelKey, float] = {}  # since when no image has run
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
 
-    @property
-    def alive(self) -> bool:
-        """Whether it still serves."""
-        return self.thread.is_alive() and not self._closing
-
     def start(self) -> None:
         """Begin to serve."""
         self.thread.start()

@@ -19,7 +19,7 @@ from classifier.decode import DEFAULT_LIMITS
 from classifier.errors import BundleError, ImageError, SessionError
 from classifier.session import Session
 from service.asking import classify, classify_decoded, classify_many
-from service.contract import Outcome
+from service.contract import ModelKey, Outcome
 from service.engine import lanes
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
@@ -172,7 +172,7 @@ async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
         raise RuntimeError("no room for them")
 
     async with running() as engine, asyncio.timeout(20):
-        assert engine.inline.serves(COLORS)
+        assert COLORS in engine.inline._lines
         monkeypatch.setattr("service.engine.run.scored", scored)
         settled = await asyncio.gather(
             *(
@@ -188,7 +188,7 @@ async def test_a_fault_of_ours_on_the_event_loop_leaves_nobody_waiting(
 async def test_no_more_tiny_images_wait_than_the_queue_may_hold(running):
     """On the event loop as in a lane, and the others hear so at once."""
     async with running(queue_capacity=2, max_batch_items=2) as engine:
-        assert engine.inline.serves(COLORS)
+        assert COLORS in engine.inline._lines
         settled = await asyncio.gather(
             *(
                 classify(engine, COLORS, png((red, 0, 0)), deadline=None)
@@ -213,7 +213,7 @@ async def test_a_tiny_image_that_could_be_late_is_refused_but_never_the_first(ru
         return [type(each) for each in settled]
 
     async with running() as engine, asyncio.timeout(20):
-        assert engine.inline.serves(ODD)
+        assert ODD in engine.inline._lines
         await classify(engine, ODD, png((SLOW, 0, 0)), deadline=None)
         after_slow = await ask_three()
         while await ask_three() != [Outcome] * 3:
@@ -567,8 +567,12 @@ async def test_http_is_the_limit_only_if_every_model_is_cheap(models):
     alone = lane({cheap.key: cheap})
     beside = lane({cheap.key: cheap, dear.key: dear})
 
-    assert alone.serves(cheap.key)
-    assert beside.serves(cheap.key)
+    def takes(lane: InlineLane, key: ModelKey) -> bool:
+        return lane.submit(key, png((9, 9, 9)), lambda *_: None, deadline=None)
+
+    assert takes(alone, cheap.key)
+    assert takes(beside, cheap.key)
+    assert not takes(beside, dear.key)
     assert (alone.serves_all, beside.serves_all) == (True, False)
 
 
