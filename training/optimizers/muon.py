@@ -80,17 +80,15 @@ class Muon(Optimizer):
     Before each step a layer's filters are scaled, together, to norm sqrt(O): a batch
     norm follows them, which makes their scale meaningless, and a fixed scale keeps the
     step relative to it. It undoes weight decay. Where no norm follows, it takes from
-    the layer what it should learn: give such filters to another optimizer, or do not
-    `renormalize`. A grouped convolution is a batch of
-    small ones: `groups` says into how many blocks of filters it falls, and each block
-    is made orthogonal for itself.
+    the layer what it should learn: give such filters to another optimizer. A grouped
+    convolution is a batch of small ones: `groups` says into how many blocks of filters
+    it falls, and each block is made orthogonal for itself.
 
     Args:
         parameters: tensors, or dicts of `params` with their own `groups`.
         lr: step size; an orthogonal update has a spectral norm of 1.
         momentum: of the Nesterov average of gradients.
         weight_decay: shrinks weights by lr * weight_decay each step.
-        renormalize: whether to scale the filters of a layer to sqrt(O) first.
     """
 
     def __init__(
@@ -100,7 +98,6 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
-        renormalize: bool = True,
     ) -> None:
         if lr < 0 or not 0 < momentum < 1:
             raise ValueError(f"lr {lr} must be >= 0 and momentum {momentum} in (0, 1)")
@@ -108,7 +105,6 @@ class Muon(Optimizer):
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
-            "renormalize": renormalize,
             "groups": 1,
         }
         super().__init__(parameters, defaults)
@@ -148,7 +144,7 @@ class Muon(Optimizer):
         self, parameters: list[Tensor], updates: list[Tensor], group: dict[str, Any]
     ) -> None:
         filters = [p for p in parameters if p.ndim == FILTER_AXES]
-        if group["renormalize"] and filters:
+        if filters:
             scales = torch._foreach_norm(filters)
             torch._foreach_clamp_min_(scales, 1e-7)
             torch._foreach_reciprocal_(scales)

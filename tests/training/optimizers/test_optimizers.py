@@ -50,12 +50,15 @@ def test_matrices_of_one_smaller_side_may_go_together():
 def test_a_grouped_convolution_is_a_batch_of_small_ones():
     """The update of the whole is that of each group by itself."""
     whole = nn.Conv2d(8, 12, 3, groups=4, bias=False)
+    with torch.no_grad():  # so that the whole has the norm of its parts together
+        for part in whole.weight.chunk(4):
+            part.mul_(len(part) ** 0.5 / part.norm())
     parts = [nn.Parameter(p.detach().clone()) for p in whole.weight.chunk(4)]
     gradient = torch.randn_like(whole.weight)
     whole.weight.grad = gradient
     for part, own in zip(parts, gradient.chunk(4), strict=True):
         part.grad = own.clone()
-    options = {"lr": 0.1, "momentum": 0.9, "renormalize": False}
+    options = {"lr": 0.1, "momentum": 0.9}
     Muon([{"params": [whole.weight], "groups": 4}], **options).step()
     for part in parts:
         Muon([part], **options).step()
