@@ -8,8 +8,8 @@ arXiv:2106.08295. The stages, most of them in modules beside this:
     simplify → find_ranges → insert Q/DQ → keep_logits_exact → feed_pixels
     → round_optimally → center_logits
 
-`measure` does the first two, once. `quantize_measured` does the others, at each attempt
-of `rescue.py` with other layers in fp32, until `gate.py` finds the int8 graph good
+`measure` does the first two, once. `quantize_measured` does the others, in each of
+`rescue.attempts` with more layers in fp32, until `gate.py` finds the int8 graph good
 enough to be served.
 """
 
@@ -98,21 +98,17 @@ class Measured:
     mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
 
 
-def quantize_int8(
-    fp32: bytes,
-    calibration: Iterable[NDArray[np.uint8]],
-    *,
-    exclude: Iterable[str] = (),
-) -> bytes:
-    """The int8 graph; `calibration` are batches of pixels, uint8 [N, H, W, C].
+def quantize_int8(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> bytes:
+    """The graph with all layers in int8, whatever that costs: for measurements.
 
-    Nodes named in `exclude` stay in fp32. Input and outputs keep their types.
+    `calibration` are batches of pixels, uint8 [N, H, W, C]. Input and outputs keep
+    their types. What is served comes from `gate.gated_int8`.
 
     Raises:
         GraphError: no batch, no layer to quantize, a graph that does not run, or one
             that ONNX Runtime's quantizer cannot handle.
     """
-    return quantize_measured(measure(fp32, calibration), exclude=exclude)
+    return quantize_measured(measure(fp32, calibration))
 
 
 def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
@@ -146,7 +142,7 @@ def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
 
 
 def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
-    """Quantize what was measured: all layers but `exclude`.
+    """Quantize what was measured: all layers but `exclude`, which stay in fp32.
 
     Raises:
         GraphError: an operator that ONNX Runtime's quantizer cannot handle.
