@@ -50,7 +50,7 @@ from training.networks import (
     resnext,
     vgg,
 )
-from training.networks.card import NetworkCard
+from training.networks.card import NetworkCard, plain
 from training.networks.errors import (
     CheckpointMismatchError,
     NetworkError,
@@ -108,21 +108,23 @@ def table() -> tuple[NetworkCard, ...]:
 
 
 def card(name: str) -> NetworkCard:
-    """The card of one network; case and hyphens do not matter.
+    """The card of one network; case, hyphens and underscores do not matter.
 
     Raises:
         UnknownNetworkError: with the nearest names and all that are allowed.
     """
     cards = {row.name: row for row in table()}
-    wanted = name.lower().replace("-", "_")
-    wanted = ALIASES.get(wanted, wanted)
-    if wanted not in cards:
-        near = difflib.get_close_matches(wanted, cards, n=3)
+    names = {plain(known): known for known in cards}
+    names |= {plain(alias): known for alias, known in ALIASES.items()}
+    wanted = plain(name)
+    if wanted not in names:
+        close = difflib.get_close_matches(wanted, names, n=3)
+        near = dict.fromkeys(names[known] for known in close)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UnknownNetworkError(
             f"no network is called {name!r}; {hint}allowed: {', '.join(cards)}"
         )
-    return cards[wanted]
+    return cards[names[wanted]]
 
 
 def build(
@@ -136,7 +138,7 @@ def build(
     """A fresh network with random weights.
 
     Args:
-        name: a name of `table()`.
+        name: one of `table()`, as `card` reads it.
         classes: K, the number of logits; 1 for binary.
         in_channels: C of the images.
         image_size: side, or (height, width), of the images to come. Needed only where

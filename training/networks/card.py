@@ -29,3 +29,12 @@ class NetworkCard:
     macs: int
     accuracy: float | None = None
     source: str = ""
+
+
+def plain(name: str) -> str:
+    """`EfficientNet-Lite0` and `efficientnet_lite0` → `efficientnetlite0`.
+
+    Hyphens are dropped and not made underscores, for the names of papers have them
+    where ours have nothing (ResNet-18) and none where ours have one (PreActResNet-18).
+    """
+    return name.lower().replace("-", "").replace("_", "")

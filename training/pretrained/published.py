@@ -15,6 +15,7 @@ from typing import Any
 from classifier.manifest import Label, PreprocessSpec
 from training.errors import ConfigError
 from training.networks import Network, build, load_weights
+from training.networks.card import plain
 from training.networks.efficientnet_lite import EfficientNetLite, rename_published
 from training.networks.weights import read_checkpoint
 
@@ -57,12 +58,12 @@ PUBLISHED = {
 
 
 def find_published(name: str) -> Published:
-    """The publication of a network; hyphens do as well as underscores.
+    """The publication of a network, by any spelling that `build` knows.
 
     Raises:
         ConfigError: no weights are published under that name.
     """
-    published = PUBLISHED.get(name.replace("-", "_"))
+    published = {plain(known): row for known, row in PUBLISHED.items()}.get(plain(name))
     if published is None:
         raise ConfigError(
             f"no pretrained weights for {name!r}; there are some for "

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from training.networks import (
+    ALIASES,
     NetworkCard,
     NetworkError,
     UnknownNetworkError,
@@ -11,6 +12,7 @@ from training.networks import (
     card,
     table,
 )
+from training.networks.card import plain
 
 # One network a family and form that is quick enough to run here.
 QUICK = (
@@ -53,10 +55,30 @@ def test_a_published_accuracy_says_who_published_it():
     assert all(row.source for row in table() if row.accuracy is not None)
 
 
-def test_names_may_be_written_as_people_write_them():
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("EfficientNet-Lite0", "efficientnet_lite0"),
+        ("LeNet-5", "lenet5"),
+        ("ResNet-18", "resnet18"),
+        ("PreActResNet-18", "preact_resnet18_cifar"),
+        ("ResNeXt-29_32x4d", "resnext29_32x4d_cifar"),
+        ("DenseNet-121", "densenet121"),
+        ("DPN-92", "dpn92"),
+        ("VGG-16", "vgg16_3"),
+        ("vgg16_bn", "vgg16_3_bn"),
+    ],
+)
+def test_names_may_be_written_as_people_write_them(written, name):
     """Case, hyphens and the field's short names for VGG-16 are understood."""
-    assert card("EfficientNet-Lite0").name == "efficientnet_lite0"
-    assert card("vgg16_bn").name == "vgg16_3_bn"
+    assert card(written).name == name
+
+
+def test_no_two_names_differ_only_in_hyphens_and_case():
+    """Else one of them could not be asked for; aliases are names, too."""
+    names = [*(row.name for row in table()), *ALIASES]
+
+    assert len({plain(name) for name in names}) == len(names)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_with_all():

@@ -16,6 +16,7 @@ from training.pretrained.published import (
     PUBLISHED,
     Published,
     find_checkpoint,
+    find_published,
     load_labels,
 )
 
@@ -44,6 +45,11 @@ def test_labels_agree_with_the_labelled_photos(sample_photos):
     for photo in sample_photos:
         label = labels[photo.class_index]
         assert (label.id, label.name) == (photo.wnid, photo.name)
+
+
+def test_weights_are_found_by_any_spelling_of_the_network():
+    """Whoever can build the network by that name can have its weights."""
+    assert find_published("EfficientNet-Lite0").network == "efficientnet_lite0"
 
 
 def test_the_committed_bundle_has_those_labels(bundle):
