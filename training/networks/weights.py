@@ -5,6 +5,7 @@ Takes the files that the field has published: plain state dicts and those wrappe
 names agree) and kuangliu/pytorch-cifar. Reading a file never runs code from it.
 """
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -26,11 +27,11 @@ SHOWN = 3  # examples in a message
 
 def load_weights(
     network: Network,
-    source: Path | Mapping[str, Tensor],
+    source: str | os.PathLike[str] | Mapping[str, Tensor],
     *,
     keep_head: bool = True,
 ) -> None:
-    """Copy a checkpoint's tensors into `network`.
+    """Copy a checkpoint's tensors, or those of a file with one, into `network`.
 
     With `keep_head=False` the head's tensors are left out and the network keeps its
     own: what transfer to other classes needs.
@@ -39,7 +40,7 @@ def load_weights(
         CheckpointMismatchError: the file is not a checkpoint, or one of another network
             (nothing has been copied then).
     """
-    tensors = read_checkpoint(source) if isinstance(source, Path) else source
+    tensors = source if isinstance(source, Mapping) else read_checkpoint(source)
     tensors = rename(tensors, network)
     wanted = dict(network.state_dict())
     if not keep_head:
@@ -51,12 +52,18 @@ def load_weights(
     network.load_state_dict(dict(tensors), strict=False)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, out of whatever dictionary wraps them.
 
     Raises:
-        CheckpointMismatchError: missing, damaged, or not made of tensors only.
+        CheckpointMismatchError: missing, damaged, of the format safetensors, or not
+            made of tensors only.
     """
+    if Path(path).suffix.lower() == ".safetensors":
+        raise CheckpointMismatchError(
+            f"{path}: safetensors is not read; convert it with "
+            "torch.save(safetensors.torch.load_file(path), 'weights.pth')"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """`load_weights`: what the field has published, and a clear word on all else."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +21,13 @@ def resnet():
     return build("resnet18_cifar", classes=10)
 
 
-def test_a_checkpoint_comes_back_from_its_file(resnet, tmp_path):
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_checkpoint_comes_back_from_its_file(resnet, tmp_path, kind):
     """The file is read with weights_only, and every tensor arrives."""
     wanted = ones_like(resnet.state_dict())
     torch.save(wanted, tmp_path / "resnet.pt")
 
-    load_weights(resnet, tmp_path / "resnet.pt")
+    load_weights(resnet, kind(tmp_path / "resnet.pt"))
 
     found = resnet.state_dict()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
@@ -143,6 +145,18 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
     with pytest.raises(CheckpointMismatchError, match=r"broken\.pt"):
         read_checkpoint(tmp_path / "broken.pt")
+
+
+def test_a_file_of_safetensors_is_told_how_to_become_a_checkpoint(resnet, tmp_path):
+    """It is not damaged: it is of another format, of which torch knows nothing."""
+    file = tmp_path / "resnet.safetensors"
+    file.write_bytes(b"\x02\0\0\0\0\0\0\0{}")  # as the format has no tensors
+
+    with pytest.raises(CheckpointMismatchError, match="safetensors is not read") as no:
+        load_weights(resnet, str(file))
+
+    assert "damaged" not in str(no.value)
+    assert "torch.save(safetensors.torch.load_file(path)" in str(no.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
