@@ -19,7 +19,7 @@ preact_resnet      the same with nothing on the shortcut
 resnext            a bottleneck split into many narrow ones
 densenet           every layer sees all layers before it
 dpn                a residual path and a dense path side by side
-efficientnet_lite  EfficientNet made for integer hardware
+efficientnet_lite  EfficientNet made for mobile devices
 fastcifar          the network of the CIFAR-10 speed records
 
 And what they share:

@@ -1,10 +1,11 @@
-"""EfficientNet-Lite0, 1 and 2: EfficientNet made for integer hardware.
+"""EfficientNet-Lite0, 1 and 2: EfficientNet made for mobile devices.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
 ICML 2019 (arXiv:1905.11946); the Lite variants are Google's release of March 2020
-(github.com/tensorflow/tpu, models/official/efficientnet/lite). Against EfficientNet:
-no squeeze-and-excitation, ReLU6 in place of Swish, and a stem and head that keep their
-width. All three are there to make int8 arithmetic exact enough.
+(github.com/tensorflow/tpu, models/official/efficientnet/lite). Against EfficientNet
+there is no squeeze-and-excitation, which some mobile accelerators do not do well; ReLU6
+in place of Swish, which makes it easier to quantize a trained network; and a stem and
+head that keep their size in the larger networks, so that these stay small and fast.
 
 Google trained with stochastic depth (0.2, growing with depth), which is left out here.
 
