@@ -101,8 +101,12 @@ class FastCifar(Network):
         """Set the first layer so that its outputs on `images` are uncorrelated.
 
         The filters are the eigenvectors of the covariance of all 2x2 patches, each
-        divided by the deviation along it, once with each sign (so that the GELU behind
-        loses nothing). Images are normalized, `[N, C, H, W]`; a few thousand will do.
+        divided by the deviation along it, once with each sign: what the GELU behind
+        takes from one of the two, it leaves to the other. The bias, which is learned,
+        starts at zero in the paper's code and here as torch has it, uniform in ±0.29
+        (for three channels): so far the two differ in more than their sign.
+
+        Images are normalized, `[N, C, H, W]`; a few thousand will do.
         """
         patches = functional.unfold(images.float(), WHITENING_KERNEL)  # [N, 4C, L]
         patches = patches.transpose(1, 2).flatten(0, 1)  # [N * L, 4C]
