@@ -15,7 +15,7 @@ lenet              LeNet-5, the network that read checks
 alexnet            AlexNet
 vgg                only 3x3 convolutions, and many of them
 resnet             layers that learn what to add
-preact_resnet      the same with nothing on the shortcut
+preact_resnet      the same with norm and ReLU before each convolution
 resnext            a bottleneck split into many narrow ones
 densenet           every layer sees all layers before it
 dpn                a residual path and a dense path side by side

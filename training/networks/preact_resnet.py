@@ -1,10 +1,11 @@
-"""Pre-activation ResNet: nothing stands on the shortcut.
+"""Pre-activation ResNet: within a stage, nothing stands on the shortcut.
 
 He, Zhang, Ren and Sun, "Identity Mappings in Deep Residual Networks", ECCV 2016
-(arXiv:1603.05027). Norm and ReLU move in front of each convolution, so an image can
-pass from the first block to the last without being touched. The table that the field
-compares against (kuangliu/pytorch-cifar) leaves out the paper's last norm and ReLU; so
-do we, and count the same 11,171,146 parameters.
+(arXiv:1603.05027). Norm and ReLU move in front of each convolution, so features can
+pass from the first block of a stage to its last without being touched. Between stages,
+where size and channels change, the shortcut goes through norm, ReLU and a strided 1x1
+convolution. The table that the field compares against (kuangliu/pytorch-cifar) leaves
+out the paper's last norm and ReLU; so do we, and count the same 11,171,146 parameters.
 """
 
 from functools import partial
