@@ -2,6 +2,7 @@
 
 source             looks at what lies there and picks the reader
 folder, table      class folders, CSV → dataset
+rows               CSV → cells by column
 cifar, mnist       files as published → dataset
 tree               folder, tar or zip → named files, read as bytes
 archives, bounds   members read in place, and which of them are admitted

@@ -9,12 +9,9 @@ are relative to the CSV, or to `images/` beside it; absolute ones must lie below
 folder.
 """
 
-import csv
-import io
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,38 +19,22 @@ from numpy.typing import NDArray
 
 from training.data.dataset import Dataset, FileSamples, Labels, Split, occurring
 from training.data.folder import fewest_labels, label_groups, nfc, refuse_unclear
+from training.data.rows import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    SEPARATOR,
+    SPLIT_COLUMN,
+    Table,
+    parse_table,
+)
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
 
-FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
-LABEL_COLUMNS = ("labels", "label", "class", "category", "tags", "wnid")
-SPLIT_COLUMN = "split"
-SEPARATOR = "|"
 IMAGES = "images"  # a folder beside the CSV, which need not name it
 TRUE = re.compile(r"1(\.0*)?|true")
 FALSE = re.compile(r"(0(\.0*)?|false)?")  # empty: people mark only what is there
 
-Row = dict[str, str]
 Indices = list[list[int]]  # the labels of each row: few, however large N x K is
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one CSV file."""
-
-    where: Path
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-    lines: tuple[int, ...]  # of the file, on which each row ends
-
-    def column(self, allowed: tuple[str, ...]) -> str | None:
-        """The first of the allowed columns that the table has, by lower-case name."""
-        found = {name.lower(): name for name in reversed(self.columns)}
-        return next((found[name] for name in allowed if name in found), None)
-
-    def place(self, row: int) -> str:
-        """The file and the line of a row, for messages."""
-        return f"{self.where}, line {self.lines[row]}"
 
 
 def read_table(
@@ -69,7 +50,7 @@ def read_table(
             or there is none; where it must be trainable, train is missing, there are
             fewer than two labels, or a split has one that train lacks.
     """
-    table = _parse(tree, name)
+    table = parse_table(tree, name)
     files = _files(table, tree)
     labels, label_names = _labels(table, multi_label=multi_label)
     refuse_unclear(table.where, label_names)
@@ -91,61 +72,6 @@ def read_table(
         groups=label_groups(label_names),
         parts=splits,
     )
-
-
-def _parse(tree: Tree, name: str) -> Table:
-    where = tree.where / name
-    try:
-        text = tree.read(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8: {error}") from error
-    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    delimiter = max(",;\t", key=header.count)
-    file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
-    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
-    rows: list[Row] = []
-    lines: list[int] = []
-    try:
-        columns = [name.strip() for name in next(reader, [])]
-        _refuse_twice(where, columns)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue  # what spreadsheets leave of a row that was emptied
-            absent = [name for name in columns[len(cells) :] if name]
-            if absent:  # taken for empty, they would say that labels do not apply
-                raise DataError(
-                    f"{where}, line {reader.line_num}: no cell for column "
-                    f"{absent[0]!r}; the row has {len(cells)} and the header "
-                    f"{len(columns)}"
-                )
-            surplus = [cell for cell in cells[len(columns) :] if cell.strip()]
-            if surplus:
-                raise DataError(
-                    f"{where}, line {reader.line_num}: {surplus[0]!r} has no column; "
-                    f"several labels of a cell are separated by {SEPARATOR}"
-                )
-            rows.append(dict(zip(columns, cells, strict=False)))
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        raise DataError(f"{where}, line {reader.line_num}: {error}") from error
-    if not rows:
-        raise DataError(f"{where} has no rows")
-    return Table(where, tuple(columns), tuple(rows), tuple(lines))
-
-
-def _refuse_twice(where: Path, columns: list[str]) -> None:
-    """Of two columns of one name that are read the last would hide the first."""
-    known = {*FILE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN}  # in any case of letters
-    all_are_read = not any(name.lower() in LABEL_COLUMNS for name in columns)
-    first: dict[str, str] = {}
-    for name in filter(None, columns):
-        key = name.lower() if name.lower() in known else name
-        if key in first and (all_are_read or key in known):
-            both = " and ".join(map(repr, dict.fromkeys((first[key], name))))
-            raise DataError(
-                f"{where} has two columns of one name, {both}; take one of them out"
-            )
-        first[key] = name
 
 
 def _files(table: Table, tree: Tree) -> list[str]:

@@ -1,0 +1,97 @@
+"""CSV → **rows**: cells by column, and the line of the file on which each row ends."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.tree import Tree
+from training.errors import DataError
+
+FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
+LABEL_COLUMNS = ("labels", "label", "class", "category", "tags", "wnid")
+SPLIT_COLUMN = "split"
+SEPARATOR = "|"
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one CSV file."""
+
+    where: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    lines: tuple[int, ...]  # of the file, on which each row ends
+
+    def column(self, allowed: tuple[str, ...]) -> str | None:
+        """The first of the allowed columns that the table has, by lower-case name."""
+        found = {name.lower(): name for name in reversed(self.columns)}
+        return next((found[name] for name in allowed if name in found), None)
+
+    def place(self, row: int) -> str:
+        """The file and the line of a row, for messages."""
+        return f"{self.where}, line {self.lines[row]}"
+
+
+def parse_table(tree: Tree, name: str) -> Table:
+    """Read a CSV file of the tree; what separates its cells is seen in the header.
+
+    Raises:
+        DataError: it is no CSV in UTF-8, has no rows, two columns of one name that are
+            both read, or a row with more or fewer cells than the header.
+    """
+    where = tree.where / name
+    try:
+        text = tree.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is not UTF-8: {error}") from error
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    delimiter = max(",;\t", key=header.count)
+    file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    rows: list[Row] = []
+    lines: list[int] = []
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        _refuse_twice(where, columns)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue  # what spreadsheets leave of a row that was emptied
+            absent = [name for name in columns[len(cells) :] if name]
+            if absent:  # taken for empty, they would say that labels do not apply
+                raise DataError(
+                    f"{where}, line {reader.line_num}: no cell for column "
+                    f"{absent[0]!r}; the row has {len(cells)} and the header "
+                    f"{len(columns)}"
+                )
+            surplus = [cell for cell in cells[len(columns) :] if cell.strip()]
+            if surplus:
+                raise DataError(
+                    f"{where}, line {reader.line_num}: {surplus[0]!r} has no column; "
+                    f"several labels of a cell are separated by {SEPARATOR}"
+                )
+            rows.append(dict(zip(columns, cells, strict=False)))
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{where}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise DataError(f"{where} has no rows")
+    return Table(where, tuple(columns), tuple(rows), tuple(lines))
+
+
+def _refuse_twice(where: Path, columns: list[str]) -> None:
+    """Of two columns of one name that are read the last would hide the first."""
+    known = {*FILE_COLUMNS, *LABEL_COLUMNS, SPLIT_COLUMN}  # in any case of letters
+    all_are_read = not any(name.lower() in LABEL_COLUMNS for name in columns)
+    first: dict[str, str] = {}
+    for name in filter(None, columns):
+        key = name.lower() if name.lower() in known else name
+        if key in first and (all_are_read or key in known):
+            both = " and ".join(map(repr, dict.fromkeys((first[key], name))))
+            raise DataError(
+                f"{where} has two columns of one name, {both}; take one of them out"
+            )
+        first[key] = name
