@@ -51,6 +51,8 @@ def describe_data(
     dataset = _load(path)
     labels = len(dataset.label_names)
     typer.echo(f"{dataset.name}: {labels} labels, {reading(dataset)}")
+    if dataset.read_by:
+        typer.echo(f"read by {dataset.read_by}")
     for split in dataset.parts.values():
         _counts(split.name, len(split), count_labels(split.labels, dataset.label_names))
     groups = sorted({group for group in dataset.groups if group is not None})
@@ -71,10 +73,14 @@ def _load(path: Path) -> "Dataset":
 
 def _report(findings: "Findings") -> None:
     typer.echo(f"read as {findings.reading}")
+    if findings.read_by:
+        typer.echo(f"read by {findings.read_by}")
     for split, labels in findings.labels.items():
         _counts(split, findings.images[split], labels)
     _list("broken", [f"{name}: {what}" for name, what in findings.broken])
-    _list("ignored (no image suffix, or beside the splits)", findings.ignored)
+    _list(
+        "ignored (no image suffix, beside the splits, or in no row)", findings.ignored
+    )
     exact = [d for d in findings.duplicates if d.exact]
     alike = [d for d in findings.duplicates if not d.exact]
     _list("the same file twice", [f"{d.first} = {d.second}" for d in exact])

@@ -53,10 +53,11 @@ class Findings:
     """What a look at every file has brought up."""
 
     reading: str = ""  # how the labels were taken
+    read_by: str = ""  # the CSV that had them, and its columns
     images: dict[str, int] = field(default_factory=dict)  # by split
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # split → label → n
     broken: list[tuple[str, str]] = field(default_factory=list)  # file, what is wrong
-    ignored: list[str] = field(default_factory=list)  # files that are no images
+    ignored: list[str] = field(default_factory=list)  # no images, or in no row
     duplicates: list[Duplicate] = field(default_factory=list)
 
     @property
@@ -96,7 +97,11 @@ class _Seen:
 
 def check(dataset: Dataset, *, threads: int | None = None) -> Findings:
     """Decode every image and compare all with all, by their hashes."""
-    findings = Findings(reading=reading(dataset), ignored=list(dataset.ignored))
+    findings = Findings(
+        reading=reading(dataset),
+        read_by=dataset.read_by,
+        ignored=list(dataset.ignored),
+    )
     seen: list[_Seen] = []
     for split in dataset.parts.values():
         findings.images[split.name] = len(split)

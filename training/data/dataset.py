@@ -186,7 +186,9 @@ class Dataset:
     `parts` holds the splits by name: train, validation, calibration, test. Any of them
     will do to evaluate; to train, train must be there.
     `groups[k]` is the group of label k (apple, pear …) in fine-grained data, else None.
-    `ignored` names files that are no images: they are reported, not silently dropped.
+    `ignored` names files that are no images, or images that no row of a CSV has: they
+    are reported, not silently dropped. `read_by` says, for people, which CSV had the
+    labels, and which of its columns were read and which were not.
     """
 
     name: str
@@ -194,6 +196,7 @@ class Dataset:
     groups: tuple[str | None, ...]
     parts: Mapping[str, Split]
     ignored: tuple[str, ...] = field(default=(), repr=False)
+    read_by: str = field(default="", repr=False)
 
     @property
     def train(self) -> Split:

@@ -84,6 +84,13 @@ def fewest_labels(trainable: bool) -> int:
     return 2 if trainable else 1
 
 
+def class_folders(names: Iterable[str]) -> frozenset[str]:
+    """Folders of images, at the top or in a split, that could be their labels."""
+    folders = [name.split("/")[:-1] for name in names if is_image_name(name)]
+    inside = [f[1:] if f and f[0].lower() in SPLIT_FOLDERS else f for f in folders]
+    return frozenset(folder[0] for folder in inside if folder)
+
+
 def nfc(name: str) -> str:
     """With each accent in one character with its letter, however it was written."""
     return unicodedata.normalize("NFC", name)

@@ -9,6 +9,7 @@ are relative to the CSV, or to `images/` beside it; absolute ones must lie below
 folder.
 """
 
+import logging
 import os
 import re
 from collections import Counter
@@ -17,8 +18,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.dataset import Dataset, FileSamples, Labels, Split, occurring
-from training.data.folder import fewest_labels, label_groups, nfc, refuse_unclear
+from classifier.names import is_image_name
+from training.data.dataset import (
+    Dataset,
+    FileSamples,
+    Labels,
+    Split,
+    first_of,
+    occurring,
+)
+from training.data.folder import (
+    class_folders,
+    fewest_labels,
+    label_groups,
+    nfc,
+    refuse_unclear,
+)
 from training.data.rows import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
@@ -29,6 +44,8 @@ from training.data.rows import (
 )
 from training.data.tree import SPLIT_FOLDERS, Tree, links
 from training.errors import DataError
+
+LOGGER = logging.getLogger(__name__)
 
 IMAGES = "images"  # a folder beside the CSV, which need not name it
 TRUE = re.compile(r"1(\.0*)?|true")
@@ -66,12 +83,42 @@ def read_table(
         splits[split] = Split(split, samples, labels[rows])
     if trainable:
         _refuse_unseen(table, splits, label_names)
+    ignored = _in_no_row(tree, files)
     return Dataset(
         name=tree.where.stem,
         label_names=label_names,
         groups=label_groups(label_names),
         parts=splits,
+        ignored=ignored,
+        read_by=_read_by(table, ignored),
     )
+
+
+def _in_no_row(tree: Tree, files: list[str]) -> tuple[str, ...]:
+    """Images beside the CSV that it leaves out: half of a list may be lost."""
+    named = frozenset(files)
+    left = [name for name in tree.names if is_image_name(name) and name not in named]
+    if left:
+        LOGGER.info(
+            "%s: no row has %d image(s), such as %s", tree.where, len(left), left[0]
+        )
+    return tuple(left)
+
+
+def _read_by(table: Table, ignored: tuple[str, ...]) -> str:
+    """The CSV and its columns; whoever meant other labels or splits sees it here."""
+    label = table.column(LABEL_COLUMNS)
+    known = (table.column(FILE_COLUMNS), label, table.column((SPLIT_COLUMN,)))
+    columns = [name for name in dict.fromkeys(table.columns) if name]
+    read = [name for name in columns if label is None or name in known]
+    others = [name for name in columns if name not in read]
+    said = f"{table.where.name}: {first_of(read)}"
+    if others:
+        said += f"; columns not read: {first_of(others)}"
+        LOGGER.info("%s: columns not read: %s", table.where, first_of(others))
+    if len(class_folders(ignored) - {IMAGES}) > 1:
+        said += "; folders are not read as labels"
+    return said
 
 
 def _files(table: Table, tree: Tree) -> list[str]:

@@ -63,6 +63,33 @@ def test_a_forgotten_label_is_seen_in_how_the_data_was_read(tmp_path, rows, said
         assert said.removeprefix("read as ").format(tmp_path) in outcome.output
 
 
+@pytest.mark.parametrize("command", ["check", "describe"])
+def test_it_is_said_by_which_csv_data_was_read(tmp_path, command):
+    """It may be of something else, and its `subset` be what is meant by the split."""
+    folder = write_tree(tmp_path / "photos", {"red": 2, "blue": 2})
+    rows = "file,label,subset,\nred/0.png,dark,train,\nblue/0.png,bright,test,\n"
+    (folder / "camera.csv").write_text(rows)
+    outcome = CliRunner().invoke(app, [command, str(folder)])
+
+    assert outcome.exit_code == 0
+    assert (
+        "read by camera.csv: file, label; columns not read: subset; folders are not "
+        "read as labels\n"
+    ) in outcome.output
+    if command == "check":
+        assert "in no row): 2\n  blue/1.png\n  red/1.png\n" in outcome.output
+
+
+def test_of_a_csv_that_has_all_images_no_more_is_said(tmp_path):
+    """Without a column of labels all columns are read, and folders may be anything."""
+    folder = write_tree(tmp_path / "photos", {"red": 1, "blue": 1})
+    (folder / "a.csv").write_text("file,x,y\nred/0.png,1,0\nblue/0.png,0,1\n")
+    findings = check(load_dataset(folder))
+
+    assert findings.read_by == "a.csv: file, x, y"
+    assert findings.ignored == []
+
+
 def test_a_broken_file_is_named(tree):
     """Cut off in the middle, as after a full disk."""
     (tree / "train" / "red" / "cut.png").write_bytes(encoded("red", 50)[:60])

@@ -200,6 +200,19 @@ def test_a_csv_beside_class_folders_is_said_to_come_first(write, tmp_path):
         load_dataset(tmp_path)
 
 
+def test_images_that_no_row_has_are_told_of(write, caplog):
+    """The list may have been cut off, and the columns be called otherwise."""
+    caplog.set_level("INFO")
+    table = write("file,label,fold\na.png,x,1\nb.png,y,2\n")
+    dataset = load_dataset(table)
+
+    assert dataset.ignored == ("c.png", "d.png")
+    assert caplog.messages == [
+        f"{table.parent}: no row has 2 image(s), such as c.png",
+        f"{table}: columns not read: fold",
+    ]
+
+
 @pytest.mark.parametrize("label", ["c\0at", "c\tat", '"c\nat"', "c\x1b[31mat"])
 def test_a_label_has_no_control_characters(write, label):
     """A terminal would obey them; the message spells them out."""
