@@ -119,6 +119,11 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
                 f"{where}: label {label!r} has a control character, such as a tab or "
                 "the end of a line, which no bundle can hold"
             )
+        if label != label.strip():
+            raise DataError(
+                f"{where}: label {label!r} begins or ends with a blank, which cannot "
+                "be seen; write it without"
+            )
         if _hides_something(label):
             raise DataError(
                 f"{where}: label {label!r} has a character that cannot be seen, "

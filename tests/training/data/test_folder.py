@@ -1,5 +1,6 @@
 """Class folders become labels; what is odd about them is said, with the path."""
 
+import shutil
 from unicodedata import normalize
 
 import numpy as np
@@ -136,6 +137,16 @@ def test_images_beside_the_split_folders_are_an_error(tmp_path, name):
         write_tree(tmp_path / folder, {"red": 1, "blue": 1})
 
     with pytest.raises(DataError, match=f"{name} has images.* are train, .*val"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["red ", " red", "red\N{NO-BREAK SPACE}"])
+def test_a_label_has_no_blanks_at_its_ends(tmp_path, label):
+    """Nobody sees that it is another label than `red`."""
+    write_tree(tmp_path, {"red": 1})
+    shutil.copytree(tmp_path / "red", tmp_path / label)
+
+    with pytest.raises(DataError, match=r"label '[^']*' begins or ends with a blank"):
         load_dataset(tmp_path)
 
 
