@@ -10,12 +10,12 @@
 A folder, a zip or a tar: all the same.
 """
 
+import re
 from pathlib import Path
 
-from classifier.names import is_image_name
 from training.data.cifar import is_cifar, read_cifar
 from training.data.dataset import Dataset
-from training.data.folder import read_folder
+from training.data.folder import class_folders, fewest_labels, nfc, read_folder
 from training.data.mnist import is_mnist, read_mnist
 from training.data.table import IMAGES, read_table
 from training.data.tree import FolderTree, Tree, open_tree
@@ -63,10 +63,13 @@ def load_dataset(
 def _hidden(tree: Tree, table: str) -> str:
     """What to add to an error of a CSV file that lies beside folders of images.
 
-    It may be of something else, and the folders be the labels.
+    It may be of something else, and the folders be the labels; not if there is but one,
+    or its rows name what is in them.
     """
-    tops = {name.split("/", 1)[0] for name in tree.names if is_image_name(name)}
-    if not tops & tree.folders - {IMAGES}:
+    folders = class_folders(tree.names) - {IMAGES}
+    text = nfc(tree.read(table).decode("utf-8", "replace"))
+    named = (re.search(rf"(?<!\w){re.escape(nfc(f))}[/\\]", text) for f in folders)
+    if len(folders) < fewest_labels(trainable=True) or any(named):
         return ""
     return (
         f". {tree.where} is read by its CSV file {table}; move that away to have its "

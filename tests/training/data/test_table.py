@@ -213,6 +213,23 @@ def test_images_that_no_row_has_are_told_of(write, caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    ("folders", "path"),
+    [(("photos",), "1.png"), (("old", "new"), "old/1.png"), (("a", "b"), "a\\1.png")],
+)
+def test_a_mistake_in_a_csv_of_folders_is_no_reason_to_move_it(
+    write, tmp_path, folders, path
+):
+    """The one folder has all images, or the rows say in which of them they are."""
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(encoded("red", 1))
+    write(f"file,label\na.png,x\n{path},y\n")
+
+    with pytest.raises(DataError, match=r"line 3: there is no file '[^']*'$"):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("label", ["c\0at", "c\tat", '"c\nat"', "c\x1b[31mat"])
 def test_a_label_has_no_control_characters(write, label):
     """A terminal would obey them; the message spells them out."""
