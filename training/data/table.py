@@ -69,14 +69,15 @@ def read_table(
     """
     table = parse_table(tree, name)
     files = _files(table, tree)
-    labels, label_names = _labels(table, multi_label=multi_label)
+    label_names, found = _labels(table)
     refuse_unclear(table.where, label_names)
     fewest = fewest_labels(trainable)
     if len(label_names) < fewest:
         raise DataError(
             f"{table.where} has {len(label_names)} label(s) {list(label_names)}; "
-            f"at least {fewest} must be there"
+            f"at least {fewest} must be there{_as_question(table)}"
         )
+    labels = _array(table, found, len(label_names), multi_label=multi_label)
     splits = {}
     for split, rows in _rows_by_split(table).items():
         samples = FileSamples(tree, tuple(files[row] for row in rows))
@@ -91,6 +92,16 @@ def read_table(
         parts=splits,
         ignored=ignored,
         read_by=_read_by(table, ignored),
+    )
+
+
+def _as_question(table: Table) -> str:
+    """What to add to an error of too few labels, if one column says yes and no."""
+    if table.column(LABEL_COLUMNS):
+        return ""
+    return (
+        '. A question of yes and no has its answers in a column "label", and the one '
+        "that means yes in data.positive of the config"
     )
 
 
@@ -171,19 +182,22 @@ def _absence(name: str, tree: Tree) -> str:
     return f"there is no file {name!r}{reason}"
 
 
-def _labels(
-    table: Table, *, multi_label: bool | None
-) -> tuple[Labels, tuple[str, ...]]:
+def _labels(table: Table) -> tuple[tuple[str, ...], Indices]:
     column = table.column(LABEL_COLUMNS)
-    names, rows = _in_cells(table, column) if column else _in_columns(table)
+    return _in_cells(table, column) if column else _in_columns(table)
+
+
+def _array(
+    table: Table, rows: Indices, count: int, *, multi_label: bool | None
+) -> Labels:
     if multi_label is None:
         multi_label = any(len(row) != 1 for row in rows)
     if not multi_label:
-        return _single(table, rows), names
-    hot = np.zeros((len(rows), len(names)), np.uint8)
+        return _single(table, rows)
+    hot = np.zeros((len(rows), count), np.uint8)
     for n, row in enumerate(rows):
         hot[n, row] = 1
-    return hot, names
+    return hot
 
 
 def _in_cells(table: Table, column: str) -> tuple[tuple[str, ...], Indices]:

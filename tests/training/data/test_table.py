@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.data.pictures import encoded
 from training.data import load_dataset
+from training.data.relabel import as_binary
 from training.errors import DataError
 
 
@@ -175,6 +176,21 @@ def test_a_file_is_found_however_its_accents_are_encoded(write, tmp_path, listed
     (tmp_path / normalize(listed, "été.png")).write_bytes(encoded("red", 9))
     names = load_dataset(write(rows)).train.samples.names
     assert names == (normalize(listed, "été.png"), "b.png")
+
+
+@pytest.mark.parametrize("multi_label", [None, False])
+def test_one_column_of_yes_and_no_is_told_how_to_be_a_question(write, multi_label):
+    """A column is a label, and one label alone tells nothing apart."""
+    rows = "a.png,1\nb.png,0\n"
+    table = write(f"file,broken\n{rows}")
+    with pytest.raises(
+        DataError, match=r'has 1 label.* column "label", and .*positive'
+    ):
+        load_dataset(table, multi_label=multi_label)
+
+    dataset = as_binary(load_dataset(write(f"file,label\n{rows}")), ("1",))
+
+    assert dataset.train.labels.tolist() == [1, 0]
 
 
 def test_labels_that_look_the_same_are_refused(write):
