@@ -57,11 +57,16 @@ class Evaluation:
     scores: Floats  # [N, K]
     thresholds: tuple[float, ...] | None
     names: list[str] = field(repr=False)  # of the images
+    negative: str | None = None  # what a binary bundle calls its no
 
     @property
     def n(self) -> int:
         """How many images."""
         return len(self.truth)
+
+    def no(self, k: int) -> str:
+        """What the opposite of label k is called."""
+        return self.negative or f"not {self.labels[k]}"
 
     @property
     def predicted(self) -> Truth:
@@ -131,6 +136,7 @@ def evaluate(classifier: Classifier, dataset: Dataset, split: Split) -> Evaluati
         scores=scores,
         thresholds=manifest.postprocess.thresholds,
         names=[split.samples.name(i) for i in range(len(split))],
+        negative=manifest.labels[0].name if manifest.task is Task.BINARY else None,
     )
 
 

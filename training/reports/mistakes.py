@@ -56,8 +56,8 @@ def _wrong_decisions(evaluation: Evaluation) -> list[Mistake]:
     decided = evaluation.predicted.reshape(evaluation.n, -1)
     found = []
     for i, k in np.argwhere(truth != decided):
-        name, score = evaluation.labels[k], float(evaluation.scores[i, k])
-        yes, no = name, f"not {name}"
+        yes, no = evaluation.labels[k], evaluation.no(k)
+        score = float(evaluation.scores[i, k])
         answer, correct = (no, yes) if truth[i, k] else (yes, no)
         sureness = 1 - score if truth[i, k] else score
         found.append(Mistake(int(i), correct, answer, sureness))

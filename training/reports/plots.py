@@ -38,7 +38,7 @@ def png(figure: Figure) -> bytes:
 
 def draw_all(evaluation: Evaluation) -> dict[str, bytes]:
     """Every plot that makes sense for the task, by file name."""
-    warn_of_missing(evaluation.labels)
+    warn_of_missing((*evaluation.labels, evaluation.negative or ""))
     with mpl.rc_context({"font.family": families()}):
         return {name: draw(evaluation) for name, draw in _plots_for(evaluation)}
 
@@ -60,7 +60,7 @@ def confusion_plot(evaluation: Evaluation) -> bytes:
     """Rows are the truth, columns the answer; a color is a share of its row."""
     names = evaluation.labels
     if len(names) == 1:
-        names = (f"not {names[0]}", names[0])
+        names = (evaluation.no(0), names[0])
     counts = confusion_matrix(
         evaluation.predicted.astype(int),
         evaluation.truth.astype(int),

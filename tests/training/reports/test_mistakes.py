@@ -1,16 +1,22 @@
 """The sheet of mistakes: each image as large as its place allows, and who it is."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from classifier.manifest import PreprocessSpec
+from classifier import Classifier
+from classifier.manifest import PreprocessSpec, Task
+from tests.synthetic import make_bundle
 from tests.training.data.pictures import write_tree
 from training.data import load_dataset
 from training.data.dataset import Split
-from training.reports.mistakes import TILE, Mistake, draw_sheet
+from training.evaluation.evaluate import evaluate
+from training.evaluation.labelled import open_labelled
+from training.reports.mistakes import TILE, Mistake, draw_sheet, worst_mistakes
+from training.reports.plots import confusion_plot
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +70,20 @@ def test_a_long_name_leaves_room_for_the_score_and_for_the_next_tile(split: Spli
 
     assert sure[:, -4:].min() > 230  # white
     assert not np.array_equal(sure, unsure)
+
+
+def test_a_no_is_called_what_the_bundle_calls_it(tmp_path):
+    """Nobody knows `not red` where the negatives are `pale`."""
+    folder = make_bundle(tmp_path / "models", "red", Task.BINARY)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"not red"', '"pale"'))
+    detector = Classifier.load(folder)
+    photos = write_tree(tmp_path / "photos", {"red": 2, "green": 2})
+    found = evaluate(detector, *open_labelled(photos, detector.manifest, split="all"))
+    wrong = replace(found, truth=~found.truth)
+
+    assert {(each.truth, each.answer) for each in worst_mistakes(wrong)} == {
+        ("red", "pale"),
+        ("pale", "red"),
+    }
+    assert confusion_plot(found) != confusion_plot(replace(found, negative="not red"))
