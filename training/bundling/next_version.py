@@ -25,7 +25,7 @@ from training.data.dataset import Labels
 from training.data.splits import HeldOut
 from training.errors import DataError
 from training.evaluation.evaluate import align
-from training.evaluation.labelled import as_question
+from training.evaluation.labelled import as_question, several_labels
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
 from training.provenance import circumstances, command_line
@@ -168,7 +168,7 @@ def splits_for(manifest: Manifest, data: DataSource) -> Splits:
     if data.config is not None:
         splits = open_splits(data.config, data.path)
         return splits.relabelled(lambda dataset: counted_as(dataset, manifest))
-    multi_label = manifest.task is Task.MULTILABEL
+    multi_label = several_labels(manifest.task)
     dataset = load_dataset(data.path, multi_label=multi_label)
     if len(dataset.parts["train"]) < 2:  # noqa: PLR2004 - one to look at, one to keep
         raise DataError(f"{data.path} has too few images to optimize by")

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from classifier.manifest import MAX_LABEL_CHARACTERS
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Labels
 from training.data.folder import nfc
 from training.errors import DataError
 
@@ -26,10 +27,12 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     `dog-or-wolf`, or `beagle-or-24-others` where that is too long; a data set of two
     labels keeps both names.
 
-    A positive label may write accents in another form of Unicode than the data does.
+    Of several labels an image one that is positive is enough; without any it is
+    negative. A positive label may write accents in another form of Unicode than the
+    data does.
 
     Raises:
-        DataError: a positive label is unknown or named twice, or nothing would be
+        DataError: a positive label is unknown or named twice, or nothing could be
             negative.
     """
     positive = as_written(positive, dataset.label_names)
@@ -37,7 +40,8 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     if twice:
         raise DataError(f"{twice[0]!r} is named twice among the positive labels")
     unknown = sorted(set(positive) - set(dataset.label_names))
-    if unknown or dataset.multi_label or len(positive) == len(dataset.label_names):
+    all_are = len(positive) == len(dataset.label_names) and not dataset.multi_label
+    if unknown or all_are:
         raise DataError(
             f"{list(positive)} cannot be the positive labels of {dataset.name}, whose "
             f"labels are {list(dataset.label_names)}"
@@ -48,8 +52,16 @@ def as_binary(dataset: Dataset, positive: tuple[str, ...]) -> Dataset:
     if len(f"not-{name}") > MAX_LABEL_CHARACTERS:
         name = f"{positive[0]}-or-{len(positive) - 1}-others"
     parts = {
-        key: replace(split, labels=np.isin(split.labels, ones).astype(np.int64))
+        key: replace(split, labels=_has_any(split.labels, ones))
         for key, split in dataset.parts.items()
     }
-    names = (others[0] if len(others) == 1 else f"not-{name}", name)
+    two = len(others) == 1 and not dataset.multi_label
+    names = (others[0] if two else f"not-{name}", name)
     return replace(dataset, label_names=names, groups=(None, None), parts=parts)
+
+
+def _has_any(labels: Labels, some: list[int]) -> NDArray[np.int64]:
+    """0 or 1 for each image: is one of its labels among some? [N]."""
+    if labels.ndim > 1:
+        return np.asarray(labels[:, some].any(1), np.int64)
+    return np.isin(labels, some).astype(np.int64)

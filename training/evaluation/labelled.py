@@ -27,7 +27,7 @@ def open_labelled(
     Raises:
         DataError: no such data, split, or labels that fit.
     """
-    multi_label = manifest.task is Task.MULTILABEL
+    multi_label = several_labels(manifest.task)
     dataset = load_dataset(path, multi_label=multi_label, trainable=False)
     if manifest.task is Task.BINARY:
         dataset = as_question(dataset, manifest, positive)
@@ -44,13 +44,22 @@ def open_labelled(
     return dataset, dataset.parts[split]
 
 
+def several_labels(task: Task) -> bool | None:
+    """Whether an image may have several labels, or none.
+
+    None if the data may decide: a bundle of yes and no asks for one of them alone.
+    """
+    return None if task is Task.BINARY else task is Task.MULTILABEL
+
+
 def as_question(
     dataset: Dataset, manifest: Manifest, positive: tuple[str, ...]
 ) -> Dataset:
     """A data set of any labels as yes and no under the bundle's own two names.
 
     What is not said to mean yes means no. The log names it: a folder `dogs` beside
-    `dog` would otherwise make false alarms of right answers, without a word.
+    `dog` would otherwise make false alarms of right answers, without a word. So would
+    a label that was forgotten, where an image may have several.
 
     Raises:
         DataError: it cannot be known which labels mean yes.
@@ -58,11 +67,14 @@ def as_question(
     no, yes = (label.id for label in manifest.labels)
     if not positive:
         known = [position(n, manifest.labels) is not None for n in dataset.label_names]
-        if all(known):
+        if all(known) and not dataset.multi_label:
             return dataset
         positive = (yes,)
     positive = as_written(positive, dataset.label_names)
     asked = as_binary(dataset, positive)
     others = [name for name in dataset.label_names if name not in positive]
+    if dataset.multi_label:
+        bare = sum(int((~p.labels.any(1)).sum()) for p in dataset.parts.values())
+        others += [f"{bare} image(s) without a label"] if bare else []
     LOGGER.info("of %s, taken for %s: %s", dataset.name, no, first_of(others))
     return replace(asked, label_names=(no, yes))

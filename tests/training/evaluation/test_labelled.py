@@ -161,6 +161,32 @@ def test_the_labels_that_are_taken_for_no_are_named(
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "others"),
+    [
+        ("file,labels\na.png,red|sky\nb.png,sky\nc.png,\n", "sky, 1 "),
+        ("file,labels\na.png,red|sky\nb.png,sky\nc.png,sky\n", "sky"),
+        ("file,red,sky\na.png,1,0\nb.png,0,1\nc.png,0,1\n", "sky"),
+        ("file,red\na.png,1\nb.png,0\nc.png,0\n", "2 "),
+        ("file,red,not-red\na.png,1,0\nb.png,0,1\nc.png,0,0\n", "not-red, 1 "),
+    ],
+)
+def test_of_several_labels_one_that_means_yes_is_enough(
+    tmp_path: Path, table: Path, caplog: pytest.LogCaptureFixture, rows: str, others
+):
+    """And none means no, of which the log counts how often."""
+    bundle = make_bundle(tmp_path / "models", "red", Task.BINARY)
+    table.write_text(rows)
+
+    with caplog.at_level("INFO", "training.evaluation"):
+        ours = load_bundle(bundle).manifest
+        dataset, part = open_labelled(table, ours, split="all")
+
+    assert align(part.labels, dataset, ours).tolist() == [True, False, False]
+    bare = "image(s) without a label" if others[-1] == " " else ""
+    assert caplog.messages == [f"of {tmp_path.name}, taken for not-red: {others}{bare}"]
+
+
 TENCH, TABBY = "n01440764 tench, Tinca tinca", "n02123045 tabby, tabby cat"
 
 
