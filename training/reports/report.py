@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from classifier.bundle import MANIFEST, list_versions, load_bundle
+from classifier.bundle import CARD, MANIFEST, list_versions, load_bundle
 from classifier.manifest import Manifest
 from training.errors import DataError
 from training.files import write_whole
@@ -74,13 +74,15 @@ def render(path: Path) -> str:
 def bundle_facts(path: Path) -> dict[str, Any]:
     """What the page says of a bundle."""
     bundle = load_bundle(path)
-    manifest = bundle.manifest
+    manifest, card = bundle.manifest, bundle.folder / CARD
     return {
         "title": f"{manifest.name}, version {manifest.version}",
         "lead": manifest.description,
         "tables": [labels_table(manifest), *graph_tables(manifest)],
         "pictures": pictures(bundle.folder),
         "details": {"Where it comes from": manifest.provenance.model_dump(mode="json")},
+        # The manifest has neither intervals nor rows of classes.
+        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
     }
 
 

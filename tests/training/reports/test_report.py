@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.synthetic import make_bundle
 from tests.training.loop.runs import CONFIG
 from training.configs.config import parse_config
 from training.errors import CheckpointError
@@ -90,3 +91,15 @@ def test_a_damaged_run_is_named(run: Path):
 
     with pytest.raises(CheckpointError, match=r"tiny/final\.pt"):
         render(run)
+
+
+def test_a_page_on_a_bundle_has_its_card(tmp_path: Path):
+    """Intervals and rows of classes stand there alone; a bundle works without it."""
+    card = make_bundle(tmp_path, "colors") / "card.md"
+    card.write_text("| <red> | 0.8911 to 1.0000 |")
+
+    assert '<pre class="wide">| &lt;red&gt; | 0.8911 to 1' in render(card.parent)
+
+    card.unlink()
+
+    assert "<pre" not in render(card.parent)
