@@ -28,7 +28,12 @@ from training.evaluation.answers import (
     multiclass_trials,
     per_class,
 )
-from training.evaluation.intervals import Intervals, bootstrap, exact
+from training.evaluation.intervals import (
+    Intervals,
+    bootstrap,
+    exact,
+    without_the_unseen,
+)
 from training.evaluation.metrics import (
     Booleans,
     ClassRow,
@@ -226,7 +231,9 @@ def measure(
     """Metrics, their intervals, and a row a class."""
     figures = figures_of(manifest, scores, truth)
     found = figures.metrics(np.arange(len(truth)))
-    intervals = bootstrap(figures.metrics, len(truth), scenes=scenes)
+    intervals = without_the_unseen(
+        bootstrap(figures.metrics, len(truth), scenes=scenes), figures.mistakes, scenes
+    )
     if scenes is None:  # images of one scene are no independent trials
         intervals |= exact(figures.trials)
     return found, intervals, figures.rows
@@ -238,6 +245,7 @@ class Figures:
 
     rows: list[ClassRow]
     trials: Trials  # of the metrics that are plain shares
+    mistakes: Booleans  # whose best label, or side of 0.5 at some label, is wrong [N]
     metrics: Callable[[Integers], Metrics]  # of the images at some positions, int [N]
 
 
@@ -247,6 +255,8 @@ def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
         return _softmax_figures(manifest, scores, truth)
     thresholds = manifest.postprocess.thresholds or (0.5,) * scores.shape[1]
     decided = scores >= np.asarray(thresholds)  # bool [N, K]
+    # Not by the thresholds: what a score costs does not depend on them.
+    mistakes = ((scores > 0.5) != truth.reshape(scores.shape)).any(axis=1)  # noqa: PLR2004
     if manifest.task is Task.BINARY:
 
         def binary(index: Integers) -> Metrics:
@@ -255,7 +265,8 @@ def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
             return values | sigmoid_reliability(s, t)
 
         rows = metrics.per_label(scores, truth[:, None], thresholds)
-        return Figures(rows, metrics.binary_trials(decided[:, 0], truth), binary)
+        trials = metrics.binary_trials(decided[:, 0], truth)
+        return Figures(rows, trials, mistakes, binary)
 
     def multilabel(index: Integers) -> Metrics:
         s, t = scores[index], truth[index]
@@ -263,7 +274,8 @@ def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
         return values | sigmoid_reliability(s, t)
 
     rows = metrics.per_label(scores, truth, thresholds)
-    return Figures(rows, metrics.multilabel_trials(decided, truth), multilabel)
+    trials = metrics.multilabel_trials(decided, truth)
+    return Figures(rows, trials, mistakes, multilabel)
 
 
 def _softmax_figures(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
@@ -276,7 +288,7 @@ def _softmax_figures(manifest: Manifest, scores: Floats, truth: Truth) -> Figure
         return values | softmax_reliability(drawn)
 
     trials = multiclass_trials(answers, abstain_threshold=limit)
-    return Figures(per_class(answers), trials, multiclass)
+    return Figures(per_class(answers), trials, ~answers.correct, multiclass)
 
 
 def _groups(manifest: Manifest) -> list[str] | None:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from training.data.scenes import Scenes
-from training.evaluation.metrics import Integers, Metrics, Trials
-from training.evaluation.reliability import GAPS
+from training.evaluation.metrics import Booleans, Integers, Metrics, Trials
+from training.evaluation.reliability import GAPS, HONESTY
 from training.evaluation.selective import clopper_pearson_upper
 
 Intervals = dict[str, tuple[float, float]]
@@ -20,6 +20,9 @@ Intervals = dict[str, tuple[float, float]]
 CONFIDENCE = 0.95
 # Few rounds may lack a figure: where 3 images are positive, 5 % draw none of them.
 MIN_DEFINED = 0.9
+# Most of the NLL is of rare mistakes, and a draw has none where the images have none.
+# Of three one draw in 20 has none; intervals of fewer missed the truth too often.
+FEWEST_MISTAKES = 3
 ROUNDING = 1e-9  # a width that float64 makes of equal figures, summed in another order
 
 LOGGER = logging.getLogger(__name__)
@@ -88,6 +91,19 @@ def without_noise(found: float, low: float, high: float) -> tuple[float, float]:
     """
     lower, upper = (math.sqrt(max(0, 2 * found**2 - end**2)) for end in (high, low))
     return min(lower, found), min(max(upper, found), 1.0)
+
+
+def without_the_unseen(
+    intervals: Intervals, mistakes: Booleans, scenes: Scenes | None = None
+) -> Intervals:
+    """Those that so many mistakes, bool [N], can tell: of the honesty of scores none if
+    fewer than three images, or scenes [N] where they are known, have one.
+    """
+    # each image by itself, or one with others of its scene
+    seen = np.flatnonzero(mistakes) if scenes is None else scenes[mistakes]
+    if len(np.unique(seen)) >= FEWEST_MISTAKES:
+        return intervals
+    return {name: ends for name, ends in intervals.items() if name not in HONESTY}
 
 
 def _draws(

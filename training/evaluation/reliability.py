@@ -14,6 +14,7 @@ from training.evaluation.metrics import Booleans, Floats, Metrics
 
 BINS = 15  # as in Guo et al. 2017, arXiv:1706.04599
 GAPS = ("ece", "adaptive_ece")  # never negative, so that noise makes them larger
+HONESTY = (*GAPS, "nll", "brier")
 
 
 @dataclass(frozen=True)

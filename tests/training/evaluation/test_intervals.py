@@ -13,9 +13,15 @@ from tests.synthetic import manifest_fields
 from tests.training.evaluation.logits import overconfident
 from training.evaluation.answers import Answers
 from training.evaluation.evaluate import measure
-from training.evaluation.intervals import bootstrap, clopper_pearson, without_noise
+from training.evaluation.intervals import (
+    bootstrap,
+    clopper_pearson,
+    without_noise,
+    without_the_unseen,
+)
 from training.evaluation.reliability import (
     GAPS,
+    HONESTY,
     sigmoid_reliability,
     softmax_reliability,
 )
@@ -66,6 +72,38 @@ def test_no_mistake_in_sixty_is_not_certainty():
     assert found["accuracy"] == 1
     assert intervals["accuracy"] == (pytest.approx(0.025 ** (1 / 60)), 1)
     assert all(low < high for low, high in intervals.values())
+
+
+@pytest.mark.parametrize("task", [Task.MULTICLASS, Task.BINARY, Task.MULTILABEL])
+def test_mistakes_that_few_images_show_leave_the_honesty_of_scores_open(task: Task):
+    """Of 200 right answers each draw says the NLL of right answers, which is not the
+    NLL: the rare mistake would be most of it. Three mistakes are seen by most draws.
+    """
+    scores = np.random.default_rng(0).uniform(0.97, 0.999, 200)
+    for mistakes in range(5):
+        right = np.arange(200) >= mistakes
+        own = np.where(right, scores, 1 - scores)  # of the truth, of two labels
+        columns, truth = np.column_stack([own, 1 - own]), np.zeros(200, int)
+        if task is Task.BINARY:
+            columns, truth = columns[:, :1], np.ones(200, bool)
+        elif task is Task.MULTILABEL:
+            truth = np.tile([True, False], (200, 1))
+
+        found, intervals, _ = measure(manifest(task, classes=2), columns, truth)
+
+        assert set(HONESTY) <= set(found)
+        assert ("nll" in intervals) == (mistakes >= 3)
+        assert (set(HONESTY) <= set(intervals)) == (mistakes >= 3)
+        assert "accuracy" in intervals or task is Task.MULTILABEL
+
+
+def test_mistakes_of_one_scene_are_seen_once():
+    """Four in one series say no more of other scenes than a single one."""
+    mistakes, scenes = np.arange(40) < 4, np.arange(40) // 4
+    ends = {"nll": (0.1, 0.2), "aurc": (0.0, 0.1)}
+
+    assert without_the_unseen(ends, mistakes) == ends
+    assert without_the_unseen(ends, mistakes, scenes) == {"aurc": (0.0, 0.1)}
 
 
 def test_exact_intervals_hold_the_share_as_often_as_they_say():
