@@ -268,9 +268,12 @@ def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
         trials = metrics.binary_trials(decided[:, 0], truth)
         return Figures(rows, trials, mistakes, binary)
 
+    ranked = metrics.rankings(scores, truth)
+
     def multilabel(index: Integers) -> Metrics:
         s, t = scores[index], truth[index]
         values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
+        values |= metrics.mean_average_precision(ranked, index)
         return values | sigmoid_reliability(s, t)
 
     rows = metrics.per_label(scores, truth, thresholds)

@@ -129,7 +129,7 @@ def _ratio(part: int, whole: int) -> float | None:
 def multilabel_metrics(
     probabilities: Floats, truth: Booleans, *, thresholds: Sequence[float]
 ) -> Metrics:
-    """mAP (mean over the labels that occur), micro and macro F1, exact matches."""
+    """Micro and macro F1, single and exact matches; mAP is that of rankings."""
     decided = probabilities >= np.asarray(thresholds)  # bool [N, K]
     values = shares(multilabel_trials(decided, truth))
     values["accuracy"] = float(np.mean(decided == truth))  # of single yes/no answers
@@ -137,10 +137,6 @@ def multilabel_metrics(
     if len(f1):
         values["micro_f1"] = f1_of_all(decided, truth)
         values["macro_f1"] = float(np.mean(f1))
-    precisions = average_precisions(probabilities, truth)
-    present = [value for value in precisions if value is not None]
-    if present:
-        values["map"] = float(np.mean(present))
     return values
 
 
@@ -160,14 +156,61 @@ def f1_of_all(decided: Booleans, truth: Booleans) -> float:
     return float(f1_by_label(decided.reshape(-1, 1), truth.reshape(-1, 1))[0])
 
 
-def average_precisions(probabilities: Floats, truth: Booleans) -> list[float | None]:
-    """Average precision of each label [K]; None for a label that never occurs."""
-    return [
-        float(sk.average_precision_score(truth[:, k], probabilities[:, k]))
-        if truth[:, k].any()
-        else None
-        for k in range(truth.shape[1])
-    ]
+@dataclass(frozen=True)
+class Ranking:
+    """N images by the scores of one label, sorted once for all draws of them.
+
+    The P positives come highest score first. Images of equal scores are one step of the
+    curve, which has the precision that holds at the end of it.
+    """
+
+    order: Integers  # the images, highest score first [N]
+    positives: Integers  # the images that are positive, in that order [P]
+    ends: Integers  # position in `order` of the last image of a positive's score [P]
+    ties: Integers  # position in `positives` of the last one of the same score [P]
+
+    @classmethod
+    def of(cls, scores: Floats, truth: Booleans) -> "Ranking":
+        """From scores [N] of a label and whether it is true, bool [N]."""
+        order = np.argsort(-scores, kind="stable")
+        ranked = -scores[order]  # ascending, as searchsorted wants them
+        positives = order[truth[order]]
+        own = -scores[positives]
+        return cls(
+            order,
+            positives,
+            ends=np.searchsorted(ranked, own, side="right") - 1,
+            ties=np.searchsorted(own, own, side="right") - 1,
+        )
+
+    def average_precision(self, times: Integers | None = None) -> float | None:
+        """Of the images, or of a draw that has each so many `times`, int [N].
+
+        Without interpolation: the mean, over the positives, of the precision among all
+        that score as high. None if there is no positive.
+        """
+        if times is None:
+            times = np.ones(len(self.order), np.int64)
+        drawn = times[self.positives]
+        total = int(drawn.sum())
+        if not total:
+            return None
+        as_high = np.cumsum(times[self.order])[self.ends]  # 0 only if undrawn, [P]
+        precision = np.cumsum(drawn)[self.ties] / np.maximum(as_high, 1)
+        return float(drawn @ precision) / total
+
+
+def rankings(probabilities: Floats, truth: Booleans) -> list[Ranking]:
+    """One a label; both [N, K]."""
+    return [Ranking.of(probabilities[:, k], truth[:, k]) for k in range(truth.shape[1])]
+
+
+def mean_average_precision(ranked: Sequence[Ranking], index: Integers) -> Metrics:
+    """mAP of the images at some positions, int [N], over the labels that they have."""
+    times = np.bincount(index, minlength=len(ranked[0].order))
+    precisions = [label.average_precision(times) for label in ranked]
+    present = [value for value in precisions if value is not None]
+    return {"map": float(np.mean(present))} if present else {}
 
 
 @dataclass(frozen=True)

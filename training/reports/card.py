@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from classifier.manifest import Manifest, Precision, Task
 from training.evaluation.evaluate import Evaluation
-from training.evaluation.metrics import average_precisions, confusable_pairs
+from training.evaluation.metrics import confusable_pairs, rankings
 from training.reports.markdown import code, plain
 
 CAPTIONS = {
@@ -92,7 +92,7 @@ def _classes(facts: CardFacts) -> Iterator[str]:
     reference = facts.evaluations[Precision.FP32]
     small = facts.evaluations.get(Precision.INT8)
     multi = facts.manifest.task is Task.MULTILABEL
-    precisions = average_precisions(reference.scores, reference.truth) if multi else []
+    ranked = rankings(reference.scores, reference.truth) if multi else []
     yield "## By class"
     yield ""
     head = ["label", "images", "precision", "recall", "F1"]
@@ -103,7 +103,7 @@ def _classes(facts: CardFacts) -> Iterator[str]:
     yield "| --- |" + " ---: |" * (len(head) - 1)
     for k, row in enumerate(reference.rows):
         numbers = [row.precision, row.recall, row.f1]
-        numbers += [precisions[k]] if multi else []
+        numbers += [ranked[k].average_precision()] if multi else []
         cells = ["" if value is None else f"{value:.3f}" for value in numbers]
         if small is not None:
             cells.append(_change(row.recall, small.rows[k].recall))
