@@ -28,7 +28,7 @@ from training.data import Splits
 from training.data.dataset import Split, first_of
 from training.data.pieces import in_pieces
 from training.errors import DataError
-from training.evaluation.evaluate import Truth
+from training.evaluation.metrics import Truth
 from training.graphs.class_maps import add_class_maps
 from training.graphs.graph import GraphError, run
 from training.quantization.float16 import (

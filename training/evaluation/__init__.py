@@ -5,7 +5,8 @@ answers      what top-1, top-5 and groups need of each image, once
 reliability  does 0.8 mean right in 8 cases of 10?
 intervals    between which values a figure may lie
 selective    when to abstain: fewer answers, fewer wrong ones
-evaluate     bundle + split → every figure, measured as it is served
+figures      logits → every figure that a task knows
+evaluate     bundle + split → its figures, measured as it is served
 labelled     path + bundle → a split as that bundle's task sees it
 measure      a run → its test split, once, on the graph that would be served
 """

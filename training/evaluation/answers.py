@@ -43,9 +43,14 @@ class Answers:
         probabilities: Floats,
         truth: Integers,
         *,
+        nll: Floats | None = None,
         groups: Sequence[str] | None = None,
     ) -> "Answers":
-        """From scores [N, K] and class indices [N]; `groups` [K] of each class."""
+        """From scores [N, K] and class indices [N]; `groups` [K] of each class.
+
+        `nll` [N] is as of `softmax_losses`. Without it that of scores is taken, which
+        is at most 27.6: a score that rounds to 0 would make the mean infinite.
+        """
         own = probabilities[np.arange(len(truth)), truth].astype(np.float64)  # [N]
         squares = np.einsum("nk,nk->n", probabilities, probabilities, dtype=np.float64)
         return cls(
@@ -54,8 +59,7 @@ class Answers:
             predicted=probabilities.argmax(axis=1),
             score=probabilities.max(axis=1),
             rank=rank_of_truth(probabilities, truth),
-            # A score that rounds to 0 in float32 would make the mean infinite.
-            nll=-np.log(np.maximum(own, 1e-12)),
+            nll=-np.log(np.maximum(own, 1e-12)) if nll is None else nll,
             brier=squares - 2 * own + 1,
             group_correct=None
             if groups is None
@@ -80,6 +84,19 @@ class Answers:
     def correct(self) -> Booleans:
         """Whether the answer is the truth, bool [N]."""
         return self.rank == 0
+
+
+def softmax_losses(logits: Floats, truth: Integers, temperature: float) -> Floats:
+    """Negative log-likelihood of the truth in nats, float64 [N], of logits [N, K].
+
+    log Σ exp(z_k/T) - z_truth/T, not of scores: they round to 0 however wrong they are.
+    """
+    best = logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):  # to -inf, whose exp is the right 0
+        exponentials = np.exp((logits - best) / np.float32(temperature))
+    own = logits[np.arange(len(truth)), truth].astype(np.float64)
+    losses: Floats = np.log(exponentials.sum(axis=1, dtype=np.float64))
+    return losses + (best[:, 0] - own) / temperature
 
 
 def rank_of_truth(probabilities: Floats, truth: Integers) -> Integers:

@@ -19,33 +19,11 @@ from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
 from training.data.dataset import Dataset, Split
 from training.data.folder import nfc, wnid_of
-from training.data.scenes import Scenes
 from training.errors import DataError
-from training.evaluation import metrics
-from training.evaluation.answers import (
-    Answers,
-    multiclass_metrics,
-    multiclass_trials,
-    per_class,
-)
-from training.evaluation.intervals import (
-    Intervals,
-    bootstrap,
-    exact,
-    without_the_unseen,
-)
-from training.evaluation.metrics import (
-    Booleans,
-    ClassRow,
-    Floats,
-    Integers,
-    Metrics,
-    Trials,
-)
-from training.evaluation.reliability import sigmoid_reliability, softmax_reliability
+from training.evaluation.figures import measure
+from training.evaluation.intervals import Intervals
+from training.evaluation.metrics import Booleans, ClassRow, Floats, Metrics, Truth
 from training.evaluation.selective import RiskCoverage, risk_coverage
-
-Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
 
 
 @dataclass(frozen=True)
@@ -129,7 +107,7 @@ def evaluate(classifier: Classifier, dataset: Dataset, split: Split) -> Evaluati
     truth = align(split.labels, dataset, manifest)
     logits = run(classifier, split)
     scores = classifier.postprocessor.scores(logits)  # float32 [N, K]
-    values, intervals, rows = measure(manifest, scores, truth, scenes=split.scenes)
+    values, intervals, rows = measure(manifest, logits, truth, scenes=split.scenes)
     return Evaluation(
         dataset=dataset.name,
         split=split.name,
@@ -219,82 +197,3 @@ def position(name: str, labels: Sequence[Label]) -> int | None:
     wnid = wnid_of(name)
     same = (k for k, label in enumerate(labels) if wnid and wnid_of(label.id) == wnid)
     return next(same, None)
-
-
-def measure(
-    manifest: Manifest,
-    scores: Floats,
-    truth: Truth,
-    *,
-    scenes: Scenes | None = None,
-) -> tuple[Metrics, Intervals, list[ClassRow]]:
-    """Metrics, their intervals, and a row a class."""
-    figures = figures_of(manifest, scores, truth)
-    found = figures.metrics(np.arange(len(truth)))
-    intervals = without_the_unseen(
-        bootstrap(figures.metrics, len(truth), scenes=scenes), figures.mistakes, scenes
-    )
-    if scenes is None:  # images of one scene are no independent trials
-        intervals |= exact(figures.trials)
-    return found, intervals, figures.rows
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What is known of a task's answers."""
-
-    rows: list[ClassRow]
-    trials: Trials  # of the metrics that are plain shares
-    mistakes: Booleans  # whose best label, or side of 0.5 at some label, is wrong [N]
-    metrics: Callable[[Integers], Metrics]  # of the images at some positions, int [N]
-
-
-def figures_of(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
-    """The figures that a task asks for."""
-    if manifest.task.activation == "softmax":
-        return _softmax_figures(manifest, scores, truth)
-    thresholds = manifest.postprocess.thresholds or (0.5,) * scores.shape[1]
-    decided = scores >= np.asarray(thresholds)  # bool [N, K]
-    # Not by the thresholds: what a score costs does not depend on them.
-    mistakes = ((scores > 0.5) != truth.reshape(scores.shape)).any(axis=1)  # noqa: PLR2004
-    if manifest.task is Task.BINARY:
-
-        def binary(index: Integers) -> Metrics:
-            s, t = scores[index], truth[index]
-            values = metrics.binary_metrics(s[:, 0], t, threshold=thresholds[0])
-            return values | sigmoid_reliability(s, t)
-
-        rows = metrics.per_label(scores, truth[:, None], thresholds)
-        trials = metrics.binary_trials(decided[:, 0], truth)
-        return Figures(rows, trials, mistakes, binary)
-
-    ranked = metrics.rankings(scores, truth)
-
-    def multilabel(index: Integers) -> Metrics:
-        s, t = scores[index], truth[index]
-        values = metrics.multilabel_metrics(s, t, thresholds=thresholds)
-        values |= metrics.mean_average_precision(ranked, index)
-        return values | sigmoid_reliability(s, t)
-
-    rows = metrics.per_label(scores, truth, thresholds)
-    trials = metrics.multilabel_trials(decided, truth)
-    return Figures(rows, trials, mistakes, multilabel)
-
-
-def _softmax_figures(manifest: Manifest, scores: Floats, truth: Truth) -> Figures:
-    limit = manifest.postprocess.abstain_threshold
-    answers = Answers.of(scores, truth, groups=_groups(manifest))
-
-    def multiclass(index: Integers) -> Metrics:
-        drawn = answers.select(index)
-        values = multiclass_metrics(drawn, abstain_threshold=limit)
-        return values | softmax_reliability(drawn)
-
-    trials = multiclass_trials(answers, abstain_threshold=limit)
-    return Figures(per_class(answers), trials, ~answers.correct, multiclass)
-
-
-def _groups(manifest: Manifest) -> list[str] | None:
-    if manifest.task is not Task.FINE_GRAINED:
-        return None
-    return [label.group or "" for label in manifest.labels]

@@ -9,6 +9,7 @@ invented.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from sklearn import metrics as sk  # type: ignore[import-untyped]
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 Booleans = NDArray[np.bool_]
+Truth = NDArray[Any]  # class index [N]; bool [N] binary, bool [N, K] multi-label
 Metrics = dict[str, float]
 Trials = dict[str, Booleans]  # by the name of a share: each trial, a success or not
 

@@ -8,6 +8,7 @@ looked at.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_expit  # type: ignore[import-untyped]
 
 from training.evaluation.answers import Answers
 from training.evaluation.metrics import Booleans, Floats, Metrics
@@ -71,13 +72,31 @@ def softmax_reliability(answers: Answers) -> Metrics:
     }
 
 
-def sigmoid_reliability(probabilities: Floats, truth: Booleans) -> Metrics:
-    """The same for yes/no scores of any shape, each score an answer of its own."""
+def sigmoid_losses(logits: Floats, truth: Booleans, temperature: float) -> Floats:
+    """Negative log-likelihood of the truth in nats, float64, of yes/no logits [N, K].
+
+    log(1 + exp(∓z/T)): a float32 score has few digits near 1, and is 1 from 17 on.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    losses: Floats = -log_expit(np.where(truth, scaled, -scaled))
+    return losses
+
+
+def sigmoid_reliability(
+    probabilities: Floats, truth: Booleans, *, nll: Floats | None = None
+) -> Metrics:
+    """The same for yes/no scores of any shape, each score an answer of its own.
+
+    `nll` is of each, as of `sigmoid_losses`. Without it that of scores is taken, which
+    has few digits for scores near 1, and is at most 27.6.
+    """
     score, yes = probabilities.ravel().astype(np.float64), truth.ravel()
-    clipped = np.clip(score, 1e-12, 1 - 1e-12)
+    if nll is None:
+        clipped = np.clip(score, 1e-12, 1 - 1e-12)
+        nll = -np.log(np.where(yes, clipped, 1 - clipped))
     return {
         "ece": expected_calibration_error(equal_width_bins(score, yes)),
         "adaptive_ece": expected_calibration_error(equal_mass_bins(score, yes)),
-        "nll": -float(np.log(np.where(yes, clipped, 1 - clipped)).mean()),
+        "nll": float(nll.mean()),
         "brier": float(np.mean((score - yes) ** 2)),
     }

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from classifier.manifest import PostprocessSpec, Task
 from training.configs.task_sections import REQUIREMENTS, BundleConfig
 from training.data.scenes import Scenes
-from training.evaluation.evaluate import Truth
-from training.evaluation.metrics import Booleans
+from training.evaluation.metrics import Booleans, Truth
 from training.evaluation.selective import risk_upper
 from training.rules.rules import ABSTAINED, answers, decisions
 

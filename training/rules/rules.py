@@ -11,7 +11,7 @@ from classifier.manifest import PostprocessSpec, Task
 from classifier.postprocess import probabilities
 from training.configs.task_sections import BundleConfig
 from training.data.scenes import Scenes
-from training.evaluation.evaluate import Truth
+from training.evaluation.metrics import Truth
 from training.evaluation.selective import abstain_rule
 from training.rules.temperature import fit_temperature
 from training.rules.thresholds import by_cost, by_recall, out_of_fold_f1, per_label_f1

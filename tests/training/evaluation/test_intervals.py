@@ -6,14 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from scipy.stats import binom
 
 from classifier.manifest import Manifest, Task
 from tests.synthetic import manifest_fields
 from tests.training.evaluation.logits import overconfident
 from training.evaluation.answers import Answers
-from training.evaluation.evaluate import measure
+from training.evaluation.figures import measure
 from training.evaluation.intervals import (
     bootstrap,
     clopper_pearson,
@@ -69,7 +69,7 @@ def manifest(task: Task, *, classes: int = 3) -> Manifest:
 def test_no_mistake_in_sixty_is_not_certainty():
     """The exact interval: 0.94 in sixty would still bring no mistake once in forty."""
     found, intervals, _ = measure(
-        manifest(Task.MULTICLASS), np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
+        manifest(Task.MULTICLASS), 9 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
     )
 
     assert found["accuracy"] == 1
@@ -92,7 +92,7 @@ def test_mistakes_that_few_images_show_leave_the_honesty_of_scores_open(task: Ta
         elif task is Task.MULTILABEL:
             truth = np.tile([True, False], (200, 1))
 
-        found, intervals, _ = measure(manifest(task, classes=2), columns, truth)
+        found, intervals, _ = measure(manifest(task, classes=2), logit(columns), truth)
 
         assert set(HONESTY) <= set(found)
         assert ("nll" in intervals) == (mistakes >= 3)
@@ -161,7 +161,7 @@ def test_every_figure_of_a_model_that_abstains_has_an_interval():
     rules = model.postprocess.model_copy(update={"abstain_threshold": 0.6})
     careful = model.model_copy(update={"postprocess": rules})
 
-    found, intervals, _ = measure(careful, softmax(logits, axis=1), truth)
+    found, intervals, _ = measure(careful, logits, truth)
 
     assert {"group_accuracy", "coverage", "risk", "aurc"} <= set(found)
     assert set(intervals) == set(found)
@@ -177,8 +177,9 @@ def test_images_of_one_scene_are_drawn_together():
     scores = np.where(correct[:, None], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1])
     truth = np.zeros(600, int)
 
-    _, alone, _ = measure(manifest(Task.MULTICLASS), scores, truth)
-    _, together, _ = measure(manifest(Task.MULTICLASS), scores, truth, scenes=scenes)
+    logits, model = np.log(scores), manifest(Task.MULTICLASS)
+    _, alone, _ = measure(model, logits, truth)
+    _, together, _ = measure(model, logits, truth, scenes=scenes)
 
     (low, high), (lower, higher) = alone["accuracy"], together["accuracy"]
     assert higher - lower == pytest.approx((high - low) * 10**0.5, rel=0.2)

@@ -6,7 +6,7 @@ import pytest
 from classifier.manifest import Task
 from training.configs.task_sections import BundleConfig
 from training.data.scenes import Scenes
-from training.evaluation.evaluate import Truth
+from training.evaluation.metrics import Truth
 from training.rules.requirements import requirement_lines, unmet
 from training.rules.rules import ABSTAINED, answers, decisions, fit_rules
 
