@@ -41,16 +41,25 @@ def equal_width_bins(score: Floats, correct: Booleans, bins: int = BINS) -> list
 
 
 def equal_mass_bins(score: Floats, correct: Booleans, bins: int = BINS) -> list[Bin]:
-    """Bins of (nearly) equal numbers of images, as Nixon et al., arXiv:1904.01685."""
+    """Bins of (nearly) equal numbers of images, as Nixon et al., arXiv:1904.01685.
+
+    An edge may part images of the same score: each counts as right by their share, so
+    that the order in which they came does not matter.
+    """
     order = np.argsort(score, kind="stable")
+    ranked = score[order]
+    firsts = np.flatnonzero(np.diff(ranked, prepend=-np.inf))  # of each score
+    alike = np.diff(firsts, append=len(ranked))  # how many images have it
+    right = np.add.reduceat(correct[order], firsts, dtype=np.float64) / alike
+    share = np.repeat(right, alike)  # of the images with the score of each, [N]
     return [
-        _bin(score[part], correct[part], score[part[0]], score[part[-1]])
-        for part in np.array_split(order, bins)
+        _bin(ranked[part], share[part], ranked[part[0]], ranked[part[-1]])
+        for part in np.array_split(np.arange(len(ranked)), bins)
         if len(part)
     ]
 
 
-def _bin(score: Floats, correct: Booleans, low: float, high: float) -> Bin:
+def _bin(score: Floats, correct: Booleans | Floats, low: float, high: float) -> Bin:
     mean, share = float(score.mean()), float(correct.mean())
     return Bin(float(low), float(high), len(score), mean, share)
 

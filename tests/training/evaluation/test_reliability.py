@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.evaluation import reliability
 
@@ -34,6 +36,43 @@ def test_bins_of_equal_mass_hold_equal_numbers():
     bins = reliability.equal_mass_bins(score, score > 0.5)
 
     assert {b.n for b in bins} == {10}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=60),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_images_changes_no_error(images, random):
+    """Data that is sorted by class has all mistakes of a score side by side."""
+
+    def error(answers) -> float:
+        levels, correct = (np.array(column) for column in zip(*answers, strict=True))
+        bins = reliability.equal_mass_bins(levels / 4, correct)
+        return reliability.expected_calibration_error(bins)
+
+    shuffled = images.copy()
+    random.shuffle(shuffled)
+
+    assert error(shuffled) == pytest.approx(error(images))
+
+
+def test_a_score_that_all_images_have_is_right_by_their_share():
+    """Half of them are positive, first the ones and then the others: 0.5 is honest."""
+    bins = reliability.equal_mass_bins(np.full(300, 0.5), np.arange(300) < 150)
+
+    assert len(bins) == 15
+    assert reliability.expected_calibration_error(bins) == pytest.approx(0)
+
+
+def test_scores_that_differ_are_binned_as_they_are():
+    """Each image by its own truth."""
+    score = np.random.default_rng(0).random(60)
+    order, correct = np.argsort(score), np.random.default_rng(1).random(60) < 0.5
+
+    bins = reliability.equal_mass_bins(score, correct)
+
+    expected = [float(correct[part].mean()) for part in np.array_split(order, 15)]
+    assert [b.share_correct for b in bins] == expected
 
 
 def test_a_score_on_an_edge_is_in_the_bin_under_it():
