@@ -23,8 +23,9 @@ RARE = 20  # with fewer positives than this a label's own best threshold is most
 
 
 def _between(scores: Floats, threshold: float) -> float:
-    """Halfway from `threshold`, which is a score, to the next lower score (or to 0)."""
-    lower = scores[scores < threshold]
+    """Halfway from `threshold`, a score or above all, to the next lower one (or 0)."""
+    # in float64, as by the service: one above all would be rounded to a score of 1
+    lower = scores[scores < np.float64(threshold)]
     below = float(lower.max()) if len(lower) else 0.0
     return (float(threshold) + below) / 2
 
@@ -32,8 +33,13 @@ def _between(scores: Floats, threshold: float) -> float:
 def by_cost(
     positive: Floats, truth: Booleans, *, false_positive: float, false_negative: float
 ) -> float:
-    """The threshold of least total cost; positive [N] are scores, truth bool [N]."""
-    candidates = np.unique(np.append(positive, np.nextafter(1.0, 2.0)))
+    """The threshold of least total cost; positive [N] are scores, truth bool [N].
+
+    It may be above all scores, so that no image is a yes, unless one is 1 already.
+    """
+    candidates = np.unique(positive).astype(np.float64)
+    if candidates[-1] < 1:
+        candidates = np.append(candidates, np.nextafter(1.0, 2.0))
     ordered = np.sort(positive[truth]), np.sort(positive[~truth])
     missed = np.searchsorted(ordered[0], candidates)  # positives under each candidate
     alarms = len(ordered[1]) - np.searchsorted(ordered[1], candidates)

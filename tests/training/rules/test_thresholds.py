@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy.special import expit
 
 from training.errors import DataError
@@ -49,6 +51,33 @@ def test_no_image_may_be_a_yes():
     )
 
     assert SCORES.max() < found <= 1
+
+
+JUST_UNDER_1 = np.nextafter(np.float32(1), np.float32(0))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.1, 0.9, JUST_UNDER_1, 1.0]), st.booleans()),
+        min_size=1,
+    ),
+    st.sampled_from([0.1, 1, 10]),
+)
+@example([(0.9, True), (1.0, False)], 10)
+@example([(0.1, False), (0.9, True), (JUST_UNDER_1, False)], 10)
+def test_saturated_scores_get_the_cheapest_threshold_there_is(images, alarm: float):
+    """No threshold of 0 to 1 says no to a score of 1; to all others one can."""
+    scores, truth = (np.array(column) for column in zip(*images, strict=True))
+    scores = scores.astype(np.float32)
+
+    def cost(threshold: float) -> float:
+        decided = scores >= np.float64(threshold)
+        return alarm * (decided & ~truth).sum() + (~decided & truth).sum()
+
+    found = thresholds.by_cost(scores, truth, false_positive=alarm, false_negative=1)
+
+    assert 0 <= found <= 1
+    assert cost(found) == min(cost(t) for t in (0, 0.5, 0.95, JUST_UNDER_1, 1))
 
 
 def test_thresholds_lie_between_scores():
