@@ -12,7 +12,8 @@ CAPTIONS = {
     "confusion.png": "Confusion matrix: rows are the truth, columns the answer.",
     "mistakes.jpg": "The worst mistakes: wrong answers with the highest scores.",
     "precision-recall.png": "Precision and recall; dots are the thresholds in use.",
-    "reliability.png": "Reliability: share of right answers against score.",
+    "reliability.png": "Reliability: share of right answers against score; for yes/no "
+    "scores, share of positives against the score for yes.",
     "risk-coverage.png": "Risk and coverage when the least sure answers are withheld.",
 }
 

@@ -92,7 +92,10 @@ def confusion_plot(evaluation: Evaluation) -> bytes:
 
 
 def reliability_diagram(evaluation: Evaluation) -> bytes:
-    """Share of right answers against score; on the diagonal it means what it says."""
+    """Share of right answers against score; on the diagonal it means what it says.
+
+    Of a sigmoid it is the share of positives against the score for yes.
+    """
     bins = equal_width_bins(*evaluation.answer_scores)
     figure = Figure(figsize=(4, 4))
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
@@ -100,7 +103,7 @@ def reliability_diagram(evaluation: Evaluation) -> bytes:
     lows = [b.low for b in bins]
     top.bar(lows, [b.share_correct for b in bins], widths, align="edge", color=INK)
     top.plot([0, 1], [0, 1], color=ACCENT, linewidth=1)
-    top.set_ylabel("share right")
+    top.set_ylabel("share right" if evaluation.thresholds is None else "share positive")
     bottom.bar(lows, [b.n for b in bins], widths, align="edge", color=GRAY)
     bottom.set_yscale("log")
     bottom.set_ylabel("answers")

@@ -8,6 +8,7 @@ import pytest
 from training.evaluation.answers import Answers, per_class
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import per_label
+from training.reports import plots
 from training.reports.plots import confusion_plot, draw_all, precision_recall_plot
 
 Labels = tuple[str, str, str]
@@ -53,6 +54,21 @@ def test_labels_are_drawn_as_they_are_written(
     one, other = (draw(evaluation(("x", "y", z), several=several)) for z in pair)
 
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("several", "label"), [(False, "share right"), (True, "share positive")]
+)
+def test_the_reliability_of_yes_scores_is_a_share_of_positives(
+    several: bool, label: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A score of 0.1 for yes is honest if one in ten is positive, not right."""
+    written = []
+    monkeypatch.setattr(plots, "png", lambda figure: written.append(figure) or b"")
+
+    plots.reliability_diagram(evaluation(("a", "b", "c"), several=several))
+
+    assert written[0].axes[0].get_ylabel() == label
 
 
 def test_letters_that_no_font_has_are_told_of_in_a_line(caplog):
