@@ -49,9 +49,10 @@ def clopper_pearson_upper(wrong: float, n: float, *, confidence: float = 0.95) -
 def evidence(images: int, scenes: Scenes | None = None) -> float:
     """How many independent images so many are worth; `scenes` [N] are those of each.
 
-    Photos of a scene may all be right or wrong together, and nothing says that they are
-    not: a scene counts as one image. Where scenes have m₁, m₂, … images of their own,
-    they are worth (Σm)² / Σm² (Kish, 1965), which is fewer: most may be of one scene.
+    Photos of a scene may all be right or wrong together: a scene counts as one image.
+    Where scenes have m₁, m₂, … images of their own, they are worth (Σm)² / Σm² (Kish,
+    1965), which is fewer: most may be of one scene. This assumes that large scenes are
+    as often wrong as small ones; where they are the harder ones it is worth less.
     """
     if scenes is None:
         return images

@@ -132,10 +132,11 @@ def _risk(
 ) -> str:
     asked = f"Asked for: at most {risk:g} of the answers wrong."
     n, threshold = len(truth), rules.abstain_threshold
-    of = counted = ""
+    of = counted = assumed = ""
     if scenes is not None:
         of = f" of {len(np.unique(scenes))} scenes"
         counted = ", a scene counted as one image"
+        assumed = ", if large scenes are no harder than small ones"
     if threshold is None:
         return (
             f"{asked} Not reached with {n} validation images{of}{counted}: every image "
@@ -145,7 +146,7 @@ def _risk(
     return (
         f"{asked} Granted from a score of {threshold:.3f} on: of {n} validation images"
         f"{of} {len(right)} are answered, {(~right).sum()} of them wrong; the risk is "
-        f"at most {bound:.4f} with a confidence of 95 %{counted}"
+        f"at most {bound:.4f} with a confidence of 95 %{counted}{assumed}"
     )
 
 

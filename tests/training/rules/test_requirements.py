@@ -71,6 +71,9 @@ def test_a_risk_is_bounded_by_scenes_where_they_are_known():
     assert "the risk is at most 0.0033 with a confidence of 95 %" in alone[0]
     assert "1000 validation images of 200 scenes 900 are answered" in many[0]
     assert "at most 0.0165 with a confidence of 95 %, a scene counted" in many[0]
+    assert many[0].endswith(
+        "as one image, if large scenes are no harder than small ones"
+    )
     assert none is None
     assert few == [
         "Asked for: at most 0.02 of the answers wrong. Not reached with 1000 "
