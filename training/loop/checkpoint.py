@@ -1,13 +1,16 @@
 """training state ↔ **checkpoint**: one file, whole or not at all, that runs no code.
 
 Written to a temporary file beside its place, flushed to the disk, then renamed: a kill
-or a full disk leaves the checkpoint before it untouched. Read with
-`torch.load(weights_only=True)`, which builds tensors and plain containers only.
+or a full disk leaves the checkpoint before it untouched. Read by its checksums, which
+torch does not compare, and with `torch.load(weights_only=True)`, which builds tensors
+and plain containers only.
 """
 
+import logging
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +20,10 @@ from torch import nn
 from training.errors import CheckpointError, DiskError
 from training.files import whole
 
+LOGGER = logging.getLogger(__name__)
+
 FORMAT = 1
+WAY_OUT = "put back a copy of it, or remove it and start `linnaeus train` again"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -52,19 +58,37 @@ def read_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, or not one of ours.
     """
+    _check_whole(path)
     try:
         with warnings.catch_warnings():  # about pickle protocols that we never write
             warnings.simplefilter("ignore", UserWarning)
             state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise CheckpointError(f"cannot read checkpoint {path}: {reason}") from error
+    except pickle.UnpicklingError as error:  # torch's words advise to run that code
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values; it could run code, and "
+            "is not read"
+        ) from error
+    except Exception as error:  # whatever a foreign zip file makes of torch's reader
+        raise CheckpointError(
+            f"cannot read checkpoint {path} ({type(error).__name__}); {WAY_OUT}"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is no checkpoint of this program (format {FORMAT}); weights of "
             "other programs are loaded by `training.networks.load_weights`"
         )
     return state
+
+
+def read_if_whole(path: Path) -> dict[str, Any] | None:
+    """The checkpoint; None where there is none, or (with a warning) no readable one."""
+    if not path.is_file():
+        return None
+    try:
+        return read_checkpoint(path)
+    except CheckpointError as error:
+        LOGGER.warning("taken as absent: %s", error)
+        return None
 
 
 def load_network(network: nn.Module, weights: dict[str, Any], where: str) -> None:
@@ -89,6 +113,22 @@ def load_network(network: nn.Module, weights: dict[str, Any], where: str) -> Non
     if problems:
         raise CheckpointError(f"{where} is of another network: {'; '.join(problems)}")
     network.load_state_dict(weights)
+
+
+def _check_whole(path: Path) -> None:
+    """Compare the checksum of every member of the file, which is a zip file."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            damaged = members.testzip()
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
+    except Exception as error:  # what damage makes of a zip file is of many classes
+        found = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint ({found}); {WAY_OUT}"
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged (member {damaged!r}); {WAY_OUT}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from training.data.relabel import as_binary
 from training.errors import ConfigError
 from training.files import discard_partials, make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
-from training.loop.checkpoint import read_checkpoint, write_checkpoint
+from training.loop.checkpoint import read_if_whole, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.lock import alone_in
 from training.loop.log import listed
@@ -198,8 +198,8 @@ def _train_in(
             "gpu": ranks.gpu,  # not every one that is there is trained on
             "config_file": None if file is None else str(file),
         }
-        if goes_on and final.is_file():  # it had finished: no step was taken now
-            before = read_checkpoint(final)
+        # where it had finished, no step was taken now
+        if goes_on and (before := read_if_whole(final)) is not None:
             made = {key: before[key] for key in made if key in before}
         write_final(trained, made, final)
     return trained

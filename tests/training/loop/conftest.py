@@ -1,9 +1,15 @@
 """What the tests of the loop share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from tests.training.loop.runs import CONFIG, write_config, write_digits
+from training.configs.config import read_config
+from training.loop.distributed import Ranks
+from training.loop.runs import train
 
 
 @pytest.fixture
@@ -13,3 +19,18 @@ def same_sums() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Trains an epoch on a few digits, and returns the folder of the run."""
+    write_digits(tmp_path, train=60, test=20)
+    path = write_config(tmp_path, CONFIG.replace("epochs = 4", "epochs = 1"))
+    alone = Ranks(0, 1, torch.device("cpu"))
+
+    def begin(*changes: str) -> Path:
+        config, folder = read_config(path, changes), tmp_path / "run"
+        train(config, root=tmp_path, folder=folder, ranks=alone, live=None)
+        return folder
+
+    return begin

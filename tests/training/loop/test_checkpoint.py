@@ -1,7 +1,9 @@
 """A checkpoint is whole or not there, runs no code, and fits its network only."""
 
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,51 @@ def test_a_damaged_file_is_a_clear_error(tmp_path, content):
         read_checkpoint(path)
 
 
+def test_no_damage_is_taken_for_a_checkpoint(tmp_path):
+    """A bit that turns is found by the checksums, or is of nothing that is read."""
+    path, rng = tmp_path / "a.pt", np.random.default_rng(0)
+    weights = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    write_checkpoint(path, {"step": 3, "network": {"w": weights}})
+    whole, refusals = path.read_bytes(), []
+    for place in rng.integers(0, len(whole), 200):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(damaged)
+        try:
+            read = read_checkpoint(path)
+        except CheckpointError as error:
+            refusals.append(str(error))
+        else:
+            assert read["step"] == 3
+            assert torch.equal(read["network"]["w"], weights)
+
+    assert len(refusals) > 100
+    assert all(str(path) in words for words in refusals)
+    assert not any("weights_only" in words for words in refusals)
+
+
+def test_damage_is_named_with_the_way_out(tmp_path):
+    """The member of the file, and that a copy or a new start helps."""
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, {"network": {"w": torch.ones(400)}})
+    ones = torch.ones(400).numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(ones, ones[:-1] + b"\x00"))
+
+    named = r"damaged \(member '.*data/0'\); put back a copy of it, or remove it"
+    with pytest.raises(CheckpointError, match=named):
+        read_checkpoint(path)
+
+
+def test_a_zip_file_of_something_else_is_a_clear_error(tmp_path):
+    """Its checksums are right, and torch finds nothing of its own in it."""
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as other:
+        other.writestr("a.txt", "text")
+
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*a\.pt"):
+        read_checkpoint(path)
+
+
 class Attack:
     """Unpickled, it would call `print`."""
 
@@ -59,8 +106,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Attack()))
 
     for name in ("zip.pt", "bare.pt"):
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError) as caught:
             read_checkpoint(tmp_path / name)
+        assert "weights_only" not in str(caught.value)
     assert "pwned" not in capsys.readouterr().out
 
 

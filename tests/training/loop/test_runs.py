@@ -11,15 +11,13 @@ from typer.testing import CliRunner
 from classifier.hardware import describe
 from cli import app
 from tests.training.data.pictures import encoded, write_tree
-from tests.training.loop.runs import CONFIG, write_digits
-from tests.training.loop.runs import write_config as write_tiny
 from training.configs.config import read_config
 from training.configs.task_sections import TransferConfig
 from training.errors import CheckpointError, ConfigError, DataError
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.lock import LOCK, alone_in
-from training.loop.runs import open_splits, train
+from training.loop.runs import open_splits
 
 WriteConfig = Callable[..., Path]
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -179,20 +177,6 @@ def test_a_question_may_not_be_called_like_the_other_label(
         open_splits(config, tmp_path)
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Trains an epoch on a few digits, and returns the folder of the run."""
-    write_digits(tmp_path, train=60, test=20)
-    path = write_tiny(tmp_path, CONFIG.replace("epochs = 4", "epochs = 1"))
-
-    def begin(*changes: str) -> Path:
-        config, folder = read_config(path, changes), tmp_path / "run"
-        train(config, root=tmp_path, folder=folder, ranks=ALONE, live=None)
-        return folder
-
-    return begin
-
-
 def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
     tiny: Callable[..., Path],
 ):
@@ -208,6 +192,21 @@ def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
 
     assert {key: kept[key] for key in there} == there
     assert read_checkpoint(final)["machine"] == describe()  # trained anew
+
+
+def test_a_damaged_end_of_a_finished_run_is_written_anew(
+    tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
+):
+    """Its `last.pt` is whole, and the weights come from there."""
+    final = tiny() / "final.pt"
+    weights = read_checkpoint(final)["network"]
+    final.write_bytes(final.read_bytes()[:1000])
+
+    tiny()
+
+    again = read_checkpoint(final)["network"]
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert any("final.pt is damaged" in message for message in caplog.messages)
 
 
 def test_a_training_says_how_many_images_each_split_has(
