@@ -19,7 +19,7 @@ from training.errors import ConfigError
 from training.graphs.detector import SomeAgainstRest
 from training.graphs.export import export_network
 from training.graphs.views import Viewed
-from training.loop.checkpoint import load_network, read_checkpoint
+from training.loop.checkpoint import load_network, read_finished
 from training.loop.log import listed
 from training.loop.origin import origin_of
 from training.loop.runs import FINAL, open_splits
@@ -57,7 +57,7 @@ def export_run(
     """
     if name is not None:
         check_name(name)
-    saved = read_checkpoint(run / FINAL)
+    saved = read_finished(run / FINAL)
     config = config_of(saved, run / FINAL)
     splits = open_splits(config, data, run.parent)
     origin_of(splits).check(saved, run / FINAL)

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.bundling.figures import Bundled
 from training.bundling.from_run import trained_on
-from training.loop.checkpoint import read_checkpoint
+from training.loop.checkpoint import read_finished
 from training.loop.runs import FINAL
 from training.provenance import circumstances
 from training.transfer.transfer import RECORD
@@ -21,7 +21,7 @@ def record_of(run: Path, bundled: Bundled, command: str) -> dict[str, Any]:
     Raises:
         CheckpointError: `run` holds no finished training.
     """
-    saved = read_checkpoint(run / FINAL)
+    saved = read_finished(run / FINAL)
     now = circumstances(command)
     transfer = run / RECORD
     return {

@@ -23,6 +23,7 @@ from training.files import whole
 LOGGER = logging.getLogger(__name__)
 
 FORMAT = 1
+STATE = "optimizers"  # a key of each `last.pt`, and of no `final.pt`
 WAY_OUT = "put back a copy of it, or remove it and start `linnaeus train` again"
 
 
@@ -80,12 +81,42 @@ def read_checkpoint(path: Path, *, device: str = "cpu") -> dict[str, Any]:
     return state
 
 
+def read_state(path: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Read a `last.pt`, from which a run goes on.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`; or it is that of a finished run.
+    """
+    saved = read_checkpoint(path, device=device)
+    if STATE not in saved:
+        raise CheckpointError(
+            f"{path} is what a finished run leaves as final.pt, and nothing to go on "
+            "from; move it there, or remove it to begin anew"
+        )
+    return saved
+
+
+def read_finished(path: Path) -> dict[str, Any]:
+    """Read a `final.pt`, which a finished run leaves.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`; or it is one to go on from.
+    """
+    saved = read_checkpoint(path)
+    if STATE in saved:
+        raise CheckpointError(
+            f"{path} is a checkpoint to go on from, and not that of a finished run; "
+            "call it last.pt and start `linnaeus train` again, which writes final.pt"
+        )
+    return saved
+
+
 def read_if_whole(path: Path) -> dict[str, Any] | None:
-    """The checkpoint; None where there is none, or (with a warning) no readable one."""
+    """A `final.pt`; None where there is none, or (with a warning) no readable one."""
     if not path.is_file():
         return None
     try:
-        return read_checkpoint(path)
+        return read_finished(path)
     except CheckpointError as error:
         LOGGER.warning("taken as absent: %s", error)
         return None

@@ -22,14 +22,14 @@ from training.data.relabel import as_binary
 from training.errors import ConfigError
 from training.files import discard_partials, make_folder
 from training.loop.arithmetic import keep_memory, normalize, to_images
-from training.loop.checkpoint import read_if_whole, write_checkpoint
+from training.loop.checkpoint import read_finished, read_if_whole, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.lock import alone_in
 from training.loop.log import listed
 from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
 from training.loop.start import CHECKPOINT
-from training.loop.state import saved_run
+from training.loop.state import check_same_run
 from training.loop.suited import check_chosen, check_labels, check_task, check_watched
 from training.loop.validation import Validation
 from training.networks import Network, build
@@ -187,7 +187,8 @@ def _train_in(
     origin = origin_of(splits)
     final, goes_on = folder / FINAL, (folder / CHECKPOINT).is_file()
     if not goes_on:
-        saved_run(final, config, origin, device="cpu")  # refuses that of another run
+        if final.is_file():
+            check_same_run(read_finished(final), final, config, origin)
         if ranks.first:
             for name in LEFT:
                 (folder / name).unlink(missing_ok=True)

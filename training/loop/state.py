@@ -10,7 +10,7 @@ from torch import nn
 from training.configs.config import Config
 from training.errors import CheckpointError
 from training.loop.budget import Plan
-from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
+from training.loop.checkpoint import load_network, read_state, write_checkpoint
 from training.loop.origin import Origin
 from training.loop.selection import Selection
 from training.optimizers.ema import Lookahead, MovingAverage
@@ -88,7 +88,19 @@ def saved_run(
     """
     if not path.is_file():
         return None
-    saved = read_checkpoint(path, device=device)
+    saved = read_state(path, device=device)
+    check_same_run(saved, path, config, origin)
+    return saved
+
+
+def check_same_run(
+    saved: dict[str, Any], path: Path, config: Config, origin: Origin | None
+) -> None:
+    """Compare the config and the data of a checkpoint with those of now.
+
+    Raises:
+        CheckpointError: it belongs to another config or to other data.
+    """
     ours = config.model_dump(mode="json")
     differing = sorted(k for k in ours if saved.get("config", {}).get(k) != ours[k])
     if differing:
@@ -98,7 +110,6 @@ def saved_run(
         )
     if origin is not None:
         origin.check(saved, path)
-    return saved
 
 
 def saved_plan(saved: dict[str, Any]) -> Plan:

@@ -83,6 +83,17 @@ def test_a_photo_less_is_other_data(finished: Path):
     assert not (root / "models").exists()
 
 
+def test_a_run_that_is_not_finished_is_not_exported(finished: Path):
+    """Whatever its checkpoint is called."""
+    (finished / "last.pt").replace(finished / "final.pt")
+
+    result = export(finished)
+
+    assert result.exit_code == 1
+    assert "final.pt is a checkpoint to go on from" in str(result.exception)
+    assert not (finished.parent.parent / "models").exists()
+
+
 def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):
     """There are as many, so nothing but their names tells that they are permuted."""
     photos = finished.parent.parent / "data" / "photos"

@@ -194,21 +194,6 @@ def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
     assert read_checkpoint(final)["machine"] == describe()  # trained anew
 
 
-def test_a_damaged_end_of_a_finished_run_is_written_anew(
-    tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
-):
-    """Its `last.pt` is whole, and the weights come from there."""
-    final = tiny() / "final.pt"
-    weights = read_checkpoint(final)["network"]
-    final.write_bytes(final.read_bytes()[:1000])
-
-    tiny()
-
-    again = read_checkpoint(final)["network"]
-    assert all(torch.equal(again[name], weights[name]) for name in weights)
-    assert any("final.pt is damaged" in message for message in caplog.messages)
-
-
 def test_a_training_says_how_many_images_each_split_has(
     tiny: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ):
