@@ -21,14 +21,14 @@ def whole(path: Path) -> Iterator[Path]:
         DiskError: the folder cannot be made, or the file not be written.
     """
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-    with writing(path):
-        try:
+    try:
+        with writing(path):  # which counts the room before the file is removed
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             partial.replace(path)
-        except BaseException:
-            discard(partial)
-            raise
+    except BaseException:
+        discard(partial)
+        raise
 
 
 @contextmanager

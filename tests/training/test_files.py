@@ -1,5 +1,8 @@
 """A file is there whole or not at all, and a refusing disk is named."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
 from tests.training.disks import full_above
@@ -27,6 +30,22 @@ def test_a_full_disk_leaves_the_file_before_it(tmp_path):
 
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_room_is_counted_while_the_half_file_takes_its_part(tmp_path, monkeypatch):
+    """Else a full disk would be said to have room for what did not fit."""
+    there = []
+
+    def usage(folder):
+        there.extend(file.name for file in folder.iterdir())
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with full_above(1000), pytest.raises(DiskError, match="0 bytes are free there"):
+        write_whole(tmp_path / "a.txt", "x" * 10_000)
+
+    assert [name.startswith("a.txt.") for name in there] == [True]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_writer_leaves_the_file_before_it(tmp_path):
