@@ -8,18 +8,24 @@ import csv
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TextIO
 
-from training.files import whole, writing
+from training.files import make_folder, whole, writing
 from training.loop.bar import open_bar
 
 Row = dict[str, float]
 
 EVENTS = "tensorboard"  # a folder beside the table
+TRIAL_BYTES = 4096  # a block of most disks; the events begin with fewer
 
 
 class Log:
-    """Writes one row an epoch, and shows how far the run is."""
+    """Writes one row an epoch, and shows how far the run is.
+
+    Raises:
+        DiskError: the folder cannot be written, at the start or at an epoch.
+    """
 
     def __init__(
         self,
@@ -53,10 +59,10 @@ class Log:
             writer.writeheader()
             writer.writerows(self._rows)
         if self._events is not None:
-            for key, value in row.items():
-                self._events.add_scalar(key, value, int(row["step"]))
             # TensorBoard's thread writes them: its error belongs to this epoch
             with writing(self._file.with_name(EVENTS)):
+                for key, value in row.items():
+                    self._events.add_scalar(key, value, int(row["step"]))
                 self._events.flush()
         self._bar.say("  ".join(f"{key} {short(value)}" for key, value in row.items()))
 
@@ -106,4 +112,9 @@ def _open_events(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError:  # tensorboard is optional
         return None
-    return SummaryWriter(str(folder))
+    make_folder(folder)
+    with writing(folder):
+        # Ours first: the writer's thread prints a traceback of what the disk refuses.
+        with TemporaryFile(dir=folder) as trial:
+            trial.write(bytes(TRIAL_BYTES))
+        return SummaryWriter(str(folder))

@@ -104,6 +104,22 @@ def test_a_full_disk_leaves_the_rows_before(tmp_path):
     assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [1]
 
 
+def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path, capfd):
+    """And no traceback of TensorBoard's thread, which would write the first event."""
+    with full_above(10), pytest.raises(DiskError, match=r"cannot write .*tensorboard"):
+        Log(tmp_path, total_steps=20, first_step=0, live=None)
+
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_events_is_named(tmp_path):
+    """It is no folder, and none is made of it."""
+    (tmp_path / "tensorboard").write_text("")
+
+    with pytest.raises(DiskError, match="tensorboard"):
+        Log(tmp_path, total_steps=20, first_step=0, live=None)
+
+
 def test_a_line_on_a_terminal_is_shown_as_it_is_written(monkeypatch, capsys):
     """Its brackets and colons are no colors and no emoji."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
