@@ -222,8 +222,6 @@ def _apply(table: dict[str, Any], change: str) -> None:
     if not equals:
         raise ConfigError(f"{change!r} is not of the form section.key=value")
     *sections, last = key.strip().split(".")
-    if sections == ["train"] and last in ("epochs", "minutes"):  # one or the other
-        table.get("train", {}).pop("minutes" if last == "epochs" else "epochs", None)
     inside: Any = table
     for section in sections:
         inside = _inside(inside, section, change)
@@ -232,6 +230,8 @@ def _apply(table: dict[str, Any], change: str) -> None:
             f"{change!r}: {sections[-1]} is a list; say which of its {len(inside)} "
             f"entries, as in {'.'.join(sections)}.0.{last}=…"
         )
+    if sections == ["train"] and last in ("epochs", "minutes"):  # one or the other
+        inside.pop("minutes" if last == "epochs" else "epochs", None)
     try:
         inside[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:  # a bare word is a string

@@ -347,3 +347,18 @@ def test_a_probe_alone_has_no_length(tmp_path):
 
     with pytest.raises(ConfigError, match=r"give either train\.epochs or train\.minu"):
         read_transfer(tmp_path, "finetune = false", "finetune = true")
+
+
+@pytest.mark.parametrize(
+    ("train", "why"),
+    [("train = 5", "train is not a section"), ("[[train]]", "train is a list; say")],
+)
+def test_a_length_for_a_train_that_is_no_section_is_refused(
+    tmp_path: Path, train: str, why: str
+):
+    """As any other change below it would be."""
+    path = tmp_path / "a.toml"
+    path.write_text(f"{train}\n")
+
+    with pytest.raises(ConfigError, match=f"train.minutes=3.*{why}"):
+        read_config(path, ("train.minutes=3",))
