@@ -4,6 +4,7 @@ The plan goes into the checkpoint: a run that goes on keeps it. What a few steps
 know, `pace` corrects while the training runs.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -93,7 +94,7 @@ def make_plan(
     instant of `time.perf_counter`, or from now on.
 
     Raises:
-        ConfigError: the minutes do not suffice for one step.
+        ConfigError: the epochs or the minutes do not suffice for one step.
     """
     begun_s = time.perf_counter() if begun_s is None else begun_s
     begins = (0.0, *ends[:-1])
@@ -104,22 +105,31 @@ def make_plan(
     costs: tuple[tuple[float, float], ...] = ()
     look_s = 0.0
     if config.minutes is None:
-        steps = round((config.epochs or 0) * work.steps_per_epoch)
+        epochs = config.epochs or 0
+        steps = round(epochs * work.steps_per_epoch)
+        if steps < 1:
+            raise ConfigError(
+                f"{epochs:g} epochs is less than a step; an epoch has "
+                f"{work.steps_per_epoch} of them, so give at least "
+                f"{upwards(1 / work.steps_per_epoch)}"
+            )
     else:
         timed = [clock.cost(mode, begin) for begin in begins]
         look_s = validation_seconds(max(timed), work)
         loaded = (with_loading(step_s, work.load_s, clock.device) for step_s in timed)
         costs = tuple(zip(ends, loaded, strict=True))
-        left_s = usable_s(config.minutes) - (time.perf_counter() - begun_s)
-        steps = steps_within(left_s, costs, look_s, work)
-    if steps < 1:
         spent_s = time.perf_counter() - begun_s
-        raise ConfigError(
-            f"{config.minutes} minutes or {config.epochs} epochs is less than a step; "
-            f"measured seconds a step: {clock.measured}, of loading its images: "
-            f"{work.load_s:.3g}, of a look at validation: {look_s:.3g}, of planning: "
-            f"{spent_s:.3g}"
-        )
+        left_s = usable_s(config.minutes) - spent_s
+        steps = steps_within(left_s, costs, look_s, work)
+        if steps < 1:
+            step_s = seconds_a_step(costs, look_s, work)
+            least_s = (spent_s + step_s + look_s) / SAFETY
+            raise ConfigError(
+                f"{config.minutes:g} minutes is less than a step; measured were "
+                f"{spent_s:.3g} s of planning, {step_s:.3g} s a step with its images "
+                f"and its part of the looks at validation, and {look_s:.3g} s for the "
+                f"last of these, so give at least {upwards(least_s / 60)}"
+            )
     return Plan(
         steps,
         work.steps_per_epoch,
@@ -166,10 +176,26 @@ def steps_within(
     The weights that are kept are looked at once more at the end. `costs` are rows of
     (until which part of the training, seconds a step).
     """
+    return int((seconds - look_s) / seconds_a_step(costs, look_s, work, begin=begin))
+
+
+def seconds_a_step(
+    costs: Iterable[tuple[float, float]],
+    look_s: float,
+    work: Work,
+    *,
+    begin: float = 0.0,
+) -> float:
+    """The mean of those from the progress `begin` on, with their part of the looks."""
     whole, from_, total = 1 - begin, begin, 0.0
     for end, cost in costs:
         total += max(end - from_, 0) * cost
         from_ = max(end, from_)
     look_every = work.steps_per_epoch * work.validate_every
-    a_step = total / whole + look_s / look_every
-    return int((seconds - look_s) / a_step)
+    return total / whole + look_s / look_every
+
+
+def upwards(value: float) -> str:
+    """Two digits that are no less than `value`: what is advised must do."""
+    digits = 1 - math.floor(math.log10(value))
+    return f"{math.ceil(value * 10**digits) / 10**digits:g}"

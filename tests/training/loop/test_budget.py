@@ -4,12 +4,14 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from training.configs.config import read_config
 from training.configs.train_sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
+from training.errors import ConfigError
 from training.loop.budget import (
     Work,
     make_plan,
@@ -98,6 +100,28 @@ def test_loading_is_part_of_what_a_step_costs():
     plan = make_plan(nn.Linear(2, 2), lambda *_: lambda: None, config, (1.0,), work)
 
     assert plan.steps == 18
+
+
+@pytest.mark.parametrize("too_short", [{"epochs": 0.01}, {"minutes": 0.004}])
+def test_what_is_too_short_for_a_step_is_told_what_would_do(too_short):
+    """Of what was asked for, and not of the other; and what is advised does."""
+    [(asked, value)] = too_short.items()
+    work = Work(30, 10, 0, load_s=0.3)
+
+    def plan(length: float):
+        wanted = TrainConfig(batch_size=10, precision="fp32", **{asked: length})
+        ready = nn.Linear(2, 2), lambda *_: lambda: None
+        return make_plan(*ready, wanted, (1.0,), work, begun_s=time.perf_counter())
+
+    with pytest.raises(ConfigError, match=f"^{value} {asked} is less than a") as caught:
+        plan(value)
+
+    advised = float(str(caught.value).rpartition("at least ")[2])
+    assert "None" not in str(caught.value)
+    assert "{" not in str(caught.value)
+    assert value < advised < 0.2
+    slower = 10 if asked == "minutes" else 1  # a moment of the machine may be
+    assert plan(advised * slower).steps >= 1
 
 
 def test_short_steps_are_timed_often_and_the_least_counts():
