@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 
+from training.errors import DataError
 from training.files import make_folder, whole, writing
 from training.loop.bar import open_bar
 
@@ -24,6 +25,7 @@ class Log:
     """Writes one row an epoch, and shows how far the run is.
 
     Raises:
+        DataError: the table that is there is not as it was written.
         DiskError: the folder cannot be written, at the start or at an epoch.
     """
 
@@ -83,14 +85,40 @@ class Log:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a `log.csv`; none if there is no such file."""
+    """The rows of a `log.csv`; none if there is no such file.
+
+    Raises:
+        DataError: a row is not one that `Log` writes.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            return [_numbers(row, rows.line_num) for row in rows]
+    except (ValueError, csv.Error) as error:  # UnicodeDecodeError is one
+        raise DataError(
+            f"{path} is not as it was written: {error}; put a copy of it back, or "
+            "remove it: the training goes on without these rows"
+        ) from error
+
+
+def _numbers(row: dict[str, Any], line: int) -> Row:
+    """What a row's cells say; whole numbers stay whole."""
+    numbers = {}
+    for key, cell in row.items():
+        if not isinstance(cell, str | None) or key is None:
+            raise ValueError(f"line {line} has more cells than there are columns")
+        if not cell:
+            continue
+        try:
+            numbers[key] = int(cell) if cell.isdecimal() else float(cell)
+        except ValueError:
+            raise ValueError(f"line {line} has {cell!r} as {key}") from None
+    missing = {"step", "epoch"} - numbers.keys()
+    if missing:
+        raise ValueError(f"line {line} has no {' and no '.join(sorted(missing))}")
+    return numbers
 
 
 def listed(figures: Mapping[str, float]) -> str:

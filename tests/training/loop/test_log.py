@@ -8,7 +8,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.disks import full_above
-from training.errors import DiskError
+from training.errors import DataError, DiskError
 from training.loop.bar import open_bar
 from training.loop.curves import draw_curves
 from training.loop.log import Log, read_log
@@ -41,6 +41,34 @@ def test_rows_that_a_continued_run_repeats_are_there_once(tmp_path):
     write_epochs(tmp_path, 2, first=2)
 
     assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [1, 2, 3, 4]
+
+
+def test_rows_that_are_read_back_are_written_as_they_were(tmp_path):
+    """A step is a whole number in each row, whoever wrote it."""
+    write_epochs(tmp_path / "whole", 3)
+    write_epochs(tmp_path / "resumed", 2)
+    write_epochs(tmp_path / "resumed", 1, first=2)
+
+    tables = [tmp_path / name / "log.csv" for name in ("resumed", "whole")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("step,epoch\n5,one\n", "line 2 has 'one' as epoch"),
+        ("step,epoch\n5,1\n10,2,3\n", "line 3 has more cells than"),
+        ("epoch,loss\n1,0.5\n", "line 2 has no step"),
+        ("step,epoch\n5,\n", "line 2 has no epoch"),
+        ("step,epoch\n5,\xff\n", "codec can't decode"),
+    ],
+)
+def test_a_table_that_was_edited_is_named_with_what_helps(tmp_path, text, why):
+    """A run that goes on would drop or keep the wrong rows."""
+    (tmp_path / "log.csv").write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(DataError, match=rf"log\.csv is not as .*{why}.*; .*remove it"):
+        write_epochs(tmp_path, 1, first=1)
 
 
 def test_tensorboard_shows_what_the_table_has(tmp_path):
