@@ -1,6 +1,8 @@
 """rules + graphs → **draft**: manifest and golden examples, still without figures."""
 
 import hashlib
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from classifier.bundle import list_versions
 from classifier.golden import Golden
 from classifier.manifest import (
     Gate,
@@ -27,11 +28,14 @@ from classifier.manifest import (
 from training.configs.task_sections import BundleConfig
 from training.data.pieces import in_pieces
 from training.errors import ConfigError
+from training.files import writing
 from training.graphs.graph import run
 
 # |logit error| allowed at load, as a part of the largest logit: rounding of another
 # processor's fp32, its fp16, and the few int8 steps that roundings upstream can flip.
 TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
+
+VERSION = re.compile(r"[1-9][0-9]*")  # as the folder of a version is called
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,29 @@ def check_name(name: str) -> None:
         ) from error
 
 
+def check_target(root: Path, name: str) -> None:
+    """Refuse now a disk that would refuse the bundle after minutes of work.
+
+    A folder is made where the bundle would go, or the first one on the way there, and
+    removed again.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    folder = root / name
+    there = next((path for path in (folder, *folder.parents) if path.exists()), root)
+    with writing(folder):
+        Path(tempfile.mkdtemp(prefix=".trial-", dir=there)).rmdir()
+
+
 def next_version(root: Path, name: str) -> int:
-    """One more than the newest version of `root/NAME` that there is."""
-    return max(list_versions(root / name), default=0) + 1
+    """One more than the newest version of `root/NAME` that there is.
+
+    Also of those without a manifest: none is written over.
+    """
+    folder = root / name
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(n) for n in names if VERSION.fullmatch(n)), default=0) + 1
 
 
 def file_name(precision: Precision) -> str:

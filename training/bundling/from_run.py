@@ -9,7 +9,7 @@ from torch import nn
 
 from classifier.manifest import Provenance, Task
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Recipe, check_name
+from training.bundling.draft import Recipe, check_name, check_target
 from training.bundling.figures import Bundled
 from training.bundling.labels import bundle_labels
 from training.configs.config import Config, parse_config
@@ -54,11 +54,13 @@ def export_run(
         ConfigError: `name` is no name for a bundle, one of `positive` no label, or the
             task not multi-class.
         DataError: all labels are positive, or validation has no image of yes or of no.
+        DiskError: `models` cannot be written.
     """
     if name is not None:
         check_name(name)
     saved = read_finished(run / FINAL)
     config = config_of(saved, run / FINAL)
+    check_target(models, name or config.name)
     splits = open_splits(config, data, run.parent)
     origin_of(splits).check(saved, run / FINAL)
     network: nn.Module = load_run(config, saved, splits)

@@ -16,7 +16,7 @@ from classifier.golden import replay
 from classifier.manifest import Manifest, Optimization, Precision, Provenance, Task
 from classifier.session import Session
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Built, Recipe
+from training.bundling.draft import Built, Recipe, check_target
 from training.configs.config import Config
 from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
@@ -56,10 +56,12 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         BundleError: no such bundle, or it has no fp32 graph to start from.
         ConfigError: the data does not fit the config.
         DataError: the data's labels are not the bundle's.
+        DiskError: no folder can be made beside the bundle.
         GraphError: the graph cannot be quantized at all.
     """
     bundle = load_bundle(path)
-    manifest = bundle.manifest
+    manifest, root = bundle.manifest, bundle.folder.parent.parent
+    check_target(root, manifest.name)
     # build_bundle gives class maps back, to smaller graphs too
     fp32 = drop_class_maps(bundle.read_graph(bundle.graph(Precision.FP32)))
     earlier, left_out = smaller_graphs(bundle)
@@ -88,7 +90,6 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         ),
         earlier=earlier,
     )
-    root = bundle.folder.parent.parent
     return build_bundle(fp32, recipe, splits, root, rules=manifest.postprocess).folder
 
 

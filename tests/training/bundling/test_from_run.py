@@ -15,6 +15,7 @@ from classifier.hardware import describe
 from cli import app
 from tests.training.conftest import config_in
 from tests.training.data.pictures import write_tree
+from training.bundling.draft import check_target, next_version
 from training.bundling.from_run import (
     ask,
     config_of,
@@ -223,6 +224,37 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(
     assert result.exit_code == 1
     assert "cannot be called 'My Pets'" in str(result.exception)
     assert "at most 64" in str(result.exception)
+
+
+def test_a_place_that_takes_no_bundle_is_refused_before_the_data_is_opened(
+    finished: Path,
+):
+    """Here a file is in the place of the models, and there is no data."""
+    root = finished.parent.parent
+    (root / "models").write_text("")
+    shutil.rmtree(root / "data")
+
+    result = export(finished)
+
+    assert result.exit_code == 1
+    assert "cannot write" in str(result.exception)
+    assert "models/photos" in str(result.exception)
+
+
+def test_a_version_without_a_manifest_is_not_written_over(tmp_path: Path):
+    """A copy of it may be under way. Other names count for nothing."""
+    for name in ("1", "2", "7.old", "08", ".writing-9"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+
+    assert next_version(tmp_path, "photos") == 3
+    assert next_version(tmp_path, "new") == 1
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path):
+    """With nothing made on the way there."""
+    check_target(tmp_path / "models", "photos")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_labels_mean_yes_together():
