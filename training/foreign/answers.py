@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from classifier.manifest import MAX_LABELS, Interpolation, Label, Resize, Task
+from classifier.manifest import (
+    MAX_LABELS,
+    Interpolation,
+    Label,
+    Resize,
+    Task,
+    describe_problems,
+)
 from training.errors import AnswerError
 
 MAX_LABEL_BYTES = 16 * 2**20
@@ -172,7 +180,7 @@ def read_labels(source: str) -> tuple[Label, ...]:
     {"0": ["id", "name"], …}.
 
     Raises:
-        AnswerError: missing, too large, or none of these.
+        AnswerError: missing, too large, or none of these: with the line or the label.
     """
     path = KNOWN_LABELS.get(source, Path(source))
     try:
@@ -184,9 +192,11 @@ def read_labels(source: str) -> tuple[Label, ...]:
     readers = {".csv": _from_csv, ".json": _from_json}
     try:
         rows = readers.get(path.suffix.lower(), _from_lines)(text)
-        labels = tuple(Label(id=i, name=name, group=g) for i, name, g in rows)
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
-        raise AnswerError(f"{path} holds no labels: {error}") from error
+        labels = tuple(_label(*row) for row in rows)
+    except (ValueError, csv.Error) as error:
+        raise AnswerError(f"cannot read labels from {path}: {error}") from error
+    if not labels:
+        raise AnswerError(f"{path} has no labels")
     ids = Counter(label.id for label in labels)
     twice = next((label_id for label_id, n in ids.items() if n > 1), None)
     if twice is not None:
@@ -196,25 +206,66 @@ def read_labels(source: str) -> tuple[Label, ...]:
     return labels
 
 
-Row = tuple[str, str, str | None]  # id, name, group
+Row = tuple[str, str, str, str | None]  # place in the file, id, name, group
+
+
+def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
+    try:
+        return Label(id=label_id, name=name, group=group)
+    except ValidationError as error:
+        raise ValueError(f"{place}: {describe_problems(error)}") from error
 
 
 def _from_lines(text: str) -> list[Row]:
-    names = [line.strip() for line in text.strip().splitlines()[: MAX_LABELS + 1]]
-    return [(name, name, None) for name in names]
+    lines = text.rstrip().splitlines()[: MAX_LABELS + 1]
+    rows: list[Row] = []
+    for number, name in enumerate(map(str.strip, lines), 1):
+        if name:
+            rows.append((f"line {number}", name, name, None))
+        elif rows:  # above the first name it is nobody's
+            raise ValueError(f"line {number} is empty; each line is a name")
+    return rows
 
 
 def _from_csv(text: str) -> list[Row]:
-    rows = csv.DictReader(text.splitlines())
-    return [
-        (row.get("id") or row["name"], row["name"], row.get("group") or None)
-        for row in rows
-    ]
+    table = csv.DictReader(text.splitlines())
+    columns = table.fieldnames or ()
+    if "name" not in columns:
+        raise ValueError(
+            f"its columns are {', '.join(map(repr, columns)) or 'none'}; `name` is "
+            "needed, and `id` and `group` are read, by the first line"
+        )
+    rows = []
+    for row in table:
+        place = f"line {table.line_num}"
+        if not row["name"]:
+            raise ValueError(f"{place} has no name")
+        label_id = row.get("id") or row["name"]
+        rows.append((place, label_id, row["name"], row.get("group") or None))
+    return rows
 
 
 def _from_json(text: str) -> list[Row]:
     found = json.loads(text)
     if isinstance(found, dict):
-        found = [found[str(index)] for index in range(len(found))]
-    pairs = [(item, item) if isinstance(item, str) else tuple(item) for item in found]
-    return [(label_id, name, None) for label_id, name in pairs]
+        keys = [str(index) for index in range(len(found))]
+        missing = next((key for key in keys if key not in found), None)
+        if missing is not None:
+            raise ValueError(
+                f'it has no "{missing}"; {len(found)} labels are numbered from "0" to '
+                f'"{len(found) - 1}"'
+            )
+        found = [found[key] for key in keys]
+    if not isinstance(found, list):
+        raise ValueError('it is neither a list of names nor {"0": ["id", "name"], …}')
+    return [_from_item(index, item) for index, item in enumerate(found)]
+
+
+def _from_item(index: int, item: object) -> Row:
+    match item:
+        case str(name):
+            return f"label {index}", name, name, None
+        case [str(label_id), str(name)]:
+            return f"label {index}", label_id, name, None
+    said = reprlib.repr(item)
+    raise ValueError(f'label {index} is {said}; "name" or ["id", "name"] is needed')

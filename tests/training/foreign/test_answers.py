@@ -23,3 +23,48 @@ def test_a_label_that_stands_there_twice_is_named(tmp_path):
 
     with pytest.raises(AnswerError, match="'crane' twice; use a CSV file"):
         read_labels(str(path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("a.txt", "crane\n\nheron\n", "line 2 is empty"),
+        ("a.txt", "\n \n", "has no labels"),
+        ("a.txt", "crane\n" + "x" * 2000, "line 2: id: String should have at most"),
+        ("a.csv", "id,label\n1,crane\n", "columns are 'id', 'label'; `name` is needed"),
+        ("a.csv", "", "columns are none; `name` is needed"),
+        ("a.csv", "id,name\n1,crane\n2\n", "line 3 has no name"),
+        ("a.json", '{"0": "crane", "2": "heron"}', 'no "1"; 2 labels are numbered'),
+        ("a.json", '["crane", ["heron"]]', r"label 1 is \['heron'\]; \"name\" or"),
+        ("a.json", '["crane", 7]', 'label 1 is 7; "name" or'),
+        ("a.json", "7", "neither a list of names nor"),
+        ("a.json", '["crane",', "line 1 column 10"),
+    ],
+)
+def test_a_file_of_no_labels_is_told_where_and_what_is_read(tmp_path, file, text, why):
+    """In the file's own terms."""
+    (tmp_path / file).write_text(text)
+
+    with pytest.raises(AnswerError, match=rf"{file}.* {why}"):
+        read_labels(str(tmp_path / file))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.txt", "\n crane\nheron \n\n"),
+        ("a.csv", "name,id\ncrane,\n\nheron,heron\n"),
+        ("a.json", '["crane", ["heron", "heron"]]'),
+        ("a.json", '{"1": "heron", "0": ["crane", "crane"]}'),
+    ],
+)
+def test_each_kind_of_file_holds_the_same_labels(tmp_path, file, text):
+    """What surrounds the names is nobody's label."""
+    (tmp_path / file).write_text(text)
+
+    labels = read_labels(str(tmp_path / file))
+
+    assert [(label.id, label.name) for label in labels] == [
+        ("crane", "crane"),
+        ("heron", "heron"),
+    ]
