@@ -10,7 +10,12 @@ from PIL import Image
 from classifier.bundle import Bundle, list_bundles, load_bundle
 from classifier.decode import DecodeLimits, warm_up
 from classifier.errors import BundleError
-from classifier.manifest import GraphVariant, Manifest, PreprocessSpec
+from classifier.manifest import (
+    MAX_VERSION_DIGITS,
+    GraphVariant,
+    Manifest,
+    PreprocessSpec,
+)
 from classifier.preprocess import Pixels, preprocess
 from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
@@ -20,6 +25,7 @@ from service.engine.arrangement import (
     arrange_on_cpu,
     arrange_on_cuda,
 )
+from service.errors import shown
 from service.settings import Settings
 
 # Below this cost an image is run where it arrives: a thread hop costs as much.
@@ -79,10 +85,14 @@ def find_bundles(settings: Settings) -> list[Bundle]:
     bundles = []
     for entry in names:
         name, _, version = entry.partition("/")
-        if version and not version.isdecimal():
-            raise BundleError(f"{entry!r} names no version; write NAME or NAME/2")
+        if version and not _is_version(version):
+            raise BundleError(f"{shown(entry)} names no version; write NAME or NAME/2")
         bundles.append(load_bundle(root / name, int(version) if version else None))
     return bundles
+
+
+def _is_version(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_VERSION_DIGITS
 
 
 def load_models(

@@ -1,0 +1,29 @@
+"""Which bundles are loaded is what the settings say, or an error says why not."""
+
+import pytest
+
+from classifier.errors import BundleError
+from service.engine.models import find_bundles
+from service.settings import Settings
+from tests.synthetic import make_bundle
+
+
+@pytest.mark.parametrize("version", ["x", "-1", "1.0", "9" * 19, "9" * 5000])
+def test_what_is_no_version_is_told_of(tmp_path, version):
+    """However long it is."""
+    make_bundle(tmp_path, "colors")
+    settings = Settings(models=tmp_path, load=(f"colors/{version}",))
+
+    with pytest.raises(BundleError, match="names no version; write NAME or NAME/2"):
+        find_bundles(settings)
+
+
+@pytest.mark.parametrize(("asked", "found"), [("colors", 10), ("colors/9", 9)])
+def test_a_bundle_is_the_newest_version_or_the_one_named(tmp_path, asked, found):
+    """By its number: as a text, version 10 would come before 9."""
+    for version in (9, 10):
+        make_bundle(tmp_path, "colors", version=version)
+
+    (bundle,) = find_bundles(Settings(models=tmp_path, load=(asked,)))
+
+    assert bundle.manifest.version == found
