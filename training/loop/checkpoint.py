@@ -149,10 +149,12 @@ def load_network(network: nn.Module, weights: dict[str, Any], where: str) -> Non
 def _check_whole(path: Path) -> None:
     """Compare the checksum of every member of the file, which is a zip file."""
     try:
-        with zipfile.ZipFile(path) as members:
-            damaged = members.testzip()
+        file = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
+    try:
+        with file, zipfile.ZipFile(file) as members:
+            damaged = members.testzip()
     except Exception as error:  # what damage makes of a zip file is of many classes
         found = str(error) or type(error).__name__
         raise CheckpointError(

@@ -83,6 +83,16 @@ def test_damage_is_named_with_the_way_out(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_file_without_its_beginning_is_damaged(tmp_path):
+    """The system's words alone would be "Invalid argument"."""
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, {"network": {"w": torch.ones(400)}})
+    path.write_bytes(path.read_bytes()[1000:])
+
+    with pytest.raises(CheckpointError, match=r"a\.pt is damaged.*; put back a copy"):
+        read_checkpoint(path)
+
+
 def test_a_zip_file_of_something_else_is_a_clear_error(tmp_path):
     """Its checksums are right, and torch finds nothing of its own in it."""
     path = tmp_path / "a.pt"
