@@ -24,6 +24,7 @@ LOGGER = logging.getLogger(__name__)
 
 FORMAT = 1
 STATE = "optimizers"  # a key of each `last.pt`, and of no `final.pt`
+ZIP_FOLDER = 0x10  # a bit of a member's attributes, outside of its checksum
 WAY_OUT = "put back a copy of it, or remove it and start `linnaeus train` again"
 
 
@@ -154,7 +155,10 @@ def _check_whole(path: Path) -> None:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     try:
         with file, zipfile.ZipFile(file) as members:
-            damaged = members.testzip()
+            # Of a member that is marked as a folder torch reads nothing, silently.
+            folders = (m for m in members.infolist() if m.external_attr & ZIP_FOLDER)
+            marked = next((member.filename for member in folders), None)
+            damaged = members.testzip() or marked
     except Exception as error:  # what damage makes of a zip file is of many classes
         found = str(error) or type(error).__name__
         raise CheckpointError(

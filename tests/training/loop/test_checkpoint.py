@@ -83,6 +83,22 @@ def test_damage_is_named_with_the_way_out(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_member_that_became_a_folder_is_damage(tmp_path):
+    """A single bit, which no checksum covers; the weights would be whatever was there.
+
+    The attributes lie 38 bytes into an entry of the directory, the name 46.
+    """
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, {"network": {"w": torch.ones(400)}})
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+    content[entry + 38] |= 0x10
+    path.write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=r"damaged \(member '.*data/0'\)"):
+        read_checkpoint(path)
+
+
 def test_a_file_without_its_beginning_is_damaged(tmp_path):
     """The system's words alone would be "Invalid argument"."""
     path = tmp_path / "a.pt"
