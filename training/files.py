@@ -2,11 +2,14 @@
 
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import DiskError
+
+ZIP_FOLDER = 0x10  # a bit of a member's attributes, outside of its checksum
 
 
 @contextmanager
@@ -75,3 +78,19 @@ def room_left(path: Path) -> str:
         return f" ({shutil.disk_usage(there).free:,} bytes are free there)"
     except OSError:
         return ""
+
+
+def damaged_member(path: Path) -> str | None:
+    """The first member of a zip file (checkpoints are some) that has been damaged.
+
+    torch compares no checksums, and of a member that is marked as a folder it reads
+    nothing, silently.
+
+    Raises:
+        OSError: the file cannot be read.
+        zipfile.BadZipFile: it is no zip file. Damage can raise any other error, too.
+    """
+    with zipfile.ZipFile(path) as members:
+        folders = (m for m in members.infolist() if m.external_attr & ZIP_FOLDER)
+        marked = next((member.filename for member in folders), None)
+        return members.testzip() or marked

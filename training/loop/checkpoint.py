@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,13 +17,12 @@ import torch
 from torch import nn
 
 from training.errors import CheckpointError, DiskError
-from training.files import whole
+from training.files import damaged_member, whole
 
 LOGGER = logging.getLogger(__name__)
 
 FORMAT = 1
 STATE = "optimizers"  # a key of each `last.pt`, and of no `final.pt`
-ZIP_FOLDER = 0x10  # a bit of a member's attributes, outside of its checksum
 WAY_OUT = "put back a copy of it, or remove it and start `linnaeus train` again"
 
 
@@ -150,15 +148,11 @@ def load_network(network: nn.Module, weights: dict[str, Any], where: str) -> Non
 def _check_whole(path: Path) -> None:
     """Compare the checksum of every member of the file, which is a zip file."""
     try:
-        file = path.open("rb")
+        path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
     try:
-        with file, zipfile.ZipFile(file) as members:
-            # Of a member that is marked as a folder torch reads nothing, silently.
-            folders = (m for m in members.infolist() if m.external_attr & ZIP_FOLDER)
-            marked = next((member.filename for member in folders), None)
-            damaged = members.testzip() or marked
+        damaged = damaged_member(path)
     except Exception as error:  # what damage makes of a zip file is of many classes
         found = str(error) or type(error).__name__
         raise CheckpointError(

@@ -7,12 +7,14 @@ names agree) and kuangliu/pytorch-cifar. Reading a file never runs code from it.
 
 import os
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from training.files import damaged_member
 from training.networks.errors import CheckpointMismatchError
 from training.networks.network import Network
 
@@ -64,7 +66,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path}: safetensors is not read; convert it with "
             "torch.save(safetensors.torch.load_file(path), 'weights.pth')"
         )
+    damaged = None
     try:
+        if zipfile.is_zipfile(path):  # files from before 2020 are not, and have no sums
+            damaged = damaged_member(Path(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointMismatchError(f"cannot read {path}: {error}") from error
@@ -73,6 +78,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} is damaged, or more than a checkpoint of plain tensors "
             f"({type(error).__name__})"
         ) from error
+    if damaged is not None:
+        raise CheckpointMismatchError(f"{path} is damaged (member {damaged!r})")
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -147,6 +147,18 @@ def test_a_damaged_file_is_named(tmp_path, content):
         read_checkpoint(tmp_path / "broken.pt")
 
 
+def test_a_tensor_that_is_not_as_it_was_written_is_named(resnet, tmp_path):
+    """torch reads other numbers from it, without a word."""
+    file = tmp_path / "flipped.pt"
+    torch.save(resnet.state_dict(), file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(CheckpointMismatchError, match=r"flipped\.pt is damaged \(mem"):
+        read_checkpoint(file)
+
+
 def test_a_file_of_safetensors_is_told_how_to_become_a_checkpoint(resnet, tmp_path):
     """It is not damaged: it is of another format, of which torch knows nothing."""
     file = tmp_path / "resnet.safetensors"
