@@ -114,7 +114,7 @@ class BoundedConnection(HttpToolsProtocol):
             return  # nothing that follows is read, as after any refusal
         self._crosses_boundary = self._no_data_yet = False
         known_bytes = self._body_bytes
-        self._in_large_piece = len(data) > MAX_HEAD_BYTES
+        self._piece_bytes = len(data)
         super().data_received(data)
         if self.transport.is_closing() or self._refusal is not None:
             return
@@ -140,7 +140,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here on the body has bounds of its own."""
-        if self._in_large_piece:  # which may hold a whole head that is too large
+        # What of the head came in this piece is counted only when it is parsed.
+        if self._overhead_bytes + self._piece_bytes > MAX_HEAD_BYTES:
             head_bytes = sum(len(name) + len(value) for name, value in self.headers)
             if len(self.url) + head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)

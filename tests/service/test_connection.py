@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -47,12 +48,16 @@ def post(headers: bytes = b"", image: bytes = RED) -> bytes:
     )
 
 
-def statuses(port: int, *pieces: bytes) -> list[int]:
-    """Send raw bytes, and read the status of each answer until the server closes."""
+def statuses(port: int, *pieces: bytes, pause_s: float = 0.0) -> list[int]:
+    """Send raw bytes, and read the status of each answer until the server closes.
+
+    With a pause before each, the server reads the pieces one by one.
+    """
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         with suppress(ConnectionError):  # the server may refuse before the end
             for piece in pieces:
+                time.sleep(pause_s)
                 connection.sendall(piece)
         with suppress(ConnectionError):
             while chunk := connection.recv(65536):
@@ -78,12 +83,14 @@ def test_what_surrounds_a_body_is_bounded(server, around):
     assert send(server.client, RED).status_code == 200
 
 
+@pytest.mark.parametrize("first", [1_000, MAX_HEAD_BYTES, 2 * MAX_HEAD_BYTES])
 @pytest.mark.parametrize("where", [b"GET /%b HTTP/1.1", b"GET / HTTP/1.1\r\nX-A: %b"])
-def test_a_whole_head_is_bounded(server, where):
-    """Also one that comes in a single piece."""
+def test_a_whole_head_is_bounded(server, where, first):
+    """In a single piece, and in two of which neither is too large by itself."""
     head = where % (b"x" * MAX_HEAD_BYTES) + b"\r\nHost: any\r\n\r\n"
+    pieces = [piece for piece in (head[:first], head[first:]) if piece]
 
-    assert statuses(server.port, head) == [431]
+    assert statuses(server.port, *pieces, pause_s=0.1) == [431]
     assert send(server.client, RED).status_code == 200
 
 
