@@ -97,15 +97,13 @@ def resolve(path: Path, version: int | None = None) -> Path:
 
 def list_versions(path: Path) -> list[int]:
     """Version numbers below a model's folder, oldest first."""
-    if not path.is_dir():
-        return []
-    return sorted(
-        int(folder.name)
-        for folder in path.iterdir()
-        if folder.name.isdecimal()
-        and folder.name == str(int(folder.name))
-        and (folder / MANIFEST).is_file()
-    )
+    return [n for n in taken_versions(path) if (path / str(n) / MANIFEST).is_file()]
+
+
+def taken_versions(path: Path) -> list[int]:
+    """Numbers that stand for names there, with a manifest inside or not, sorted."""
+    names = [found.name for found in path.iterdir()] if path.is_dir() else []
+    return sorted(int(n) for n in names if n.isdecimal() and n == str(int(n)))
 
 
 def list_bundles(models: Path) -> dict[str, list[int]]:

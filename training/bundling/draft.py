@@ -1,7 +1,6 @@
 """rules + graphs → **draft**: manifest and golden examples, still without figures."""
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from classifier.bundle import taken_versions
 from classifier.golden import Golden
 from classifier.manifest import (
     Gate,
@@ -34,8 +34,6 @@ from training.graphs.graph import run
 # |logit error| allowed at load, as a part of the largest logit: rounding of another
 # processor's fp32, its fp16, and the few int8 steps that roundings upstream can flip.
 TOLERANCE = {Precision.FP32: 1e-3, Precision.FP16: 2e-2, Precision.INT8: 1e-1}
-
-VERSION = re.compile(r"[1-9][0-9]*")  # as the folder of a version is called
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,7 @@ def next_version(root: Path, name: str) -> int:
 
     Also of those without a manifest: none is written over.
     """
-    folder = root / name
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return max((int(n) for n in names if VERSION.fullmatch(n)), default=0) + 1
+    return max(taken_versions(root / name), default=0) + 1
 
 
 def file_name(precision: Precision) -> str:
