@@ -43,13 +43,11 @@ class Answers:
         probabilities: Floats,
         truth: Integers,
         *,
-        nll: Floats | None = None,
+        nll: Floats,
         groups: Sequence[str] | None = None,
     ) -> "Answers":
-        """From scores [N, K] and class indices [N]; `groups` [K] of each class.
-
-        `nll` [N] is as of `softmax_losses`. Without it that of scores is taken, which
-        is at most 27.6: a score that rounds to 0 would make the mean infinite.
+        """From scores [N, K], class indices [N] and `softmax_losses` [N]; `groups` [K]
+        of each class.
         """
         own = probabilities[np.arange(len(truth)), truth].astype(np.float64)  # [N]
         squares = np.einsum("nk,nk->n", probabilities, probabilities, dtype=np.float64)
@@ -59,7 +57,7 @@ class Answers:
             predicted=probabilities.argmax(axis=1),
             score=probabilities.max(axis=1),
             rank=rank_of_truth(probabilities, truth),
-            nll=-np.log(np.maximum(own, 1e-12)) if nll is None else nll,
+            nll=nll,
             brier=squares - 2 * own + 1,
             group_correct=None
             if groups is None

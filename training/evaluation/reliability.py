@@ -92,17 +92,12 @@ def sigmoid_losses(logits: Floats, truth: Booleans, temperature: float) -> Float
 
 
 def sigmoid_reliability(
-    probabilities: Floats, truth: Booleans, *, nll: Floats | None = None
+    probabilities: Floats, truth: Booleans, *, nll: Floats
 ) -> Metrics:
-    """The same for yes/no scores of any shape, each score an answer of its own.
-
-    `nll` is of each, as of `sigmoid_losses`. Without it that of scores is taken, which
-    has few digits for scores near 1, and is at most 27.6.
+    """The same for yes/no scores of any shape, each score an answer of its own, with
+    its `sigmoid_losses`.
     """
     score, yes = probabilities.ravel().astype(np.float64), truth.ravel()
-    if nll is None:
-        clipped = np.clip(score, 1e-12, 1 - 1e-12)
-        nll = -np.log(np.where(yes, clipped, 1 - clipped))
     return {
         "ece": expected_calibration_error(equal_width_bins(score, yes)),
         "adaptive_ece": expected_calibration_error(equal_mass_bins(score, yes)),

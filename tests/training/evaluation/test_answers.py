@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.evaluation.answers import Answers, multiclass_metrics, per_class
+from tests.training.evaluation.scored import answers_of
+from training.evaluation.answers import multiclass_metrics, per_class
 from training.evaluation.reliability import softmax_reliability
 
 
@@ -20,7 +21,7 @@ def test_the_vectors_give_what_the_whole_scores_give():
     index = np.random.default_rng(1).integers(500, size=500)
     scores, truth = all_scores[index], all_truth[index]
 
-    drawn = Answers.of(all_scores, all_truth).select(index)
+    drawn = answers_of(all_scores, all_truth).select(index)
     found = multiclass_metrics(drawn) | softmax_reliability(drawn)
 
     listed = np.argsort(-scores, axis=1, kind="stable")
@@ -43,13 +44,13 @@ def test_the_rank_is_where_the_service_lists_the_truth():
 
     listed = np.argsort(-scores, axis=1, kind="stable")
     expected = (listed == truth[:, None]).argmax(axis=1)
-    assert np.array_equal(Answers.of(scores, truth).rank, expected)
+    assert np.array_equal(answers_of(scores, truth).rank, expected)
 
 
 def test_abstaining_tells_coverage_and_risk():
     """Three of four are answered, one of those wrongly; from 0.95 on none is."""
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    answers = Answers.of(scores, np.array([0, 1, 1, 0]))
+    answers = answers_of(scores, np.array([0, 1, 1, 0]))
 
     found = multiclass_metrics(answers, abstain_threshold=0.65)
     silent = multiclass_metrics(answers, abstain_threshold=0.95)
@@ -63,20 +64,20 @@ def test_top_k_breaks_ties_by_index():
     """Two labels with the same score: the service lists the lower index first."""
     scores, truth = np.array([[0.5, 0.5, 0.0]]), np.array([1])
 
-    assert Answers.of(scores, truth).rank.tolist() == [1]
+    assert answers_of(scores, truth).rank.tolist() == [1]
 
 
 def test_top_5_appears_only_where_it_says_something():
     """With five classes every answer is among the best five."""
     truth = np.arange(5)
 
-    assert "top_5" not in multiclass_metrics(Answers.of(np.eye(5), truth))
-    assert multiclass_metrics(Answers.of(np.eye(6)[:5], truth))["top_5"] == 1
+    assert "top_5" not in multiclass_metrics(answers_of(np.eye(5), truth))
+    assert multiclass_metrics(answers_of(np.eye(6)[:5], truth))["top_5"] == 1
 
 
 def test_the_row_of_a_class_has_only_what_is_known():
     """Class 1 is never predicted, class 2 never there, class 3 neither."""
-    rows = per_class(Answers.of(np.eye(4)[[0, 2]], np.array([0, 1])))
+    rows = per_class(answers_of(np.eye(4)[[0, 2]], np.array([0, 1])))
 
     known = [(row.precision, row.recall, row.f1) for row in rows]
     assert known == [(1, 1, 1), (None, 0, 0), (0, None, 0), (None, None, None)]
@@ -86,7 +87,7 @@ def test_a_group_wins_by_the_sum_of_its_labels():
     """Two apples at 0.3 each beat a pear at 0.4: that it is an apple is known."""
     scores, truth = np.array([[0.3, 0.3, 0.4]]), np.array([1])
 
-    found = Answers.of(scores, truth, groups=["apple", "apple", "pear"])
+    found = answers_of(scores, truth, groups=["apple", "apple", "pear"])
 
     assert found.group_correct.tolist() == [True]
     assert multiclass_metrics(found)["group_accuracy"] == 1

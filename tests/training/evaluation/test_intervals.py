@@ -12,7 +12,7 @@ from scipy.stats import binom
 from classifier.manifest import Manifest, Task
 from tests.synthetic import manifest_fields
 from tests.training.evaluation.logits import overconfident
-from training.evaluation.answers import Answers
+from tests.training.evaluation.scored import answers_of, reliability_of
 from training.evaluation.figures import measure
 from training.evaluation.intervals import (
     bootstrap,
@@ -25,7 +25,6 @@ from training.evaluation.metrics import mean_average_precision, rankings
 from training.evaluation.reliability import (
     GAPS,
     HONESTY,
-    sigmoid_reliability,
     softmax_reliability,
 )
 
@@ -35,7 +34,7 @@ def test_bootstrap_intervals_hold_the_value_and_shrink_with_images():
 
     def widths(n: int) -> float:
         logits, truth = overconfident(n)
-        answers = Answers.of(softmax(logits, axis=1), truth)
+        answers = answers_of(softmax(logits, axis=1), truth)
         low, high = bootstrap(
             lambda index: softmax_reliability(answers.select(index)), n, rounds=50
         )["nll"]
@@ -194,7 +193,7 @@ def calibration(n: int, *, gap: float, times: int = 10) -> list[tuple[float, ...
         truth = generator.random(n) < score - gap
 
         def statistics(index: np.ndarray, score=score, truth=truth) -> dict[str, float]:
-            return sigmoid_reliability(score[index], truth[index])
+            return reliability_of(score[index], truth[index])
 
         found, ends = statistics(np.arange(n)), bootstrap(statistics, n, rounds=50)
         triples += [(ends[name][0], found[name], ends[name][1]) for name in GAPS]
@@ -253,6 +252,6 @@ def test_an_error_of_0_has_no_interval():
     """Eight of ten answers at 0.8 are right, by chance: 0 to 0 would say it is sure."""
     score, truth = np.full(10, 0.8), np.arange(10) < 8
 
-    ends = bootstrap(lambda index: sigmoid_reliability(score[index], truth[index]), 10)
+    ends = bootstrap(lambda index: reliability_of(score[index], truth[index]), 10)
 
     assert "ece" not in ends

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.evaluation.answers import Answers, multiclass_metrics
+from tests.training.evaluation.scored import answers_of
+from training.evaluation.answers import multiclass_metrics
 from training.evaluation.selective import (
     abstain_rule,
     clopper_pearson_upper,
@@ -175,7 +176,7 @@ def test_a_threshold_between_neighbors_of_float32_parts_them(step: int):
     assert rule is not None
     assert rule.coverage == 0.2
     assert float(low) < rule.threshold < float(high)
-    answers = Answers.of(np.column_stack([score, 1 - score]), (~correct).astype(int))
+    answers = answers_of(np.column_stack([score, 1 - score]), (~correct).astype(int))
     figures = multiclass_metrics(answers, abstain_threshold=rule.threshold)
     assert (figures["coverage"], figures["risk"]) == (0.2, 0)
 

@@ -10,7 +10,8 @@ from markdown_it import MarkdownIt  # comes with rich
 
 from classifier.manifest import Manifest, Precision, Task
 from tests.synthetic import manifest_fields
-from training.evaluation.answers import Answers, per_class
+from tests.training.evaluation.scored import answers_of
+from training.evaluation.answers import per_class
 from training.evaluation.evaluate import Evaluation
 from training.reports.card import CardFacts, write_card
 
@@ -31,7 +32,7 @@ def measured(
         labels=labels,
         metrics=metrics,
         intervals={},
-        rows=per_class(Answers.of(scores, truth)),
+        rows=per_class(answers_of(scores, truth)),
         truth=truth,
         scores=scores,
         thresholds=None,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from training.evaluation.answers import Answers, per_class
+from tests.training.evaluation.scored import answers_of
+from training.evaluation.answers import per_class
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import per_label
 from training.reports import plots
@@ -17,7 +18,7 @@ Labels = tuple[str, str, str]
 def evaluation(labels: Labels, *, several: bool) -> Evaluation:
     """Four images that have one label each, or several."""
     scores, truth = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
-    rows, thresholds = per_class(Answers.of(scores, truth)), None
+    rows, thresholds = per_class(answers_of(scores, truth)), None
     if several:
         truth, thresholds = scores > 0, (0.5,) * 3
         rows = per_label(scores, truth, thresholds)

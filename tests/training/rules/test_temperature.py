@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from tests.training.evaluation.logits import overconfident
-from training.evaluation.answers import Answers
+from tests.training.evaluation.scored import answers_of
 from training.evaluation.reliability import softmax_reliability
 from training.rules.temperature import fit_temperature
 
@@ -18,7 +18,7 @@ def test_the_temperature_undoes_overconfidence():
 
     assert temperature == pytest.approx(3, rel=0.05)
     before, after = (
-        softmax_reliability(Answers.of(softmax(logits / t, axis=1), truth))
+        softmax_reliability(answers_of(softmax(logits / t, axis=1), truth))
         for t in (1, temperature)
     )
     assert after["ece"] < before["ece"] / 4
