@@ -22,7 +22,7 @@ from training.evaluation.selective import clopper_pearson_upper, evidence
 from training.graphs.graph import GraphError, run
 from training.quantization.float16 import halve_weights
 from training.quantization.quantize import measure
-from training.quantization.rescue import attempts
+from training.quantization.rescue import Attempt, attempts
 
 MAX_DROP = 0.01  # one point, of accuracy and of F1
 MIN_AGREEMENT = 0.97
@@ -106,9 +106,9 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     n, yes_or_no = len(truth), truth.ndim == 1 and truth.dtype == np.bool_
     classes = 2 if yes_or_no else logits.shape[1]
     tried: list[Gated] = []
-    for exclude, quantized in attempts(measured, unlabelled or labelled.batches):
+    for attempt in attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
-        int8 = halve_weights(quantized)
+        int8 = halve_weights(attempt.graph)
         smaller = run(int8, images)
         broken = not_finite(smaller)
         # refused in any case, but the figures want numbers
@@ -118,7 +118,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
             reference,
             decided,
             labelled,
-            exclude=exclude,
+            how=how_made(attempt),
             answers=(given, answer(smaller)),
             unmet=broken or (unmet(logits[:n], smaller[:n]) if unmet else None),
         )
@@ -154,14 +154,14 @@ def judge(
     int8: Decisions,
     labelled: Labelled,
     *,
-    exclude: Sequence[str],
+    how: str,
     answers: tuple[Decisions, Decisions] | None = None,
     unmet: str | None = None,
 ) -> Gate:
     """Compare two sets of decisions, of which the first belong to `labelled`.
 
-    `answers` are those of both graphs where they are not the decisions, `unmet` what
-    int8 does not keep of what was asked for.
+    `how` int8 was made begins the reason. `answers` are those of both graphs where they
+    are not the decisions, `unmet` what int8 does not keep of what was asked for.
     """
     truth, n = labelled.truth, len(labelled.truth)
     before, after = (figures(decided[:n], truth) for decided in (fp32, int8))
@@ -180,7 +180,6 @@ def judge(
         and agreement >= MIN_AGREEMENT - 1e-9
         and unmet is None
     )
-    kept = f"in fp32: {', '.join(exclude)}" if exclude else "all layers in int8"
     counted = "images" if truth.ndim == 1 else "decisions"
     f1 = f", F1 {_change(lost['F1'])}" if "F1" in lost else ""
     return Gate(
@@ -189,13 +188,20 @@ def judge(
         n=n,
         accuracy_drop=lost["accuracy"],
         agreement=agreement,
-        reason=f"{kept}; accuracy over {truth.size} labelled {counted} "
+        reason=f"{how}; accuracy over {truth.size} labelled {counted} "
         f"{_change(lost['accuracy'])} points{f1} (at most 1 lost), agreement over "
         f"{same.size} {counted} {100 * agreement:.2f} % "
         f"(at least {100 * MIN_AGREEMENT:.0f}), with 95 % confidence "
         f"{100 * bound:.2f} % or more"
         + "".join(f"; {more}" for more in further if more),
     )
+
+
+def how_made(attempt: Attempt) -> str:
+    """Which layers are in int8, and what it took, in words."""
+    kept = f"in fp32: {', '.join(attempt.kept)}" if attempt.kept else ""
+    copies = f"{attempt.copies} channels copied" if attempt.copies else ""
+    return ", ".join(filter(None, (kept or "all layers in int8", copies)))
 
 
 def agreement_lower(

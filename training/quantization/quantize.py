@@ -5,17 +5,17 @@ weight scale per output channel: depthwise networks lose eight points with one s
 tensor, half a point with one per channel. Jacob et al., arXiv:1712.05877; Nagel et al.,
 arXiv:2106.08295. The stages, most of them in modules beside this:
 
-    simplify → find_ranges → insert Q/DQ → keep_logits_exact → feed_pixels
-    → round_optimally → center_logits
+    simplify → center_channels → find_ranges → insert Q/DQ → keep_logits_exact
+    → feed_pixels → round_optimally → center_logits
 
-`measure` does the first two, once. `quantize_measured` does the others, in each of
-`rescue.attempts` with more layers in fp32, until `gate.py` finds the int8 graph good
-enough to be served.
+`measure` does the first three, once. `quantize_measured` does the others, in each of
+`rescue.attempts`, with copies of channels and then with more and more layers in fp32,
+until `gate.py` finds the int8 graph good enough to be served.
 """
 
 import tempfile
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ from training.graphs.graph import (
     serialize,
     sort_nodes,
 )
+from training.quantization.centering import center_channels
+from training.quantization.copies import copy_channels
 from training.quantization.ends import (
     WEIGHTED,
     keep_logits_exact,
@@ -52,7 +54,7 @@ from training.quantization.ends import (
     tail_nodes,
 )
 from training.quantization.pixels import feed_pixels, pixel_range
-from training.quantization.ranges import Ranges, find_ranges
+from training.quantization.ranges import LEVELS, Ranges, find_ranges
 from training.quantization.rounding import (
     center_logits,
     find_layers,
@@ -96,6 +98,8 @@ class Measured:
     layers: tuple[str, ...]  # WEIGHTED nodes to quantize, in order of computation
     batches: Sequence[NDArray[np.uint8]]  # some of those that gave the ranges
     mean_logits: NDArray[np.float32]  # of fp32 over these, [K]
+    copies: int = 0  # channels that are computed once more, by `copies.py`
+    copied: tuple[str, ...] = ()  # layers with filters that are copies of each other
 
 
 def quantize_int8(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> bytes:
@@ -122,6 +126,7 @@ def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
     batches = list(calibration)
     some = batches[:: max(1, sum(map(len, batches)) // SOME_IMAGES)]
     model = simplify(fp32)
+    center_channels(model, batches)
     tail = set(tail_nodes(model))
     layers = tuple(
         node.name
@@ -175,9 +180,27 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
     feed_pixels(quantizer.model.model)
     sort_nodes(quantizer.model.model)
     int8 = serialize(quantizer.model.model)
-    int8 = round_optimally(graph.model, int8, graph.grams)
+    int8 = round_optimally(graph.model, int8, graph.grams, copied=graph.copied)
     shift = run(int8, graph.batches).mean(axis=0) - graph.mean_logits
     return center_logits(int8, shift)
+
+
+def with_finer_steps(graph: Measured, tensor: str) -> Measured | None:
+    """The graph with copies of those channels of a tensor that 8 bits cost most.
+
+    None where the tensor is not one that `copy_channels` knows how to treat.
+    """
+    low, high = graph.ranges[tensor]
+    copied = copy_channels(graph.model, tensor, step=(high - low) / LEVELS)
+    if copied is None:
+        return None
+    return replace(
+        graph,
+        model=copied.model,
+        grams=measure_grams(copied.model, find_layers(copied.model), graph.batches),
+        copies=graph.copies + copied.channels,
+        copied=(*graph.copied, copied.depthwise),
+    )
 
 
 def simplify(fp32: bytes) -> onnx.ModelProto:

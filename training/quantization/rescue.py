@@ -1,8 +1,10 @@
-"""layers + what 8 bits do to each → **which of them stay in fp32**.
+"""layers + what 8 bits do to each → **what is tried next**, until the gate opens.
 
-Two things are rounded: the weights of a layer, and the tensors between layers. A layer
-that stays in fp32 spares the first; a tensor is spared only if all layers that write or
-read it stay in fp32. Errors of different places add up in squares. So what a set of
+Two things are rounded: the weights of a layer, and the tensors between layers. Where
+one tensor costs much of it all, its worst channels are computed several times, which
+costs next to nothing (`copies.py`). If that is not enough, layers stay in fp32. Such a
+layer spares its weights; a tensor is spared only if all layers that write or read it
+stay in fp32. Errors of different places add up in squares. So what a set of
 layers spares is a sum of squares, which is weighed against the time that int8 would
 have saved in them.
 """
@@ -29,7 +31,12 @@ from training.graphs.graph import (
     sort_nodes,
 )
 from training.quantization.ends import WEIGHTED
-from training.quantization.quantize import QUANTIZABLE, Measured, quantize_measured
+from training.quantization.quantize import (
+    QUANTIZABLE,
+    Measured,
+    quantize_measured,
+    with_finer_steps,
+)
 from training.quantization.ranges import LEVELS
 from training.quantization.rounding import overwrite
 
@@ -47,6 +54,9 @@ WEIGHT_COST = 6
 # Of a weight, which axis counts the outputs; those of a linear layer are its last axis.
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
+# A tensor that makes up such a share of all noise gets finer steps, if it can.
+MUCH = 0.05
+
 LOGGER = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
 
@@ -56,21 +66,45 @@ class Rounding(NamedTuple):
 
     layers: frozenset[str]
     noise: float  # variance of the logits' errors from this place alone
+    tensor: str | None = None  # None: the weights of a layer
 
 
-def attempts(
-    graph: Measured, batches: Sequence[Pixels]
-) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Layers that stay in fp32, none first, and the int8 graph with these.
+class Attempt(NamedTuple):
+    """An int8 graph, and what was done so that it loses less."""
 
-    They are ranked only when a second attempt is asked for.
+    graph: bytes
+    copies: int = 0  # channels that are computed once more
+    kept: tuple[str, ...] = ()  # layers that stay in fp32
+
+
+def attempts(graph: Measured, batches: Sequence[Pixels]) -> Iterator[Attempt]:
+    """All layers in int8; with finer steps, where that pays; more and more in fp32.
+
+    What is lost where is measured only when a second attempt is asked for.
     """
     int8 = quantize_measured(graph)
-    yield (), int8
+    yield Attempt(int8)
+    few = some(batches, RESCUE_IMAGES)
     LOGGER.info("int8: ranking %d layers by what they lose", len(graph.layers))
-    found = find_roundings(graph, parse(int8), some(batches, RESCUE_IMAGES))
+    found = find_roundings(graph, parse(int8), few)
+    finer = with_finer_worst(graph, found)
+    if finer.copies:
+        graph, int8 = finer, quantize_measured(finer)
+        yield Attempt(int8, graph.copies)
+        LOGGER.info("int8: ranking them again, with finer steps")
+        found = find_roundings(graph, parse(int8), few)
     for kept in choose(found, saved_by_layer(graph.model), graph.layers):
-        yield kept, quantize_measured(graph, exclude=kept)
+        yield Attempt(quantize_measured(graph, exclude=kept), graph.copies, kept)
+
+
+def with_finer_worst(graph: Measured, roundings: Iterable[Rounding]) -> Measured:
+    """The graph with finer steps in the tensors that cost much, where they can be."""
+    places = list(roundings)
+    noise = sum(place.noise for place in places)
+    for place in places:
+        if place.tensor is not None and place.noise >= MUCH * noise > 0:
+            graph = with_finer_steps(graph, place.tensor) or graph
+    return graph
 
 
 def choose(
@@ -130,7 +164,8 @@ def find_roundings(
         for layer in graph.layers
     ]
     for tensor, layers in tensors_between(graph).items():
-        found.append(Rounding(layers, noise(with_rounded_tensor(graph, tensor))))
+        lost = noise(with_rounded_tensor(graph, tensor))
+        found.append(Rounding(layers, lost, tensor))
     return found
 
 

@@ -10,7 +10,7 @@ arXiv:2210.17323). It costs nothing when serving: same scales, same operators, o
 integers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +48,16 @@ class Layer(NamedTuple):
 
 
 def round_optimally(
-    fp32: onnx.ModelProto, int8: bytes, grams: Mapping[str, Floats]
+    fp32: onnx.ModelProto,
+    int8: bytes,
+    grams: Mapping[str, Floats],
+    *,
+    copied: Container[str] = (),
 ) -> bytes:
     """The int8 graph with better integers in its layers.
 
-    `fp32` is the graph that `int8` was made of; `grams` are those of its layers.
+    `fp32` is the graph that `int8` was made of; `grams` are those of its layers. The
+    layers named in `copied` have filters that are copies of each other (`copies.py`).
     """
     model = parse(int8)
     made_by = producers(model)
@@ -67,7 +72,8 @@ def round_optimally(
             continue
         _, weight, bias = (made_by[name] for name in quantized[layer.name].input)
         scale = _values(values[weight.input[1]]).reshape(layer.weight.shape[:2])
-        integers, left = compensate(layer.weight, scale, grams[layer.name])
+        rounded = compensate_copies if layer.name in copied else compensate
+        integers, left = rounded(layer.weight, scale, grams[layer.name])
         overwrite(values[weight.input[0]], integers, np.int8)
         bias_scale = _values(values[bias.input[1]])
         overwrite(values[bias.input[0]], np.round(left.ravel() / bias_scale), np.int32)
@@ -138,6 +144,29 @@ def compensate(weight: Floats, scale: Floats, gram: Floats) -> tuple[Floats, Flo
     back = np.empty_like(integers)
     np.put_along_axis(back, columns[:, :, :-1], integers, axis=2)
     return back, left[:, :, -1]
+
+
+def compensate_copies(
+    weight: Floats, scale: Floats, gram: Floats
+) -> tuple[Floats, Floats]:
+    """`compensate`, where each copy of an output makes up for the ones before it too.
+
+    Copies have the same weights and their mean is what counts: rounded alike, they
+    would all be off by the same.
+    """
+    integers, left = compensate(weight, scale, gram)
+    owed: dict[bytes, Floats] = {}  # weights → what all copies so far are off by
+    for g, r in np.ndindex(weight.shape[:2]):
+        wanted = weight[g, r]
+        key = wanted[:-1].tobytes()
+        if key in owed:
+            wanted = wanted + owed[key]
+            again, rest = compensate(
+                wanted[None, None], scale[g, r].reshape(1, 1), gram[g : g + 1]
+            )
+            integers[g, r], left[g, r] = again[0, 0], rest[0, 0]
+        owed[key] = wanted - np.append(integers[g, r] * scale[g, r], left[g, r])
+    return integers, left
 
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:

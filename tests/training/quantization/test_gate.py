@@ -32,7 +32,7 @@ def test_one_point_may_be_lost_and_no_more(wrong, passes):
     fp32, int8 = truth.copy(), truth.copy()
     int8[:wrong] = 1
 
-    gate = judge(fp32, int8, Labelled("x", [], truth), exclude=())
+    gate = judge(fp32, int8, Labelled("x", [], truth), how="so")
 
     assert gate.passed is passes
     assert gate.accuracy_drop == pytest.approx(wrong / 100)
@@ -47,7 +47,7 @@ def test_a_gain_on_a_few_images_makes_no_attempt_the_nearest():
     data = Labelled("x", [], truth)
 
     tried = [
-        Gated(None, judge(fp32, int8, data, exclude=()), np.zeros(2))
+        Gated(None, judge(fp32, int8, data, how="so"), np.zeros(2))
         for int8 in (gains, agrees)
     ]
 
@@ -62,7 +62,7 @@ def test_ninety_seven_decisions_of_a_hundred_must_agree(differing, passes):
     int8 = fp32.copy()
     int8[-differing:] = 1
 
-    gate = judge(fp32, int8, Labelled("x", [], np.zeros(1, np.int64)), exclude=())
+    gate = judge(fp32, int8, Labelled("x", [], np.zeros(1, np.int64)), how="so")
 
     assert gate.passed is passes
     assert gate.agreement == pytest.approx(1 - differing / 100)
@@ -75,8 +75,8 @@ def test_who_withholds_other_answers_does_not_agree():
     fewer = np.where(np.arange(100) < 6, -1, truth)
     data = Labelled("x", [], truth)
 
-    same = judge(truth, truth, data, exclude=(), answers=(withheld, withheld))
-    other = judge(truth, truth, data, exclude=(), answers=(withheld, fewer))
+    same = judge(truth, truth, data, how="so", answers=(withheld, withheld))
+    other = judge(truth, truth, data, how="so", answers=(withheld, fewer))
 
     assert same.passed
     assert not other.passed
@@ -97,7 +97,7 @@ def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
     assert seen == [(256, 256)] * 2
     assert gated.graph is not None
     assert gated.gate.reason.startswith("in fp32: ")
-    refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), exclude=(),
+    refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), how="so",
                     unmet="finds 9 of 10 positives")  # fmt: skip
     assert not refused.passed
     assert "9 images 100.00 % (at least 97), " in refused.reason
@@ -121,13 +121,13 @@ def test_half_of_the_rare_positives_are_not_lost_in_the_negatives(
     int8[:10] = False
     truth, int8 = truth.reshape(shape), int8.reshape(shape)
 
-    gate = judge(truth, int8, Labelled("x", [], truth), exclude=())
+    gate = judge(truth, int8, Labelled("x", [], truth), how="so")
 
     assert not gate.passed
     assert gate.accuracy_drop == pytest.approx(0.01)
     assert gate.agreement == pytest.approx(0.99)
     assert gate.reason == (
-        f"all layers in int8; accuracy over 1000 labelled {counted} lost 1.00 points, "
+        f"so; accuracy over 1000 labelled {counted} lost 1.00 points, "
         f"F1 lost 33.33 (at most 1 lost), agreement over 1000 {counted} 99.00 % "
         f"(at least 97), with 95 % confidence {surely} % or more"
     )
@@ -139,7 +139,7 @@ def test_one_point_of_f1_may_be_lost_and_no_more(wrong, passes):
     truth = np.arange(1000) < 100
     int8 = np.arange(1000) < 100 + wrong
 
-    assert judge(truth, int8, Labelled("x", [], truth), exclude=()).passed is passes
+    assert judge(truth, int8, Labelled("x", [], truth), how="so").passed is passes
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_few_images_judge_and_the_reason_says_what_they_leave_open(n, scenes, 
     """0.97 ** 99 is under 5 %; ten scenes of 30 photos tell as much as ten photos."""
     truth = np.zeros(n, np.int64)
 
-    gate = judge(truth, truth, Labelled("x", [], truth, scenes), exclude=())
+    gate = judge(truth, truth, Labelled("x", [], truth, scenes), how="so")
 
     assert gate.passed
     worth = n if scenes is None else len(np.unique(scenes))
@@ -179,7 +179,7 @@ def test_labels_of_one_image_that_differ_together_prove_no_agreement():
     labels, images = np.zeros((2, 50), np.bool_), np.zeros(2, np.bool_)
     data = [Labelled("x", [], truth) for truth in (labels, images)]
 
-    gates = [judge(d.truth, d.truth, d, exclude=()) for d in data]
+    gates = [judge(d.truth, d.truth, d, how="so") for d in data]
 
     assert all("confidence 22.36 % or more; 2 images cannot" in g.reason for g in gates)
 

@@ -194,10 +194,10 @@ def test_no_more_layers_stay_in_fp32_than_leave_some_speed():
 
 
 def test_attempts_keep_more_and_more_layers_and_always_quantize_one(measured):
-    """None first; each set holds the last."""
-    tried = [kept for kept, _ in attempts(measured, images())]
+    """None first, then none with finer steps; each set holds the last."""
+    first, *tried = [attempt.kept for attempt in attempts(measured, images())]
 
-    assert tried[0] == ()
+    assert first == tried[0] == ()
     assert len(tried) > 2
     assert len(tried[-1]) < len(measured.layers)
     for smaller, larger in itertools.pairwise(tried):

@@ -1,0 +1,137 @@
+"""fp32 graph + real images → **the same answers, channels around zero**.
+
+All channels of a tensor share one range. Of two that lie in -40..10 and in -10..40, it
+has to span 80 where 50 would do, and each of its 256 levels is that much coarser. Where
+only unpadded convolutions and sums read a tensor, any number may be taken off one of
+its channels: the layer that writes it loses it in its bias, and those that read it get
+it back in theirs. What is taken is the middle of what was seen. It costs nothing when
+serving. Channel-wise shifting of Wei et al., arXiv:2304.09145; the bottlenecks of
+MobileNet's kind have such tensors.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from training.data.pieces import in_pieces
+from training.graphs.graph import add_constant, attribute, consumers, drop_unused
+from training.quantization.ranges import PIECE, watch
+
+Floats = NDArray[np.float32]
+CONV_INPUTS = 3  # pixels or features, weight, bias
+
+
+def center_channels(
+    model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]]
+) -> None:
+    """Move the channels of the tensors that allow it, in place; the logits stay.
+
+    `batches` are pixels, uint8 [N, H, W, C].
+
+    Raises:
+        GraphError: the graph does not run.
+    """
+    tensors = movable_tensors(model)
+    written = [n.output[0] for n in model.graph.node if n.op_type == "Conv"]
+    middles = find_middles(model, [t for t in written if t in tensors], batches)
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    read_by = consumers(model)
+    moved: dict[str, Floats] = {}  # tensor → what was taken off its channels, [C]
+    for node in model.graph.node:  # in order of computation, as ONNX demands
+        output = node.output[0]
+        if output in middles:
+            moved[output] = middles[output]
+            _add_to_bias(model, values, node, -middles[output])
+        elif output in tensors and not moved.keys().isdisjoint(node.input):
+            summands = [moved[name] for name in node.input if name in moved]
+            moved[output] = np.sum(summands, axis=0)
+        else:
+            continue
+        for reader in read_by.get(output, ()):
+            if reader.op_type == "Conv":
+                weight = numpy_helper.to_array(values[reader.input[1]])
+                summed = weight.reshape(*weight.shape[:2], -1).sum(axis=2)  # [O, C]
+                _add_to_bias(model, values, reader, summed @ moved[output])
+    drop_unused(model)
+
+
+def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """What convolutions and sums write and only unpadded convolutions and sums read."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    outputs = {output.name for output in model.graph.output}
+    read_by = consumers(model)
+    found = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "Add" or _is_known(node, constants)
+    } - outputs
+
+    def gives_back(reader: NodeProto, tensor: str) -> bool:
+        if reader.op_type == "Add":  # what is added to must have a channel for each
+            return reader.output[0] in found and constants.isdisjoint(reader.input)
+        return (
+            _is_known(reader, constants)
+            and reader.input[0] == tensor
+            and attribute(reader, "group", 1) == 1
+            and not _is_padded(reader)
+        )
+
+    # a sum that has to stay where it is holds its summands there
+    while stuck := {
+        tensor
+        for tensor in found
+        if not all(gives_back(reader, tensor) for reader in read_by.get(tensor, ()))
+    }:
+        found -= stuck
+    return frozenset(found)
+
+
+def find_middles(
+    model: onnx.ModelProto, names: list[str], batches: Iterable[NDArray[np.uint8]]
+) -> dict[str, Floats]:
+    """Tensor → the middle between the lowest and the highest of each channel, [C]."""
+    if not names:  # asked for no tensor, ONNX Runtime returns them all
+        return {}
+    lowest: dict[str, Floats] = {}
+    highest: dict[str, Floats] = {}
+    pieces = (piece for batch in batches for piece in in_pieces(batch, size=PIECE))
+    for seen in watch(model, names, pieces):
+        for name, values in seen.items():
+            others = (0, *range(2, values.ndim))
+            low, high = values.min(axis=others), values.max(axis=others)
+            lowest[name] = np.minimum(lowest.get(name, low), low)
+            highest[name] = np.maximum(highest.get(name, high), high)
+    half = np.float32(0.5)
+    return {name: half * low + half * highest[name] for name, low in lowest.items()}
+
+
+def _is_known(node: NodeProto, constants: set[str]) -> bool:
+    """Whether this is a convolution with constant weight and bias."""
+    return (
+        node.op_type == "Conv"
+        and len(node.input) == CONV_INPUTS
+        and constants.issuperset(node.input[1:])
+    )
+
+
+def _is_padded(node: NodeProto) -> bool:
+    """Whether it looks at zeros beyond the border, which nothing was taken off."""
+    if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+        return True
+    return any(attribute(node, "pads", []))  # type: ignore[arg-type]
+
+
+def _add_to_bias(
+    model: onnx.ModelProto,
+    values: dict[str, TensorProto],
+    conv: NodeProto,
+    change: NDArray[np.floating],
+) -> None:
+    """A bias of its own for one convolution: others may share the old one."""
+    bias = numpy_helper.to_array(values[conv.input[2]])
+    new = (bias + change).astype(np.float32)
+    conv.input[2] = add_constant(model, f"{conv.input[2]}_moved", new)
+    values[conv.input[2]] = model.graph.initializer[-1]
