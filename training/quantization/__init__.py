@@ -3,6 +3,7 @@
 quantize   static int8 quantization, from end to end
 ends       what keeps its floats, before the first layer and behind the last
 pixels     the shortest way from bytes into the first layer
+packing    the first layer reads four pixels at once
 centering  channels around zero, so that their common range is narrow
 ranges     what 8 bits have to span, tensor by tensor
 rounding   each weight makes up for the last one's error

@@ -21,6 +21,7 @@ from training.data.scenes import Scenes
 from training.evaluation.selective import clopper_pearson_upper, evidence
 from training.graphs.graph import GraphError, run
 from training.quantization.float16 import halve_weights
+from training.quantization.packing import pack_pixels
 from training.quantization.quantize import measure
 from training.quantization.rescue import Attempt, attempts
 
@@ -108,7 +109,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     tried: list[Gated] = []
     for attempt in attempts(measured, unlabelled or labelled.batches):
         # layers that stay in fp32 would make the file large; what it costs is judged
-        int8 = halve_weights(attempt.graph)
+        int8 = halve_weights(pack_pixels(attempt.graph))
         smaller = run(int8, images)
         broken = not_finite(smaller)
         # refused in any case, but the figures want numbers

@@ -71,7 +71,7 @@ def find_normalization(model: onnx.ModelProto) -> Normalization | None:
     """
     read_by = consumers(model)
     values = {t.name: t for t in model.graph.initializer}
-    channels = _input_shape(model)[-1]
+    channels = input_shape(model)[-1]
 
     def reader(tensor: str) -> NodeProto | None:
         readers = read_by.get(tensor, [])
@@ -150,7 +150,7 @@ def _gives_back_pixels(
 
 def _normalize_in_rows(model: onnx.ModelProto, found: Normalization) -> None:
     """Normalize [N, H, W * C] instead of [N, C, H, W]: the same sums, in long runs."""
-    height, width, channels = _input_shape(model)
+    height, width, channels = input_shape(model)
     output = found.output
     for node in (found.transpose, found.cast, *found.arithmetic):
         model.graph.node.remove(node)
@@ -169,7 +169,7 @@ def _normalize_in_rows(model: onnx.ModelProto, found: Normalization) -> None:
     drop_unused(model)
 
 
-def _input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
+def input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
     """(H, W, C) of the pixels."""
     (pixels,) = (i for i in model.graph.input if i.name == INPUT)
     _, height, width, channels = (

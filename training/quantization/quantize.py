@@ -10,7 +10,7 @@ arXiv:2106.08295. The stages, most of them in modules beside this:
 
 `measure` does the first three, once. `quantize_measured` does the others, in each of
 `rescue.attempts`, with copies of channels and then with more and more layers in fp32,
-until `gate.py` finds the int8 graph good enough to be served.
+until `gate.py` finds the int8 graph good enough to be served. `pack_pixels` comes last.
 """
 
 import tempfile
@@ -53,6 +53,7 @@ from training.quantization.ends import (
     normalization_nodes,
     tail_nodes,
 )
+from training.quantization.packing import pack_pixels
 from training.quantization.pixels import feed_pixels, pixel_range
 from training.quantization.ranges import LEVELS, Ranges, find_ranges
 from training.quantization.rounding import (
@@ -112,7 +113,7 @@ def quantize_int8(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> byte
         GraphError: no batch, no layer to quantize, a graph that does not run, or one
             that ONNX Runtime's quantizer cannot handle.
     """
-    return quantize_measured(measure(fp32, calibration))
+    return pack_pixels(quantize_measured(measure(fp32, calibration)))
 
 
 def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:

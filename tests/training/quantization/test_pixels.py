@@ -45,7 +45,7 @@ def without_shortcuts(graph: bytes, monkeypatch) -> bytes:
         patched.setattr(
             "training.quantization.quantize.feed_pixels", lambda model: None
         )
-        return quantize_int8(graph, images())
+        return quantize_measured(measure(graph, images()))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_way_in_is_shorter_and_the_logits_are_the_same(
     """One mean and std: bytes stay bytes. Three: long rows instead of short ones."""
     graph = normalized_by(mean, std)
 
-    int8 = quantize_int8(graph, images())
+    int8 = quantize_measured(measure(graph, images()))
 
     assert way_in(int8) == expected
     unseen = [*images(seed=2), *corners()]
@@ -122,7 +122,7 @@ def test_pixels_that_nothing_is_done_to_go_straight_into_the_first_layer():
     graph = scaled(model, {"w0": 1 / 128})
     dark = [batch // 4 for batch in images()]
 
-    int8 = quantize_int8(graph, dark)
+    int8 = quantize_measured(measure(graph, dark))
 
     assert way_in(int8) == ["Transpose", "DequantizeLinear"]
     before, after = (run(g, images(seed=2)) for g in (graph, int8))
