@@ -25,6 +25,9 @@ CPU_BATCHES = (1, 2, 4, 8)  # beyond, the pixels of a batch fall out of the cach
 WIDE_BATCH = 4  # beside a batch of one, which is measured for the lone image anyway
 # Batches are as good as the best when an image costs no more than this share more.
 NEARLY = 0.03
+# Where single images meet batch requests, they pay for a large run with a long wait:
+# there, a run that is over sooner may cost so much more an image.
+GENTLY = 0.15
 # What a run costs beyond the session's time, and small batches therefore lose: a batch
 # is cut and settled, the event loop wakes up, the caches change hands.
 BESIDE_RUN_S = 0.001
@@ -58,7 +61,7 @@ class MeasuredSession:
     session: Runs
     threads: int
     batch: int  # most images in one run
-    gentle_batch: int  # the smallest that is nearly as good
+    gentle_batch: int  # the smallest that is not much worse
     cost_s: float  # seconds an image
 
 
@@ -161,15 +164,16 @@ def fastest(
 def best(
     curve: dict[int, float], *, beside_s: float = 0.0, nearly: float = NEARLY
 ) -> tuple[int, int, float]:
-    """The largest and the smallest batch that are nearly best, and seconds an image.
+    """The largest batch nearly as good as the best, a gentle one, seconds an image.
 
     The answers of a large batch are written in one go; a small one is over sooner.
     `beside_s` is what every run costs in addition.
     """
     whole = {n: cost_s + beside_s / n for n, cost_s in curve.items()}
     least = min(whole.values())
-    good = [n for n, cost_s in whole.items() if cost_s <= least * (1 + nearly)]
-    return max(good), min(good), curve[max(good)]
+    largest = max(n for n, cost_s in whole.items() if cost_s <= least * (1 + nearly))
+    gentle = min(n for n, cost_s in whole.items() if cost_s <= least * (1 + GENTLY))
+    return largest, gentle, curve[largest]
 
 
 def measured(

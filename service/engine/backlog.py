@@ -117,6 +117,7 @@ class Backlog:
         last.offered, last.promised_s = now, wait_s
         if first.request is None:
             line.singles.extend(tickets)
+            line.single_at = now
         else:
             line.requests.append(deque(tickets))
             line.batch_items += len(tickets)
@@ -162,7 +163,7 @@ class Backlog:
         withdrawn: list[Ticket] = []
         while line := min(self._occupied(), key=lambda each: each.used_s, default=None):
             batch: list[Ticket] = []
-            limit = min(line.limit, self._share(line))
+            limit = min(line.limit(now), self._share(line))
             done = now + line.cost_s * min(limit, len(line))
             while line and len(batch) < limit:
                 ticket = line.pop()
@@ -244,7 +245,7 @@ class Backlog:
         single = tickets[0].request is None
         ahead = line.ahead_of_single() if single else line.ahead_of_batch(n) + n - 1
         ahead += coming
-        together = min(line.limit, ahead + 1)
+        together = min(line.limit(now), ahead + 1)
         return self._wait_s(key, ahead, now), together * line.cost_s
 
     def _wait_s(self, key: ModelKey, ahead: int, now: float) -> float:

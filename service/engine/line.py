@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 
 from service.contract import ModelKey
 from service.engine.ticket import Ticket
@@ -16,6 +17,8 @@ MAX_SURPRISE = 4.0
 # Waits that were longer than predicted are believed at once and forgotten slowly: what
 # slowed the machine down, or took places, may come again.
 LONGER_WEIGHT, FORGOTTEN_S, MAX_STRETCH = 0.5, 30.0, 3.0
+# Where no single image came for so long, none is expected that would wait for a run.
+SINGLES_EXPECTED_S = 10.0
 # A wait of fewer images than this says more of chance than of the prediction.
 TELLING_WAIT = 8
 
@@ -25,7 +28,7 @@ class Line:
     """The tickets of one model, and what serving them costs."""
 
     best_batch: int
-    gentle_batch: int  # most images in a run while batch requests wait
+    gentle_batch: int  # most images in a run where batch requests and singles meet
     measured_s: float  # seconds of one lane to run an image of a crowd, at the start,
     run_s: float  # ... and as learned
     decode_s: float  # seconds of one lane to decode an image, learned
@@ -34,6 +37,7 @@ class Line:
     longer: float = 0.0  # by what share waits were longer than predicted, ...
     longer_at: float = 0.0  # ... at that instant
     used_s: float = 0.0  # lane time it has had, on the virtual clock of fair sharing
+    single_at: float = -inf  # when the last single image came
     singles: deque[Ticket] = field(default_factory=deque)
     requests: deque[deque[Ticket]] = field(default_factory=deque)
     batch_items: int = 0
@@ -55,14 +59,15 @@ class Line:
         turns = SINGLES_PER_BATCH_ITEM * (self.batch_items + items)
         return self.batch_items + min(len(self.singles), turns)
 
-    @property
-    def limit(self) -> int:
+    def limit(self, now: float) -> int:
         """Most images in the next run.
 
-        While batch requests wait, runs are small: their items lose little by it, and a
-        single image that arrives meanwhile waits for the end of a run.
+        Where batch requests wait and single images come too, runs are small: the items
+        lose little by it, and a single image that arrives meanwhile waits for the end
+        of a run.
         """
-        return self.gentle_batch if self.requests else self.best_batch
+        meeting = self.requests and now - self.single_at < SINGLES_EXPECTED_S
+        return self.gentle_batch if meeting else self.best_batch
 
     def stretch(self, now: float) -> float:
         """The factor by which waits were longer than predicted, of late; at least 1."""

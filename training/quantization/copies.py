@@ -1,4 +1,4 @@
-"""fp32 graph → **the same answers, finer steps**: a few channels are computed twice.
+"""fp32 graph → **the same answers, finer steps**: a few channels several times.
 
 The tensor between a convolution and a depthwise one has one step for all channels. A
 filter that looks for edges takes the difference of neighbors that hardly differ, and
@@ -24,7 +24,8 @@ from training.graphs.graph import (
     producers,
 )
 
-# ONNX Runtime's int8 kernels compute so many channels at once: 17 cost as much as 32.
+# ONNX Runtime's int8 kernels compute so many channels at once, and numbers between take
+# longer than the next multiple: a depthwise layer of 40 channels 1.6 times that of 48.
 BLOCK = 16
 # Activations that leave what is moved by less than a step where it is, or cut it.
 CUTS = frozenset({"Clip", "Relu"})
@@ -127,7 +128,7 @@ def find_spot(model: onnx.ModelProto, tensor: str) -> Spot | None:
 
     writer = made_by.get(tensor)
     while writer is not None and writer.op_type in CUTS:
-        if only_reader(writer.input[0]) is not writer:
+        if only_reader(writer.input[0]) is None:
             return None
         writer = made_by.get(writer.input[0])
     depthwise = only_reader(tensor)

@@ -40,11 +40,14 @@ def load(tmp_path):
 
 
 def test_batches_that_cost_nearly_the_same_are_as_good():
-    """The largest of them for a crowd of singles, the smallest beside batches."""
+    """The largest of them for a crowd of singles. Where these meet batch requests, a
+    smaller one may cost some more."""
     assert best({1: 0.0100, 2: 0.0099, 4: 0.0099, 8: 0.011}) == (4, 1, 0.0099)
     assert best({1: 0.0100, 2: 0.0080, 4: 0.0079}) == (4, 2, 0.0079)
     assert best({2: 0.0100, 4: 0.0107}, nearly=0.1) == (4, 2, 0.0107)
-    assert best({1: 0.0078, 4: 0.0080}, beside_s=0.001) == (4, 4, 0.0080)
+    assert best({1: 0.0078, 4: 0.0080}, beside_s=0.001) == (4, 1, 0.0080)
+    assert best({1: 0.0078, 4: 0.0080}, beside_s=0.003) == (4, 4, 0.0080)
+    assert best({1: 0.0079, 2: 0.0065, 8: 0.0060}, beside_s=0.001) == (8, 2, 0.0060)
 
 
 def test_lanes_that_begin_too_late_to_be_measured_are_measured_all_the_same(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from service.engine import backlog as policy
 from service.engine import line as order
 from service.engine.backlog import Backlog, Cut
-from service.engine.line import SINGLES_PER_BATCH_ITEM
+from service.engine.line import SINGLES_EXPECTED_S, SINGLES_PER_BATCH_ITEM
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
 from tests.lines import lines_executed
@@ -393,7 +393,7 @@ def test_a_cost_above_the_deadline_is_unlearned(others_per_s):
 def test_a_batch_that_finds_its_line_empty_is_taken_however_long_it_may_take():
     """Told to come back it would never be taken. What is late is so by itself."""
     line = Backlog(capacity=64, lanes=LANES)
-    line.add_model(MODEL, best_batch=4, gentle_batch=1, run_s=0.25)
+    line.add_model(MODEL, best_batch=1, run_s=0.25)
     whole = Arrival(0.0, images=64, timeout_s=5.0)
 
     report = simulate(line, [whole], {MODEL: 0.25}, lanes=LANES)
@@ -403,7 +403,7 @@ def test_a_batch_that_finds_its_line_empty_is_taken_however_long_it_may_take():
     assert report.late <= LANES
 
 
-def test_runs_are_small_while_batch_requests_wait():
+def test_runs_are_small_where_singles_meet_batch_requests():
     """A single that comes during one waits for few images; a crowd of singles runs
     together."""
     line = Backlog(capacity=100, lanes=1)
@@ -416,6 +416,23 @@ def test_runs_are_small_while_batch_requests_wait():
     sizes = [len(cut.batch) for cut in iter(lambda: line.take(0.0), None)]
 
     assert sizes == [1] * 12 + [4, 2]
+
+
+def test_batch_requests_alone_run_in_large_batches():
+    """Nobody waits for the end of a run; but the next single is remembered a while."""
+    line = Backlog(capacity=100, lanes=1)
+    line.add_model(MODEL, best_batch=4, gentle_batch=1, run_s=COST_S)
+
+    def sizes(now: float) -> list[int]:
+        request = object()
+        line.offer([ticket(request=request) for _ in range(8)], now)
+        return [len(cut.batch) for cut in iter(lambda: line.take(now), None)]
+
+    assert sizes(0.0) == [4, 4]
+    line.offer([ticket()], 1.0)
+    assert sizes(1.0) == [1] * 9
+    assert sizes(1.0 + SINGLES_EXPECTED_S - 0.1) == [1] * 8
+    assert sizes(1.0 + SINGLES_EXPECTED_S) == [4, 4]
 
 
 @pytest.mark.parametrize("capacity", [500, 2000])
