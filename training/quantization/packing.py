@@ -20,6 +20,7 @@ from training.graphs.graph import (
     add_constant,
     add_node,
     attribute,
+    constant,
     consumers,
     drop_unused,
     parse,
@@ -57,8 +58,9 @@ class Columns(NamedTuple):
 def pack_pixels(int8: bytes) -> bytes:
     """Let the first convolution read packs of pixels; else the graph as it is.
 
-    That is where it reads the pixels as they are (`pixels.py`), their channels are no
-    multiple of four, and its padding makes as many outputs as strides fit into a row.
+    That is where it reads the pixels as they are or normalized in rows (`pixels.py`),
+    their channels are no multiple of four, and its padding makes as many outputs as
+    strides fit into a row.
     """
     model = parse(int8)
     first = find_first(model)
@@ -73,8 +75,9 @@ def pack_pixels(int8: bytes) -> bytes:
     _replace_weights(model, first, columns, values)
     shape = np.array([0, height, width // TOGETHER, TOGETHER * channels])
     packed = add_constant(model, "packs_shape", shape)
+    pixels = first.transpose.input[0]
     first.transpose.input[0] = add_node(
-        model, "Reshape", [INPUT, packed], "pixels_in_packs"
+        model, "Reshape", [pixels, packed], "pixels_in_packs"
     )
     _unpack_outputs(model, first, columns, weight.shape[0])
     sort_nodes(model)
@@ -84,27 +87,50 @@ def pack_pixels(int8: bytes) -> bytes:
 
 def find_first(model: onnx.ModelProto) -> First | None:
     """The first layer, if it reads the pixels in 8 bits, alone, and gives 8 bits."""
-    read_by = consumers(model)
+    conv = next((n for n in model.graph.node if n.op_type == "Conv"), None)
+    if conv is None:
+        return None
+    transpose, constants = _transposed(model, conv), _dequantized(model, conv)
+    between: NodeProto | None = conv
+    while between and (between is conv or between.op_type in BY_ELEMENT):
+        between = _only_reader(model, between.output[0])
+    if transpose is None or constants is None or between is None:
+        return None
+    if between.op_type != "QuantizeLinear":
+        return None
+    return First(transpose, conv, constants, between)
+
+
+def _only_reader(model: onnx.ModelProto, tensor: str) -> NodeProto | None:
+    """The node that alone reads a tensor which is no output."""
+    readers = consumers(model).get(tensor, [])
     outputs = {output.name for output in model.graph.output}
+    return readers[0] if len(readers) == 1 and tensor not in outputs else None
 
-    def reader(tensor: str, *operators: str) -> NodeProto | None:
-        readers = read_by.get(tensor, [])
-        alone = len(readers) == 1 and tensor not in outputs
-        return readers[0] if alone and readers[0].op_type in operators else None
 
-    transpose = reader(INPUT, "Transpose")
-    if transpose is None or attribute(transpose, "perm") != TO_CHANNELS_FIRST:
+def _transposed(model: onnx.ModelProto, conv: NodeProto) -> NodeProto | None:
+    """The Transpose of the pixels, [N, H, W, C], that a convolution reads in 8 bits.
+
+    They may be normalized in front of it, in rows, and rounded behind it.
+    """
+    made_by = producers(model)
+    tensor, way = conv.input[0], []
+    for operator in ("DequantizeLinear", "QuantizeLinear", "Transpose"):
+        node = made_by.get(tensor)
+        if node is not None and node.op_type == operator:
+            way.append(node)
+            tensor = node.input[0]
+        elif operator != "QuantizeLinear":  # bytes that nothing was done to are 8 bits
+            return None
+    alone = all(_only_reader(model, node.output[0]) for node in way)
+    if not alone or attribute(way[-1], "perm") != TO_CHANNELS_FIRST:
         return None
-    dequantize = reader(transpose.output[0], "DequantizeLinear")
-    conv = dequantize and reader(dequantize.output[0], "Conv")
-    constants = _dequantized(model, conv) if conv else None
-    tensor = conv.output[0] if conv else ""
-    while between := reader(tensor, *BY_ELEMENT):
-        tensor = between.output[0]
-    quantize = reader(tensor, "QuantizeLinear")
-    if conv is None or constants is None or quantize is None:
-        return None
-    return First(transpose, conv, constants, quantize)
+    rows = made_by.get(tensor)
+    if rows is None:
+        return way[-1] if tensor == INPUT else None
+    shape = constant(model, rows.input[1]) if rows.op_type == "Reshape" else None
+    whole = shape is not None and shape.tolist() == [0, *input_shape(model)]
+    return way[-1] if whole else None
 
 
 def _dequantized(

@@ -237,6 +237,26 @@ def test_a_whole_network_answers_as_before():
     assert pack_pixels(packed) == packed
 
 
+def test_pixels_that_are_normalized_in_rows_are_packed_too():
+    """Three means: the pixels are rounded behind their Transpose."""
+    model = net()
+    values = {t.name: t for t in model.graph.initializer}
+    for name, three in (
+        ("mean3", [123.7, 116.3, 103.5]),
+        ("std3", [58.4, 57.1, 57.4]),
+    ):
+        value = np.array(three, np.float32).reshape(3, 1, 1)
+        values[name].CopyFrom(numpy_helper.from_array(value, name))
+    plain = quantize_measured(measure(model.SerializeToString(), images()))
+
+    packed = pack_pixels(plain)
+
+    onnx.checker.check_model(parse(packed), full_check=True)
+    assert packed != plain
+    assert find_first(parse(packed)) is None
+    assert np.array_equal(run(packed, images(seed=4)), run(plain, images(seed=4)))
+
+
 def test_packing_gives_the_same_bytes_each_time():
     graph = first_layer(width=SIDE)
 
