@@ -2,6 +2,7 @@
 
 quantize   static int8 quantization, from end to end
 ends       what keeps its floats, before the first layer and behind the last
+layers     what several stages ask of a layer
 pixels     the shortest way from bytes into the first layer
 packing    the first layer reads four pixels at once
 centering  channels around zero, so that their common range is narrow

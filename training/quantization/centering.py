@@ -16,12 +16,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from training.data.pieces import in_pieces
 from training.graphs.graph import add_constant, attribute, consumers, drop_unused
-from training.quantization.ranges import PIECE, watch
+from training.quantization.layers import groups, integers, is_biased_conv
+from training.quantization.ranges import small_pieces, watch
 
 Floats = NDArray[np.float32]
-CONV_INPUTS = 3  # pixels or features, weight, bias
 
 
 def center_channels(
@@ -66,16 +65,16 @@ def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
     found = {
         node.output[0]
         for node in model.graph.node
-        if node.op_type == "Add" or _is_known(node, constants)
+        if node.op_type == "Add" or is_biased_conv(node, constants)
     } - outputs
 
     def gives_back(reader: NodeProto, tensor: str) -> bool:
         if reader.op_type == "Add":  # what is added to must have a channel for each
             return reader.output[0] in found and constants.isdisjoint(reader.input)
         return (
-            _is_known(reader, constants)
+            is_biased_conv(reader, constants)
             and reader.input[0] == tensor
-            and attribute(reader, "group", 1) == 1
+            and groups(reader) == 1
             and not _is_padded(reader)
         )
 
@@ -97,8 +96,7 @@ def find_middles(
         return {}
     lowest: dict[str, Floats] = {}
     highest: dict[str, Floats] = {}
-    pieces = (piece for batch in batches for piece in in_pieces(batch, size=PIECE))
-    for seen in watch(model, names, pieces):
+    for seen in watch(model, names, small_pieces(batches)):
         for name, values in seen.items():
             others = (0, *range(2, values.ndim))
             low, high = values.min(axis=others), values.max(axis=others)
@@ -108,20 +106,11 @@ def find_middles(
     return {name: half * low + half * highest[name] for name, low in lowest.items()}
 
 
-def _is_known(node: NodeProto, constants: set[str]) -> bool:
-    """Whether this is a convolution with constant weight and bias."""
-    return (
-        node.op_type == "Conv"
-        and len(node.input) == CONV_INPUTS
-        and constants.issuperset(node.input[1:])
-    )
-
-
 def _is_padded(node: NodeProto) -> bool:
     """Whether it looks at zeros beyond the border, which nothing was taken off."""
     if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         return True
-    return any(attribute(node, "pads", []))  # type: ignore[arg-type]
+    return any(integers(node, "pads", []))
 
 
 def _add_to_bias(

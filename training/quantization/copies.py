@@ -16,20 +16,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from training.graphs.graph import (
-    add_constant,
-    attribute,
-    consumers,
-    drop_unused,
-    producers,
+from training.graphs.graph import add_constant, drop_unused, producers
+from training.quantization.layers import (
+    CUTS,
+    groups,
+    is_biased_conv,
+    only_reader,
+    set_attributes,
 )
 
 # ONNX Runtime's int8 kernels compute so many channels at once, and numbers between take
 # longer than the next multiple: a depthwise layer of 40 channels 1.6 times that of 48.
 BLOCK = 16
-# Activations that leave what is moved by less than a step where it is, or cut it.
-CUTS = frozenset({"Clip", "Relu"})
-CONV_INPUTS = 3  # pixels or features, weight, bias
 
 
 class Spot(NamedTuple):
@@ -81,9 +79,7 @@ def copy_channels(model: onnx.ModelProto, tensor: str, *, step: float) -> Copied
         node.input[position] = add_constant(
             copied, f"{node.input[position]}_copied", value.astype(np.float32)
         )
-    for field in spot.depthwise.attribute:
-        if field.name == "group":
-            field.i = len(channel)
+    set_attributes(spot.depthwise, group=len(channel))
     del copied.graph.value_info[:]  # the shapes of before
     drop_unused(copied)
     shaped = onnx.shape_inference.infer_shapes(copied)
@@ -109,38 +105,22 @@ def count_copies(
 
 def find_spot(model: onnx.ModelProto, tensor: str) -> Spot | None:
     """The three layers around a tensor; None where these are others, or more."""
-    made_by, read_by = producers(model), consumers(model)
+    made_by = producers(model)
     constants = {t.name: t for t in model.graph.initializer}
-    outputs = {output.name for output in model.graph.output}
-
-    def only_reader(name: str) -> NodeProto | None:
-        readers = read_by.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in outputs else None
-
-    def is_layer(node: NodeProto | None) -> bool:
-        return (
-            node is not None
-            and node.op_type == "Conv"
-            and len(node.input) == CONV_INPUTS
-            and all(name in constants for name in node.input[1:])
-            and len(constants[node.input[1]].dims) == 4  # noqa: PLR2004  two-dimensional
-        )
-
     writer = made_by.get(tensor)
     while writer is not None and writer.op_type in CUTS:
-        if only_reader(writer.input[0]) is None:
+        if only_reader(model, writer.input[0]) is None:
             return None
         writer = made_by.get(writer.input[0])
-    depthwise = only_reader(tensor)
-    reader = None if depthwise is None else only_reader(depthwise.output[0])
-    while reader is not None and reader.op_type in CUTS:
-        reader = only_reader(reader.output[0])
+    depthwise = only_reader(model, tensor)
+    reader = depthwise and only_reader(model, depthwise.output[0], past=CUTS)
     if writer is None or depthwise is None or reader is None:
         return None
     layers = (writer, depthwise, reader)
-    if not all(map(is_layer, layers)):
+    if not all(is_biased_conv(layer, constants) for layer in layers):
         return None
-    channels = constants[writer.input[1]].dims[0]
-    groups = [attribute(node, "group", 1) for node in layers]
-    fits = list(constants[depthwise.input[1]].dims[:2]) == [channels, 1]
-    return Spot(*layers) if groups == [1, channels, 1] and fits else None
+    weights = [list(constants[layer.input[1]].dims) for layer in layers]
+    channels = weights[0][0]
+    fits = all(len(dims) == 4 for dims in weights) and weights[1][:2] == [channels, 1]  # noqa: PLR2004  two-dimensional
+    each = [groups(layer) for layer in layers]
+    return Spot(*layers) if fits and each == [1, channels, 1] else None

@@ -3,10 +3,10 @@
 An int8 graph is shipped only where it loses at most one point of accuracy on labelled
 images, of F1 too where answers are yes or no, answers as fp32 does on 97 of 100, and
 keeps what was asked for to within a point: a recall, a cost, a risk. Logits that are
-not finite are never shipped. Where all layers in int8 fail, some layers stay in fp32
-(`rescue.py`), more at each attempt; where that fails too, the bundle keeps to fp32 and
-the gate says why. Few images tell little of the agreement on all others: how little
-stands beside it, and refuses nothing.
+not finite are never shipped. Where all layers in int8 fail, some channels are copied,
+and then some layers stay in fp32, more at each attempt (`rescue.py`); where that fails
+too, the bundle keeps to fp32 and the gate says why. Few images tell little of the
+agreement on all others: how little stands beside it, and refuses nothing.
 """
 
 import logging

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from classifier.session import INPUT
 from training.graphs.graph import (
@@ -29,11 +29,18 @@ from training.graphs.graph import (
     serialize,
     sort_nodes,
 )
+from training.quantization.layers import (
+    CUTS,
+    dequantized,
+    groups,
+    integers,
+    only_reader,
+    set_attributes,
+)
 from training.quantization.pixels import TO_CHANNELS_FIRST, input_shape
 
 TO_CHANNELS_LAST = [0, 2, 3, 1]
 TOGETHER = 4  # pixels, and what the kernels want a multiple of
-BY_ELEMENT = frozenset({"Clip", "Relu"})
 
 
 class First(NamedTuple):
@@ -90,22 +97,15 @@ def find_first(model: onnx.ModelProto) -> First | None:
     conv = next((n for n in model.graph.node if n.op_type == "Conv"), None)
     if conv is None:
         return None
-    transpose, constants = _transposed(model, conv), _dequantized(model, conv)
-    between: NodeProto | None = conv
-    while between and (between is conv or between.op_type in BY_ELEMENT):
-        between = _only_reader(model, between.output[0])
-    if transpose is None or constants is None or between is None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    transpose = _transposed(model, conv)
+    sources = dequantized(conv, producers(model), constants)
+    quantize = only_reader(model, conv.output[0], past=CUTS)
+    if transpose is None or sources is None or quantize is None:
         return None
-    if between.op_type != "QuantizeLinear":
+    if quantize.op_type != "QuantizeLinear":
         return None
-    return First(transpose, conv, constants, between)
-
-
-def _only_reader(model: onnx.ModelProto, tensor: str) -> NodeProto | None:
-    """The node that alone reads a tensor which is no output."""
-    readers = consumers(model).get(tensor, [])
-    outputs = {output.name for output in model.graph.output}
-    return readers[0] if len(readers) == 1 and tensor not in outputs else None
+    return First(transpose, conv, sources, quantize)
 
 
 def _transposed(model: onnx.ModelProto, conv: NodeProto) -> NodeProto | None:
@@ -122,7 +122,7 @@ def _transposed(model: onnx.ModelProto, conv: NodeProto) -> NodeProto | None:
             tensor = node.input[0]
         elif operator != "QuantizeLinear":  # bytes that nothing was done to are 8 bits
             return None
-    alone = all(_only_reader(model, node.output[0]) for node in way)
+    alone = all(only_reader(model, node.output[0]) for node in way)
     if not alone or attribute(way[-1], "perm") != TO_CHANNELS_FIRST:
         return None
     rows = made_by.get(tensor)
@@ -133,31 +133,13 @@ def _transposed(model: onnx.ModelProto, conv: NodeProto) -> NodeProto | None:
     return way[-1] if whole else None
 
 
-def _dequantized(
-    model: onnx.ModelProto, conv: NodeProto
-) -> tuple[NodeProto, NodeProto] | None:
-    """What makes weight and bias of a convolution of constant integers, if it does."""
-    made_by = producers(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    found = [made_by.get(name) for name in conv.input[1:]]
-    known = [
-        node
-        for node in found
-        if node is not None
-        and node.op_type == "DequantizeLinear"
-        and constants.issuperset(node.input)
-    ]
-    return (known[0], known[1]) if len(known) == len(found) == 2 else None  # noqa: PLR2004  weight and bias
-
-
 def find_columns(conv: NodeProto, width: int, taps: int) -> Columns | None:
     """How a convolution sees rows of packs; None where they do not fit."""
-    row = [attribute(conv, "strides", [1, 1]), attribute(conv, "dilations", [1, 1])]
-    stride, dilation = (int(both[1]) for both in row)  # type: ignore[index]
-    pads = attribute(conv, "pads", [0, 0, 0, 0])
-    left, right = (int(pads[i]) for i in (1, 3))  # type: ignore[index]
+    _, stride = integers(conv, "strides", [1, 1])
+    _, dilation = integers(conv, "dilations", [1, 1])
+    _, left, _, right = integers(conv, "pads", [0, 0, 0, 0])
     plain = attribute(conv, "auto_pad", b"NOTSET") == b"NOTSET"
-    if not plain or dilation != 1 or attribute(conv, "group", 1) != 1:
+    if not plain or dilation != 1 or groups(conv) != 1:
         return None
     made = (width + left + right - taps) // stride + 1
     if TOGETHER % stride or width % TOGETHER or made * stride != width:
@@ -199,18 +181,14 @@ def _replace_weights(
             else:
                 continue
             node.input[position] = add_constant(model, f"{name}_packed", new)
-    pads = [int(p) for p in attribute(first.conv, "pads", [0, 0, 0, 0])]  # type: ignore[attr-defined]
-    last = columns.first + columns.packs - 1
-    down = int(attribute(first.conv, "strides", [1, 1])[0])  # type: ignore[index]
-    attributes = {
-        "strides": [down, 1],
-        "kernel_shape": [rows, columns.packs],
-        "pads": [pads[0], -columns.first, pads[2], last],
-    }
-    for field in [f for f in first.conv.attribute if f.name in attributes]:
-        first.conv.attribute.remove(field)
-    for name, numbers in attributes.items():
-        first.conv.attribute.append(helper.make_attribute(name, numbers))
+    down, _ = integers(first.conv, "strides", [1, 1])
+    top, _, bottom, _ = integers(first.conv, "pads", [0, 0, 0, 0])
+    set_attributes(
+        first.conv,
+        strides=[down, 1],
+        kernel_shape=[rows, columns.packs],
+        pads=[top, -columns.first, bottom, columns.first + columns.packs - 1],
+    )
 
 
 def _unpack_outputs(

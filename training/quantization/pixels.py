@@ -25,6 +25,7 @@ from training.graphs.graph import (
     drop_unused,
     rewire,
 )
+from training.quantization.layers import only_reader
 
 TO_CHANNELS_FIRST = [0, 3, 1, 2]
 PIXEL_VALUES = 256
@@ -69,22 +70,16 @@ def find_normalization(model: onnx.ModelProto) -> Normalization | None:
     Import adds the same to a network that reads [N, C, H, W]. Where it reverses the
     channels or keeps them last there is no short way.
     """
-    read_by = consumers(model)
     values = {t.name: t for t in model.graph.initializer}
     channels = input_shape(model)[-1]
-
-    def reader(tensor: str) -> NodeProto | None:
-        readers = read_by.get(tensor, [])
-        return readers[0] if len(readers) == 1 else None
-
-    transpose = reader(INPUT)
+    transpose = only_reader(model, INPUT)
     if (
         transpose is None
         or transpose.op_type != "Transpose"
         or attribute(transpose, "perm") != TO_CHANNELS_FIRST
     ):
         return None
-    cast = reader(transpose.output[0])
+    cast = only_reader(model, transpose.output[0])
     if (
         cast is None
         or cast.op_type != "Cast"
@@ -92,7 +87,7 @@ def find_normalization(model: onnx.ModelProto) -> Normalization | None:
     ):
         return None
     arithmetic, constants = [], []
-    node = reader(cast.output[0])
+    node = only_reader(model, cast.output[0])
     while node is not None and node.op_type in ARITHMETIC:
         tensor = values.get(node.input[1])
         constant = None if tensor is None else _by_channel(tensor, channels)
@@ -100,7 +95,7 @@ def find_normalization(model: onnx.ModelProto) -> Normalization | None:
             break
         arithmetic.append(node)
         constants.append(constant)
-        node = reader(node.output[0])
+        node = only_reader(model, node.output[0])
     return Normalization(transpose, cast, arithmetic, constants)
 
 

@@ -186,22 +186,26 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
     return center_logits(int8, shift)
 
 
-def with_finer_steps(graph: Measured, tensor: str) -> Measured | None:
-    """The graph with copies of those channels of a tensor that 8 bits cost most.
+def with_finer_steps(graph: Measured, tensors: Iterable[str]) -> Measured:
+    """The graph with copies of those channels of some tensors that 8 bits cost most.
 
-    None where the tensor is not one that `copy_channels` knows how to treat.
+    A tensor that `copy_channels` does not know how to treat stays as it is.
     """
-    low, high = graph.ranges[tensor]
-    copied = copy_channels(graph.model, tensor, step=(high - low) / LEVELS)
-    if copied is None:
-        return None
-    return replace(
-        graph,
-        model=copied.model,
-        grams=measure_grams(copied.model, find_layers(copied.model), graph.batches),
-        copies=graph.copies + copied.channels,
-        copied=(*graph.copied, copied.depthwise),
-    )
+    finer = graph
+    for tensor in tensors:
+        low, high = graph.ranges[tensor]
+        copied = copy_channels(finer.model, tensor, step=(high - low) / LEVELS)
+        if copied is not None:
+            finer = replace(
+                finer,
+                model=copied.model,
+                copies=finer.copies + copied.channels,
+                copied=(*finer.copied, copied.depthwise),
+            )
+    if finer is graph:
+        return graph
+    grams = measure_grams(finer.model, find_layers(finer.model), graph.batches)
+    return replace(finer, grams=grams)
 
 
 def simplify(fp32: bytes) -> onnx.ModelProto:

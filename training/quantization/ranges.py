@@ -5,7 +5,7 @@ the one that leaves the smallest squared error, clipping included, is chosen amo
 shrunken ones. Nagel et al., arXiv:2106.08295, section 2.3.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -39,8 +39,7 @@ def find_ranges(
     highest = dict.fromkeys(wanted, -np.inf)
     drawn: dict[str, list[NDArray[np.float32]]] = {name: [] for name in wanted}
     generator = np.random.default_rng(0)
-    pieces = (piece for batch in batches for piece in in_pieces(batch, size=PIECE))
-    for seen in watch(model, wanted, pieces):
+    for seen in watch(model, wanted, small_pieces(batches)):
         for name, values in seen.items():
             # unlike min and max, these pass NaN on
             lowest[name] = float(np.minimum(lowest[name], values.min()))
@@ -55,6 +54,14 @@ def find_ranges(
         name: shrink(lowest[name], highest[name], np.concatenate(drawn[name]))
         for name in wanted
     }
+
+
+def small_pieces(
+    batches: Iterable[NDArray[np.uint8]],
+) -> Iterator[NDArray[np.uint8]]:
+    """The same images, few at a time, for who watches many tensors at once."""
+    for batch in batches:
+        yield from in_pieces(batch, size=PIECE)
 
 
 def watch(

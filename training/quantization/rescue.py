@@ -2,9 +2,9 @@
 
 Two things are rounded: the weights of a layer, and the tensors between layers. Where
 one tensor costs much of it all, its worst channels are computed several times, which
-costs next to nothing (`copies.py`). If that is not enough, layers stay in fp32. Such a
-layer spares its weights; a tensor is spared only if all layers that write or read it
-stay in fp32. Errors of different places add up in squares. So what a set of
+costs a few percent of a run (`copies.py`). If that is not enough, layers stay in fp32.
+Such a layer spares its weights; a tensor is spared only if all layers that write or
+read it stay in fp32. Errors of different places add up in squares. So what a set of
 layers spares is a sum of squares, which is weighed against the time that int8 would
 have saved in them.
 """
@@ -101,10 +101,8 @@ def with_finer_worst(graph: Measured, roundings: Iterable[Rounding]) -> Measured
     """The graph with finer steps in the tensors that cost much, where they can be."""
     places = list(roundings)
     noise = sum(place.noise for place in places)
-    for place in places:
-        if place.tensor is not None and place.noise >= MUCH * noise > 0:
-            graph = with_finer_steps(graph, place.tensor) or graph
-    return graph
+    worst = [p.tensor for p in places if p.tensor and p.noise >= MUCH * noise > 0]
+    return with_finer_steps(graph, worst)
 
 
 def choose(

@@ -20,6 +20,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from classifier.session import OUTPUT
 from training.graphs.graph import attribute, parse, producers, serialize
+from training.quantization.layers import dequantized, groups, integers
 from training.quantization.ranges import watch
 
 Floats = NDArray[np.float64]
@@ -63,14 +64,14 @@ def round_optimally(
     made_by = producers(model)
     values = {t.name: t for t in model.graph.initializer}
     quantized = {
-        node.name: node
+        node.name: sources
         for node in model.graph.node
-        if _is_dequantized(node, made_by, values)
+        if (sources := dequantized(node, made_by, values))
     }
     for layer in find_layers(fp32):
         if layer.name not in quantized:
             continue
-        _, weight, bias = (made_by[name] for name in quantized[layer.name].input)
+        weight, bias = quantized[layer.name]
         scale = _values(values[weight.input[1]]).reshape(layer.weight.shape[:2])
         rounded = compensate_copies if layer.name in copied else compensate
         integers, left = rounded(layer.weight, scale, grams[layer.name])
@@ -183,7 +184,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
             continue
         rows = weight.reshape(len(weight), -1)
         both = np.concatenate([rows, bias.reshape(-1, 1)], axis=1)
-        shaped = both.reshape(_groups(node), -1, both.shape[1])
+        shaped = both.reshape(groups(node), -1, both.shape[1])
         kernel = weight.shape[2:]
         padded = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
         if both.shape[1] <= MAX_INPUTS and len(kernel) in (0, 2) and padded:
@@ -229,9 +230,9 @@ def _patches(
 ) -> NDArray[np.float32]:
     """inputs [N, C, H, W] → the windows at some random places, [N * P, G, D]."""
     node = layer.node
-    strides = _integers(node, "strides", [1, 1])
-    spread = _integers(node, "dilations", [1, 1])
-    top, left, bottom, right = _integers(node, "pads", [0, 0, 0, 0])
+    strides = integers(node, "strides", [1, 1])
+    spread = integers(node, "dilations", [1, 1])
+    top, left, bottom, right = integers(node, "pads", [0, 0, 0, 0])
     padded = inputs
     if any((top, left, bottom, right)):  # else it would only be copied
         padded = np.pad(inputs, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -245,26 +246,7 @@ def _patches(
     chosen = generator.choice(height * width, count, replace=False)
     windows = windows[:, :, chosen // width, chosen % width]  # [N, C, P, kh, kw]
     places: NDArray[np.float32] = windows.transpose(0, 2, 1, 3, 4)
-    return places.reshape(n * count, _groups(node), -1)
-
-
-def _groups(node: NodeProto) -> int:
-    return int(attribute(node, "group", 1))  # type: ignore[call-overload,no-any-return]
-
-
-def _integers(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    return [int(i) for i in attribute(node, name, default)]  # type: ignore[attr-defined]
-
-
-def _is_dequantized(
-    node: NodeProto, made_by: dict[str, NodeProto], values: dict[str, TensorProto]
-) -> bool:
-    """Whether weight and bias of a layer are integers behind DequantizeLinear."""
-    sources = [made_by.get(name) for name in node.input[1:]]
-    return len(sources) == 2 and all(  # noqa: PLR2004  weight and bias
-        s is not None and s.op_type == "DequantizeLinear" and s.input[0] in values
-        for s in sources
-    )
+    return places.reshape(n * count, groups(node), -1)
 
 
 def _values(tensor: TensorProto) -> Floats:

@@ -1,8 +1,12 @@
 """A small convolutional graph with a bundle's contract, and pixels for it."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from training.graphs.graph import producers
 
 CLASSES = 5
 SIDE = 16
@@ -68,8 +72,7 @@ def net(*, seed: int = 0, classes: int = CLASSES) -> ModelProto:
 def with_linear_head(weight: NDArray[np.float32], operator: str) -> ModelProto:
     """The network with a weight [48, K] behind its pooling, as Keras has it."""
     model = net(classes=weight.shape[1])
-    (tensor,) = (t for t in model.graph.initializer if t.name == "w5")
-    tensor.CopyFrom(numpy_helper.from_array(weight, "w5"))
+    change_constant(model, "w5", lambda _: weight)
     head = model.graph.node[-1]
     biased = operator == "Gemm"
     replaced = helper.make_node(
@@ -104,10 +107,45 @@ VANISHING = {"w5": 1e-8, "b5": 0.0}
 def scaled(model: ModelProto, factors: dict[str, float]) -> bytes:
     """The graph with some of its tensors multiplied."""
     for name, factor in factors.items():
-        tensor = next(t for t in model.graph.initializer if t.name == name)
-        values = numpy_helper.to_array(tensor) * np.float32(factor)
-        tensor.CopyFrom(numpy_helper.from_array(values, name))
+        change_constant(model, name, lambda old, by=factor: old * np.float32(by))
     return model.SerializeToString()
+
+
+# Mean and std of torchvision's networks.
+IMAGENET = (np.float32([123.675, 116.28, 103.53]), np.float32([58.4, 57.1, 57.4]))
+
+
+def normalized_by(mean: np.ndarray, std: np.ndarray) -> bytes:
+    """The network with another mean and std, [3] or one for all."""
+    model = net()
+    for name, value in (("mean3", mean), ("std3", std)):
+        column = np.float32(value).reshape(-1, 1, 1)
+        change_constant(model, name, lambda _, new=column: new)
+    return model.SerializeToString()
+
+
+def change_constant(
+    model: ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Replace a constant by what `change` makes of a copy of it."""
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    value = change(numpy_helper.to_array(tensor).copy())
+    tensor.CopyFrom(numpy_helper.from_array(value, name))
+
+
+def split_into_groups(model: ModelProto, tensor: str, groups: int) -> None:
+    """The convolution that writes a tensor reads its inputs in so many groups."""
+    conv = producers(model)[tensor]
+    conv.attribute.append(helper.make_attribute("group", groups))
+    change_constant(
+        model, conv.input[1], lambda old: old[:, : old.shape[1] // groups].copy()
+    )
+
+
+def give_out(model: ModelProto, tensor: str) -> None:
+    """Make an inner tensor one of the outputs."""
+    info = helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)
+    model.graph.output.append(info)
 
 
 def images(count: int = 64, *, seed: int = 1) -> list[NDArray[np.uint8]]:

@@ -3,10 +3,16 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, helper
 
-from tests.training.quantization.nets import images, net
-from training.graphs.graph import producers, run, serialize
+from tests.training.quantization.nets import (
+    change_constant,
+    give_out,
+    images,
+    net,
+    split_into_groups,
+)
+from training.graphs.graph import add_constant, producers, run, serialize
 from training.quantization.centering import center_channels, movable_tensors
 from training.quantization.quantize import measure, simplify
 from training.quantization.ranges import watch
@@ -17,15 +23,9 @@ ORDER = ["c2", "c3", "a"]  # the bottleneck, its branch, and the sum of both
 def off_center(model: ModelProto) -> ModelProto:
     """The network whose bottleneck has channels far above and far below zero."""
     model = simplify(model.SerializeToString())
-    bias = next(t for t in model.graph.initializer if t.name == "b2")
     far = np.where(np.arange(12) % 2, 30, -30).astype(np.float32)
-    bias.CopyFrom(numpy_helper.from_array(far, "b2"))
+    change_constant(model, "b2", lambda _: far)
     return model
-
-
-def node_named(model: ModelProto, name: str) -> onnx.NodeProto:
-    (node,) = (n for n in model.graph.node if n.name == name)
-    return node
 
 
 def middle(model: ModelProto, tensor: str) -> np.ndarray:
@@ -97,16 +97,11 @@ def activated_sum(model: ModelProto) -> None:
 
 
 def grouped_expansion(model: ModelProto) -> None:
-    expand = producers(model)["c4"]
-    expand.attribute.append(helper.make_attribute("group", 12))
-    weight = next(t for t in model.graph.initializer if t.name == "w4")
-    one = numpy_helper.to_array(weight)[:, :1].copy()
-    weight.CopyFrom(numpy_helper.from_array(one, "w4"))
+    split_into_groups(model, "c4", 12)
 
 
 def sum_given_out(model: ModelProto) -> None:
-    info = helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, None)
-    model.graph.output.append(info)
+    give_out(model, "a")
 
 
 @pytest.mark.parametrize(
@@ -137,9 +132,7 @@ def test_a_constant_is_no_channel_to_move():
     """A sum with a constant may have one channel where the tensor has many."""
     model = simplify(net().SerializeToString())
     node = producers(model)["a"]
-    one = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "one")
-    model.graph.initializer.append(one)
-    node.input[1] = "one"
+    node.input[1] = add_constant(model, "one", np.ones((1, 1, 1, 1), np.float32))
 
     assert movable_tensors(model) == {"a", "c3"}  # which nothing reads any more
     before = run(serialize(model), images(seed=7))

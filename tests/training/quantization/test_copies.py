@@ -7,8 +7,14 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from tests.training.quantization.nets import images, net
-from training.graphs.graph import parse, producers, run, serialize
+from tests.training.quantization.nets import (
+    change_constant,
+    give_out,
+    images,
+    net,
+    split_into_groups,
+)
+from training.graphs.graph import parse, producers, rewire, run, serialize
 from training.quantization.copies import (
     BLOCK,
     copy_channels,
@@ -42,16 +48,16 @@ def sharp(*, lift: float = 0.0) -> ModelProto:
     With `lift`, the filter does not quite sum up to zero.
     """
     model = net()
-    values = {t.name: t for t in model.graph.initializer}
-    stem, bias, filters = (
-        numpy_helper.to_array(values[n]).copy() for n in ("w0", "b0", "w1")
-    )
-    stem[EDGE] = 0.3 / 27  # a mean of all it sees, never below 0 nor above 6
-    bias[EDGE] = 3.0
-    filters[EDGE] = lift
-    filters[EDGE, 0, 1] = 40 * np.array([-1, 2, -1])
-    for name, value in (("w0", stem), ("b0", bias), ("w1", filters)):
-        values[name].CopyFrom(numpy_helper.from_array(value, name))
+    edge = np.full((1, 3, 3), lift)
+    edge[0, 1] = 40 * np.array([-1, 2, -1])
+    # the stem has a mean of all it sees, never below 0 nor above 6
+    for name, value in (("w0", 0.3 / 27), ("b0", 3.0), ("w1", edge)):
+
+        def put(old: np.ndarray, value: float | np.ndarray = value) -> np.ndarray:
+            old[EDGE] = value
+            return old
+
+        change_constant(model, name, put)
     return model
 
 
@@ -111,7 +117,7 @@ def test_what_an_edge_costs_is_spared(edges):
     """Of the noise of the rounded tensor less than a quarter is left, and in int8
     most of it all."""
     reference = serialize(edges.model)
-    finer = with_finer_steps(edges, "r0")
+    finer = with_finer_steps(edges, ["r0"])
 
     before, after = (
         noise(with_rounded_tensor(graph, "r0").SerializeToString(), reference)
@@ -147,19 +153,15 @@ def test_copies_fill_a_block(channels, filled):
 
 def with_node(model: ModelProto, operator: str, tensor: str) -> None:
     """An operator between a tensor and what read it."""
-    for node in model.graph.node:
-        for position, name in enumerate(node.input):
-            if name == tensor:
-                node.input[position] = "between"
+    rewire(model.graph.node, tensor, "between")
     new = helper.make_node(operator, [tensor], ["between"], name="between")
     model.graph.node.append(new)
 
 
 def read_twice(model: ModelProto) -> None:
     copy = helper.make_node("Relu", ["r0"], ["seen"], name="second")
-    info = helper.make_tensor_value_info("seen", onnx.TensorProto.FLOAT, None)
     model.graph.node.append(copy)
-    model.graph.output.append(info)
+    give_out(model, "seen")
 
 
 def other_activation(model: ModelProto) -> None:
@@ -174,18 +176,12 @@ def pooled(model: ModelProto) -> None:
 
 
 def grouped_reader(model: ModelProto) -> None:
-    narrow = producers(model)["c2"]
-    narrow.attribute.append(helper.make_attribute("group", 4))
-    weight = next(t for t in model.graph.initializer if t.name == "w2")
-    four = numpy_helper.to_array(weight)[:, :4].copy()
-    weight.CopyFrom(numpy_helper.from_array(four, "w2"))
+    split_into_groups(model, "c2", 4)
 
 
 def two_filters_each(model: ModelProto) -> None:
-    values = {t.name: t for t in model.graph.initializer}
     for name, axis in (("w1", 0), ("b1", 0), ("w2", 1)):
-        twice = numpy_helper.to_array(values[name]).repeat(2, axis=axis)
-        values[name].CopyFrom(numpy_helper.from_array(twice, name))
+        change_constant(model, name, lambda old, at=axis: old.repeat(2, axis=at))
 
 
 def without_bias(model: ModelProto) -> None:
@@ -193,8 +189,7 @@ def without_bias(model: ModelProto) -> None:
 
 
 def given_out(model: ModelProto) -> None:
-    info = helper.make_tensor_value_info("r0", onnx.TensorProto.FLOAT, None)
-    model.graph.output.append(info)
+    give_out(model, "r0")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +277,7 @@ def test_what_costs_little_is_not_copied(edges):
 
 def test_the_filters_of_copies_are_rounded_together(edges):
     """What their weights alone cost is less than where each is rounded for itself."""
-    finer = with_finer_steps(edges, "r0")
+    finer = with_finer_steps(edges, ["r0"])
     reference = serialize(finer.model)
 
     def lost(graph: Measured) -> float:

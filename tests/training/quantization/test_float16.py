@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
 
-from tests.training.quantization.nets import HUGE, VANISHING, images, net, scaled
+from tests.training.quantization.nets import (
+    HUGE,
+    VANISHING,
+    change_constant,
+    images,
+    net,
+    scaled,
+)
 from training.graphs.graph import GraphError, parse, run
 from training.quantization import float16
 from training.quantization.float16 import (
@@ -39,9 +45,7 @@ def test_stored_weights_are_half_as_large_and_cost_what_is_reported(wide):
 def test_weights_beyond_fp16_stay_as_they_are(wide):
     """65504 is the end of fp16; infinity is no weight."""
     model = parse(wide)
-    tensor = next(t for t in model.graph.initializer if t.name == "w5")
-    huge = numpy_helper.to_array(tensor) * 1e6
-    tensor.CopyFrom(numpy_helper.from_array(huge, "w5"))
+    change_constant(model, "w5", lambda old: old * 1e6)
 
     stored = store_weights_as_float16(model.SerializeToString(), images())
 

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from tests.training.quantization.nets import images, net, with_tail
+from tests.training.quantization.nets import change_constant, images, net, with_tail
 from training.graphs.graph import GraphError, parse, run
 from training.quantization.gate import (
     Gated,
@@ -217,15 +217,18 @@ def test_a_good_int8_graph_passes_and_says_what_was_measured():
 def test_a_layer_that_int8_breaks_stays_in_fp32():
     """Weights from 1e-4 to 100 in one channel leave nothing of the small ones."""
     model = net()
-    tensor = next(t for t in model.graph.initializer if t.name == "w4")
-    weight = numpy_helper.to_array(tensor).copy()
-    weight[:, 1] = 300.0  # times an input that is always zero
-    tensor.CopyFrom(numpy_helper.from_array(weight, "w4"))
-    for name in ("w2", "b2", "w3", "b3"):
-        silent = next(t for t in model.graph.initializer if t.name == name)
-        values = numpy_helper.to_array(silent).copy()
+
+    def spread(weight: np.ndarray) -> np.ndarray:
+        weight[:, 1] = 300.0  # times an input that is always zero
+        return weight
+
+    def silent(values: np.ndarray) -> np.ndarray:
         values[1] = 0
-        silent.CopyFrom(numpy_helper.from_array(values, name))
+        return values
+
+    change_constant(model, "w4", spread)
+    for name in ("w2", "b2", "w3", "b3"):
+        change_constant(model, name, silent)
     graph = model.SerializeToString()
 
     gated = gated_int8(graph, images(), labelled=labelled(graph))

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.training.quantization.nets import SIDE, images, net
+from tests.training.quantization.nets import (
+    IMAGENET,
+    SIDE,
+    give_out,
+    images,
+    net,
+    normalized_by,
+)
 from training.graphs.graph import parse, producers, run, serialize
 from training.quantization.packing import TOGETHER, find_first, pack_pixels
 from training.quantization.quantize import measure, quantize_int8, quantize_measured
@@ -157,8 +164,7 @@ def fp32_first() -> bytes:
 
 def read_elsewhere() -> bytes:
     model = parse(first_layer(width=16))
-    info = helper.make_tensor_value_info("c", TensorProto.FLOAT, None)
-    model.graph.output.append(info)
+    give_out(model, "c")
     return serialize(model)
 
 
@@ -239,15 +245,7 @@ def test_a_whole_network_answers_as_before():
 
 def test_pixels_that_are_normalized_in_rows_are_packed_too():
     """Three means: the pixels are rounded behind their Transpose."""
-    model = net()
-    values = {t.name: t for t in model.graph.initializer}
-    for name, three in (
-        ("mean3", [123.7, 116.3, 103.5]),
-        ("std3", [58.4, 57.1, 57.4]),
-    ):
-        value = np.array(three, np.float32).reshape(3, 1, 1)
-        values[name].CopyFrom(numpy_helper.from_array(value, name))
-    plain = quantize_measured(measure(model.SerializeToString(), images()))
+    plain = quantize_measured(measure(normalized_by(*IMAGENET), images()))
 
     packed = pack_pixels(plain)
 

@@ -5,7 +5,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.training.quantization.nets import SIDE, images, net, scaled
+from tests.training.quantization.nets import (
+    IMAGENET,
+    SIDE,
+    change_constant,
+    images,
+    net,
+    normalized_by,
+    scaled,
+)
 from training.graphs.graph import parse, run
 from training.quantization.pixels import (
     feed_pixels,
@@ -13,18 +21,6 @@ from training.quantization.pixels import (
     pixel_range,
 )
 from training.quantization.quantize import measure, quantize_int8, quantize_measured
-
-IMAGENET = (np.float32([123.675, 116.28, 103.53]), np.float32([58.4, 57.1, 57.4]))
-
-
-def normalized_by(mean: np.ndarray, std: np.ndarray) -> bytes:
-    """The network with another mean and std, [3] or one for all."""
-    model = net()
-    for name, value in (("mean3", mean), ("std3", std)):
-        tensor = next(t for t in model.graph.initializer if t.name == name)
-        column = np.float32(value).reshape(-1, 1, 1)
-        tensor.CopyFrom(numpy_helper.from_array(column, name))
-    return model.SerializeToString()
 
 
 def way_in(graph: bytes) -> list[str]:
@@ -151,9 +147,8 @@ def test_other_first_nodes_are_left_alone(change):
 def test_constants_that_are_not_one_number_a_channel_end_the_normalization():
     """A mean image [3, H, W] is subtracted pixel by pixel: no table says that."""
     model = net()
-    tensor = next(t for t in model.graph.initializer if t.name == "mean3")
     picture = np.full((3, SIDE, SIDE), 127, np.float32)
-    tensor.CopyFrom(numpy_helper.from_array(picture, "mean3"))
+    change_constant(model, "mean3", lambda _: picture)
 
     found = find_normalization(model)
 

@@ -9,9 +9,8 @@ import tempfile
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
 
-from tests.training.quantization.nets import images, net
+from tests.training.quantization.nets import change_constant, images, net
 from training.graphs.graph import GraphError, parse, run
 from training.quantization.quantize import measure, quantize_int8, quantize_measured
 from training.quantization.ranges import rounding_error, shrink
@@ -209,10 +208,9 @@ def test_a_bias_may_broadcast(shape):
     graphs = []
     for written in (shape, (5,)):
         model = net()
-        (tensor,) = (t for t in model.graph.initializer if t.name == "b5")
         value = np.float32(0.3) if np.prod(shape) == 1 else np.arange(5) / 10
         value = np.broadcast_to(value, written).astype(np.float32).reshape(written)
-        tensor.CopyFrom(numpy_helper.from_array(value, "b5"))
+        change_constant(model, "b5", lambda _, new=value: new)
         graphs.append(quantize_int8(model.SerializeToString(), images()))
 
     one, other = (run(graph, images(seed=2)) for graph in graphs)
@@ -230,9 +228,7 @@ def test_what_the_quantizer_cannot_handle_is_a_graph_error(fp32):
 def test_values_that_are_not_finite_have_no_range():
     """The tensor is named."""
     model = net()
-    (tensor,) = (t for t in model.graph.initializer if t.name == "b2")
-    bias = np.full(12, np.nan, np.float32)
-    tensor.CopyFrom(numpy_helper.from_array(bias, "b2"))
+    change_constant(model, "b2", lambda old: np.full_like(old, np.nan))
 
     with pytest.raises(GraphError, match="tensor 'c2' are not finite numbers"):
         quantize_int8(model.SerializeToString(), images())

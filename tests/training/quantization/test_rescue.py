@@ -8,7 +8,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.training.quantization.nets import images, net, with_linear_head
+from tests.training.quantization.nets import (
+    change_constant,
+    images,
+    net,
+    with_linear_head,
+)
 from training.graphs.graph import parse
 from training.quantization.quantize import Measured, measure, quantize_measured
 from training.quantization.rescue import (
@@ -88,9 +93,7 @@ def transposed_convolution() -> onnx.ModelProto:
     model = net()
     (narrow,) = (n for n in model.graph.node if n.name == "narrow")
     narrow.op_type = "ConvTranspose"
-    (tensor,) = (t for t in model.graph.initializer if t.name == "w2")
-    weight = numpy_helper.to_array(tensor).transpose(1, 0, 2, 3).copy()
-    tensor.CopyFrom(numpy_helper.from_array(weight, "w2"))
+    change_constant(model, "w2", lambda old: old.transpose(1, 0, 2, 3).copy())
     return model
 
 
