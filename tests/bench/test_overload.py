@@ -36,5 +36,8 @@ async def test_every_round_is_in_the_record_and_judged(tmp_path):
     goodput, late, otherwise, retry_after = overload(record)
     assert len(record["rounds"]) == len(goodput.rounds) == 2
     assert 0 < goodput.measured == record["of_capacity"] < 0.1
+    for found in record["rounds"]:
+        around = found["capacity_before_per_s"], found["capacity_after_per_s"]
+        assert min(around) < found["capacity_per_s"] < max(around)
     assert (late.measured, otherwise.measured) == (0, 0)
     assert retry_after.rounds == ()  # nothing was refused
