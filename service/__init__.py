@@ -7,6 +7,7 @@ settings    environment → settings, read once
 app         settings, engine → application: builds all that answers HTTP
 server      application → process, with a drain before it stops
 files       soft limit → as many open files as may be
+door        connections → as many as there is room for
 watchdog    ends a process whose event loop stands still
 serving     what all routes share, from start to drain
 logs        events → lines

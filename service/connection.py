@@ -15,6 +15,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.door import Door
 from service.outgoing import LAST_S, Outgoing
 
 # What nginx and h11 allow by default, together.
@@ -50,9 +51,12 @@ class BoundedConnection(HttpToolsProtocol):
     The usual head arrives whole in one piece and costs nothing here but a few flags.
     """
 
-    def __init__(self, *arguments: Any, timeout_s: float, **given: Any) -> None:
+    def __init__(
+        self, *arguments: Any, door: Door, timeout_s: float, **given: Any
+    ) -> None:
         super().__init__(*arguments, **given)
         self.parser = Parser(self)
+        self._door = door
         self._timeout_s = timeout_s  # to send a head, and to read some of an answer
         self._timer: asyncio.TimerHandle | None = None  # of a head, or an unread body
         self._no_data_yet = True
@@ -65,11 +69,14 @@ class BoundedConnection(HttpToolsProtocol):
         self._body_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head, but not for ever."""
+        """Wait for the first head, but not for ever; or refuse, if it is too full."""
         super().connection_made(transport)
         self.outgoing = Outgoing(transport, self, timeout_s=self._timeout_s)
         self.transport = self.outgoing
-        self._time_head()
+        if self._door.admits(len(self.connections)):
+            self._time_head()
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers, and what is still to be answered."""
@@ -257,8 +264,9 @@ class BoundedConnection(HttpToolsProtocol):
             refusal()
 
     def _end_with(self, status: HTTPStatus) -> None:
+        again = b"retry-after: 1\r\n" if status == 503 else b""
         self.transport.write(
-            b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            % (status, status.phrase.encode())
+            b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n%b\r\n"
+            % (status, status.phrase.encode(), again)
         )
         self.transport.close()

@@ -5,7 +5,6 @@ error becomes its problem. The middleware does both for every ASGI route.
 """
 
 import itertools
-import math
 import re
 import secrets
 import time
@@ -17,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from service.contract import Timing
 from service.errors import OverloadedError
+from service.logs import Sparing
 from service.metrics import Metrics
 from service.problems import Problem, problem_of, response_of
 
@@ -26,9 +26,6 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
 SERVER_ERROR = 500
 UNSENT = 0
-
-# A line for each request that a full service refuses takes longer than the refusal.
-QUIET_S = 1.0
 
 MAX_LOGGED_PATH = 200
 
@@ -77,8 +74,7 @@ class RequestLog:
         # random for this process, then counted: no system call for each request
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
-        self._told_s = -math.inf  # instant of the last line of a refusal
-        self._untold = 0  # refusals since then
+        self._refusals = Sparing()  # a line of each takes longer than the refusal
 
     def open(self, method: str, path: str, headers: Headers) -> Exchange:
         """Begin to account for a request."""
@@ -108,12 +104,15 @@ class RequestLog:
 
     def close(self, exchange: Exchange, route: str) -> None:
         """Count and log what became of it."""
-        now_s = time.perf_counter()
-        elapsed_s = now_s - exchange.started_s
+        elapsed_s = time.perf_counter() - exchange.started_s
         self._metrics.in_flight -= 1
         self._metrics.answered(route, exchange.status, exchange.code, elapsed_s)
-        if exchange.code == OverloadedError.code and not self._tells(exchange, now_s):
-            return
+        if exchange.code == OverloadedError.code:
+            untold = self._refusals.untold()
+            if untold is None:
+                return
+            if untold:
+                exchange.facts["untold"] = untold
         write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
         write(
             "request",
@@ -125,16 +124,6 @@ class RequestLog:
             elapsed_ms=round(elapsed_s * 1e3, 2),
             **exchange.facts,
         )
-
-    def _tells(self, exchange: Exchange, now_s: float) -> bool:
-        """Whether to log this refusal; its line counts those before it without one."""
-        if now_s - self._told_s < QUIET_S:
-            self._untold += 1
-            return False
-        if self._untold:
-            exchange.facts["untold"] = self._untold
-        self._told_s, self._untold = now_s, 0
-        return True
 
     def _request_id(self, headers: Headers) -> str:
         """The client's own `X-Request-ID` when it is harmless, else a new one."""

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +22,8 @@ from structlog.typing import (
 )
 
 from service.settings import Settings
+
+QUIET_S = 1.0  # between two lines of what would fill the log
 
 ENCODER = json.JSONEncoder(default=repr, separators=(",", ":"))
 
@@ -131,3 +135,20 @@ def forwarded(log: FilteringBoundLogger) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+class Sparing:
+    """What may happen very often, and gets a line a second at most."""
+
+    def __init__(self) -> None:
+        self._told_s = -math.inf
+        self._untold = 0
+
+    def untold(self) -> int | None:
+        """How many had no line since the last one; None: this one has none, either."""
+        now_s = time.monotonic()
+        if now_s - self._told_s < QUIET_S:
+            self._untold += 1
+            return None
+        untold, self._untold, self._told_s = self._untold, 0, now_s
+        return untold

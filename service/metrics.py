@@ -175,6 +175,11 @@ class Metrics(Collector):
         self.batch_size = Distributions(
             "batch_size", "Images in the run, seen by each.", model, BATCH_SIZES
         )
+        self.connections = Gauges("connections", "Open, idle ones too.")
+        self.connections_refused = Counts(
+            "connections_refused", "Refused, because too many were open.", ()
+        )
+        self.connections_refused.expect()
         self.requests_in_flight = Gauges("requests_in_flight", "Being served now.")
         self.requests_in_flight.watch(lambda: self.in_flight)
         self.ready = Gauges("ready", "1 while traffic may come.")

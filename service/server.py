@@ -25,6 +25,7 @@ from service.address import Address, bind, cannot_listen
 from service.app import Application, create_app
 from service.connection import BoundedConnection
 from service.contract import Engine, LoadedModel
+from service.door import Door
 from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
 from service.fast_path import FastPath
@@ -52,10 +53,12 @@ class Server(uvicorn.Server):
     ) -> None:
         settings = app.serving.settings
         fast_path = FastPath(app.serving, app.request_log)
+        metrics = app.serving.metrics
+        door = Door(settings.max_connections, metrics=metrics, log=log)
 
         def connect(**given: Any) -> Connection:
             timeout_s = settings.body_timeout_ms / 1e3
-            return Connection(fast_path, timeout_s=timeout_s, **given)
+            return Connection(fast_path, door=door, timeout_s=timeout_s, **given)
 
         super().__init__(
             uvicorn.Config(
@@ -70,6 +73,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=STOP_S,
             )
         )
+        metrics.connections.watch(lambda: len(self.server_state.connections))
         self._serving = app.serving
         self._log = log
         self._place = place

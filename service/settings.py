@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from classifier.decode import PILLOW_CEILING
 from service.errors import SettingsError
+from service.files import MOST_FILES
 
 PREFIX = "LINNAEUS_"
 
@@ -103,6 +104,12 @@ class Settings(BaseSettings):
         "all connections; beyond it, new bodies are refused with 503. A compressed "
         "body of `/v2` counts packed and unpacked together. At least "
         "`LINNAEUS_MAX_BODY_BYTES` and `LINNAEUS_MAX_BATCH_BODY_BYTES`.",
+    )
+    max_connections: Annotated[int, Field(ge=1, le=MOST_FILES)] = Field(
+        4096,
+        description="Most connections of a process, idle ones too; beyond it, 503 "
+        "without a body. Never more than its limit on open files less 64. At most "
+        "65,536.",
     )
     max_pixels: Annotated[int, Field(ge=1, le=PILLOW_CEILING)] = Field(
         50_000_000,

@@ -20,10 +20,10 @@ def test_a_full_service_has_a_line_a_second_for_all_that_it_refuses(monkeypatch)
         exchange.code, exchange.status = "overloaded", 503
         request_log.close(exchange, "/classify")
 
-    monkeypatch.setattr("service.exchange.QUIET_S", 1_000)
+    monkeypatch.setattr("service.logs.QUIET_S", 1_000)
     for _ in range(4):
         refuse()
-    monkeypatch.setattr("service.exchange.QUIET_S", 0)
+    monkeypatch.setattr("service.logs.QUIET_S", 0)
     refuse()
     refuse()
 
