@@ -236,7 +236,7 @@ def test_an_error_of_a_proxy_is_shown_as_such(page):
 def test_a_list_of_models_that_does_not_come_is_not_waited_for(
     browser, server, answer, said
 ):
-    """Whoever refuses it, and in whatever form."""
+    """Whoever refuses it, and in whatever form; the next picture asks for it again."""
     page = browser.new_page()
     page.route("**/models", lambda route: route.fulfill(**answer))
     page.goto(server.url)
@@ -244,6 +244,11 @@ def test_a_list_of_models_that_does_not_come_is_not_waited_for(
     page.wait_for_selector("#answer .bad")
     assert said in page.inner_text("#answer")
     assert page.inner_text("#model") == "none"
+
+    page.unroute("**/models")
+    give(page, RED)
+    page.wait_for_selector("#answer .verdict")
+    assert page.inner_text("#answer .verdict").startswith("red")
     page.close()
 
 
