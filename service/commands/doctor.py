@@ -23,6 +23,7 @@ from classifier.versions import versions
 from service.catalog import choose_default
 from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
+from service.files import OTHER_FILES, connections_within, raise_descriptors
 from service.leader import lanes_each
 from service.settings import Settings, load_settings
 
@@ -81,6 +82,7 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
         settings = None
     if settings is not None:
         yield _memory(settings)
+        yield _connections(settings)
     yield from _packages()
     try:
         chosen, reason = choose_device(device)
@@ -173,6 +175,23 @@ def _memory(settings: Settings) -> Finding:
         f"give more, or set LINNAEUS_MAX_PIXELS to {fitting} or less"
         if fitting
         else "give more, or set LINNAEUS_MAX_BUFFERED_BYTES to less",
+    )
+
+
+def _connections(settings: Settings) -> Finding:
+    """Whether the limit on open files allows as many as the setting says."""
+    raise_descriptors()  # as `serve` does
+    wanted = settings.max_connections
+    most = connections_within(wanted)
+    text = f"at most {most} in a process"
+    if most == wanted:
+        return Finding("ok", "connections", text)
+    return Finding(
+        "note",
+        "connections",
+        f"{text}, not {wanted}: the system allows it fewer open files",
+        f"raise its hard limit (ulimit -Hn) to {wanted + OTHER_FILES}, or set "
+        f"LINNAEUS_MAX_CONNECTIONS to {most}",
     )
 
 

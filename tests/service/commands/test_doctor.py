@@ -157,6 +157,24 @@ def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     assert "MAX_PIXELS" not in fits.stdout
 
 
+def test_fewer_connections_than_are_set_are_noted(linnaeus, tmp_path, monkeypatch):
+    """What `serve` would take, and what to do about it."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    make_bundle(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+
+    scarce = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+    monkeypatch.setenv("LINNAEUS_MAX_CONNECTIONS", "960")
+    enough = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert scarce.exit_code == 0
+    assert "at most 960 in a process, not 4096" in scarce.stdout
+    assert "set LINNAEUS_MAX_CONNECTIONS to 960" in scarce.stdout
+    assert "at most 960 in a process" in enough.stdout
+    assert "MAX_CONNECTIONS" not in enough.stdout
+
+
 def test_the_worst_images_are_as_many_as_lanes(linnaeus, tmp_path, monkeypatch):
     """Of the settings, where these say how many; and of each process."""
     make_bundle(tmp_path)
