@@ -264,7 +264,8 @@ class BoundedConnection(HttpToolsProtocol):
             refusal()
 
     def _end_with(self, status: HTTPStatus) -> None:
-        again = b"retry-after: 1\r\n" if status == 503 else b""
+        full = status is HTTPStatus.SERVICE_UNAVAILABLE
+        again = b"retry-after: 1\r\n" if full else b""
         self.transport.write(
             b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-length: 0\r\n%b\r\n"
             % (status, status.phrase.encode(), again)
