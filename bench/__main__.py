@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.circumstances import REPOSITORY, commit, machine
+from bench.ending import command
 from bench.options import command_line
 
 RESULTS = REPOSITORY / "docs/results"
@@ -41,8 +42,16 @@ class Piece:
 
     def run(self) -> int:
         """Run it; its output goes where ours goes."""
-        command = [sys.executable, "-m", self.module, *self.arguments]
-        return subprocess.run(command, check=False, cwd=REPOSITORY).returncode
+        arguments = [sys.executable, "-m", self.module, *self.arguments]
+        process = subprocess.Popen(arguments, cwd=REPOSITORY)
+        try:
+            return process.wait()
+        except BaseException as ending:
+            # It has servers to stop, for which `subprocess.run` would not wait.
+            if not isinstance(ending, KeyboardInterrupt):  # which reached it, too
+                process.terminate()
+            process.wait()
+            raise
 
 
 PIECES = (
@@ -85,4 +94,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

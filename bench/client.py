@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
+from bench.ending import MeasurementError
+
 MAX_HEADER_BYTES = 64 * 1024
 
 
-class ConnectionBrokenError(Exception):
+class ConnectionBrokenError(MeasurementError):
     """The server closed the connection before a whole answer."""
 
 
@@ -37,11 +39,18 @@ class Target:
         """Read `http://127.0.0.1:PORT`."""
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None or parts.port is None:
-            raise ValueError(f"url is {url!r}; http://HOST:PORT is needed")
+            raise MeasurementError(f"url is {url!r}; http://HOST:PORT is needed")
         host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-        if not ipaddress.ip_address(host).is_loopback:
-            raise ValueError(f"{host} is not this machine; loads go to loopback only")
+        if not _is_loopback(host):
+            raise MeasurementError(f"{host} is not this machine; loads go nowhere else")
         return cls(host, parts.port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from bench.circumstances import REPOSITORY, write_record
+from bench.ending import command
 from bench.options import command_line
 from bench.workloads import data_root
 from classifier.bundle import load_bundle
@@ -126,4 +127,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

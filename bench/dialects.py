@@ -16,6 +16,7 @@ from bench import wrk
 from bench.bodies import DIALECTS, Body, batches, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
+from bench.ending import command
 from bench.options import add_models, add_workload, command_line
 from bench.service import serving
 from bench.workloads import Workload, load_workload
@@ -98,4 +99,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -22,6 +22,7 @@ from bench import wrk
 from bench.bodies import Body, batches, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
+from bench.ending import command
 from bench.latency import Shot, summarize
 from bench.options import add_models, add_workload, command_line
 from bench.rounds import describe, medians, rotated
@@ -191,4 +192,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

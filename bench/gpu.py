@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import write_record
+from bench.ending import command
 from bench.gpu_runners import Options
 from bench.gpu_sweep import (
     Subject,
@@ -188,4 +189,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

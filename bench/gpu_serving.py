@@ -28,6 +28,7 @@ import numpy as np
 
 from bench.bodies import raw
 from bench.circumstances import write_record
+from bench.ending import command
 from bench.gpu_engine import engine_rate
 from bench.gpu_sweep import images_per_s, load_subjects
 from bench.launch import processor_s
@@ -198,4 +199,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

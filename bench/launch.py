@@ -6,9 +6,7 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +17,7 @@ from typing import Any
 from bench.bodies import Body
 from bench.circumstances import REPOSITORY
 from bench.client import Target
+from bench.ending import MeasurementError, ended_by_signals
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
@@ -26,7 +25,7 @@ ASK_EVERY_S = 0.1
 MAX_ERRORS = 150  # some answer 404 or 503 for seconds while they start
 
 
-class LaunchError(RuntimeError):
+class LaunchError(MeasurementError):
     """A server did not start, or answers something else than the bundle does."""
 
 
@@ -62,7 +61,7 @@ def running(
     Raises:
         LaunchError: it ended by itself, or did not answer in time; with its last words.
     """
-    with tempfile.TemporaryFile() as log, _ended_by_sigterm():
+    with tempfile.TemporaryFile() as log, ended_by_signals():
         process = subprocess.Popen(
             command,
             env={**inherited(), **environment},
@@ -79,37 +78,17 @@ def running(
             stop(process)
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """A measurement that is told to end stops its servers first, instead of just dying.
-
-    Told again, it goes on stopping them. Only the main thread may say so; elsewhere a
-    signal does what it did before.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sys.exit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask it to end; what is left of its process group after that is killed."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+    finally:  # at once, where a second Ctrl-C ends the patience
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _await_answer(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.circumstances import write_record
+from bench.ending import command
 from bench.model import Model
 from bench.options import add_workload, command_line
 from bench.pipelines import Pipeline, Trial, measure
@@ -174,4 +175,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

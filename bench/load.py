@@ -19,6 +19,7 @@ from bench.bodies import DIALECTS, Body, batches
 from bench.circumstances import write_record
 from bench.client import Target
 from bench.crowd import offer_together, saturate_together
+from bench.ending import command
 from bench.latency import Shot, Summary, summarize
 from bench.options import add_workload, command_line
 from bench.traffic import (
@@ -131,4 +132,4 @@ def draw_arrivals(options: argparse.Namespace, seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -18,6 +18,7 @@ from typing import Any
 from bench.bodies import raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import Target
+from bench.ending import command
 from bench.limit import repeat
 from bench.model import Model
 from bench.options import add_models, add_workload, command_line
@@ -98,4 +99,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

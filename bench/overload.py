@@ -25,6 +25,7 @@ from bench import wrk
 from bench.bodies import raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.crowd import offer_together
+from bench.ending import command
 from bench.latency import Shot, percentile, summarize
 from bench.load import describe
 from bench.options import add_models, add_workload, command_line
@@ -129,4 +130,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

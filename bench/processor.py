@@ -22,6 +22,7 @@ from typing import Any
 from bench import wrk
 from bench.bodies import Body, raw
 from bench.circumstances import write_record
+from bench.ending import command
 from bench.launch import descendants
 from bench.model import Model
 from bench.options import add_models, add_workload, command_line
@@ -156,4 +157,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -21,6 +21,7 @@ from typing import Any
 from bench.bodies import Body, batch, encoded, multipart, raw
 from bench.circumstances import REPOSITORY, write_record
 from bench.client import ConnectionBrokenError, Pool, ResponseError, Target
+from bench.ending import command
 from bench.options import add_models, command_line
 from bench.service import Service, Usage, serving
 from bench.traffic import run
@@ -160,4 +161,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -21,13 +21,14 @@ from pathlib import Path
 
 from bench.bodies import Body
 from bench.client import Target
+from bench.ending import MeasurementError
 from bench.latency import percentile
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 APART_MOST = 32  # connections that have a thread each
 
 
-class WrkError(RuntimeError):
+class WrkError(MeasurementError):
     """wrk is absent or failed."""
 
 

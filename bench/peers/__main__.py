@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.circumstances import REPOSITORY, machine, write_record
+from bench.ending import command
 from bench.limit import search
 from bench.options import WORKLOADS, add_models, command_line
 from bench.peers import report
@@ -126,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

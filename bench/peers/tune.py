@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import write_record
+from bench.ending import command
 from bench.launch import LaunchError
 from bench.options import add_models, add_workload, command_line
 from bench.peers.arrangement import Arrangement
@@ -114,4 +115,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

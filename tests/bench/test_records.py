@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import select
-import subprocess
-import sys
 
 import pytest
 
@@ -205,32 +203,6 @@ def test_a_server_is_ended_with_its_children():
     ended.register(child, select.POLLIN)
     assert ended.poll(30_000)
     os.close(child)
-
-
-def test_a_measurement_that_is_told_to_end_stops_its_server(repository):
-    """SIGTERM would otherwise leave a server that nobody knows of."""
-    code = (
-        "import signal, os\n"
-        "from bench.bodies import raw\n"
-        "from bench.launch import free_port, running\n"
-        "port = free_port()\n"
-        f"command = ['python3', '-c', {SERVER!r}, str(port)]\n"
-        "with running(command, {}, port=port, probe=raw(b'')) as (_, process):\n"
-        "    print(process.pid, flush=True)\n"
-        "    signal.pause()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=repository,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as measurement:
-        server = os.pidfd_open(int(measurement.stdout.readline()))
-        measurement.terminate()
-
-    assert measurement.returncode == 143
-    assert select.select([server], [], [], 30)[0]
-    os.close(server)
 
 
 def test_the_best_prediction_is_found_in_every_wrapping():

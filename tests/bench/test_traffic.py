@@ -6,6 +6,7 @@ import pytest
 
 from bench.bodies import raw
 from bench.client import Target
+from bench.ending import MeasurementError
 from bench.latency import BROKEN, EXPIRED
 from bench.traffic import (
     Load,
@@ -157,11 +158,17 @@ def test_a_load_has_a_bound(arrivals_s, bodies):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://192.0.2.1:80", "https://127.0.0.1:80", "http://127.0.0.1", "nowhere"],
+    [
+        "http://192.0.2.1:80",
+        "http://example.com:80",
+        "https://127.0.0.1:80",
+        "http://127.0.0.1",
+        "nowhere",
+    ],
 )
 def test_loads_go_to_this_machine_only(url):
     """A benchmark with a mistyped address is an attack on somebody."""
-    with pytest.raises(ValueError, match=r"loopback|needed"):
+    with pytest.raises(MeasurementError, match=r"not this machine|needed"):
         Target.parse(url)
 
 
