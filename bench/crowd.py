@@ -7,10 +7,11 @@ machine's), so their shots merge into the shots of one load.
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing.pool import Pool
 
 from bench.bodies import Body
 from bench.client import Target
@@ -40,11 +41,8 @@ def offer_together(load: Load, target: Target, *, processes: int) -> list[Shot]:
     """Send an open-loop load from several processes; shots in order of arrival."""
     with _pool(processes) as pool:
         origin_s = time.monotonic() + START_S
-        futures = [
-            pool.submit(_offer, part, target, origin_s)
-            for part in share(load, processes)
-        ]
-        shots = [shot for future in futures for shot in future.result()]
+        parts = [(part, target, origin_s) for part in share(load, processes)]
+        shots = [shot for found in pool.starmap(_offer, parts, 1) for shot in found]
     return sorted(shots, key=lambda shot: shot.intended_s)
 
 
@@ -58,17 +56,22 @@ def saturate_together(
 ) -> list[Shot]:
     """Keep connections busy from several processes; each counts from its own start."""
     each = max(connections // processes, 1)
+    parts = []
+    for number in range(processes):
+        at = number % len(bodies)
+        parts.append(([*bodies[at:], *bodies[:at]], target, each, seconds))
     with _pool(processes) as pool:
-        futures = [
-            pool.submit(_saturate, bodies[number:], target, each, seconds)
-            for number in range(min(processes, len(bodies)))
-        ]
-        return [shot for future in futures for shot in future.result()]
+        return [shot for found in pool.starmap(_saturate, parts, 1) for shot in found]
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
+def _pool(processes: int) -> Pool:
+    """Processes that are terminated with the block, also in the middle of a load.
+
+    Ctrl-C reaches all that a terminal started; only the one that waits may answer it.
+    """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context)
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    return context.Pool(processes, initializer=signal.signal, initargs=quiet)
 
 
 def _offer(load: Load, target: Target, origin_s: float) -> list[Shot]:

@@ -6,11 +6,12 @@
 
 import multiprocessing
 import queue
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.pool import AsyncResult, Pool, ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,30 +107,29 @@ def _ahead(trial: Trial) -> float:
     pipeline, images, model = trial.pipeline, trial.images, trial.load_model()
     with _pool(trial) as pool:
         turns = _positions(len(images), batch=pipeline.batch)
-        waiting: queue.SimpleQueue[Future[Batch]] = queue.SimpleQueue()
-        model.run(pool.submit(_decode, next(turns)).result(START_TIMEOUT_S))
+        waiting: queue.SimpleQueue[AsyncResult[Batch]] = queue.SimpleQueue()
+
+        def ask() -> AsyncResult[Batch]:
+            return pool.apply_async(_decode, (next(turns),))
+
+        model.run(ask().get(START_TIMEOUT_S))
         count, started_s = 0, time.perf_counter()
         for _ in range(2 * pipeline.workers):  # each decodes one and has one done
-            waiting.put(pool.submit(_decode, next(turns)))
+            waiting.put(ask())
         while (spent_s := time.perf_counter() - started_s) < trial.seconds:
-            waiting.put(pool.submit(_decode, next(turns)))
-            model.run(waiting.get().result())
+            waiting.put(ask())
+            model.run(waiting.get().get(START_TIMEOUT_S))
             count += pipeline.batch
     return count / spent_s
 
 
-def _pool(trial: Trial) -> Executor:
-    pipeline, arguments = trial.pipeline, (trial.bundle, trial.images)
-    if pipeline.kind == "threads":
-        return ThreadPoolExecutor(
-            pipeline.workers, initializer=_prepare, initargs=arguments
-        )
-    return ProcessPoolExecutor(
-        pipeline.workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_prepare,
-        initargs=arguments,
-    )
+def _pool(trial: Trial) -> Pool:
+    """Decoders that end with the block; only the one that waits answers Ctrl-C."""
+    workers, arguments = trial.pipeline.workers, (trial.bundle, trial.images)
+    if trial.pipeline.kind == "threads":
+        return ThreadPool(workers, _prepare, arguments)
+    context = multiprocessing.get_context("spawn")
+    return context.Pool(workers, _prepare_apart, arguments)
 
 
 # What a decoding worker was given once, so that tasks carry only positions.
@@ -138,6 +138,11 @@ _OWN = threading.local()
 
 def _prepare(bundle: Path, images: Sequence[bytes]) -> None:
     _OWN.decoder, _OWN.images = Decoder(load_bundle(bundle)), images
+
+
+def _prepare_apart(bundle: Path, images: Sequence[bytes]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prepare(bundle, images)
 
 
 def _decode(positions: Sequence[int]) -> Batch:
