@@ -40,10 +40,18 @@ class Piece:
         here = (commit(), machine())
         return (record.get("commit"), record.get("machine")) == here
 
+    def record(self) -> tuple[str, ...]:
+        """Where it writes; a command that is tried by itself writes over nothing."""
+        if self.module == "bench.goals":  # reads
+            return ()
+        if self.module == "bench.peers":  # a table and a plot, too
+            return ("--out", "docs/results")
+        return ("--json", f"docs/results/{self.name}.json")
+
     def run(self) -> int:
         """Run it; its output goes where ours goes."""
         arguments = [sys.executable, "-m", self.module, *self.arguments]
-        process = subprocess.Popen(arguments, cwd=REPOSITORY)
+        process = subprocess.Popen([*arguments, *self.record()], cwd=REPOSITORY)
         try:
             return process.wait()
         except BaseException as ending:

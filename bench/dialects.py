@@ -14,14 +14,13 @@ from typing import Any
 
 from bench import wrk
 from bench.bodies import DIALECTS, Body, batches, raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.client import Target
 from bench.ending import command
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, count, positive
 from bench.service import serving
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 
-RESULTS = REPOSITORY / "docs/results"
 BATCH = 32
 BATCH_CONNECTIONS = 4  # each has 32 images inside
 
@@ -77,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line("bench.dialects", __doc__)
     add_models(parser)
     add_workload(parser)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--json", type=Path, help="default: in docs/results/")
+    parser.add_argument("--rounds", type=count, default=3)
+    parser.add_argument("--seconds", type=positive, default=6.0)
+    parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
+    workload = chosen_workload(options)
     name, probe = workload.bundle.name, raw(workload.images[0])
     with serving(options.models, name, probe=probe) as service:
         rows = measure(
@@ -93,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"  p50 {row['p50_ms']:.1f}  p99 {row['p99_ms']:.1f} ms"
             f"  {row['failed']} failed"
         )
-    record = options.json or RESULTS / f"dialects-{workload.name}.json"
-    write_record(record, {"workload": workload.name, "rows": rows})
+    if options.json is not None:
+        write_record(options.json, {**workload.described(), "rows": rows})
     return 0
 
 

@@ -20,17 +20,16 @@ from typing import Any
 
 from bench import wrk
 from bench.bodies import Body, batches, raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.client import Target
 from bench.ending import command
 from bench.latency import Shot, summarize
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, count, positive
 from bench.rounds import describe, medians, rotated
 from bench.service import serving
 from bench.traffic import Load, offer, poisson_arrivals, run, saturate
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 
-RESULT = REPOSITORY / "docs/results/fairness.json"
 BATCH = 32
 SINGLE_CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
@@ -163,18 +162,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line("bench.fairness", __doc__)
     add_models(parser)
     add_workload(parser)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="of each load at saturation"
+        "--seconds", type=positive, default=6.0, help="of each load at saturation"
     )
     parser.add_argument(
-        "--open-seconds", type=float, default=20.0, help="of singles at a modest rate"
+        "--open-seconds",
+        type=positive,
+        default=20.0,
+        help="of singles at a modest rate",
     )
-    parser.add_argument("--share", type=float, default=0.25, help="of capacity")
+    parser.add_argument("--share", type=positive, default=0.25, help="of capacity")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
+    workload = chosen_workload(options)
     loads = Loads.of(
         workload, seconds=options.seconds, open_seconds=options.open_seconds
     )
@@ -187,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             share=options.share,
             seed=options.seed,
         )
-    write_record(options.json, {"workload": workload.name, **table})
+    if options.json is not None:
+        write_record(options.json, {**workload.described(), **table})
     return 0
 
 

@@ -22,9 +22,9 @@ import numpy as np
 from bench.circumstances import write_record
 from bench.ending import command
 from bench.model import Model
-from bench.options import add_workload, command_line
+from bench.options import add_models, add_workload, command_line, positive
 from bench.pipelines import Pipeline, Trial, measure
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 from classifier.bundle import resolve
 from classifier.hardware import available_cores
 
@@ -118,8 +118,7 @@ def survey(workload: Workload, precision: str, *, seconds: float) -> dict[str, A
     decode_ms = stage_costs(one, images, seconds=seconds)
     best = search(bundle, one.precision, workload.images, seconds=seconds)
     return {
-        "workload": workload.name,
-        "bundle": workload.bundle.name,
+        **workload.described(),
         "precision": one.precision,
         "decode_ms": decode_ms,
         "run_ms_an_image": {
@@ -139,7 +138,7 @@ def survey(workload: Workload, precision: str, *, seconds: float) -> dict[str, A
 def describe(table: dict[str, Any]) -> str:
     """The survey for a person."""
     lines = [
-        f"{table['workload']} → {table['bundle']}, {table['precision']}",
+        f"{table['workload']} → {table['model']}, {table['precision']}",
         f"decode + preprocess: {table['decode_ms']:.3f} ms an image, one thread",
         "session alone, ms an image at batch " + "/".join(map(str, BATCHES)) + ":",
     ]
@@ -158,15 +157,13 @@ def describe(table: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Survey one workload and print, or write, the table."""
     parser = command_line("bench.limit", __doc__)
-    parser.add_argument("bundle", type=Path, nargs="?", help="default: the workload's")
+    add_models(parser)
     add_workload(parser)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--seconds", type=float, default=4.0, help="a final round")
+    parser.add_argument("--seconds", type=positive, default=4.0, help="a final round")
     parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
-    if options.bundle is not None:
-        workload = dataclasses.replace(workload, bundle=options.bundle)
+    workload = chosen_workload(options)
     table = survey(workload, options.precision, seconds=options.seconds)
     print(describe(table))
     if options.json is not None:

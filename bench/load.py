@@ -21,7 +21,7 @@ from bench.client import Target
 from bench.crowd import offer_together, saturate_together
 from bench.ending import command
 from bench.latency import Shot, Summary, summarize
-from bench.options import add_workload, command_line
+from bench.options import add_workload, command_line, count, positive
 from bench.traffic import (
     MAX_SECONDS,
     Load,
@@ -55,19 +55,19 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     """The command line."""
     parser = command_line("bench.load", __doc__)
     parser.add_argument("url", help="http://127.0.0.1:PORT, loopback only")
-    parser.add_argument("--rate", type=float, help="arrivals a second (open loop)")
+    parser.add_argument("--rate", type=positive, help="arrivals a second (open loop)")
     parser.add_argument(
         "--arrivals", choices=["poisson", "constant"], default="poisson"
     )
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=positive, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--connections", type=int, default=256, help="at most")
-    parser.add_argument("--processes", type=int, default=1, help="of the client")
+    parser.add_argument("--connections", type=count, default=256, help="at most")
+    parser.add_argument("--processes", type=count, default=1, help="of the client")
     parser.add_argument("--closed", action="store_true", help="closed loop instead")
     add_workload(parser)
     parser.add_argument("--dialect", choices=[*DIALECTS, "batch"], default="raw")
     parser.add_argument("--query", default="", help="e.g. model=digits")
-    parser.add_argument("--deadline-ms", type=float, default=math.inf)
+    parser.add_argument("--deadline-ms", type=positive, default=math.inf)
     parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
     if options.closed == (options.rate is not None):
@@ -77,7 +77,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
 
 def build_bodies(options: argparse.Namespace) -> list[Body]:
     """The bodies asked for on the command line."""
-    images = load_workload(options.workload).images
+    images = load_workload(options.workload, images=options.images).images
     if options.dialect == "batch":
         bodies = batches(images, size=32)
     else:

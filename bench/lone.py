@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.bodies import raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.client import Target
 from bench.ending import command
 from bench.limit import repeat
 from bench.model import Model
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, count, positive
 from bench.service import serving
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 from bench.wrk import WrkError, saturate
 from classifier.bundle import resolve
 from classifier.hardware import available_cores
 
-RESULT = REPOSITORY / "docs/results/lone.json"
 ALLOWED_MS = 1.0  # of the goal: 1.1 x (decode + run + 1 ms)
 ALLOWED_FACTOR = 1.1
 
@@ -52,7 +51,7 @@ def measure(
     target: Target, workload: Workload, model: Model, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Alternate both measurements; medians of all rounds."""
-    images = workload.images[: options.images]
+    images = workload.images[: options.distinct]
     bodies = [raw(image) for image in images]
     inside, over_http = [], []
     saturate(bodies, target, connections=1, seconds=1)  # warm
@@ -66,7 +65,7 @@ def measure(
     most_ms = goal_ms(bare_ms)
     print(f"in process {bare_ms:.2f}, over HTTP {lone_ms:.2f}, goal {most_ms:.2f} ms")
     return {
-        "workload": workload.name,
+        **workload.described(),
         "precision": model.precision,
         "in_process_ms": bare_ms,
         "lone_ms": lone_ms,
@@ -81,20 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_models(parser)
     add_workload(parser)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=2.0, help="each, a round")
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--distinct", type=count, default=20, help="images sent")
+    parser.add_argument("--seconds", type=positive, default=2.0, help="each, a round")
+    parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
+    workload = chosen_workload(options)
     name = workload.bundle.name
-    bundle = resolve(options.models / name)
+    bundle = resolve(workload.bundle)
     model = Model.load(bundle, precision=options.precision, threads=available_cores())
     settings = {"LINNAEUS_PRECISION": options.precision}
     probe = raw(workload.images[0])
     with serving(options.models, name, probe=probe, settings=settings) as service:
         table = measure(service.target, workload, model, options)
-    write_record(options.json, table)
+    if options.json is not None:
+        write_record(options.json, table)
     return 0
 
 

@@ -23,22 +23,17 @@ from typing import Any
 
 from bench import wrk
 from bench.bodies import raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.crowd import offer_together
 from bench.ending import command
 from bench.latency import Shot, percentile, summarize
 from bench.load import describe
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, count, positive
 from bench.rounds import describe as describe_rounds
 from bench.rounds import medians
 from bench.service import Service, serving
 from bench.traffic import Load, poisson_arrivals
-from bench.workloads import Workload, load_workload
-
-RESULTS = {
-    "photos": REPOSITORY / "docs/results/overload.json",
-    "digits": REPOSITORY / "docs/results/overload-digits.json",
-}
+from bench.workloads import Workload, chosen_workload
 
 
 def measure(
@@ -87,7 +82,7 @@ def measure_rounds(
     ratios = [found["of_capacity"] for found in rounds]
     print(f"goodput, of capacity: {describe_rounds(ratios)}")
     return {
-        "workload": workload.name,
+        **workload.described(),
         "factor": options.factor,
         "seconds": options.seconds,
         "deadline_ms": options.deadline_ms,
@@ -107,16 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line("bench.overload", __doc__)
     add_models(parser)
     add_workload(parser)
-    parser.add_argument("--factor", type=float, default=3.0, help="x capacity")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each overload")
-    parser.add_argument("--deadline-ms", type=int, default=2000)
-    parser.add_argument("--connections", type=int, default=2000, help="at most")
-    parser.add_argument("--clients", type=int, default=1, help="processes that send")
+    parser.add_argument("--factor", type=positive, default=3.0, help="x capacity")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--seconds", type=positive, default=10.0, help="each overload")
+    parser.add_argument("--deadline-ms", type=count, default=2000)
+    parser.add_argument("--connections", type=count, default=2000, help="at most")
+    parser.add_argument("--clients", type=count, default=1, help="processes that send")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="otherwise the workload's record")
+    parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
+    workload = chosen_workload(options)
     settings = {
         "LINNAEUS_PROCESSES": "1",
         "LINNAEUS_REQUEST_TIMEOUT_MS": str(options.deadline_ms),
@@ -125,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = workload.bundle.name
     with serving(options.models, name, probe=probe, settings=settings) as service:
         table = measure_rounds(service, workload, options)
-    write_record(options.json or RESULTS[workload.name], table)
+    if options.json is not None:
+        write_record(options.json, table)
     return 0
 
 

@@ -25,9 +25,9 @@ from bench.circumstances import write_record
 from bench.ending import command
 from bench.launch import descendants
 from bench.model import Model
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, count, positive
 from bench.service import Service, serving
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 from classifier.bundle import resolve
 from classifier.hardware import available_cores
 
@@ -121,7 +121,7 @@ def measure(
         for field in fields(Spent)
     }
     return {
-        "workload": workload.name,
+        **workload.described(),
         "precision": model.precision,
         "processor_ms": medians,
         "share_of_limit": statistics.median(turn.share for turn in turns),
@@ -135,13 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_models(parser)
     add_workload(parser)
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--seconds", type=positive, default=3.0)
     parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    workload = load_workload(options.workload)
+    workload = chosen_workload(options)
     name, probe = workload.bundle.name, raw(workload.images[0])
-    bundle = resolve(options.models / name)
+    bundle = resolve(workload.bundle)
     model = Model.load(bundle, precision=options.precision, threads=1)
     settings = {"LINNAEUS_PRECISION": options.precision}
     with serving(options.models, name, probe=probe, settings=settings) as service:

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.bodies import Body, batch, encoded, multipart, raw
-from bench.circumstances import REPOSITORY, write_record
+from bench.circumstances import write_record
 from bench.client import ConnectionBrokenError, Pool, ResponseError, Target
 from bench.ending import command
-from bench.options import add_models, command_line
+from bench.options import add_images, add_models, command_line, count
 from bench.service import Service, Usage, serving
 from bench.traffic import run
 from bench.workloads import load_workload
 
-RESULT = REPOSITORY / "docs/results/soak.json"
 SAMPLES = 50
 WARM_SHARE = 0.2
 TOLERANCE = 0.05  # of the median RSS
@@ -44,9 +43,11 @@ class Kind:
     leaves: bool = False  # the client hangs up without waiting
 
 
-def mixture(digits: Sequence[bytes], photos: Sequence[bytes]) -> list[Kind]:
-    """What is sent; shares add up to 1."""
-    to_photos = {"path": "/classify?model=imagenet"}
+def mixture(
+    digits: Sequence[bytes], photos: Sequence[bytes], *, model: str = "imagenet"
+) -> list[Kind]:
+    """What is sent; shares add up to 1. Photos go to `model`, not to the default."""
+    to_photos = {"path": f"/classify?model={model}"}
     cut = [image[: len(image) // 2] for image in digits[:32]]
     spoiled = [*digits[:7], b"not an image"]
     return [
@@ -135,28 +136,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Soak, print and write."""
     parser = command_line("bench.soak", __doc__)
     add_models(parser)
-    parser.add_argument("--requests", type=int, default=200_000)
-    parser.add_argument("--connections", type=int, default=32)
+    add_images(parser)
+    parser.add_argument("--requests", type=count, default=200_000)
+    parser.add_argument("--connections", type=count, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--json", type=Path, help="write the record there")
     options = parser.parse_args(arguments)
-    digits, photos = load_workload("digits").images, load_workload("photos").images
-    kinds = mixture(digits, photos)
-    with serving(options.models, "digits,imagenet", probe=raw(digits[0])) as service:
+    chosen = {"images": options.images, "models": options.models}
+    small, large = (
+        load_workload(name, model=options.model, **chosen)
+        for name in ("digits", "photos")
+    )
+    kinds = mixture(small.images, large.images, model=large.bundle.name)
+    names = dict.fromkeys((small.bundle.name, large.bundle.name))
+    probe = raw(small.images[0])
+    with serving(options.models, ",".join(names), probe=probe) as service:
         soak = Soak(service, kinds, seed=options.seed)
         run(soak.run(options.requests, connections=options.connections))
     verdict = judge(soak.samples)
     print(dict(sorted(soak.outcomes.items())))
     print(verdict)
-    write_record(
-        options.json,
-        {
-            "requests": options.requests,
-            "outcomes": dict(sorted(soak.outcomes.items())),
-            **verdict,
-            "samples": [dataclasses.asdict(usage) for usage in soak.samples],
-        },
-    )
+    record = {
+        "requests": options.requests,
+        "models": list(names),
+        "outcomes": dict(sorted(soak.outcomes.items())),
+        **verdict,
+        "samples": [dataclasses.asdict(usage) for usage in soak.samples],
+    }
+    if options.json is not None:
+        write_record(options.json, record)
     return 0
 
 

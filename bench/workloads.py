@@ -5,18 +5,23 @@ by overhead (a 300-byte PNG through LeNet-5): a server good at one may be poor a
 other.
 """
 
+import argparse
 import gzip
 import io
 import os
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bench.circumstances import REPOSITORY
+from classifier.names import image_files
 
 DIGITS = 256  # images of the MNIST test set; enough that no cache of answers would help
+MOST_IMAGES, MOST_BYTES = 256, 16_000_000  # of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +33,67 @@ class Workload:
     bundle: Path
     connections: int
 
+    def described(self) -> dict[str, Any]:
+        """For a record: images and model need not be those of the name."""
+        return {
+            "workload": self.name,
+            "model": self.bundle.name,
+            "images": len(self.images),
+            "image_bytes_median": statistics.median(map(len, self.images)),
+        }
+
 
 def data_root() -> Path:
     """The folder of the data sets: `LINNAEUS_DATA`, else `../shared/data`."""
     return Path(os.environ.get("LINNAEUS_DATA", REPOSITORY.parent / "shared/data"))
 
 
-def load_workload(name: str, *, data: Path | None = None) -> Workload:
-    """Read a workload by name; FileNotFoundError says what is missing."""
-    root = data or data_root()
-    models = REPOSITORY / "models"
+def load_workload(
+    name: str,
+    *,
+    data: Path | None = None,
+    images: Path | None = None,
+    models: Path = REPOSITORY / "models",
+    model: str | None = None,
+) -> Workload:
+    """A workload by name, with other images or another bundle where they are given.
+
+    It keeps its name, which then stands for the connections and for what the peers are
+    tuned to. FileNotFoundError says what is missing.
+    """
     match name:
         case "photos":
-            return Workload(name, read_photos(root), models / "imagenet", 32)
+            read, bundle, connections = read_photos, "imagenet", 32
         case "digits":
-            return Workload(name, read_digits(root), models / "digits", 64)
-    raise ValueError(f"workload is {name!r}; photos and digits exist")
+            read, bundle, connections = read_digits, "digits", 64
+        case _:
+            raise ValueError(f"workload is {name!r}; photos and digits exist")
+    sent = read(data or data_root()) if images is None else read_images(images)
+    return Workload(name, sent, models / (model or bundle), connections)
+
+
+def chosen_workload(options: argparse.Namespace) -> Workload:
+    """The one of a command line."""
+    return load_workload(
+        options.workload,
+        images=options.images,
+        models=options.models,
+        model=options.model,
+    )
+
+
+def read_images(folder: Path) -> tuple[bytes, ...]:
+    """The image files of a folder and those below it, as they lie on disk.
+
+    Of many, some from all over the folder: the load client holds all of them, several
+    times.
+    """
+    files = image_files(folder)
+    if not files:
+        raise FileNotFoundError(f"no images in {folder}")
+    size = sum(file.stat().st_size for file in files)
+    step = max(-(-len(files) // MOST_IMAGES), -(-size // MOST_BYTES))
+    return tuple(file.read_bytes() for file in files[::step])
 
 
 def read_photos(data: Path) -> tuple[bytes, ...]:

@@ -1,7 +1,7 @@
 """Compare Linnaeus with its peers in one interleaved run: table, plot and JSON.
 
     make .venv-peers/.installed
-    python -m bench.peers --rounds 3 --seconds 6
+    python -m bench.peers --rounds 3 --seconds 6 --out build/peers
 
 Takes some 6 s more than `--seconds` for each of a dozen contestants, round, workload.
 """
@@ -12,12 +12,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.circumstances import REPOSITORY, machine, write_record
-from bench.ending import command
+from bench.circumstances import machine, write_record
+from bench.ending import MeasurementError, command
 from bench.limit import search
-from bench.options import WORKLOADS, add_models, command_line
+from bench.options import (
+    WORKLOADS,
+    add_images,
+    add_models,
+    command_line,
+    count,
+    positive,
+)
 from bench.peers import report
 from bench.peers.catalog import (
+    TUNED,
     Contestant,
     contestants,
     is_installed,
@@ -25,11 +33,12 @@ from bench.peers.catalog import (
 )
 from bench.peers.comparison import Plan, compare
 from bench.pipelines import Pipeline
-from bench.workloads import Workload, load_workload
+from bench.workloads import Workload, chosen_workload
 from classifier.bundle import load_bundle, resolve
 from classifier.variant import choose_variant
 
-RESULTS = REPOSITORY / "docs/results"
+NAMES = ("Linnaeus", *TUNED["photos"])
+SETTINGS = ("fp32", "auto", "documented", "tuned")
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,16 +50,17 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=WORKLOADS,
         default=WORKLOADS,
     )
+    add_images(parser)
     add_models(parser)
     parser.add_argument("--precision", default="fp32", help="of every peer")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="measured, each turn"
+        "--seconds", type=positive, default=6.0, help="measured, each turn"
     )
-    parser.add_argument("--only", nargs="+", help="names, such as Linnaeus Mosec")
-    parser.add_argument("--setting", nargs="+", help="such as documented tuned fp32")
-    parser.add_argument("--limit-seconds", type=float, default=2.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--only", nargs="+", choices=NAMES, help="these alone")
+    parser.add_argument("--setting", nargs="+", choices=SETTINGS, help="in these alone")
+    parser.add_argument("--limit-seconds", type=positive, default=2.0)
+    parser.add_argument("--out", type=Path, help="folder: record, table and plot")
     return parser.parse_args(arguments)
 
 
@@ -85,22 +95,25 @@ def find_limits(
 
 def run(options: argparse.Namespace, name: str) -> None:
     """Compare on one workload and write its results."""
-    default = load_workload(name)
-    bundle = options.models / default.bundle.name
-    workload = Workload(name, default.images, bundle, default.connections)
+    options.workload = name
+    workload = chosen_workload(options)
     peers = peer_versions()
     plan = Plan(workload, options.precision, options.rounds, options.seconds)
     listed = chosen(options, workload)
+    if not listed:
+        raise MeasurementError("nobody of that name takes part in that setting")
     limits = find_limits(options, workload, listed)
     standings = compare(plan, listed, limits, tell=lambda text: print(text, flush=True))
     rows = report.rows(standings)
     table = report.markdown(f"{name}: {workload.connections} connections", rows)
     print(table)
-    loaded = load_bundle(resolve(bundle))
+    if options.out is None:
+        return
+    loaded = load_bundle(resolve(workload.bundle))
     write_record(
         options.out / f"peers-{name}.json",
         {
-            "workload": name,
+            **workload.described(),
             "connections": workload.connections,
             "description": loaded.manifest.description,
             "peers": peers,

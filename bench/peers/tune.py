@@ -11,18 +11,17 @@ file. Some 12 s a combination, half an hour a workload. The winner is written in
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.circumstances import write_record
 from bench.ending import command
 from bench.launch import LaunchError
-from bench.options import add_models, add_workload, command_line
+from bench.options import add_models, add_workload, command_line, positive
 from bench.peers.arrangement import Arrangement
 from bench.peers.catalog import TUNED, arrange, is_installed
 from bench.peers.comparison import Plan, one_round
-from bench.workloads import load_workload
+from bench.workloads import chosen_workload
 from bench.wrk import WrkError
 from classifier.hardware import available_cores
 
@@ -95,22 +94,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_workload(parser)
     add_models(parser)
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=positive, default=4.0)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     if not is_installed():
         print("the peers' environment is missing", file=sys.stderr)
         return 2
-    default = load_workload(options.workload)
-    workload = replace(default, bundle=options.models / default.bundle.name)
+    workload = chosen_workload(options)
     plan = Plan(workload, options.precision, 1, options.seconds, warm_seconds=1.0)
     rows = {name: search(plan, name) for name in options.only}
     for name, found in rows.items():
         best = found[0]["arrangement"] if found else "none runs"
         print(f"{name}: best {best}; in the catalog {TUNED[options.workload][name]}")
     if options.json is not None:
-        write_record(options.json, {"workload": options.workload, "tuning": rows})
+        write_record(options.json, {**workload.described(), "tuning": rows})
     return 0
 
 
