@@ -68,6 +68,7 @@ def wrk_output(**changes: object) -> str:
     """What wrk and its script print, with some values of the script's line changed."""
     line = {
         "requests": 1000,
+        "early": 0,
         "duration_us": 2_000_000,
         "p50_us": 1500,
         "p95_us": 2500,
