@@ -138,6 +138,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return await self._answer
 
+    @property
+    def waits(self) -> bool:
+        """Whether its last request has no answer: it was cancelled, or broke."""
+        return self._answer is not None and (
+            self._answer.cancelled() or not self._answer.done()
+        )
+
     def close(self) -> None:
         """Close at once; an unfinished request is given up."""
         self.open = False
@@ -180,15 +187,28 @@ class Pool:
 
     async def send(self, request: bytes) -> Response:
         """Send on an idle connection, or a new one; waits when all are in use."""
-        async with self._free:
-            connection = await self._connection()
-            try:
-                response = await connection.send(request)
-            except BaseException:  # also cancelled: a late answer must not be read
-                connection.close()
-                raise
+        connection = await self.take()
+        try:
+            return await connection.send(request)
+        finally:
+            self.give_back(connection)
+
+    async def take(self) -> Connection:
+        """An idle connection, or a new one; waits when all are in use."""
+        await self._free.acquire()
+        try:
+            return await self._connection()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        """Let others have it; closed where a late answer might still come."""
+        if connection.waits:
+            connection.close()
+        if connection.open:
             self._idle.append(connection)
-            return response
+        self._free.release()
 
     async def _connection(self) -> Connection:
         while self._idle:

@@ -94,17 +94,24 @@ async def _fire(
     patience_s: float,
 ) -> Shot:
     clock = asyncio.get_running_loop().time
-    sent_s = clock() - origin_s
-    retry_after_s = None
+    sent_s: float | None = None
+    retry_after_s: float | None = None
     try:
         async with asyncio.timeout(patience_s):
-            response = await pool.send(request)
+            connection = await pool.take()  # none is free: that is the client's delay
+            sent_s = clock() - origin_s
+            try:
+                response = await connection.send(request)
+            finally:
+                pool.give_back(connection)
         status, retry_after_s = response.status, response.retry_after_s
     except TimeoutError:
         status = EXPIRED
     except (ConnectionBrokenError, ResponseError):
         status = BROKEN
     done_s = clock() - origin_s
+    if sent_s is None:  # it never was
+        sent_s = done_s
     return Shot(arrival_s, sent_s, done_s, status, retry_after_s, images)
 
 

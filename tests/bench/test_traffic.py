@@ -1,5 +1,6 @@
 """arrivals → shots, against a real server on a port."""
 
+import itertools
 import random
 
 import pytest
@@ -170,6 +171,17 @@ def test_loads_go_to_this_machine_only(url):
     """A benchmark with a mistyped address is an attack on somebody."""
     with pytest.raises(MeasurementError, match=r"not this machine|needed"):
         Target.parse(url)
+
+
+async def test_waiting_for_a_connection_is_the_clients_own_delay():
+    """It would pass for the server's: the client would seem to have been in time."""
+    load = Load([0.0] * 20, [raw(b"a")], connections=1)
+
+    async with tiny_server(lambda _: response(200)) as (target, _):
+        shots = await offer(load, target)
+
+    in_turn = itertools.pairwise(shots)
+    assert all(later.sent_s >= earlier.done_s for earlier, later in in_turn)
 
 
 def test_localhost_is_this_machine():
