@@ -116,8 +116,11 @@ def saturate_each(target: Target, loads: Loads, number: int) -> dict[str, wrk.Cl
         "batches": (loads.batches, BATCH_CONNECTIONS),
     }
     return {
-        kind: wrk.saturate(
-            bodies, target, connections=connections, seconds=loads.seconds
+        kind: wrk.answered(
+            wrk.saturate(
+                bodies, target, connections=connections, seconds=loads.seconds
+            ),
+            kind,
         )
         for kind, (bodies, connections) in rotated(kinds.items(), number)
     }

@@ -48,7 +48,7 @@ def measure(
         connections=workload.connections,
         seconds=options.seconds / 2,
     )
-    before = closed_loop().requests_per_s
+    before = wrk.answered(closed_loop(), "the closed loop").requests_per_s
     rng = random.Random(seed)  # noqa: S311  a load, not a secret
     arrivals = poisson_arrivals(options.factor * before, options.seconds, rng=rng)
     load = Load(arrivals, bodies, connections=options.connections)

@@ -97,6 +97,7 @@ def one_round(
     closed = wrk.saturate(
         bodies, service.target, connections=workload.connections, seconds=seconds
     )
+    wrk.answered(closed, "the closed loop")
     requests = closed.requests_per_s * max(round(seconds), 1)
     loop_ms = lanes_ms = 0.0
     for pid in pids:

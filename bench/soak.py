@@ -123,8 +123,8 @@ def judge(samples: Sequence[Usage]) -> dict[str, Any]:
     return {
         "rss_mb": {"median": middle, "least": min(rss_mb), "most": max(rss_mb)},
         "rss_spread": max(max(rss_mb) - middle, middle - min(rss_mb)) / middle,
-        "threads": [min(u.threads for u in first), max(u.threads for u in last)],
-        "files": [max(u.files for u in first), max(u.files for u in last)],
+        "threads": [max(u.threads for u in first), max(u.threads for u in last)],
+        "files": [max(u.files for u in first), min(u.files for u in last)],
         "flat": max(rss_mb) <= middle * (1 + TOLERANCE)
         and min(rss_mb) >= middle * (1 - TOLERANCE),
         "no_leaks": max(u.threads for u in last) <= max(u.threads for u in first)

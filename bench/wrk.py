@@ -147,3 +147,14 @@ def steady_images_per_s(closed: Closed) -> float:
     if closed.steady_images_per_s is None:
         raise WrkError("not two requests of each connection: give it more seconds")
     return closed.steady_images_per_s
+
+
+def answered(closed: Closed, what: str) -> Closed:
+    """The same, where a rate of it means something.
+
+    Raises:
+        WrkError: the service answered nothing; it may refuse what takes it too long.
+    """
+    if closed.requests_per_s == 0:
+        raise WrkError(f"no answer to {what}: {closed.failed} refused or broken")
+    return closed

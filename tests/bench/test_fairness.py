@@ -39,3 +39,20 @@ async def test_every_round_is_in_the_record_and_judged():
     assert faster.measured == record["batches_to_singles"] > 0
     assert slower.measured == record["p99_ratio"] > 0
     assert (unanswered.measured, failed.measured) == (0, 0)
+
+
+@pytest.mark.skipif(wrk.shutil.which("wrk") is None, reason="wrk is not installed")
+async def test_batches_that_are_all_refused_are_named():
+    """As a slow model does, whose batch would take longer than a request may."""
+    singles, many = [raw(i) for i in IMAGES], batches(IMAGES, size=32)
+    loads = Loads(singles, many, seconds=0.5, open_seconds=0.5)
+
+    def answer(body):
+        return response(503 if body.startswith(b"--") else 200)
+
+    async with tiny_server(answer) as (target, _):
+        measuring = asyncio.to_thread(
+            measure_rounds, target, loads, rounds=1, share=0.02, seed=0
+        )
+        with pytest.raises(wrk.WrkError, match="no answer to batches"):
+            await measuring

@@ -41,3 +41,16 @@ async def test_every_round_is_in_the_record_and_judged(tmp_path):
         assert min(around) < found["capacity_per_s"] < max(around)
     assert (late.measured, otherwise.measured) == (0, 0)
     assert retry_after.rounds == ()  # nothing was refused
+
+
+@pytest.mark.skipif(wrk.shutil.which("wrk") is None, reason="wrk is not installed")
+async def test_a_service_that_answers_nothing_has_no_capacity(tmp_path):
+    """Images that it cannot read, say: three times nothing would be offered."""
+    workload = Workload("digits", (b"no image",), tmp_path, connections=2)
+
+    async with tiny_server(lambda _: response(422)) as (target, _):
+        measuring = asyncio.to_thread(
+            measure_rounds, Service(target, None), workload, OPTIONS
+        )
+        with pytest.raises(wrk.WrkError, match="no answer to the closed loop"):
+            await measuring

@@ -40,6 +40,15 @@ def test_a_thread_or_a_file_that_stays_is_a_leak(what):
     assert not judge(before + after)["no_leaks"]
 
 
+def test_the_counts_beside_the_verdict_are_those_it_compared():
+    """A reader can see why there is a leak, or why there is none."""
+    before = [Usage(100, threads, 20) for threads in (6, 9)]  # noise, from the start
+    verdict = judge(before * 20)
+
+    assert verdict["threads"] == [9, 9]
+    assert verdict["no_leaks"]
+
+
 def test_the_mixture_is_whole():
     """Shares add up to one."""
     kinds = mixture([png((9, 9, 9))], [png((8, 8, 8))])
