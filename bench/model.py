@@ -18,8 +18,6 @@ from classifier.runtime import onnxruntime
 from classifier.session import INPUT, OUTPUT, Batch, Logits, Session
 from classifier.variant import choose_variant
 
-PREDICTIONS = 5  # in every answer, as the service does by default
-
 
 class Decoder:
     """The half before the session, for processes that never run one."""
@@ -51,7 +49,6 @@ class Model(Decoder):
         graph = bundle.read_graph(variant)
         self._run = _defaults(graph) if threads is None else _tuned(graph, threads)
         self._postprocessor = Postprocessor(bundle.manifest)
-        self.top_k = min(PREDICTIONS, self._postprocessor.max_top_k)
         self.run(np.zeros((1, *self._spec.shape), np.uint8))
 
     @classmethod
@@ -82,7 +79,7 @@ class Model(Decoder):
         return self.answers([self.pixels(data) for data in images])
 
     def _answer(self, scores: np.ndarray) -> dict[str, Any]:
-        answer = self._postprocessor.answer(scores, top_k=self.top_k)
+        answer = self._postprocessor.answer(scores)  # as many as the service answers
         predictions = [
             {"label": p.label, "index": p.index, "score": p.score}
             for p in answer.predictions

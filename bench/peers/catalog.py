@@ -9,13 +9,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.bodies import Body, multipart, raw
 from bench.circumstances import REPOSITORY
 from bench.peers.arrangement import Arrangement, Served
 from bench.workloads import Workload
+from classifier.hardware import available_cores
 
 PEERS_PYTHON = REPOSITORY / ".venv-peers/bin/python"
 
@@ -147,6 +148,22 @@ TUNED: dict[str, dict[str, Arrangement]] = {
     },
 }
 
+SEARCHED_CORES = 2
+
+
+def spread(arrangement: Arrangement, cores: int) -> Arrangement:
+    """One of the search, on a machine with other cores: one a core stays one a core.
+
+    Our own lanes follow the cores, too.
+    """
+    here = {SEARCHED_CORES: cores}
+    return replace(
+        arrangement,
+        processes=here.get(arrangement.processes, arrangement.processes),
+        fronts=here.get(arrangement.fronts, arrangement.fronts),
+    )
+
+
 # Ray Serve, "Enable High Throughput": both together, the proxy then is HAProxy.
 THROUGHPUT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -180,7 +197,11 @@ def contestants(workload: Workload) -> list[Contestant]:
     # `auto` is what a user gets who sets nothing; fp32 is the graph that peers run.
     precisions = ["fp32", "auto"] if workload.name == "photos" else ["fp32"]
     own = [Contestant("Linnaeus", p, ours, precision=p) for p in precisions]
-    tuned = [arrange(name, a) for name, a in TUNED[workload.name].items()]
+    cores = available_cores()
+    tuned = [
+        arrange(name, spread(arrangement, cores))
+        for name, arrangement in TUNED[workload.name].items()
+    ]
     return [*own, *documented(), *tuned]
 
 

@@ -5,6 +5,7 @@ import pytest
 from bench.limit import candidates, search
 from bench.model import Model
 from bench.pipelines import Pipeline, Trial, measure
+from classifier import Classifier
 from classifier.manifest import Task
 from tests.synthetic import make_bundle, png
 
@@ -55,13 +56,20 @@ def test_the_search_ends_with_three_finalists_best_first(bundle, monkeypatch):
     assert medians == sorted(medians, reverse=True)
 
 
-def test_the_model_that_peers_get_answers_like_the_library(bundle):
-    """One image alone, or among others."""
-    model = Model.load(bundle, precision="fp32", threads=1)
+@pytest.mark.parametrize("task", list(Task))
+def test_the_model_that_peers_get_answers_like_the_service(tmp_path, task):
+    """As many labels, over the same thresholds; one image alone, or among others."""
+    folder = make_bundle(tmp_path, task=task)
+    model = Model.load(folder, precision="fp32", threads=1)
+    classifier = Classifier.load(folder, device="cpu")
 
     alone = [model.classify(image) for image in IMAGES]
 
-    assert [a["predictions"][0]["label"] for a in alone] == ["red"] * len(IMAGES)
-    assert [a["predictions"][0]["score"] for a in alone] == pytest.approx(
-        [a["predictions"][0]["score"] for a in model.classify_many(IMAGES)]
-    )
+    for image, answer in zip(IMAGES, alone, strict=True):
+        expected = classifier.classify(image).predictions
+        found = answer["predictions"]
+        assert [p["label"] for p in found] == [p.label for p in expected]
+        assert [p["score"] for p in found] == pytest.approx([p.score for p in expected])
+    assert [len(a["predictions"]) for a in alone] == [
+        len(a["predictions"]) for a in model.classify_many(IMAGES)
+    ]

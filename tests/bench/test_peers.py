@@ -12,11 +12,13 @@ from bench.peers.catalog import (
     PEERS_PYTHON,
     TUNED,
     arrange,
+    contestants,
     documented,
     environment,
     is_installed,
 )
 from bench.peers.tune import grid
+from bench.workloads import Workload
 from tests.synthetic import make_bundle, png
 
 IMAGE = png((200, 30, 30))
@@ -88,6 +90,19 @@ def test_ray_writes_no_line_for_a_request(name, tmp_path):
     )
 
     assert done.stdout.count("'enable_access_log': False") == 2
+
+
+def test_tuned_peers_use_every_core(monkeypatch, tmp_path):
+    """Tuned on two: on eight, ours alone would have the other six."""
+    monkeypatch.setattr("bench.peers.catalog.available_cores", lambda: 8)
+    workload = Workload("digits", (IMAGE,), tmp_path, 64)
+
+    tuned = [c for c in contestants(workload) if c.setting == "tuned"]
+
+    for contestant in tuned:
+        arranged = contestant.arrangement
+        assert max(arranged.processes, arranged.fronts) == 8
+        assert arranged.batch == TUNED["digits"][contestant.name].batch
 
 
 @pytest.mark.parametrize("name", list(TUNED["photos"]))
