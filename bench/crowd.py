@@ -6,19 +6,22 @@ machine's), so their shots merge into the shots of one load.
 """
 
 import asyncio
+import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.pool import Pool
+from threading import Barrier
 
 from bench.bodies import Body
 from bench.client import Target
 from bench.latency import Shot
 from bench.traffic import Load, offer, run, saturate
 
-START_S = 2.0  # for the processes to import and connect before the first arrival
+START_S = 1.0  # for the processes to connect before the first arrival
+READY_S = 60.0  # for them to import, on a machine that others use
 
 
 def share(load: Load, processes: int) -> list[Load]:
@@ -64,14 +67,20 @@ def saturate_together(
         return [shot for found in pool.starmap(_saturate, parts, 1) for shot in found]
 
 
-def _pool(processes: int) -> Pool:
-    """Processes that are terminated with the block, also in the middle of a load.
-
-    Ctrl-C reaches all that a terminal started; only the one that waits may answer it.
-    """
+@contextlib.contextmanager
+def _pool(processes: int) -> Iterator[Pool]:
+    """Processes that are ready, and terminated with the block, also in mid-load."""
     context = multiprocessing.get_context("spawn")
-    quiet = (signal.SIGINT, signal.SIG_IGN)
-    return context.Pool(processes, initializer=signal.signal, initargs=quiet)
+    ready = context.Barrier(processes + 1)
+    with context.Pool(processes, initializer=_get_ready, initargs=(ready,)) as pool:
+        ready.wait(READY_S)
+        yield pool
+
+
+def _get_ready(ready: Barrier) -> None:
+    """Ctrl-C reaches all that a terminal started; only the one that waits answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ready.wait(READY_S)
 
 
 def _offer(load: Load, target: Target, origin_s: float) -> list[Shot]:

@@ -48,3 +48,15 @@ async def test_processes_saturate_together():
 
     assert tiny.connections == 4
     assert len(shots) == len(tiny.bodies)
+
+
+async def test_a_process_that_takes_long_to_start_is_waited_for(tmp_path, monkeypatch):
+    """As on a busy machine: its first requests would all come late, and at once."""
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    load = Load(constant_arrivals(20, 0.5), BODIES, connections=4)
+
+    async with tiny_server(lambda _: response(200)) as (target, _):
+        shots = await asyncio.to_thread(offer_together, load, target, processes=1)
+
+    assert max(shot.sent_s - shot.intended_s for shot in shots) < 0.5
