@@ -72,12 +72,12 @@ def _pool(processes: int) -> Iterator[Pool]:
     """Processes that are ready, and terminated with the block, also in mid-load."""
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(processes + 1)
-    with context.Pool(processes, initializer=_get_ready, initargs=(ready,)) as pool:
+    with context.Pool(processes, initializer=_prepare, initargs=(ready,)) as pool:
         ready.wait(READY_S)
         yield pool
 
 
-def _get_ready(ready: Barrier) -> None:
+def _prepare(ready: Barrier) -> None:
     """Ctrl-C reaches all that a terminal started; only the one that waits answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ready.wait(READY_S)
