@@ -47,19 +47,20 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     write_whole(path, json.dumps(results, indent=2) + "\n")
 
 
-def commit() -> str | None:
+def commit(file: Path = Path(__file__)) -> str | None:
     """The commit of the checkout, with `+changes` where training differs from it.
 
     Whoever copies the files to a GPU host without their history says it in GIT_COMMIT.
+    An installed copy has none, though it may lie inside the checkout of something else:
+    the commit is only that of a file that it contains.
     """
     if said := os.environ.get("GIT_COMMIT"):
         return said
-    here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - whichever git there is
-            cwd=here,
+            cwd=file.parent,
             capture_output=True,
             text=True,
             check=True,
@@ -67,6 +68,7 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", file.name)
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):  # an installed copy has no git
