@@ -21,7 +21,7 @@ import numpy as np
 
 from classifier.names import SUFFIXES, is_image_name
 from training.data.dataset import Dataset, FileSamples, Split
-from training.data.tree import SPLIT_FOLDERS, Tree, refuse_links
+from training.data.tree import SPLIT_FOLDERS, Tree, name_of, refuse_links
 from training.errors import DataError
 
 LOGGER = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
         name: _split(tree, name, members[name], labels) for name in sorted(members)
     }
     return Dataset(
-        name=tree.where.stem,
+        name=name_of(tree.where),
         label_names=_names(tree, labels),
         groups=label_groups(labels),
         parts=splits,

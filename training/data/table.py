@@ -42,7 +42,7 @@ from training.data.rows import (
     Table,
     parse_table,
 )
-from training.data.tree import SPLIT_FOLDERS, Tree, links
+from training.data.tree import SPLIT_FOLDERS, Tree, links, name_of
 from training.errors import DataError
 
 LOGGER = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def read_table(
         _refuse_unseen(table, splits, label_names)
     ignored = _in_no_row(tree, files)
     return Dataset(
-        name=tree.where.stem,
+        name=name_of(tree.where),
         label_names=label_names,
         groups=label_groups(label_names),
         parts=splits,

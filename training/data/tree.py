@@ -6,6 +6,7 @@ nothing; it is refused all the same, because its name would mislead every messag
 """
 
 import os
+import re
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -26,6 +27,8 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+
+ARCHIVE_SUFFIX = re.compile(r"\.(zip|tgz|tar|tar\.\w+)$", re.IGNORECASE)
 
 
 class Tree(Protocol):
@@ -75,6 +78,15 @@ class FolderTree:
             return path.stat().st_size
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def name_of(where: Path) -> str:
+    """The name of the data set there: of a folder all of it, of an archive its stem.
+
+    `.` has none by itself; links are not resolved, for their names were chosen, too.
+    """
+    name = Path(os.path.abspath(where)).name
+    return ARCHIVE_SUFFIX.sub("", name)
 
 
 def _refuse(error: OSError) -> None:

@@ -1,6 +1,7 @@
 """Class folders become labels; what is odd about them is said, with the path."""
 
 import shutil
+from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
@@ -32,6 +33,17 @@ def test_class_folders_without_splits_are_all_train(tmp_path):
 
     assert list(dataset.parts) == ["train"]
     assert len(dataset.train) == 3
+
+
+def test_a_data_set_that_is_named_by_a_dot_has_a_name(tmp_path, monkeypatch):
+    """Else a card would say `(, test)`; it is the same for a CSV."""
+    write_tree(tmp_path / "flowers", {"red": 2, "blue": 1})
+    monkeypatch.chdir(tmp_path / "flowers")
+    folders = load_dataset(Path())
+    rows = "file,label\nred/0.png,red\nblue/0.png,blue\n"
+    Path("labels.csv").write_text(rows, encoding="utf-8")
+
+    assert (folders.name, load_dataset(Path()).name) == ("flowers", "flowers")
 
 
 def test_a_label_may_be_called_like_a_split(tmp_path):

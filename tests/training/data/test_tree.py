@@ -15,7 +15,7 @@ from tests.training.data.pictures import encoded, write_tree
 from training.data import bounds
 from training.data import tree as tree_module
 from training.data.archives import ZipTree
-from training.data.tree import open_tree
+from training.data.tree import name_of, open_tree
 from training.errors import DataError
 
 
@@ -241,3 +241,25 @@ def test_a_data_set_that_is_not_there_is_answered_by_where_to_get_it(tmp_path):
     """A newcomer's first error: no config of the checkout comes with its data."""
     with pytest.raises(DataError, match=r"mnist does not exist; docs/data\.md says wh"):
         open_tree(tmp_path / "mnist")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (".", "flowers"),
+        ("red/..", "flowers"),
+        ("../flowers", "flowers"),
+        ("shop.v2", "shop.v2"),
+        ("shop.zip", "shop"),
+        ("shop.TAR", "shop"),
+        ("shop.v2.tar.gz", "shop.v2"),
+    ],
+)
+def test_a_data_set_has_the_name_of_its_folder_or_archive(
+    tmp_path, monkeypatch, path, name
+):
+    """Cards and records tell it, also of a folder that is named by a dot."""
+    (tmp_path / "flowers").mkdir()
+    monkeypatch.chdir(tmp_path / "flowers")
+
+    assert name_of(Path(path)) == name
