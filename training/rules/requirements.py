@@ -156,7 +156,8 @@ def _of_a_detector(
     if config.recall is not None:
         yield (
             f"Asked for: a recall of {config.recall:g}. Granted on validation: "
-            f"{(decided & truth).sum()} of {truth.sum()} positives are found"
+            f"{(decided & truth).sum()} of {truth.sum()} positives are found; false "
+            f"positives: {(decided & ~truth).sum()} of {(~truth).sum()} negatives"
         )
     costs = config.false_positive_cost, config.false_negative_cost
     if costs != (1, 1):

@@ -88,7 +88,7 @@ def test_a_risk_is_bounded_by_scenes_where_they_are_known():
         (
             {"recall": 0.75},
             "Asked for: a recall of 0.75. Granted on validation: 3 of 4 positives "
-            "are found",
+            "are found; false positives: 1 of 4 negatives",
         ),
         (
             {"false_negative_cost": 10.0},
