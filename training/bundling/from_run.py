@@ -51,13 +51,18 @@ def export_run(
     Raises:
         CheckpointError: the run is not finished, its file is damaged, or the data is
             not what it was trained on.
-        ConfigError: `name` is no name for a bundle, one of `positive` no label, or the
-            task not multi-class.
+        ConfigError: `name` is no name for a bundle, or missing beside `positive`; one
+            of these is no label, or the task not multi-class.
         DataError: all labels are positive, or validation has no image of yes or of no.
         DiskError: `models` cannot be written.
     """
     if name is not None:
         check_name(name)
+    elif positive:
+        raise ConfigError(
+            f"{', '.join(map(repr, positive))} is another question than that of the "
+            "run; give it a name of its own with --name, such as is-it-a-dog"
+        )
     saved = read_finished(run / FINAL)
     config = config_of(saved, run / FINAL)
     check_target(models, name or config.name)

@@ -25,7 +25,7 @@ def command(
         list[str] | None,
         typer.Option(
             help="Make a yes/no bundle of a multi-class run: the label that means yes; "
-            "repeatable."
+            "repeatable, needs --name."
         ),
     ] = None,
     results: Annotated[

@@ -123,6 +123,15 @@ def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
     assert [label.id for label in asked.labels] == ["green", "red-or-blue"]
 
 
+def test_a_question_to_a_run_needs_a_name_of_its_own(finished: Path):
+    """As the next version of the run's bundle it would answer that one's clients."""
+    result = export(finished, "--positive", "red")
+
+    assert result.exit_code == 1
+    assert "give it a name of its own with --name" in str(result.exception)
+    assert not (finished.parent.parent / "models").exists()
+
+
 def test_a_run_of_before_fingerprints_is_exported_with_a_word(finished: Path):
     """Its labels are still compared."""
     altered(finished, lambda saved: saved.pop("fingerprints"))
