@@ -172,8 +172,8 @@ def missing_extra(name: str, error: ModuleNotFoundError) -> str | None:
     if entry is None or entry.extra is None or module in {"service", "training"}:
         return None
     return (
-        f"linnaeus {name} needs {module}, which is not installed; install it: "
-        f"pip install -c constraints.txt -e '.[{entry.extra}]'"
+        f"linnaeus {name} needs {module}, which is not installed; install it, in the "
+        f"folder of the checkout: pip install -c constraints.txt -e '.[{entry.extra}]'"
     )
 
 

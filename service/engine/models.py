@@ -79,6 +79,11 @@ def find_bundles(settings: Settings) -> list[Bundle]:
         BundleError: one of them is not whole, or there is none.
     """
     root = settings.models
+    if not root.is_dir():
+        raise BundleError(
+            f"{root} is no folder; --models or LINNAEUS_MODELS names the one with "
+            "bundles"
+        )
     names = settings.load or tuple(list_bundles(root))
     if not names:
         raise BundleError(f"{root} holds no bundle; expected {root}/NAME/VERSION/")

@@ -103,6 +103,7 @@ def test_a_command_whose_extra_is_missing_says_which():
     assert result.returncode == 1
     assert "linnaeus train needs torch, which is not installed" in result.stderr
     assert "-e '.[train]'" in result.stderr  # `cpu` would spoil a GPU installation
+    assert "in the folder of the checkout" in result.stderr  # `.` is nothing elsewhere
     assert "Traceback" not in result.stderr
 
 

@@ -27,3 +27,11 @@ def test_a_bundle_is_the_newest_version_or_the_one_named(tmp_path, asked, found)
     (bundle,) = find_bundles(Settings(models=tmp_path, load=(asked,)))
 
     assert bundle.manifest.version == found
+
+
+def test_a_folder_of_bundles_that_is_not_there_is_told_with_the_option(tmp_path):
+    """Whoever serves elsewhere than in the checkout sees this first."""
+    settings = Settings(models=tmp_path / "models")
+
+    with pytest.raises(BundleError, match="models is no folder; --models or LINNAEUS_"):
+        find_bundles(settings)
