@@ -44,10 +44,7 @@ def parse_table(tree: Tree, name: str) -> Table:
             both read, or a row with more or fewer cells than the header.
     """
     where = tree.where / name
-    try:
-        text = tree.read(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8: {error}") from error
+    text = _decoded(where, tree.read(name))
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     delimiter = max(",;\t", key=header.count)
     file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
@@ -80,6 +77,18 @@ def parse_table(tree: Tree, name: str) -> Table:
     if not rows:
         raise DataError(f"{where} has no rows")
     return Table(where, tuple(columns), tuple(rows), tuple(lines))
+
+
+def _decoded(where: Path, content: bytes) -> str:
+    """The text of the file, with or without a byte order mark."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{where}, line {line} is not UTF-8; save it as that, which spreadsheets "
+            'call "CSV UTF-8"'
+        ) from error
 
 
 def _refuse_twice(where: Path, columns: list[str]) -> None:

@@ -66,6 +66,16 @@ def test_one_label_an_image_becomes_class_indices(write):
     assert load_dataset(path, multi_label=True).multi_label
 
 
+@pytest.mark.parametrize(("encoding", "line"), [("latin-1", 2), ("utf-16", 1)])
+def test_a_table_of_another_encoding_is_told_how_to_save_it(tmp_path, encoding, line):
+    """Spreadsheets offer both, and a `codec` says nothing to their users."""
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\na.png,größe\n", encoding=encoding)
+
+    with pytest.raises(DataError, match=f'line {line} is not UTF-8; .* "CSV UTF'):
+        load_dataset(table)
+
+
 @pytest.mark.parametrize(("multi_label", "most"), [(False, 0.5), (True, 2.5)])
 def test_many_labels_fit_into_memory(tmp_path, multi_label, most):
     """A Python object for each image and label would be 10 GB for ImageNet.
