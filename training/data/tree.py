@@ -126,7 +126,7 @@ def open_tree(path: Path) -> Tree:
     elif not path.exists():
         raise DataError(
             f"{path} does not exist; docs/data.md says where the data sets of the "
-            "shipped configs come from and how yours can be laid out"
+            "shipped configs come from, docs/training.md what yours may look like"
         )
     elif zipfile.is_zipfile(path):
         tree = ZipTree(path)

@@ -21,6 +21,7 @@ from training.data.negatives import add_negatives
 from training.data.relabel import as_binary
 from training.errors import ConfigError
 from training.files import discard_partials, make_folder
+from training.loop import suited
 from training.loop.arithmetic import keep_memory, normalize, to_images
 from training.loop.checkpoint import read_finished, read_if_whole, write_checkpoint
 from training.loop.distributed import Ranks
@@ -30,7 +31,6 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin, origin_of
 from training.loop.start import CHECKPOINT
 from training.loop.state import check_same_run
-from training.loop.suited import check_chosen, check_labels, check_task, check_watched
 from training.loop.validation import Validation
 from training.networks import Network, build
 from training.networks.fastcifar import FastCifar
@@ -73,12 +73,13 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
         DataError: it cannot be read or cut, no bundle can hold its labels, or
             validation could not tell one network from another.
     """
+    suited.check_there(config, root)
     multi_label = config.task is Task.MULTILABEL
     dataset = load_dataset(root / config.data.path, multi_label=multi_label)
     if config.data.positive:
         dataset = as_binary(dataset, config.data.positive)
-    check_labels(dataset)
-    check_task(config, dataset)  # negatives would hide what it has
+    suited.check_labels(dataset)
+    suited.check_task(config, dataset)  # negatives would hide what it has
     if config.negatives:
         dataset = add_negatives(dataset, config.negatives, root)
     dataset = with_scenes(dataset, config.data, runs / FEATURES)
@@ -88,8 +89,8 @@ def open_splits(config: Config, root: Path, runs: Path = RUNS) -> Splits:
         test=config.data.test,
         seed=config.seed,
     )
-    check_watched(config.task, splits)
-    check_chosen(config, splits)
+    suited.check_watched(config.task, splits)
+    suited.check_chosen(config, splits)
     return splits
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,6 +13,22 @@ from training.data.dataset import first_of
 from training.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
+
+
+def check_there(config: Config, root: Path) -> None:
+    """Refuse paths that are not below the folder of the data sets.
+
+    Raises:
+        DataError: with the option that names another folder.
+    """
+    for path in (config.data.path, *(more.path for more in config.negatives)):
+        if not (root / path).exists():
+            raise DataError(
+                f"there is no {path} in {root}; name the folder that holds it with "
+                "--data or LINNAEUS_DATA. Where the data sets of the shipped configs "
+                "come from is in docs/data.md, what yours may look like in "
+                "docs/training.md"
+            )
 
 
 def check_task(config: Config, dataset: Dataset) -> None:

@@ -51,6 +51,20 @@ def test_what_means_yes_is_not_left_to_the_alphabet(
     assert splits.dataset.label_names == ("healthy", "cancer")
 
 
+@pytest.mark.parametrize("more", ["", '[[negatives]]\npath = "colours"'])
+def test_data_that_is_not_there_is_told_with_the_option(
+    color_folder: Path, write_config: WriteConfig, more: str
+):
+    """Whoever forgets `--data` is told of it, and not only which path is missing."""
+    path = "colors" if more else "colours"
+    positive = 'positive = ["red"]' if more else ""
+    task = "binary" if more else "multiclass"
+    config = write_config("pets", task, path, data=positive, bundle=more)
+
+    with pytest.raises(DataError, match=r"no colours in .*; name .* --data or LINN"):
+        open_splits(read_config(config), color_folder)
+
+
 @pytest.mark.parametrize("task", ["multiclass", "binary", "fine-grained"])
 def test_a_row_without_its_one_label_is_named_by_line(
     tmp_path: Path, write_config: WriteConfig, task: str
