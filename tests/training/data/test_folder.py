@@ -221,6 +221,17 @@ def test_a_shared_prefix_is_a_group(labels, groups):
     assert label_groups(labels) == groups
 
 
+def test_the_rule_of_groups_is_documented(repository):
+    """A fine-grained task is refused without them, so people must know of them."""
+    text = (repository / "docs" / "training.md").read_text(encoding="utf-8")
+    _, found, rule = text.partition("**Groups** of a fine-grained task are")
+    labels = ("apple-fuji", "apple-gala", "peach")
+
+    assert found
+    assert all(f"`{label}`" in rule[:400] for label in labels)
+    assert label_groups(labels) == ("apple", "apple", "peach")
+
+
 def test_the_fruit_photos_have_four_groups(data_dir):
     """Ten kinds of apple, pear, peach and nectarine, straight from the tar."""
     dataset = load_dataset(data_dir / "fruits-fine-grained.tar")
