@@ -29,6 +29,7 @@ def command(
     """Measure a bundle on labelled images, as it is served."""
     from classifier import Classifier  # noqa: PLC0415 - the help should be instant
     from training.commands.progress import say_steps  # noqa: PLC0415
+    from training.errors import DataError  # noqa: PLC0415
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415
     from training.evaluation.labelled import open_labelled  # noqa: PLC0415
     from training.reports.evaluation_files import (  # noqa: PLC0415
@@ -36,6 +37,9 @@ def command(
         write_evaluation,
     )
 
+    if out.resolve().is_relative_to(data.resolve()):
+        # its plots are images, and would be those of a label `runs` from then on
+        raise DataError(f"{out} lies inside the data; name another folder with --out")
     say_steps()
     classifier = Classifier.load(bundle, precision=precision)
     dataset, part = open_labelled(

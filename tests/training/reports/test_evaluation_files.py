@@ -79,3 +79,19 @@ def test_other_files_of_the_folder_stay(tmp_path: Path, photos: Path):
     linnaeus("evaluate", make_bundle(tmp_path / "models"), photos, "--out", tmp_path)
 
     assert (tmp_path / "curves.png").read_bytes() == b"of the run"
+
+
+def test_plots_do_not_become_images_of_the_data(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`evaluate BUNDLE .` would leave a class folder `runs` for the next training."""
+    bundle = make_bundle(tmp_path / "models")
+    monkeypatch.chdir(photos)
+
+    result = CliRunner().invoke(app, ["evaluate", str(bundle), "."])
+
+    assert result.exit_code == 1
+    assert "lies inside the data; name another folder with --out" in str(
+        result.exception
+    )
+    assert sorted(path.name for path in photos.iterdir()) == ["blue", "green", "red"]
