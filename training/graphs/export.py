@@ -174,7 +174,7 @@ def pool_globally(model: ModelProto) -> None:
             node.op_type = "GlobalAveragePool"
             del node.input[1:], node.attribute[:]
             for reshape in readers.get(node.output[0], ()):
-                if reshape.op_type == "Reshape":
+                if reshape.op_type == "Reshape" and is_flattening(model, reshape):
                     reshape.op_type = "Flatten"
                     del reshape.input[1:], reshape.attribute[:]
                     reshape.attribute.append(helper.make_attribute("axis", 1))
@@ -183,9 +183,21 @@ def pool_globally(model: ModelProto) -> None:
 
 def is_spatial_mean(model: ModelProto, node: NodeProto) -> bool:
     """True where `[N, C, H, W]` becomes `[N, C, 1, 1]`."""
+    if len(node.input) == 1:  # of everything: torch's mean() without axes
+        return False
     axes = onnx_graph.constant(model, node.input[1])
     kept = onnx_graph.attribute(node, "keepdims", 1) == 1
     return kept and axes is not None and sorted(axes.tolist()) in ([-2, -1], [2, 3])
+
+
+def is_flattening(model: ModelProto, reshape: NodeProto) -> bool:
+    """True where `[N, C, 1, 1]` becomes `[N, C]`, and not groups of channels."""
+    shapes = {
+        info.name: list(info.type.tensor_type.shape.dim)
+        for info in [*model.graph.value_info, *model.graph.output]
+    }
+    pooled, made = (shapes.get(n) for n in (reshape.input[0], reshape.output[0]))
+    return pooled is not None and made == pooled[:2]
 
 
 def parity(

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bench.settled import settle
 from training.graphs.export import PixelsToLogits, export_graph, parity
@@ -226,6 +227,35 @@ def test_pooling_to_a_grid_that_does_not_divide_is_two_nodes():
     assert found.count("MatMul") == 2
     assert not {"Gather", "GatherND"} & set(found)
     pixels = random_pixels(3, 9)[:, :, :8]
+    assert parity(network, graph, pixels, mean=MEAN, std=STD) <= 1e-5
+
+
+class PooledInGroups(nn.Module):
+    """Channels without the mean of all; pooled, in two groups with one head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filters, self.head = nn.Conv2d(3, 8, 3), nn.Linear(4, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] → [N, 5]."""
+        channels = self.filters(images)
+        pooled = functional.adaptive_avg_pool2d(channels - channels.mean(), 1)
+        return self.head(pooled.view(-1, 2, 4)).mean(1)
+
+
+def test_a_reshape_behind_the_pooling_that_is_no_flatten_stays_one():
+    """And a mean over everything is no pooling: both are exported as they are."""
+    torch.manual_seed(0)
+    network = PooledInGroups()
+
+    graph = export_graph(network, shape=(9, 8, 3), mean=MEAN, std=STD, classes=5)
+
+    found = operators(onnx.load_from_string(graph))
+    assert "GlobalAveragePool" in found
+    assert "Flatten" not in found
+    # one image at a time, of which the mean of all is its own
+    pixels = random_pixels(1, 9)[:, :, :8]
     assert parity(network, graph, pixels, mean=MEAN, std=STD) <= 1e-5
 
 
