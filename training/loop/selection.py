@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.loop.arithmetic import Precision, autocast
 from training.objectives.objective import Objective
-from training.optimizers.optimizers import Optimizers, clip_norm
+from training.optimizers.optimizers import Optimizers
 
 
 class Selection:
@@ -30,14 +30,14 @@ class Selection:
         objective: Objective,
         *,
         keep: float,
-        limit: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         """`trained` is the proxy as it is called: compiled, or averaging gradients.
 
-        `limit` is the norm of its longest gradient.
+        `clip_norm` is the norm of its longest gradient.
         """
         self._proxy, self._trained, self._optimizers = proxy, trained, optimizers
-        self._objective, self._keep, self._limit = objective, keep, limit
+        self._objective, self._keep, self._clip_norm = objective, keep, clip_norm
         # Of all steps so far, to be looked at with that of the network: a proxy whose
         # losses are no numbers chooses by place, and no other figure would tell.
         self.total_loss = torch.zeros((), device=next(proxy.parameters()).device)
@@ -68,8 +68,7 @@ class Selection:
         self._optimizers.zero_grad()
         loss = self._objective.loss(logits.float(), truth[chosen])
         loss.backward()
-        clip_norm(self._optimizers.parameters(), limit=self._limit)
-        self._optimizers.step()
+        self._optimizers.step(clip_norm=self._clip_norm)
         self.total_loss += loss.detach()
         return chosen
 

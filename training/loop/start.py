@@ -153,7 +153,7 @@ def open_selection(
         optimizers,
         objective,
         keep=config.selection.keep,
-        limit=config.train.clip_norm,
+        clip_norm=config.train.clip_norm,
     )
 
 

@@ -16,7 +16,7 @@ from training.loop.arithmetic import Precision, autocast, normalize, seed_step
 from training.loop.selection import Selection
 from training.objectives.objective import Objective
 from training.optimizers import schedule
-from training.optimizers.optimizers import Optimizers, clip_norm
+from training.optimizers.optimizers import Optimizers
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ class Steps:
         loss = self.objective.loss(logits.float(), truth)
         optimizers.zero_grad()
         loss.backward()
-        clip_norm(optimizers.parameters(), limit=self._config.train.clip_norm)
-        optimizers.step()
+        optimizers.step(clip_norm=self._config.train.clip_norm)
         return loss.detach()
 
     def images(

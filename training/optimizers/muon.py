@@ -5,7 +5,7 @@ convolution's gradient has a few large directions and many small ones that matte
 replacing G = U S V^T by U V^T lets all of them move alike.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ class Muon(Optimizer):
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         due = [
             (group, parameters)

@@ -35,9 +35,10 @@ class Optimizers:
         """`freezes` False: what a config freezes keeps computing its gradient.
 
         Distributed training needs that, for it waits for the gradient of every
-        parameter that it has seen at the start.
+        parameter that it has seen at the start. `step` forgets what has come.
         """
         self._shape, self._freezes = shape, freezes
+        self._frozen: list[Tensor] = []  # since the end of their part of the training
         self._configs = []
         self._optimizers: list[Optimizer] = []
         for config, parameters in _assign(network, configs):
@@ -60,6 +61,7 @@ class Optimizers:
             start=self._shape.start,
             final=self._shape.final,
         )
+        self._frozen.clear()
         for config, optimizer in zip(self._configs, self._optimizers, strict=True):
             own = (
                 factor
@@ -68,12 +70,22 @@ class Optimizers:
             )
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * own * multiple
-                if own == 0 and config.until is not None and self._freezes:
-                    for parameter in group["params"]:
-                        parameter.requires_grad_(False)
+                if own == 0 and config.until is not None:
+                    self._frozen += group["params"]
+        if self._freezes:
+            for parameter in self._frozen:
+                parameter.requires_grad_(False)
 
-    def step(self) -> None:
-        """Update the parameters from their gradients."""
+    def step(self, *, clip_norm: float | None = None) -> None:
+        """Update the parameters from their gradients.
+
+        All gradients together are scaled down to the norm `clip_norm` if they are
+        longer (Pascanu et al., arXiv:1211.5063).
+        """
+        for parameter in self._frozen:
+            parameter.grad = None  # it would count as a part of the norm
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), clip_norm)
         for optimizer in self._optimizers:
             optimizer.step()
 
@@ -179,9 +191,3 @@ def _build(config: OptimizerConfig, parameters: list[tuple[Tensor, int]]) -> Opt
         of_groups.setdefault(groups, []).append(parameter)
     blocks = [{"params": own, "groups": groups} for groups, own in of_groups.items()]
     return Muon(blocks, lr=rate, momentum=config.momentum, weight_decay=decay)
-
-
-def clip_norm(parameters: list[Tensor], *, limit: float | None) -> None:
-    """Scale the gradient down to the norm `limit` (Pascanu et al., arXiv:1211.5063)."""
-    if limit is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, limit)

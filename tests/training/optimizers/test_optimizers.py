@@ -9,7 +9,7 @@ from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.muon import Muon, orthogonalize, orthogonalize_all
-from training.optimizers.optimizers import Optimizers, clip_norm
+from training.optimizers.optimizers import Optimizers
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (5, 8, 24)])
@@ -187,6 +187,21 @@ def test_each_kind_hands_its_options_on(kind, options):
     assert {name: group[name] for name in options} == options
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_nesterovs_where_there_is_momentum(momentum):
+    """Its first step is longer than the gradient by the momentum's part of it."""
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0.0)
+    config = sgd("all", momentum=momentum)
+    optimizers = Optimizers(net, (config,), ScheduleConfig(shape="constant"))
+    optimizers.schedule(0.0)
+    net.weight.grad = torch.ones(1, 1)
+
+    optimizers.step()
+
+    assert net.weight.item() == pytest.approx(-0.1 * (1 + momentum))
+
+
 def test_the_rate_of_what_is_to_freeze_falls_in_a_line():
     """Whatever the schedule of the others, which rises or stays meanwhile."""
     shape = ScheduleConfig(shape="constant")
@@ -216,14 +231,36 @@ def test_what_freezes_early_stops_and_needs_no_gradient():
     assert net[0].weight.requires_grad
 
 
+def test_where_gradients_must_be_computed_the_frozen_ones_count_for_nothing():
+    """Several processes wait for all of them. They take the steps of one all the same,
+    though clipping measures all gradients together, and Muon scales without a rate.
+    """
+    configs = (muon("filters", until=0.5), sgd("all"))
+    images = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for freezes in (True, False):
+        torch.manual_seed(0)
+        net = network()
+        optimizers = Optimizers(net, configs, ScheduleConfig(), freezes=freezes)
+        for progress in (0.25, 0.5, 0.75):
+            optimizers.schedule(progress)
+            optimizers.zero_grad()
+            net(images).square().sum().backward()
+            optimizers.step(clip_norm=0.1)
+        ends.append(nn.utils.parameters_to_vector(net.parameters()))
+
+    assert torch.equal(*ends)
+
+
 def test_clipping_keeps_the_direction():
     """The norm becomes the limit; smaller gradients are left alone."""
-    parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.tensor([3.0, 4.0])
-    clip_norm([parameter], limit=1.0)
-    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
-    clip_norm([parameter], limit=None)
-    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])
+    net = nn.Linear(2, 1, bias=False)
+    optimizers = Optimizers(net, (sgd("all"),), ScheduleConfig())
+    net.weight.grad = torch.tensor([[3.0, 4.0]])
+    for limit in (None, 1.0, 2.0):
+        optimizers.step(clip_norm=limit)
+        expected = [3, 4] if limit is None else [0.6, 0.8]
+        assert net.weight.grad[0].tolist() == pytest.approx(expected)
 
 
 def test_a_moving_average_is_lent_to_the_network_and_taken_back():
@@ -239,6 +276,19 @@ def test_a_moving_average_is_lent_to_the_network_and_taken_back():
     assert net.weight.item() == 4.0
 
 
+def test_an_average_has_the_counters_of_the_network():
+    """A half of a batch is no batch: they are copied, while statistics are averaged."""
+    norm = nn.BatchNorm2d(1)
+    average = MovingAverage(norm, decay=0.5)
+    for _ in range(3):
+        norm(torch.ones(2, 1, 2, 2))
+        average.update()
+
+    with average.in_place():
+        assert norm.num_batches_tracked.item() == 3
+        assert 0.1 < norm.running_mean.item() < 0.271  # of the first and of the third
+
+
 def test_lookahead_jumps_back_every_so_many_steps():
     """Towards where the weights were, the more the later."""
     net = nn.Linear(1, 1, bias=False)
@@ -252,6 +302,18 @@ def test_lookahead_jumps_back_every_so_many_steps():
     assert net.weight.item() == pytest.approx(7.0)
 
 
+def test_lookahead_forgets_its_part_with_each_step_and_not_with_each_jump():
+    """At the end, with 0.5 a step and two steps a jump, a quarter stays behind."""
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(0.0)
+    lookahead = Lookahead(net, every=2, decay=0.5)
+    net.weight.data.fill_(8.0)
+
+    lookahead.update(1, progress=1.0)
+
+    assert net.weight.item() == pytest.approx(6.0)
+
+
 def test_the_slow_weights_are_lent_and_in_the_end_left_to_the_network():
     """What a step has made of them since the jump is for the next jump only."""
     net = nn.Linear(1, 1, bias=False)
@@ -263,8 +325,9 @@ def test_the_slow_weights_are_lent_and_in_the_end_left_to_the_network():
     lookahead.update(1, progress=0.0)
     net.weight.data.fill_(9.0)
 
-    with lookahead.in_place(3):
-        assert net.weight.item() == 8.0
+    for step in (2, 3):  # right after the jump, and later
+        with lookahead.in_place(step):
+            assert net.weight.item() == 8.0
     assert net.weight.item() == 9.0
     lookahead.settle(3)
     assert net.weight.item() == 8.0

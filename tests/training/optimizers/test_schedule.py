@@ -29,6 +29,13 @@ def test_a_schedule_rises_to_its_peak_and_ends_at_its_final_value(shape):
     assert seen == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1])
 
 
+def test_the_cosine_is_one():
+    """After a quarter of the fall it is where the cosine of an eighth of a turn is."""
+    seen = [schedule.factor(p, shape="cosine") for p in (0.25, 0.75)]
+
+    assert seen == pytest.approx([(1 + 0.5**0.5) / 2, (1 - 0.5**0.5) / 2])
+
+
 def test_images_grow_at_the_moments_that_the_config_names():
     """The last row holds to the end."""
     sizes = ((0.4, 24), (1.0, 32))
