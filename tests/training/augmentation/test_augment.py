@@ -1,7 +1,9 @@
 """Each random change does what its name says, to each image by itself, by its seed."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageEnhance
 from torch.nn import functional
 
 from training.augmentation.augment import (
@@ -16,9 +18,13 @@ from training.augmentation.augment import (
 )
 from training.augmentation.random_augment import (
     OPERATIONS,
+    brightness,
+    contrast,
     posterize,
     random_augment,
     rotate,
+    saturation,
+    sharpness,
     shear_across,
     shear_down,
     solarize,
@@ -225,6 +231,38 @@ def test_full_magnitude_is_as_strong_as_the_operations_say():
     assert changed.max() == pytest.approx(0.76)
 
 
+@pytest.mark.parametrize("strength", [-1.0, -0.4, 0.4, 1.0])
+@pytest.mark.parametrize(
+    ("operation", "pillow"),
+    [
+        (brightness, ImageEnhance.Brightness),
+        (contrast, ImageEnhance.Contrast),
+        (saturation, ImageEnhance.Color),
+    ],
+)
+def test_colors_change_as_in_pillow(operation, pillow, strength, pixels):
+    """By a factor of 0.1 to 1.9; within a byte and a half, for Pillow rounds."""
+    strengths = torch.full((8, 1, 1, 1), strength)
+    changed = operation(pixels.permute(0, 3, 1, 2) / 255, strengths).clamp(0, 1)
+
+    for image, found in zip(pixels, changed.permute(0, 2, 3, 1), strict=True):
+        enhanced = pillow(Image.fromarray(image.numpy())).enhance(1 + 0.9 * strength)
+        assert np.abs(255 * found.numpy() - np.asarray(enhanced)).max() < 1.5
+
+
+def test_sharpness_goes_away_from_the_mean_of_the_neighbors_and_back():
+    """A dot of 0.9 in the dark: its blurred copy is a square of 0.1."""
+    dot = torch.zeros(2, 1, 5, 5)
+    dot[:, :, 2, 2] = 0.9
+
+    sharp, blurred = sharpness(dot, torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))[:, 0]
+
+    assert sharp[2, 2] == pytest.approx(0.1 + 1.9 * 0.8)
+    assert sharp[1, 2] == pytest.approx(0.1 - 1.9 * 0.1)
+    assert blurred[2, 2] == pytest.approx(0.1 + 0.1 * 0.8)
+    assert blurred[0, 2] == 0
+
+
 def test_posterize_keeps_four_bits_at_full_strength():
     """16 levels of 256."""
     ramp = torch.arange(256).view(1, 1, 16, 16) / 255
@@ -252,6 +290,18 @@ def test_mixed_images_have_mixed_truth(kind):
         expected = (shares * torch.arange(10.0)).sum(1)
         assert torch.allclose(shares.sum(1), torch.ones(10))
         assert torch.allclose(mixed.mean((1, 2, 3)), expected, atol=1e-4)
+
+
+def test_one_coin_a_batch_chooses_between_mixup_and_cutmix():
+    """A pixel of a mixup is between two images, that of a cutmix of one of them."""
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 16, 16)
+    config = AugmentConfig(mixup=1.0, cutmix=1.0)
+    pasted = 0
+    for seed in range(40):
+        mixed, _ = mix(images, torch.eye(10), config, generator=seeded(seed))
+        pasted += bool((mixed == mixed.round()).all())
+
+    assert 10 <= pasted <= 30
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 8.0, 1000.0])
@@ -299,3 +349,17 @@ def test_a_lean_is_of_so_many_pixels(operation, axis):
 
     expected = ramps[1 - axis] + 0.3 * ramps[axis]
     assert torch.allclose(leaned[inner], expected[18:22, 40:80], atol=1e-3)
+
+
+@pytest.mark.parametrize(("strength", "degrees"), [(1.0, 30), (-0.5, -15)])
+def test_a_turn_is_of_so_many_degrees(strength, degrees):
+    """The place that each pixel comes from is turned the other way."""
+    turned = rotate(ramps(1), torch.full((1, 1, 1, 1), strength))[0, :, 5:11, 6:14]
+
+    angle = torch.tensor(degrees).deg2rad()
+    across, down = ramps(1)[0, :, 5:11, 6:14]
+    expected = [
+        angle.cos() * across - angle.sin() * down,
+        angle.sin() * across + angle.cos() * down,
+    ]
+    assert torch.allclose(turned, torch.stack(expected), atol=1e-3)

@@ -35,6 +35,33 @@ def test_smoothing_keeps_a_sure_answer_from_being_free():
     )
 
 
+def test_smoothing_moves_its_share_of_the_truth_to_all_labels():
+    """A tenth, in equal parts, the right one among them: 0.1 / 4 of each other."""
+    logits = torch.tensor([[0.3, -1.0, 2.0, 0.5]])
+    softened = torch.tensor([[0.025, 0.925, 0.025, 0.025]])
+
+    found = cross_entropy(label_smoothing=0.1)(logits, torch.tensor([1]))
+
+    assert found.item() == pytest.approx(-(softened * logits.log_softmax(1)).sum())
+
+
+@pytest.mark.parametrize(("truth", "softened"), [(1.0, 0.95), (0.0, 0.05), (0.5, 0.5)])
+@pytest.mark.parametrize("kind", ["cross-entropy", "asymmetric"])
+def test_smoothing_moves_yes_and_no_towards_one_half(truth, softened, kind):
+    """Half of it ends up at the other side, as if they were two labels."""
+
+    def loss(smoothing: float):
+        if kind == "cross-entropy":
+            return binary_cross_entropy(label_smoothing=smoothing)
+        return asymmetric(**ASL, label_smoothing=smoothing)
+
+    logits = torch.tensor([[THIRD]])
+
+    found = loss(0.1)(logits, torch.tensor([[truth]])).item()
+
+    assert found == pytest.approx(loss(0.0)(logits, torch.tensor([[softened]])).item())
+
+
 def test_the_asymmetric_loss_is_that_of_the_paper():
     """At a score of 0.2: 0.8 · log 0.2 if it is there, else 0.15² · log 0.85."""
     logits = torch.tensor([[THIRD, THIRD]])

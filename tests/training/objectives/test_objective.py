@@ -48,3 +48,23 @@ def test_a_perfect_answer_has_the_best_score_and_nearly_no_loss(task, labels, lo
     assert objective.logits == logits
     assert objective.loss(answer, objective.truth(truth)) < 1e-6
     assert set(objective.score(answer, truth).values()) == {1.0}
+
+
+def test_a_detector_decides_at_a_score_of_one_half():
+    """Which is a logit of 0, however near to it."""
+    objective = build_objective(Task.BINARY, labels=2)
+    logits = torch.tensor([[0.1], [-0.1], [0.1], [-0.1]])
+
+    scores = objective.score(logits, torch.tensor([1, 0, 0, 0]))
+
+    assert scores["accuracy"] == 0.75
+
+
+def test_labels_that_do_not_occur_have_no_part_in_map():
+    """No order of the images would be better than another."""
+    objective = build_objective(Task.MULTILABEL, labels=3)
+    logits = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0]])
+
+    found = objective.score(logits, torch.tensor([[1, 1, 0], [0, 0, 0]]))
+
+    assert found["mAP"] == pytest.approx((1 + 1 / 2) / 2)
