@@ -42,9 +42,10 @@ class Validation:
     def logits(
         self, network: nn.Module, precision: Precision, *, mirrored: bool = False
     ) -> Tensor:
-        """float32 [N, K], on the CPU. The network is left in the mode it was in."""
+        """float32 [N, K], on the CPU. Each layer is left in the mode that it was in."""
         device = next(network.parameters()).device
-        was_training = network.training
+        # one by one: the norms may be frozen in a network that trains
+        training = [module for module in network.modules() if module.training]
         network.eval()
         found = []
         with torch.no_grad(), autocast(device, precision):
@@ -53,7 +54,8 @@ class Validation:
                 images = images.flip(-1) if mirrored else images
                 images = normalize(images, self._config.mean, self._config.std)
                 found.append(network(images).float().cpu())
-        network.train(was_training)
+        for module in training:
+            module.training = True
         return torch.cat(found)
 
     def _chunks(self) -> Iterator[np.ndarray]:

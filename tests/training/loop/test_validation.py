@@ -50,3 +50,22 @@ def test_large_images_are_looked_at_in_smaller_batches(side, batch_size, at_once
 
     assert logits.shape == (520, 2)
     assert network.seen == at_once
+
+
+def test_a_look_leaves_each_layer_in_its_mode():
+    """A network that trains with frozen norms goes on with frozen norms."""
+    config = DataConfig(
+        path="", height=4, width=4, color="gray", mean=(0.5,), std=(0.5,)
+    )
+    samples = ArraySamples("x", np.zeros((2, 4, 4, 1), np.uint8), np.arange(2))
+    split = Split("validation", samples, np.arange(2))
+    objective = build_objective(Task.MULTICLASS, labels=2)
+    norm = nn.BatchNorm2d(1).eval()
+    network = nn.Sequential(norm, Counting())
+
+    Validation(split, config, objective, batch_size=2).logits(network, "fp32")
+
+    assert network.training
+    assert network[1].training
+    assert not norm.training
+    assert norm.num_batches_tracked == 0
