@@ -162,6 +162,10 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix (one coin a batch when both are on) of images and their truth.
 
+    Each image is blended with another one of the batch (Zhang et al., arXiv:1710.09412)
+    or gets a box of it, and its truth is blended by the same share. So the network
+    learns to be as sure as there is evidence, also between the images that it has seen.
+
     Args:
         images: float [N, C, H, W].
         truth: float [N, K], shares of the labels.

@@ -1,9 +1,11 @@
 """torchrun → **ranks**: several processes that train one network together.
 
 `torchrun --nproc-per-node 2 -m cli train CONFIG` starts the processes and sets RANK,
-WORLD_SIZE and LOCAL_RANK. Each takes its part of every batch; gradients are averaged,
-so two ranks take the same steps as one with the same batch size. Two things see the
-rank's own part only: batch norm, and a selection, which keeps the hardest of that part.
+WORLD_SIZE and LOCAL_RANK. Each takes its part of every batch, and gradients are
+averaged: where nothing is random, two ranks take the same steps as one with the same
+batch size. Augmentation and dropout draw other numbers on each rank. Three things see
+the rank's own part only: batch norm, mixed images, and a selection, which keeps the
+hardest of that part.
 """
 
 import os
@@ -61,11 +63,6 @@ class Ranks:
         distributed.all_reduce(box, op=distributed.ReduceOp.MAX)
         highest, lowest = box[0].item(), -box[1].item()
         return highest == lowest
-
-    def wait(self) -> None:
-        """Until every rank is here."""
-        if self.world > 1:
-            distributed.barrier()
 
 
 def choose_device(wanted: str) -> torch.device:

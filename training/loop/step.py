@@ -68,7 +68,7 @@ class Steps:
         precision: Precision,
         multiple: float = 1.0,
     ) -> Tensor:
-        """One update, its rates times `multiple`; answers the loss, detached."""
+        """One update, its rates times `multiple`; returns the loss, detached."""
         optimizers = learner.optimizers
         generator = seed_step(
             self._config.seed, moment.step, self._rank, batch.pixels.device

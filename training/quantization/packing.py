@@ -86,7 +86,7 @@ def pack_pixels(int8: bytes) -> bytes:
     first.transpose.input[0] = add_node(
         model, "Reshape", [pixels, packed], "pixels_in_packs"
     )
-    _unpack_outputs(model, first, columns, weight.shape[0])
+    _unpack_outputs(model, first, filters=weight.shape[0])
     sort_nodes(model)
     drop_unused(model)
     return serialize(model)
@@ -191,10 +191,8 @@ def _replace_weights(
     )
 
 
-def _unpack_outputs(
-    model: onnx.ModelProto, first: First, columns: Columns, filters: int
-) -> None:
-    """[N, h, w / outputs, outputs * O] → [N, h, w, O]: the same bytes."""
+def _unpack_outputs(model: onnx.ModelProto, first: First, *, filters: int) -> None:
+    """[N, h, w / n, n * O] → [N, h, w, O], for n outputs of a pack: the same bytes."""
     packed = first.quantize.output[0]
     readers = consumers(model).get(packed, [])
     shape = add_constant(model, "outputs_shape", np.array([0, 0, -1, filters]))

@@ -2,7 +2,7 @@
 
 The range from the smallest to the largest value seen wastes steps on a few outliers;
 the one that leaves the smallest squared error, clipping included, is chosen among
-shrunken ones. Nagel et al., arXiv:2106.08295, section 2.3.
+shrunken ones. Nagel et al., arXiv:2106.08295, on setting quantization ranges.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -59,7 +59,7 @@ def find_ranges(
 def small_pieces(
     batches: Iterable[NDArray[np.uint8]],
 ) -> Iterator[NDArray[np.uint8]]:
-    """The same images, few at a time, for who watches many tensors at once."""
+    """The same images, few at a time: many inner tensors of each are in memory."""
     for batch in batches:
         yield from in_pieces(batch, size=PIECE)
 
