@@ -221,4 +221,4 @@ class ScheduleConfig(Section):
     start: Fraction = 0.0
     """Of the peak, where the warm-up begins."""
     final: Fraction = 0.0
-    """Of the peak, at the end."""
+    """Of the peak, at the end; `constant` stays at the peak."""

@@ -105,14 +105,7 @@ def make_plan(
     costs: tuple[tuple[float, float], ...] = ()
     look_s = 0.0
     if config.minutes is None:
-        epochs = config.epochs or 0
-        steps = round(epochs * work.steps_per_epoch)
-        if steps < 1:
-            raise ConfigError(
-                f"{epochs:g} epochs is less than a step; an epoch has "
-                f"{work.steps_per_epoch} of them, so give at least "
-                f"{upwards(1 / work.steps_per_epoch)}"
-            )
+        steps = steps_of(config.epochs or 0, work.steps_per_epoch)
     else:
         timed = [clock.cost(mode, begin) for begin in begins]
         look_s = validation_seconds(max(timed), work)
@@ -123,13 +116,7 @@ def make_plan(
         steps = steps_within(left_s, costs, look_s, work)
         if steps < 1:
             step_s = seconds_a_step(costs, look_s, work)
-            least_s = (spent_s + step_s + look_s) / SAFETY
-            raise ConfigError(
-                f"{config.minutes:g} minutes is less than a step; measured were "
-                f"{spent_s:.3g} s of planning, {step_s:.3g} s a step with its images "
-                f"and its part of the looks at validation, and {look_s:.3g} s for the "
-                f"last of these, so give at least {upwards(least_s / 60)}"
-            )
+            raise too_few_minutes(config.minutes, spent_s, step_s, look_s)
     return Plan(
         steps,
         work.steps_per_epoch,
@@ -138,6 +125,30 @@ def make_plan(
         mode.products,
         costs,
         look_s,
+    )
+
+
+def steps_of(epochs: float, steps_per_epoch: int) -> int:
+    """Steps of so many epochs; a `ConfigError` where these do not suffice for one."""
+    steps = round(epochs * steps_per_epoch)
+    if steps < 1:
+        raise ConfigError(
+            f"{epochs:g} epochs is less than a step; an epoch has {steps_per_epoch} of "
+            f"them, so give at least {upwards(1 / steps_per_epoch)}"
+        )
+    return steps
+
+
+def too_few_minutes(
+    minutes: float, spent_s: float, step_s: float, look_s: float
+) -> ConfigError:
+    """Why not a step fits into a budget, and what would do."""
+    least_s = (spent_s + step_s + look_s) / SAFETY
+    return ConfigError(
+        f"{minutes:g} minutes is less than a step; measured were {spent_s:.3g} s of "
+        f"planning, {step_s:.3g} s a step with its images and its part of the looks at "
+        f"validation, and {look_s:.3g} s for the last of these, so give at least "
+        f"{upwards(least_s / 60)}"
     )
 
 

@@ -124,60 +124,84 @@ def test_what_is_too_short_for_a_step_is_told_what_would_do(too_short):
     assert plan(advised * slower).steps >= 1
 
 
-def test_short_steps_are_timed_often_and_the_least_counts():
+class Machine:
+    """A clock that only work moves, in place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        """Seconds since the beginning."""
+        return self.now_s
+
+    def work(self, seconds: float) -> None:
+        """Something takes so long."""
+        self.now_s += seconds
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """What times the steps: nothing else goes on there."""
+    ours = Machine()
+    monkeypatch.setattr("training.loop.timing.time", ours)
+    return ours
+
+
+def test_short_steps_are_timed_often_and_the_least_counts(machine):
     """What else the machine does makes some of them longer, and none shorter."""
     taken = []
 
-    seconds = time_steps({"fp32": lambda: taken.append(0)}, CPU)
+    def step() -> None:
+        taken.append(0)
+        machine.work(0.001 if len(taken) == WARM_STEPS + 7 else 0.002)
+
+    seconds = time_steps({"fp32": step}, CPU)
 
     assert len(taken) == WARM_STEPS + MOST_STEPS
-    assert 0 < seconds["fp32"] < 1e-3
+    assert seconds["fp32"] == pytest.approx(0.001)
 
 
-def test_long_steps_are_timed_no_longer_than_the_limit():
+def test_long_steps_are_timed_no_longer_than_the_limit(machine):
     """Twenty of ten seconds in each way would be most of a budget of five minutes."""
     taken = []
-    steps = {name: lambda: taken.append(time.sleep(0.01)) for name in ("a", "b")}
 
-    seconds = time_steps(steps, CPU, until_s=time.perf_counter())
+    def step() -> None:
+        taken.append(0)
+        machine.work(10)
+
+    seconds = time_steps({"a": step, "b": step}, CPU, until_s=30)
 
     assert len(taken) == 2 * LEAST_STEPS
-    assert min(seconds.values()) >= 0.01
+    assert seconds == {"a": 10, "b": 10}
 
 
-def test_what_is_far_from_the_best_is_timed_no_further():
+def test_what_is_far_from_the_best_is_timed_no_further(machine):
     """The time goes to those that are close to each other."""
     taken = {"near": 0, "best": 0, "far": 0}
+    lengths = {"near": 0.0149, "best": 0.010, "far": 0.0151}
 
-    def step(name: str, sleep_s: float) -> None:
+    def step(name: str) -> None:
         taken[name] += 1
-        time.sleep(sleep_s)
+        machine.work(lengths[name])
 
-    lengths = {"near": 0.011, "best": 0.010, "far": 0.1}
-    steps = {name: partial(step, name, length) for name, length in lengths.items()}
-
-    seconds = time_steps(steps, CPU, sample_s=0.1)
+    seconds = time_steps({name: partial(step, name) for name in taken}, CPU)
 
     assert taken["far"] == WARM_STEPS
     assert taken["near"] == taken["best"] > WARM_STEPS
-    assert seconds["far"] >= 0.1
+    assert seconds == pytest.approx(lengths)
 
 
-def test_a_fast_moment_of_the_machine_favors_nobody():
+def test_a_fast_moment_of_the_machine_favors_nobody(machine):
     """One turn in which all was ten times as fast, for one of two only."""
     taken = {"dear": 0, "cheap": 0}
+    lengths = {"dear": 0.024, "cheap": 0.02}
 
-    def step(name: str, sleep_s: float) -> None:
+    def step(name: str) -> None:
         taken[name] += 1
         lucky = name == "dear" and taken[name] == WARM_STEPS + 2
-        time.sleep(sleep_s / 10 if lucky else sleep_s)
+        machine.work(lengths[name] / 10 if lucky else lengths[name])
 
-    steps = {
-        "dear": partial(step, "dear", 0.024),
-        "cheap": partial(step, "cheap", 0.02),
-    }
-
-    seconds = time_steps(steps, CPU, sample_s=0.2)
+    seconds = time_steps({name: partial(step, name) for name in taken}, CPU)
 
     assert seconds["cheap"] < seconds["dear"]
 
