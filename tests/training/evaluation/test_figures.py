@@ -1,4 +1,4 @@
-"""Figures of confident mistakes are those of the logits, not of rounded scores."""
+"""Figures are those of the logits, and decisions those of the service."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 
 from classifier.manifest import Manifest, Task
 from tests.synthetic import manifest_fields
+from training.evaluation.evaluate import Evaluation
 from training.evaluation.figures import measure
 
 # About 17 is where 1 - score is 0 in float32; 100 / 0.5 is where exp is.
@@ -37,3 +38,23 @@ def test_a_confident_mistake_costs_what_its_logit_says(task: Task, temperature: 
 
     expected = np.logaddexp(0, wrong.astype(np.float64) / temperature).mean()
     assert found["nll"] == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_score_that_reaches_its_threshold_is_a_yes():
+    """As the service decides; each label by its own threshold."""
+    scores = np.array([[0.5, 0.5], [0.25, 0.75]])
+
+    found = Evaluation(
+        dataset="colors",
+        split="test",
+        labels=("red", "blue"),
+        metrics={},
+        intervals={},
+        rows=[],
+        truth=np.zeros((2, 2), bool),
+        scores=scores,
+        thresholds=(0.5, 0.75),
+        names=["a", "b"],
+    )
+
+    assert found.predicted.tolist() == [[True, False], [False, True]]

@@ -89,6 +89,7 @@ def test_mistakes_that_few_images_show_leave_the_honesty_of_scores_open(task: Ta
         if task is Task.BINARY:
             columns, truth = columns[:, :1], np.ones(200, bool)
         elif task is Task.MULTILABEL:
+            columns[:, 1] = 1 - scores  # right throughout: one wrong label is enough
             truth = np.tile([True, False], (200, 1))
 
         found, intervals, _ = measure(manifest(task, classes=2), logit(columns), truth)

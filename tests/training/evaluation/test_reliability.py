@@ -64,6 +64,15 @@ def test_a_score_that_all_images_have_is_right_by_their_share():
     assert reliability.expected_calibration_error(bins) == pytest.approx(0)
 
 
+def test_brier_is_the_mean_square_of_what_the_score_lacks():
+    """0.2 for a no and 0.4 for a yes: (0.04 + 0.36) / 2, and no root of it."""
+    score, truth = np.array([[0.2], [0.4]], np.float32), np.array([False, True])
+
+    found = reliability.sigmoid_reliability(score, truth, nll=np.zeros(2))
+
+    assert found["brier"] == pytest.approx((0.2**2 + 0.6**2) / 2)
+
+
 def test_scores_that_differ_are_binned_as_they_are():
     """Each image by its own truth."""
     score = np.random.default_rng(0).random(60)
