@@ -40,6 +40,16 @@ def test_each_class_keeps_its_share(counts, share, seed):
     assert (taken[each > 1] > 0).all() or len(chosen) < len(counts)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_rounding_leaves_over_goes_to_those_that_lost_most_by_it(seed):
+    """A tenth of 19, 11 and 10 is 1.9, 1.1 and 1: two of the first are taken."""
+    labels = np.repeat([0, 1, 2], [19, 11, 10])
+
+    chosen = hold_out(labels, count=4, seed=seed)
+
+    assert np.bincount(labels[chosen]).tolist() == [2, 1, 1]
+
+
 def test_a_rare_label_has_a_sample_on_either_side():
     """Four of a thousand, or two: a tenth is less than half a sample."""
     for positives in (2, 4):

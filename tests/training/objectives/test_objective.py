@@ -53,11 +53,11 @@ def test_a_perfect_answer_has_the_best_score_and_nearly_no_loss(task, labels, lo
 def test_a_detector_decides_at_a_score_of_one_half():
     """Which is a logit of 0, however near to it."""
     objective = build_objective(Task.BINARY, labels=2)
-    logits = torch.tensor([[0.1], [-0.1], [0.1], [-0.1]])
+    logits = torch.tensor([[0.1], [-0.1]])
 
-    scores = objective.score(logits, torch.tensor([1, 0, 0, 0]))
-
-    assert scores["accuracy"] == 0.75
+    for labels, accuracy in (([1, 0], 1.0), ([0, 1], 0.0)):
+        scores = objective.score(logits, torch.tensor(labels))
+        assert scores["accuracy"] == accuracy
 
 
 def test_labels_that_do_not_occur_have_no_part_in_map():
