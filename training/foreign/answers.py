@@ -1,9 +1,11 @@
 """What the user says → **answers**: options, presets, label files."""
 
 import csv
+import io
 import json
 import math
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -210,6 +212,11 @@ Row = tuple[str, str, str, str | None]  # place in the file, id, name, group
 
 
 def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
+    for text in (label_id, name, group or ""):
+        if any(unicodedata.category(letter) == "Cc" for letter in text):
+            raise ValueError(
+                f"{place}: {text!r} has a control character, such as the end of a line"
+            )
     try:
         return Label(id=label_id, name=name, group=group)
     except ValidationError as error:
@@ -217,7 +224,8 @@ def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
 
 
 def _from_lines(text: str) -> list[Row]:
-    lines = text.rstrip().splitlines()[: MAX_LABELS + 1]
+    # `splitlines` would also part names at a form feed, or at U+2028 from a website
+    lines = text.rstrip().split("\n")[: MAX_LABELS + 1]
     rows: list[Row] = []
     for number, name in enumerate(map(str.strip, lines), 1):
         if name:
@@ -228,7 +236,7 @@ def _from_lines(text: str) -> list[Row]:
 
 
 def _from_csv(text: str) -> list[Row]:
-    table = csv.DictReader(text.splitlines())
+    table = csv.DictReader(io.StringIO(text))
     columns = table.fieldnames or ()
     if "name" not in columns:
         raise ValueError(

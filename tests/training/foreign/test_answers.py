@@ -34,6 +34,8 @@ def test_a_label_that_stands_there_twice_is_named(tmp_path):
         ("a.csv", "id,label\n1,crane\n", "columns are 'id', 'label'; `name` is needed"),
         ("a.csv", "", "columns are none; `name` is needed"),
         ("a.csv", "id,name\n1,crane\n2\n", "line 3 has no name"),
+        ("a.csv", 'id,name\n1,"cra\nne"\n', r"line 3: 'cra\\nne' has a control char"),
+        ("a.txt", "crane\fheron\n", r"line 1: 'crane\\x0cheron' has a control char"),
         ("a.json", '{"0": "crane", "2": "heron"}', 'no "1"; 2 labels are numbered'),
         ("a.json", '["crane", ["heron"]]', r"label 1 is \['heron'\]; \"name\" or"),
         ("a.json", '["crane", 7]', 'label 1 is 7; "name" or'),
@@ -68,3 +70,15 @@ def test_each_kind_of_file_holds_the_same_labels(tmp_path, file, text):
         ("crane", "crane"),
         ("heron", "heron"),
     ]
+
+
+@pytest.mark.parametrize("file", ["a.txt", "a.csv"])
+def test_only_the_end_of_a_line_ends_a_label(tmp_path, file):
+    """A separator that a website has left in a name would move all labels behind it."""
+    name = "crane\u2028Grus grus"
+    text = f"name\n{name}\nheron\n" if file == "a.csv" else f"{name}\r\nheron\r\n"
+    (tmp_path / file).write_bytes(text.encode())
+
+    labels = read_labels(str(tmp_path / file))
+
+    assert [label.name for label in labels] == [name, "heron"]
