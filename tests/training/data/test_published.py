@@ -147,14 +147,18 @@ def test_a_damaged_idx_file_is_refused_by_name(digits, damage):
         load_dataset(digits)
 
 
-def test_array_images_take_the_path_of_every_file(digits):
+@pytest.mark.parametrize(
+    ("resize", "short_side"),
+    [("squash", None), ("pad", None), ("crop", 28), ("crop", 40)],
+)
+def test_array_images_take_the_path_of_every_file(digits, resize, short_side):
     """Pixels handed over directly are what preprocessing makes of the same image."""
     spec = PreprocessSpec(
         height=28,
         width=28,
         color="gray",
-        resize="squash",
-        short_side=None,
+        resize=resize,
+        short_side=short_side,
         interpolation="bicubic",
         background=(255, 255, 255),
     )

@@ -53,6 +53,17 @@ def test_photos_that_look_alike_are_one_scene():
     assert len(np.unique(alone)) == 30
 
 
+def test_a_chain_of_neighbors_is_not_one_scene():
+    """A camera that turns: each photo is like the next, and the first not the last."""
+    angles = np.deg2rad(np.arange(0, 360, 20))
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    found = scenes_by_likeness(features, np.zeros(18, np.int64), likeness=0.9)
+
+    # of three in a row the mean likeness of the pairs is 0.88
+    assert np.bincount(found).max() == 2
+
+
 def test_the_same_view_under_two_labels_is_two_scenes():
     """Peach and nectarine lie on one shelf; each label is cut by itself."""
     features, labels = views(1, 4, 0.01), np.array([0, 0, 1, 1])

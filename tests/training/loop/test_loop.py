@@ -17,7 +17,7 @@ from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.log import read_log
 from training.loop.loop import Room, fit
-from training.loop.rate_finder import find_rate
+from training.loop.rate_finder import RateCurve, find_rate
 from training.loop.runs import prepare, train
 from training.loop.validation import Validation
 
@@ -256,6 +256,22 @@ def test_the_rate_finder_points_to_a_rate_that_learns(root):
 
     assert 1e-2 < curve.suggested < 30
     assert min(curve.losses) < curve.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "suggested"),
+    [
+        ((5.0, 4.9, 3.0, 2.5, 6.0), 2.0),  # where the fall by 1.9 begins
+        ((5.0, 4.0, 2.5, 9.0, 1.0), 4.0),  # the lowest may come after a rise
+        ((5.0, 6.0, 9.0), 1.0),  # it only rises: no rate is too small
+        ((5.0, 4.0), 1.0),
+    ],
+)
+def test_the_suggested_rate_is_where_the_loss_falls_fastest(losses, suggested):
+    """Not where it is lowest: there it is about to blow up."""
+    factors = (1.0, 2.0, 3.0, 4.0, 5.0)[: len(losses)]
+
+    assert RateCurve(factors, losses).suggested == suggested
 
 
 def test_a_rank_that_searches_a_rate_waits_for_no_other(root):
