@@ -12,6 +12,30 @@ from training.loop.distributed import Ranks
 from training.loop.runs import train
 
 
+class Machine:
+    """A clock that only work moves, in place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        """Seconds since the beginning."""
+        return self.now_s
+
+    def work(self, seconds: float) -> None:
+        """Something takes so long."""
+        self.now_s += seconds
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Where steps are timed, and nothing else goes on."""
+    ours = Machine()
+    for module in ("timing", "pace"):
+        monkeypatch.setattr(f"training.loop.{module}.time", ours)
+    return ours
+
+
 @pytest.fixture
 def same_sums() -> Iterator[None]:
     """One thread: the same sums in the same order."""

@@ -124,29 +124,6 @@ def test_what_is_too_short_for_a_step_is_told_what_would_do(too_short):
     assert plan(advised * slower).steps >= 1
 
 
-class Machine:
-    """A clock that only work moves, in place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def perf_counter(self) -> float:
-        """Seconds since the beginning."""
-        return self.now_s
-
-    def work(self, seconds: float) -> None:
-        """Something takes so long."""
-        self.now_s += seconds
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """What times the steps: nothing else goes on there."""
-    ours = Machine()
-    monkeypatch.setattr("training.loop.timing.time", ours)
-    return ours
-
-
 def test_short_steps_are_timed_often_and_the_least_counts(machine):
     """What else the machine does makes some of them longer, and none shorter."""
     taken = []

@@ -57,6 +57,23 @@ def test_a_budget_that_is_spent_ends_with_the_next_step():
     assert plan.steps == 501
 
 
+def test_steps_and_looks_are_told_apart(machine):
+    """Steps of 2 s instead of 1, and looks of 30 s, after two epochs of a hundred."""
+    plan = replace(PLAN, costs=((1.0, 1.0),), look_s=5.0)
+    pace = Pace(WORK)
+    for done in range(1, 201):
+        machine.work(2.0)
+        pace.step(plan, done)
+        if done % 100 == 0:
+            machine.work(30.0)
+            pace.look(30.0)
+
+    corrected = pace.corrected(plan, 200, left_s=1180.0)
+
+    # the last look, and 2 s a step with a hundredth of a look
+    assert corrected.steps == 200 + 1150 / 2.3
+
+
 def test_a_plan_of_epochs_is_never_corrected():
     """It has no costs; a plan with some is looked at where it passes a mark."""
     for plan, times in ((PLAN, len(MARKS)), (replace(PLAN, costs=()), 0)):
