@@ -9,13 +9,21 @@ import tempfile
 
 import numpy as np
 import pytest
+import torch
+from onnx import helper
+from torch.nn import functional
 
-from tests.training.quantization.nets import change_constant, images, net
+from tests.training.quantization.nets import SIDE, change_constant, images, net
 from training.graphs.graph import GraphError, parse, run
-from training.quantization.quantize import measure, quantize_int8, quantize_measured
-from training.quantization.ranges import rounding_error, shrink, watch
+from training.quantization.quantize import (
+    measure,
+    quantize_int8,
+    quantize_measured,
+    simplify,
+)
+from training.quantization.ranges import find_ranges, rounding_error, shrink, watch
 from training.quantization.rescue import with_rounded_weights
-from training.quantization.rounding import compensate
+from training.quantization.rounding import Layer, compensate, examples
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +171,41 @@ def test_what_rounding_leaves_over_goes_into_the_bias(fp32):
 
     off = (after - before).mean(axis=(0, 2, 3))
     assert np.abs(off).max() < 1e-3 * before.std()
+
+
+def test_the_examples_of_a_convolution_are_what_it_sees():
+    """With strides, dilations and paddings that differ, in two groups: each example
+    times the weights is an output of torch's, and all 9 places of an image are there.
+    """
+    rng = np.random.default_rng(0)
+    filters, bias = rng.normal(size=(6, 2, 3, 2)), rng.normal(size=6)
+    inputs = rng.normal(size=(3, 4, 5, 7)).astype(np.float32)
+    node = helper.make_node(
+        "Conv", ["x", "w", "b"], ["y"], group=2, strides=[2, 3], dilations=[1, 2],
+        pads=[2, 1, 0, 3],  # top, left, bottom, right
+    )  # fmt: skip
+    both = np.concatenate([filters.reshape(6, -1), bias[:, None]], axis=1)
+    layer = Layer("conv", "x", both.reshape(2, 3, -1), (3, 2), node)
+
+    seen = examples(inputs, layer, np.random.default_rng(1))  # [G, S, D + 1]
+
+    found = np.einsum("gsd,grd->grs", seen, layer.weight).reshape(6, -1)
+    padded = functional.pad(torch.tensor(inputs).double(), (1, 3, 2, 0))
+    expected = functional.conv2d(
+        padded, torch.tensor(filters), torch.tensor(bias), (2, 3), 0, (1, 2), 2
+    ).transpose(0, 1).reshape(6, -1)  # fmt: skip
+    assert found.shape == (6, 3 * 9)
+    assert np.allclose(np.sort(found), np.sort(expected.numpy()), atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_range_is_that_of_all_batches(fp32, order):
+    """Of black images and of white ones, whichever come last."""
+    black = np.zeros((4, SIDE, SIDE, 3), np.uint8)
+
+    ranges = find_ranges(simplify(fp32), ["x"], [black, 255 - black][::order])
+
+    assert ranges["x"] == pytest.approx((-127 / 128, 1))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
