@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before anything imports torch or ONNX Runtime: idle threads sleep instead of spinning,
 # because several tests start servers and share two cores with them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Hypothesis fails an example that takes 200 ms, as any does while the machine is busy.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 class Photo(NamedTuple):
