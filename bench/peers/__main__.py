@@ -11,6 +11,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.circumstances import machine, write_record
 from bench.ending import MeasurementError, command
@@ -94,38 +95,39 @@ def find_limits(
 
 
 def run(options: argparse.Namespace, name: str) -> None:
-    """Compare on one workload and write its results."""
+    """Compare on one workload, and write what is known after each round."""
     options.workload = name
     workload = chosen_workload(options)
-    peers = peer_versions()
     plan = Plan(workload, options.precision, options.rounds, options.seconds)
     listed = chosen(options, workload)
     if not listed:
         raise MeasurementError("nobody of that name takes part in that setting")
     limits = find_limits(options, workload, listed)
-    standings = compare(plan, listed, limits, tell=lambda text: print(text, flush=True))
-    rows = report.rows(standings)
-    table = report.markdown(f"{name}: {workload.connections} connections", rows)
-    print(table)
-    if options.out is None:
-        return
     loaded = load_bundle(resolve(workload.bundle))
-    write_record(
-        options.out / f"peers-{name}.json",
-        {
-            **workload.described(),
-            "connections": workload.connections,
-            "description": loaded.manifest.description,
-            "peers": peers,
-            "auto": str(choose_variant(loaded, "auto", "cpu").precision),
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-            "rows": rows,
-        },
-    )
-    (options.out / f"peers-{name}.md").write_text(table + "\n", encoding="utf-8")
-    title = f"{name}, {workload.connections} connections, {machine()}"
-    report.plot(title, rows, options.out / f"peers-{name}.png")
+    facts = {
+        **workload.described(),
+        "connections": workload.connections,
+        "description": loaded.manifest.description,
+        "peers": peer_versions(),
+        "auto": str(choose_variant(loaded, "auto", "cpu").precision),
+        "seconds": options.seconds,
+    }
+    rounds = compare(plan, listed, limits, tell=lambda text: print(text, flush=True))
+    for number, standings in enumerate(rounds, 1):
+        rows = report.rows(standings)
+        table = report.markdown(f"{name}: {workload.connections} connections", rows)
+        if options.out is not None:
+            write(options.out, {**facts, "rounds": number, "rows": rows}, table)
+    print(table)
+
+
+def write(out: Path, record: dict[str, Any], table: str) -> None:
+    """Record, table and plot, over those of fewer rounds."""
+    name, rows = record["workload"], record["rows"]
+    write_record(out / f"peers-{name}.json", record)
+    (out / f"peers-{name}.md").write_text(table + "\n", encoding="utf-8")
+    title = f"{name}, {record['connections']} connections, {machine()}"
+    report.plot(title, rows, out / f"peers-{name}.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ The in-process limit takes its turn like everybody else.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -67,8 +67,8 @@ def compare(
     limits: dict[str, Pipeline],
     *,
     tell: Callable[[str], None],
-) -> list[Standing]:
-    """Run every round; the limit of each precision comes first in the list.
+) -> Iterator[list[Standing]]:
+    """Run every round, and yield how all stand after it; the limits come first.
 
     A contestant that fails is told of, keeps its failure, and is left out of the
     following rounds: a comparison of an hour is not lost to one server.
@@ -92,7 +92,7 @@ def compare(
         for turn in rotated(turns, number * len(turns) // plan.rounds):
             if news := turn():
                 tell(f"round {number + 1}: {news}")
-    return tops + standings
+        yield tops + standings
 
 
 def _limit_turn(plan: Plan, top: Standing, pipeline: Pipeline) -> str:

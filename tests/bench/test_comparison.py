@@ -9,6 +9,7 @@ import pytest
 from bench import wrk
 from bench.bodies import raw
 from bench.launch import LaunchError, check_answers
+from bench.peers.__main__ import main
 from bench.peers.arrangement import Arrangement, Served
 from bench.peers.catalog import Contestant, contestants
 from bench.peers.comparison import Plan, compare, expected_answers
@@ -42,7 +43,7 @@ def test_the_service_takes_its_turn(workload):
     (ours, *_) = contestants(workload)
     told = []
 
-    top, found = compare(
+    ((top, found),) = compare(
         plan_of(workload),
         [replace(ours, precision="fp32")],
         {"fp32": ONE_WORKER},
@@ -62,7 +63,7 @@ def test_a_server_that_does_not_start_is_told_of_and_left_out(workload):
     broken = Contestant("Mosec", "tuned", lambda _: ["sh", "-c", "echo no; exit 1"])
     told = []
 
-    (found,) = compare(
+    *_, (found,) = compare(
         replace(plan_of(workload), rounds=2), [broken], {}, tell=told.append
     )
 
@@ -82,7 +83,7 @@ def test_each_round_begins_with_another_server(workload, monkeypatch):
     ]
     told = []
 
-    found = compare(
+    *_, found = compare(
         replace(plan_of(workload), rounds=3, seconds=0.05),
         contestants,
         {"fp32": ONE_WORKER},
@@ -92,6 +93,49 @@ def test_each_round_begins_with_another_server(workload, monkeypatch):
     firsts = [news.split()[2] for news in told[::3]]
     assert firsts == ["in-process", "FastAPI,", "Mosec,"]
     assert [len(standing.rounds) for standing in found] == [3, 3, 3]
+
+
+def test_an_interrupted_comparison_has_written_its_whole_rounds(
+    workload, tmp_path, monkeypatch
+):
+    """All peers with three rounds take a quarter of an hour."""
+    turn = dict.fromkeys(
+        ("requests_per_s", "p50_ms", "p99_ms", "failed", "cores", "memory_mb"), 1.0
+    )
+    turns = iter([turn, turn])
+
+    def measured(*_):
+        try:
+            return next(turns)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("bench.peers.comparison.one_round", measured)
+    monkeypatch.setattr("bench.peers.__main__.is_installed", lambda: True)
+    monkeypatch.setattr("bench.peers.__main__.peer_versions", dict)
+    monkeypatch.setattr("bench.peers.__main__.find_limits", lambda *_: {})
+
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for number, image in enumerate(workload.images):
+        (images / f"{number}.png").write_bytes(image)
+    asked = {
+        "--workload": "digits",
+        "--only": "FastAPI",  # in two settings
+        "--images": images,
+        "--models": workload.bundle.parent,
+        "--model": workload.bundle.name,
+        "--out": out,
+    }
+
+    with pytest.raises(KeyboardInterrupt):
+        main([str(word) for option in asked.items() for word in option])
+
+    record = json.loads((out / "peers-digits.json").read_text())
+    assert record["rounds"] == 1
+    assert [len(row["rounds"]) for row in record["rows"]] == [1, 1]
+    assert "FastAPI" in (out / "peers-digits.md").read_text()
+    assert (out / "peers-digits.png").is_file()
 
 
 @pytest.mark.parametrize(("shift", "same"), [(0.0, True), (0.01, False)])
