@@ -1,12 +1,17 @@
 """manifest + evaluations → **card.md**: what a person should know before using it."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from classifier.manifest import Manifest, Precision, Task
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusable_pairs, rankings
 from training.reports.markdown import code, plain
+from training.rules.temperature import HOTTEST
+
+MOST_NAMES = 50  # of a thousand labels nobody reads the rest
+ABOUT_HOTTEST = 0.99 * HOTTEST  # a bounded search only comes close
 
 CAPTIONS = {
     "confusion.png": "Confusion matrix: rows are the truth, columns the answer.",
@@ -47,12 +52,21 @@ def _task(manifest: Manifest) -> Iterator[str]:
     spec, rules = manifest.preprocess, manifest.postprocess
     yield "## What it answers"
     yield ""
-    names = ", ".join(code(label.name) for label in manifest.labels[:50])
+    names = listed([code(label.name) for label in manifest.labels])
     yield f"Task: {manifest.task}. Labels: {names}."
+    if manifest.task is Task.FINE_GRAINED:
+        groups = Counter(label.group for label in manifest.labels if label.group)
+        sizes = [f"{code(group)} ({size})" for group, size in groups.items()]
+        yield f"Groups, with the number of their labels: {listed(sizes)}."
     yield (
         f"Reads {spec.width}x{spec.height} {spec.color} pixels ({spec.resize}). "
         f"Temperature {rules.temperature:.3f}."
     )
+    if rules.temperature >= ABOUT_HOTTEST:
+        yield (
+            f"That is the highest temperature tried ({HOTTEST:g}): on validation the "
+            "network's answers said next to nothing of the truth."
+        )
     if rules.thresholds is not None:
         decided = manifest.labels[-len(rules.thresholds) :]
         pairs = zip(
@@ -61,6 +75,13 @@ def _task(manifest: Manifest) -> Iterator[str]:
         yield "Thresholds: " + ", ".join(f"{n} {t:.3f}" for n, t in pairs) + "."
     if rules.abstain_threshold is not None:
         yield f"Gives no answer under a score of {rules.abstain_threshold:.3f}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many there are beside."""
+    more = len(names) - MOST_NAMES
+    text = ", ".join(names[:MOST_NAMES])
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def _figures(facts: CardFacts) -> Iterator[str]:

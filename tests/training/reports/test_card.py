@@ -3,6 +3,8 @@
 import html
 import json
 import re
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +90,48 @@ def test_a_label_is_shown_as_it_is_written(name: str):
     code = [html.unescape(c) for c in re.findall("<code>(.*?)</code>", page)]
     assert code[:3] == [name, "green", "blue"]
     assert "<b>" not in page
+
+
+def card_of(fields: dict[str, Any]) -> str:
+    """The card of a manifest, of which nothing interesting was measured."""
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    count = len(manifest.labels)
+    found = measured(
+        np.eye(count)[:2],
+        np.array([0, 1]),
+        labels=tuple(label.name for label in manifest.labels),
+        accuracy=1.0,
+    )
+    return write_card(CardFacts(manifest, {Precision.FP32: found}, (), ()))
+
+
+def test_groups_are_listed_with_their_sizes():
+    """Who reads only the group of an answer wants to know which there are."""
+    fields = manifest_fields("shades", Task.FINE_GRAINED, classes=6)
+    groups = Counter(label["group"] for label in fields["labels"])
+
+    card = card_of(fields)
+
+    told = ", ".join(f"`{group}` ({size})" for group, size in groups.items())
+    assert f"Groups, with the number of their labels: {told}." in card
+    assert "Groups" not in card_of(manifest_fields("colors", Task.MULTICLASS))
+
+
+@pytest.mark.parametrize(("classes", "more"), [(50, ""), (53, " and 3 more")])
+def test_labels_that_are_left_out_are_counted(classes: int, more: str):
+    """Fifty are listed."""
+    fields = manifest_fields("colors", Task.MULTICLASS, classes=classes)
+
+    card = card_of(fields)
+
+    last = fields["labels"][49]["name"]
+    assert f", `{last}`{more}.\n" in card
+
+
+@pytest.mark.parametrize(("temperature", "told"), [(19.999, True), (3.0, False)])
+def test_a_temperature_at_its_bound_is_explained(temperature: float, told: bool):
+    """The number alone looks as good as any other."""
+    fields = manifest_fields("colors", Task.MULTICLASS)
+    fields["postprocess"]["temperature"] = temperature
+
+    assert ("said next to nothing of the truth" in card_of(fields)) is told
