@@ -60,6 +60,16 @@ class Plan:
         """Planned seconds of a step there."""
         return next((s for end, s in self.costs if progress < end), self.costs[-1][1])
 
+    def told(self) -> str:
+        """The plan for a person, with what it was made from."""
+        text = (
+            f"{self.epochs:.2f} epochs of {self.steps_per_epoch} steps in {self.mode}"
+        )
+        if not self.measured:
+            return text
+        times = ", ".join(f"{name} {s:.3g}" for name, s in self.measured.items())
+        return f"{text} (measured, in seconds a step: {times})"
+
     def state(self) -> dict[str, object]:
         """Plain values, for the checkpoint."""
         return asdict(self)

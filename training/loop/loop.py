@@ -131,11 +131,8 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """All epochs that are left, then the weights to keep."""
-        state, plan = self._state, self._state.plan
-        self._log.say(
-            f"{plan.epochs:.2f} epochs of {plan.steps_per_epoch} steps in "
-            f"{plan.mode}, from step {state.step}; measured {plan.measured}"
-        )
+        state = self._state
+        self._log.say(f"{state.plan.told()}, from step {state.step}")
         try:
             while state.step < state.plan.steps and not self._patience_is_over():
                 self._epoch()

@@ -13,6 +13,7 @@ from training.configs.train_sections import TrainConfig
 from training.data.batches import Order, ResidentBatches
 from training.errors import ConfigError
 from training.loop.budget import (
+    Plan,
     Work,
     make_plan,
     steps_within,
@@ -74,6 +75,22 @@ def test_cheaper_small_images_buy_more_steps():
     assert steps_within(100, [(0.5, 0.5), (1.0, 1.5)], 0, work) == 100
     assert steps_within(100, [(0.5, 0.5), (1.0, 0.5)], 0, work) == 200
     assert steps_within(90, [(0.5, 0.5), (1.0, 1.5)], 0, work, begin=0.5) == 60
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ({}, "2.50 epochs of 100 steps in fp32"),
+        (
+            {"fp32": 0.0123456789, "bf16": 1 / 3},
+            "2.50 epochs of 100 steps in fp32 (measured, in seconds a step: "
+            "fp32 0.0123, bf16 0.333)",
+        ),
+    ],
+)
+def test_a_plan_is_told_in_words(measured, told):
+    """With what decided it, where anything was measured."""
+    assert Plan(250, 100, "fp32", measured).told() == told
 
 
 def test_what_changes_the_cost_of_a_step_is_timed_by_itself():
