@@ -6,6 +6,7 @@ beside it. They enclose the true median with a probability of 1 - 2 (1/2)^n: 75 
 three rounds, 94 % for five (the sign test's interval).
 """
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,8 +22,19 @@ def rotated(turns: Iterable[Turn], by: int) -> list[Turn]:
 
 
 def medians(rounds: Sequence[Mapping[str, Any]], keys: Iterable[str]) -> dict[str, Any]:
-    """The median of the rounds for each of some keys."""
-    return {key: statistics.median(found[key] for found in rounds) for key in keys}
+    """The median of the rounds for each of some keys.
+
+    A round that has no number there (NaN: nothing was refused, say) is left out; NaN
+    where none has.
+    """
+    known = {
+        key: [found[key] for found in rounds if not math.isnan(found[key])]
+        for key in keys
+    }
+    return {
+        key: statistics.median(values) if values else math.nan
+        for key, values in known.items()
+    }
 
 
 def describe(values: Sequence[float], form: str = ".3g") -> str:

@@ -1,5 +1,7 @@
 """turns → rounds."""
 
+from math import isnan, nan
+
 import pytest
 
 from bench.rounds import describe, medians, rotated
@@ -37,3 +39,13 @@ def test_medians_are_of_each_key_by_itself():
     rounds = [{"a": 1, "b": 9}, {"a": 2, "b": 8}, {"a": 3, "b": 10}]
 
     assert medians(rounds, ["a", "b"]) == {"a": 2, "b": 9}
+
+
+def test_a_round_without_a_number_is_no_part_of_a_median():
+    """NaN is neither less nor more than any: where it stood decided what came out."""
+    rounds = [{"a": 3.0, "b": nan}, {"a": nan, "b": nan}, {"a": 1.0, "b": nan}]
+
+    found = medians(rounds, ["a", "b"])
+
+    assert found["a"] == 2
+    assert isnan(found["b"])
