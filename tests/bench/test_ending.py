@@ -12,6 +12,8 @@ from bench.ending import MeasurementError, command
 from classifier.errors import BundleError
 from tests.bench.test_records import SERVER
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 MEASUREMENT = f"""
 import signal
 from bench.bodies import raw

@@ -11,6 +11,8 @@ import pytest
 from tests.bench.tiny_server import response, tiny_server
 from tests.synthetic import make_bundle
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 PATIENCE_S = 20.0
 
 DECODING = """
