@@ -14,6 +14,7 @@ from training.configs.sections import DataConfig
 from training.data.dataset import Split, read_pixels
 from training.data.pieces import images_at_once
 from training.loop.arithmetic import Precision, autocast, normalize, to_images
+from training.networks.modes import evaluating
 from training.objectives.objective import Objective, Scores
 
 
@@ -44,18 +45,13 @@ class Validation:
     ) -> Tensor:
         """float32 [N, K], on the CPU. Each layer is left in the mode that it was in."""
         device = next(network.parameters()).device
-        # one by one: the norms may be frozen in a network that trains
-        training = [module for module in network.modules() if module.training]
-        network.eval()
         found = []
-        with torch.no_grad(), autocast(device, precision):
+        with evaluating(network), torch.no_grad(), autocast(device, precision):
             for chunk in self._chunks():
                 images = to_images(torch.tensor(chunk, device=device))
                 images = images.flip(-1) if mirrored else images
                 images = normalize(images, self._config.mean, self._config.std)
                 found.append(network(images).float().cpu())
-        for module in training:
-            module.training = True
         return torch.cat(found)
 
     def _chunks(self) -> Iterator[np.ndarray]:

@@ -25,6 +25,7 @@ fastcifar          the network of the CIFAR-10 speed records
 And what they share:
 
 network         images → embedding → logits: what every network can do
+modes           network → the same network, evaluating for a while
 card            what is known of one before it is trained
 initialization  fresh layers → layers that train
 pooling         feature map of any size → feature map of one size

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from training.networks.modes import evaluating
+
 
 def count_macs(network: nn.Module, *, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image of `shape` (height, width, channels).
@@ -26,17 +28,15 @@ def count_macs(network: nn.Module, *, shape: tuple[int, int, int]) -> int:
 
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    training = network.training
     height, width, channels = shape
     weight = next(network.parameters())
     image = torch.zeros(
         1, channels, height, width, device=weight.device, dtype=weight.dtype
     )
     try:
-        with torch.no_grad():
-            network.eval()(image)
+        with evaluating(network), torch.no_grad():
+            network(image)
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     return total

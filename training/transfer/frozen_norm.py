@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from training.networks.modes import evaluating
+
 # Rounding alone; a batch norm fed by anything but its convolution is off by far more.
 PARITY = 1e-3
 
@@ -68,18 +70,15 @@ def folded_norms(network: nn.Module, example: Tensor) -> Iterator[int]:
     network has none or where folding would change it. Afterwards the network has its
     old shape, with what was learned.
     """
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         before = network(example)
         pairs = _pairs(network, example)
         for pair in pairs:
             _fold(pair)
         after = network(example)
-    if not torch.allclose(before, after, rtol=PARITY, atol=PARITY):
-        while pairs:
-            _unfold(pairs.pop())
-    network.train(was_training)
+        if not torch.allclose(before, after, rtol=PARITY, atol=PARITY):
+            while pairs:
+                _unfold(pairs.pop())
     try:
         yield len(pairs)
     finally:
