@@ -289,12 +289,18 @@ def test_an_average_has_the_counters_of_the_network():
         assert 0.1 < norm.running_mean.item() < 0.271  # of the first and of the third
 
 
-def test_lookahead_jumps_back_every_so_many_steps():
-    """Towards where the weights were, the more the later."""
+def moved(*, decay: float) -> tuple[nn.Linear, Lookahead]:
+    """A weight that has gone from 0 to 8, and a lookahead of two steps."""
     net = nn.Linear(1, 1, bias=False)
     net.weight.data.fill_(0.0)
-    lookahead = Lookahead(net, every=2, decay=1.0)
+    lookahead = Lookahead(net, every=2, decay=decay)
     net.weight.data.fill_(8.0)
+    return net, lookahead
+
+
+def test_lookahead_jumps_back_every_so_many_steps():
+    """Towards where the weights were, the more the later."""
+    net, lookahead = moved(decay=1.0)
 
     lookahead.update(0, progress=0.5)
     assert net.weight.item() == 8.0
@@ -304,10 +310,7 @@ def test_lookahead_jumps_back_every_so_many_steps():
 
 def test_lookahead_forgets_its_part_with_each_step_and_not_with_each_jump():
     """At the end, with 0.5 a step and two steps a jump, a quarter stays behind."""
-    net = nn.Linear(1, 1, bias=False)
-    net.weight.data.fill_(0.0)
-    lookahead = Lookahead(net, every=2, decay=0.5)
-    net.weight.data.fill_(8.0)
+    net, lookahead = moved(decay=0.5)
 
     lookahead.update(1, progress=1.0)
 
