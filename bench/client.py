@@ -7,9 +7,10 @@ compression, no chunked answers (it says so when it meets one), loopback only.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -138,13 +139,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
         return await self._answer
 
-    @property
-    def waits(self) -> bool:
-        """Whether its last request has no answer: it was cancelled, or broke."""
-        return self._answer is not None and (
-            self._answer.cancelled() or not self._answer.done()
-        )
-
     def close(self) -> None:
         """Close at once; an unfinished request is given up."""
         self.open = False
@@ -187,28 +181,23 @@ class Pool:
 
     async def send(self, request: bytes) -> Response:
         """Send on an idle connection, or a new one; waits when all are in use."""
-        connection = await self.take()
-        try:
+        async with self.connection() as connection:
             return await connection.send(request)
-        finally:
-            self.give_back(connection)
 
-    async def take(self) -> Connection:
-        """An idle connection, or a new one; waits when all are in use."""
-        await self._free.acquire()
-        try:
-            return await self._connection()
-        except BaseException:
-            self._free.release()
-            raise
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One for a request, which afterwards others have; waits when all are in use.
 
-    def give_back(self, connection: Connection) -> None:
-        """Let others have it; closed where a late answer might still come."""
-        if connection.waits:
-            connection.close()
-        if connection.open:
+        One that breaks, or is left with an answer to come, is closed.
+        """
+        async with self._free:
+            connection = await self._connection()
+            try:
+                yield connection
+            except BaseException:  # also cancelled: a late answer must not be read
+                connection.close()
+                raise
             self._idle.append(connection)
-        self._free.release()
 
     async def _connection(self) -> Connection:
         while self._idle:

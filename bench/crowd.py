@@ -18,6 +18,7 @@ from threading import Barrier
 from bench.bodies import Body
 from bench.client import Target
 from bench.latency import Shot
+from bench.rounds import rotated
 from bench.traffic import Load, offer, run, saturate
 
 START_S = 1.0  # for the processes to connect before the first arrival
@@ -26,18 +27,15 @@ READY_S = 60.0  # for them to import, on a machine that others use
 
 def share(load: Load, processes: int) -> list[Load]:
     """Deal the arrivals out in turn; each process begins at another body."""
-    parts = []
-    for number in range(processes):
-        at = number % len(load.bodies)
-        parts.append(
-            replace(
-                load,
-                arrivals_s=load.arrivals_s[number::processes],
-                bodies=[*load.bodies[at:], *load.bodies[:at]],
-                connections=max(load.connections // processes, 1),
-            )
+    return [
+        replace(
+            load,
+            arrivals_s=load.arrivals_s[number::processes],
+            bodies=rotated(load.bodies, number),
+            connections=max(load.connections // processes, 1),
         )
-    return parts
+        for number in range(processes)
+    ]
 
 
 def offer_together(load: Load, target: Target, *, processes: int) -> list[Shot]:
@@ -59,10 +57,9 @@ def saturate_together(
 ) -> list[Shot]:
     """Keep connections busy from several processes; each counts from its own start."""
     each = max(connections // processes, 1)
-    parts = []
-    for number in range(processes):
-        at = number % len(bodies)
-        parts.append(([*bodies[at:], *bodies[:at]], target, each, seconds))
+    parts = [
+        (rotated(bodies, number), target, each, seconds) for number in range(processes)
+    ]
     with _pool(processes) as pool:
         return [shot for found in pool.starmap(_saturate, parts, 1) for shot in found]
 

@@ -9,7 +9,6 @@ import dataclasses
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench import wrk
@@ -17,7 +16,14 @@ from bench.bodies import DIALECTS, Body, batches, raw
 from bench.circumstances import write_record
 from bench.client import Target
 from bench.ending import command
-from bench.options import add_models, add_workload, command_line, count, positive
+from bench.options import (
+    add_models,
+    add_record,
+    add_workload,
+    command_line,
+    count,
+    positive,
+)
 from bench.service import serving
 from bench.workloads import Workload, chosen_workload
 
@@ -78,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_workload(parser)
     parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--seconds", type=positive, default=6.0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     name, probe = workload.bundle.name, raw(workload.images[0])

@@ -15,7 +15,6 @@ import dataclasses
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench import wrk
@@ -24,7 +23,14 @@ from bench.circumstances import write_record
 from bench.client import Target
 from bench.ending import command
 from bench.latency import Shot, summarize
-from bench.options import add_models, add_workload, command_line, count, positive
+from bench.options import (
+    add_models,
+    add_record,
+    add_workload,
+    command_line,
+    count,
+    positive,
+)
 from bench.rounds import describe, medians, rotated
 from bench.service import serving
 from bench.traffic import Load, offer, poisson_arrivals, run, saturate
@@ -177,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--share", type=positive, default=0.25, help="of capacity")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     loads = Loads.of(

@@ -35,7 +35,7 @@ from bench.gpu_sweep import (
     measure,
     nodes_by_provider,
 )
-from bench.options import command_line
+from bench.options import add_record, command_line
 from classifier.device import cuda_problem
 from classifier.runtime import onnxruntime
 
@@ -156,7 +156,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="for all graphs together"
     )
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     return parser.parse_args(arguments)
 
 

@@ -33,7 +33,7 @@ from bench.gpu_engine import engine_rate
 from bench.gpu_sweep import images_per_s, load_subjects
 from bench.launch import processor_s
 from bench.model import Decoder
-from bench.options import command_line
+from bench.options import add_record, command_line
 from bench.random_bundle import write_random_bundle
 from bench.service import serving
 from bench.workloads import data_root, read_photos
@@ -178,7 +178,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     option("--http-s", type=float, default=8.0, help="each figure over HTTP")
     option("--data", type=Path, default=data_root())
     option("--device", choices=["cuda", "cpu"], default="cuda")
-    option("--json", type=Path)
+    add_record(parser)
     return parser.parse_args(arguments)
 
 

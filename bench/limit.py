@@ -22,7 +22,7 @@ import numpy as np
 from bench.circumstances import write_record
 from bench.ending import command
 from bench.model import Model
-from bench.options import add_models, add_workload, command_line, positive
+from bench.options import add_models, add_record, add_workload, command_line, positive
 from bench.pipelines import Pipeline, Trial, measure
 from bench.workloads import Workload, chosen_workload
 from classifier.bundle import resolve
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_workload(parser)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=positive, default=4.0, help="a final round")
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     table = survey(workload, options.precision, seconds=options.seconds)

@@ -13,7 +13,6 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.bodies import DIALECTS, Body, batches
 from bench.circumstances import write_record
@@ -21,7 +20,7 @@ from bench.client import Target
 from bench.crowd import offer_together, saturate_together
 from bench.ending import command
 from bench.latency import Shot, Summary, summarize
-from bench.options import add_workload, command_line, count, positive
+from bench.options import add_record, add_workload, command_line, count, positive
 from bench.traffic import (
     MAX_SECONDS,
     Load,
@@ -68,7 +67,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--dialect", choices=[*DIALECTS, "batch"], default="raw")
     parser.add_argument("--query", default="", help="e.g. model=digits")
     parser.add_argument("--deadline-ms", type=positive, default=math.inf)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     if options.closed == (options.rate is not None):
         parser.error("give either --rate (open loop) or --closed")

@@ -12,7 +12,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.bodies import raw
@@ -21,7 +20,14 @@ from bench.client import Target
 from bench.ending import command
 from bench.limit import repeat
 from bench.model import Model
-from bench.options import add_models, add_workload, command_line, count, positive
+from bench.options import (
+    add_models,
+    add_record,
+    add_workload,
+    command_line,
+    count,
+    positive,
+)
 from bench.service import serving
 from bench.workloads import Workload, chosen_workload
 from bench.wrk import WrkError, saturate
@@ -83,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--distinct", type=count, default=20, help="images sent")
     parser.add_argument("--seconds", type=positive, default=2.0, help="each, a round")
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     name = workload.bundle.name

@@ -37,6 +37,11 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="folder; default: the workload's")
 
 
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """`--json`: where the record goes; a try by itself writes over none."""
+    parser.add_argument("--json", type=Path, help="write the record there")
+
+
 def positive(text: str) -> float:
     """A number of seconds, or a rate."""
     value = float(text)

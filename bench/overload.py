@@ -18,7 +18,6 @@ import random
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bench import wrk
@@ -28,7 +27,14 @@ from bench.crowd import offer_together
 from bench.ending import command
 from bench.latency import Shot, percentile, summarize
 from bench.load import describe
-from bench.options import add_models, add_workload, command_line, count, positive
+from bench.options import (
+    add_models,
+    add_record,
+    add_workload,
+    command_line,
+    count,
+    positive,
+)
 from bench.rounds import describe as describe_rounds
 from bench.rounds import medians
 from bench.service import Service, serving
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--connections", type=count, default=2000, help="at most")
     parser.add_argument("--clients", type=count, default=1, help="processes that send")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     settings = {

@@ -25,7 +25,14 @@ from bench.circumstances import write_record
 from bench.ending import command
 from bench.launch import descendants
 from bench.model import Model
-from bench.options import add_models, add_workload, command_line, count, positive
+from bench.options import (
+    add_models,
+    add_record,
+    add_workload,
+    command_line,
+    count,
+    positive,
+)
 from bench.service import Service, serving
 from bench.workloads import Workload, chosen_workload
 from classifier.bundle import resolve
@@ -138,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--seconds", type=positive, default=3.0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     workload = chosen_workload(options)
     name, probe = workload.bundle.name, raw(workload.images[0])

@@ -15,14 +15,13 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.bodies import Body, batch, encoded, multipart, raw
 from bench.circumstances import write_record
 from bench.client import ConnectionBrokenError, Pool, ResponseError, Target
 from bench.ending import command
-from bench.options import add_images, add_models, command_line, count
+from bench.options import add_images, add_models, add_record, command_line, count
 from bench.service import Service, Usage, serving
 from bench.traffic import run
 from bench.workloads import load_workload
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests", type=count, default=200_000)
     parser.add_argument("--connections", type=count, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the record there")
+    add_record(parser)
     options = parser.parse_args(arguments)
     chosen = {"images": options.images, "models": options.models}
     small, large = (

@@ -98,12 +98,9 @@ async def _fire(
     retry_after_s: float | None = None
     try:
         async with asyncio.timeout(patience_s):
-            connection = await pool.take()  # none is free: that is the client's delay
-            sent_s = clock() - origin_s
-            try:
+            async with pool.connection() as connection:
+                sent_s = clock() - origin_s  # until one is free, the client delays it
                 response = await connection.send(request)
-            finally:
-                pool.give_back(connection)
         status, retry_after_s = response.status, response.retry_after_s
     except TimeoutError:
         status = EXPIRED

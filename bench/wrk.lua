@@ -38,13 +38,13 @@ function init(arguments)
   end
 end
 
--- A connection asks for its next request when the last one has been answered, so one that
--- is alone in its thread has its times in the instants of these calls.
 local function now_us()
   ffi.C.clock_gettime(CLOCK_MONOTONIC, now)
   return tonumber(now.seconds) * 1e6 + tonumber(now.nanoseconds) / 1e3
 end
 
+-- A connection asks for its next request when the last one has been answered, so one that
+-- is alone in its thread has its times in the instants of these calls.
 local function note()
   if asked_before > 0 then
     asked_before = asked_before - 1

@@ -11,13 +11,12 @@ file. Some 12 s a combination, half an hour a workload. The winner is written in
 import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.circumstances import write_record
 from bench.ending import command
 from bench.launch import LaunchError
-from bench.options import add_models, add_workload, command_line, positive
+from bench.options import add_models, add_record, add_workload, command_line, positive
 from bench.peers.arrangement import Arrangement
 from bench.peers.catalog import TUNED, arrange, is_installed
 from bench.peers.comparison import Plan, one_round
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--seconds", type=positive, default=4.0)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--json", type=Path)
+    add_record(parser)
     options = parser.parse_args(arguments)
     if not is_installed():
         print("the peers' environment is missing", file=sys.stderr)
