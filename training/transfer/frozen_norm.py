@@ -76,9 +76,9 @@ def folded_norms(network: nn.Module, example: Tensor) -> Iterator[int]:
         for pair in pairs:
             _fold(pair)
         after = network(example)
-        if not torch.allclose(before, after, rtol=PARITY, atol=PARITY):
-            while pairs:
-                _unfold(pairs.pop())
+    if not torch.allclose(before, after, rtol=PARITY, atol=PARITY):
+        while pairs:
+            _unfold(pairs.pop())
     try:
         yield len(pairs)
     finally:
