@@ -15,7 +15,7 @@ Scores = npt.NDArray[np.float32]  # [N, K] or [K]
 FEW = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # to freeze one takes four times as long as to make it
 class Prediction:
     """One label with its score."""
 

@@ -26,6 +26,7 @@ images      body → image bytes, of one image or many
 parameters  query string → parameters, every one known
 catalog     name, version → catalog entry of a loaded model
 answers     answer → response bytes
+jsons       values → JSON
 oip         the same in the Open Inference Protocol
 
 asking the engine

@@ -6,7 +6,7 @@ from classifier.bundle import default_name
 from classifier.errors import RequestError
 from classifier.explanation import explain
 from classifier.postprocess import Postprocessor
-from service.answers import AnswerWriter
+from service.answers import write_answer
 from service.contract import LoadedModel, Outcome
 from service.errors import (
     InvalidParameterError,
@@ -27,7 +27,6 @@ class CatalogEntry:
         self.key = loaded.key
         self.postprocessor = Postprocessor(loaded.manifest)
         self.metrics = ModelMetrics(metrics, self.key)
-        self._writer = AnswerWriter(loaded.manifest)
 
     def check(self, parameters: Parameters) -> None:
         """Refuse, before any work, what this model does not allow.
@@ -60,7 +59,8 @@ class CatalogEntry:
             explanation = explain(
                 answer, outcome.class_maps, outcome.image, self.manifest
             )
-        return self._writer.write(
+        return write_answer(
+            self.manifest,
             answer,
             outcome.image,
             outcome.warnings,

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import NamedTuple
 
 from classifier.errors import ClassifierError
 from service.asking import LATE
@@ -33,8 +34,7 @@ from service.serving import Serving
 PATH = "/classify"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A response that only needs to be written."""
 
     status: int

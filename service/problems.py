@@ -13,8 +13,8 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from classifier.errors import ImageError, RequestError, SessionError
-from service.answers import to_json
 from service.errors import ItemError, ServiceError
+from service.jsons import to_json
 
 MEDIA_TYPE = "application/problem+json"
 OIP_PREFIX = "/v2"  # its clients read the member `error`, and show nothing without it

@@ -7,11 +7,11 @@ that share one socket take connections unevenly), one-thread sessions, an answer
 without FastAPI's encoder, and where a request costs less than a thread hop, no thread.
 """
 
-import json
 import multiprocessing
 import signal
 import socket
 
+import orjson
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
@@ -43,7 +43,7 @@ def tuned_app(served: Served) -> FastAPI:
             answer = model.classify(data)
         else:
             answer = await to_thread.run_sync(model.classify, data, limiter=limiter)
-        return Response(json.dumps(answer), media_type="application/json")
+        return Response(orjson.dumps(answer), media_type="application/json")
 
     return app
 

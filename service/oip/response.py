@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from classifier.manifest import Manifest, Task
 from classifier.postprocess import top
-from service.answers import to_json
 from service.contract import Outcome
 from service.exchange import Headers
+from service.jsons import to_json
 from service.oip.request import LENGTH_HEADER, SCORES, Inference, Output
 from service.oip.tensors import pack_bytes, pack_floats
 

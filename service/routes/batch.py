@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
-from service.answers import to_json
 from service.asking import classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
@@ -15,6 +14,7 @@ from service.disconnect import CancelOnDisconnect
 from service.errors import DeadlineExceededError, ServiceError, UnavailableError
 from service.exchange import RequestLog, exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
+from service.jsons import to_json
 from service.parameters import Parameters
 from service.routes.classify import send_json
 from service.routes.question import read_question

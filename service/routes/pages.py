@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Response
 
-from service.answers import to_json
+from service.jsons import to_json
 
 FOLDER = Path(__file__).parent.parent / "page"
 

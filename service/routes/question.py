@@ -1,6 +1,6 @@
 """query → **question**: which model is asked, and how it shall answer."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.catalog import CatalogEntry
 from service.exchange import Exchange
@@ -8,8 +8,7 @@ from service.parameters import Parameters, read_parameters
 from service.serving import Serving
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a request wants to know."""
 
     entry: CatalogEntry

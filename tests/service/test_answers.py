@@ -1,4 +1,4 @@
-"""Answers joined by hand are what the documented model would serialize."""
+"""Answers are what the documented model would serialize."""
 
 import json
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from classifier.explanation import Explanation
 from classifier.manifest import Manifest, Task
 from classifier.postprocess import Answer, GroupScore, Prediction
 from service import shapes
-from service.answers import AnswerWriter
+from service.answers import write_answer
 from tests.synthetic import manifest_fields
 
 scores = st.floats(0, 1, width=32)
@@ -81,8 +81,13 @@ def test_an_answer_is_its_documented_shape(case, width, warnings, explanation):
     manifest, answer = case
     image = ImageInfo(width, 7, "PNG")
 
-    written = AnswerWriter(manifest).write(
-        answer, image, tuple(warnings), request_id="id/0", explanation=explanation
+    written = write_answer(
+        manifest,
+        answer,
+        image,
+        tuple(warnings),
+        request_id="id/0",
+        explanation=explanation,
     )
 
     model = shapes.Answer(
