@@ -33,6 +33,7 @@ from bench.peers.catalog import (
     peer_versions,
 )
 from bench.peers.comparison import Plan, compare
+from bench.peers.winners import read_winners
 from bench.pipelines import Pipeline
 from bench.workloads import Workload, chosen_workload
 from classifier.bundle import load_bundle, resolve
@@ -60,6 +61,13 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, help="these alone")
     parser.add_argument("--setting", nargs="+", choices=SETTINGS, help="in these alone")
+    parser.add_argument(
+        "--tuned",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="records of bench.peers.tune, whose winners are the tuned peers",
+    )
     parser.add_argument("--limit-seconds", type=positive, default=2.0)
     parser.add_argument("--out", type=Path, help="folder: record, table and plot")
     return parser.parse_args(arguments)
@@ -68,7 +76,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
     """The contestants asked for."""
     found = []
-    for contestant in contestants(workload):
+    for contestant in contestants(workload, read_winners(options.tuned, workload)):
         if options.only and contestant.name not in options.only:
             continue
         if options.setting and contestant.setting not in options.setting:

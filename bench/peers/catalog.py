@@ -192,17 +192,20 @@ def arrange(name: str, arrangement: Arrangement) -> Contestant:
     return Contestant(name, "tuned", module(f"{files[name]}_server"), arrangement)
 
 
-def contestants(workload: Workload) -> list[Contestant]:
-    """All of them for one workload, ours first."""
+def contestants(
+    workload: Workload, winners: Mapping[str, Arrangement] | None = None
+) -> list[Contestant]:
+    """All of them for one workload, ours first; `winners` of a search are the tuned."""
     # `auto` is what a user gets who sets nothing; fp32 is the graph that peers run.
     precisions = ["fp32", "auto"] if workload.name == "photos" else ["fp32"]
     own = [Contestant("Linnaeus", p, ours, precision=p) for p in precisions]
     cores = available_cores()
-    tuned = [
-        arrange(name, spread(arrangement, cores))
+    tuned = {
+        name: spread(arrangement, cores)
         for name, arrangement in TUNED[workload.name].items()
-    ]
-    return [*own, *documented(), *tuned]
+    }
+    arranged = (tuned | dict(winners or {})).items()
+    return [*own, *documented(), *(arrange(*each) for each in arranged)]
 
 
 def environment(contestant: Contestant, served: Served) -> dict[str, str]:

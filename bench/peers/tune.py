@@ -2,12 +2,14 @@
 
 Every peer is tried over what its author would turn first, one turn for each combination
 of its axes in `grids`; every other switch of the framework that helps is on, see its
-file. Some 12 s a combination, half an hour a workload. The winner is written into
-`TUNED` of `bench/peers/catalog.py` by hand, so that a comparison is repeatable.
+file. Some 12 s a combination, half an hour a workload. The record hands the winners to
+a comparison; those of the workloads' own models stand in `bench/peers/catalog.py`.
 
-    python -m bench.peers.tune --workload photos --seconds 4 --only Mosec
+    python -m bench.peers.tune --workload photos --only Mosec --json build/tuned.json
+    python -m bench.peers --workload photos --tuned build/tuned.json --out build/peers
 """
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Sequence
@@ -81,8 +83,15 @@ def search(plan: Plan, name: str) -> list[dict[str, object]]:
             continue
         rate, p99_ms = turn["requests_per_s"], turn["p99_ms"]
         print(f"{name}: {arrangement}: {rate:.1f}/s, p99 {p99_ms:.1f} ms", flush=True)
-        row = {"peer": name, "arrangement": str(arrangement), **turn}
-        found.append(row)
+        arranged = dataclasses.asdict(arrangement)
+        found.append(
+            {
+                "peer": name,
+                "arrangement": str(arrangement),
+                "arranged": arranged,
+                **turn,
+            }
+        )
     return sorted(found, key=lambda row: -float(str(row["requests_per_s"])))
 
 
@@ -102,12 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     workload = chosen_workload(options)
     plan = Plan(workload, options.precision, 1, options.seconds, warm_seconds=1.0)
-    rows = {name: search(plan, name) for name in options.only}
-    for name, found in rows.items():
+    rows = {}
+    for name in options.only:
+        found = rows[name] = search(plan, name)
         best = found[0]["arrangement"] if found else "none runs"
         print(f"{name}: best {best}; in the catalog {TUNED[options.workload][name]}")
-    if options.json is not None:
-        write_record(options.json, {**workload.described(), "tuning": rows})
+        if options.json is not None:  # after each, as all of them take long
+            write_record(options.json, {**workload.described(), "tuning": rows})
     return 0
 
 
