@@ -136,8 +136,10 @@ def _integer(text: str, name: str) -> int:
 
 
 def _size(text: str, name: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    return _integer(height, name), _integer(width or height, name)
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(map(str.isdecimal, sides)):  # noqa: PLR2004  H and W
+        raise AnswerError(f"{name} is {text!r}; HxW, or one number for both, is needed")
+    return _integer(sides[0], name), _integer(sides[-1], name)
 
 
 def _background(text: str, name: str) -> tuple[int, int, int]:
@@ -195,7 +197,7 @@ def read_labels(source: str) -> tuple[Label, ...]:
     try:
         rows = readers.get(path.suffix.lower(), _from_lines)(text)
         labels = tuple(_label(*row) for row in rows)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise AnswerError(f"cannot read labels from {path}: {error}") from error
     if not labels:
         raise AnswerError(f"{path} has no labels")
@@ -212,13 +214,14 @@ Row = tuple[str, str, str, str | None]  # place in the file, id, name, group
 
 
 def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
-    for text in (label_id, name, group or ""):
+    label_id, name, group = label_id.strip(), name.strip(), (group or "").strip()
+    for text in (label_id, name, group):
         if any(unicodedata.category(letter) == "Cc" for letter in text):
             raise ValueError(
                 f"{place}: {text!r} has a control character, such as the end of a line"
             )
     try:
-        return Label(id=label_id, name=name, group=group)
+        return Label(id=label_id, name=name, group=group or None)
     except ValidationError as error:
         raise ValueError(f"{place}: {describe_problems(error)}") from error
 
@@ -248,8 +251,13 @@ def _from_csv(text: str) -> list[Row]:
         place = f"line {table.line_num}"
         if not row["name"]:
             raise ValueError(f"{place} has no name")
+        if None in row:  # what is left over; a name would be cut at its comma
+            raise ValueError(
+                f"{place} has {len(columns) + len(row[None])} values for "
+                f"{len(columns)} columns; a comma in a name needs quotes around it"
+            )
         label_id = row.get("id") or row["name"]
-        rows.append((place, label_id, row["name"], row.get("group") or None))
+        rows.append((place, label_id, row["name"], row.get("group")))
     return rows
 
 

@@ -1,10 +1,122 @@
 """What the user says is read as it is meant, or refused by name."""
 
+import numpy as np
 import pytest
 
 from classifier.manifest import MAX_LABELS
+from tests.training.foreign.strangers import stranger
 from training.errors import AnswerError
-from training.foreign.answers import read_labels
+from training.foreign.answers import (
+    MAX_LABEL_BYTES,
+    PRESETS,
+    parse_answers,
+    read_labels,
+)
+from training.foreign.facts import settle
+from training.foreign.findings import examine
+from training.foreign.verify import normalize
+
+ORANGE = np.array([[[255, 128, 0]]], np.uint8)  # [1, 1, RGB]
+
+# What each library's own code makes of it, in the order of the network's channels.
+IMAGENET = [
+    (1 - 0.485) / 0.229,
+    (128 / 255 - 0.456) / 0.224,
+    (0 - 0.406) / 0.225,
+]
+PREPARED = {
+    "torchvision": IMAGENET,
+    "timm": IMAGENET,
+    "keras-0..1": [1, 128 / 255, 0],
+    "keras--1..1": [1, 128 / 127.5 - 1, -1],
+    "keras-caffe": [0 - 103.939, 128 - 116.779, 255 - 123.68],  # blue first
+    "keras-0..255": [255, 128, 0],
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_prepares_a_pixel_as_its_library_does(tmp_path, preset):
+    """A mean of another library gives plausible nonsense, and no proof can see it."""
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd")
+    said = {
+        "preset": preset,
+        "labels": str(tmp_path / "labels.txt"),
+        "task": "multiclass",
+        "resize": "squash",
+        "interpolation": "bilinear",
+    }
+    if PRESETS[preset].color is None:
+        said["color"] = "rgb"
+
+    facts = settle(examine(stranger()), parse_answers(said))
+
+    assert normalize(ORANGE, facts).ravel() == pytest.approx(PREPARED[preset])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("size", "30x20", (30, 20)),  # height first
+        ("size", "30X20", (30, 20)),
+        ("size", "30", (30, 30)),
+        ("color", " BGR ", "bgr"),
+        ("layout", "nhwc", "NHWC"),
+        ("mean", "1, 2,-3e-1", (1, 2, -0.3)),
+        ("threshold", "0,1", (0, 1)),
+        ("output_name", " scores ", "scores"),
+        ("top_k", "3", 3),
+        ("background", "1,2,3", (1, 2, 3)),
+    ],
+)
+def test_an_option_is_read_as_it_is_meant(name, text, value):
+    """Capitals and blanks around it mean nothing."""
+    assert getattr(parse_answers({name: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("threshold", "0.5,1.01", "'0.5,1.01'; thresholds are scores from 0 to 1"),
+        ("top_k", "0", "'0'; a whole number from 1 on"),
+        ("short_side", "-3", "'-3'; a whole number from 1 on"),
+        ("scale", "1,255", "'1,255'; one number is needed"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_named_with_what_can(name, text, why):
+    with pytest.raises(AnswerError, match=f"{name} is {why}"):
+        parse_answers({name: text})
+
+
+def test_an_enormous_file_of_labels_is_not_read(tmp_path):
+    """Such as the network itself, given by mistake."""
+    path = tmp_path / "labels.txt"
+    path.write_bytes(bytes(MAX_LABEL_BYTES + 1))
+
+    with pytest.raises(AnswerError, match=f"more than {MAX_LABEL_BYTES} bytes"):
+        read_labels(str(path))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_labels_in_another_encoding_than_utf_8_are_refused(tmp_path, encoding):
+    """Read as if they were UTF-8, they would be other names."""
+    path = tmp_path / "labels.txt"
+    path.write_bytes("crane\nMöwe\n".encode(encoding))
+
+    with pytest.raises(AnswerError, match=r"labels\.txt: 'utf-8' codec can't decode"):
+        read_labels(str(path))
+
+
+def test_a_table_gives_ids_names_and_groups(tmp_path):
+    """The mark that spreadsheets put in front of UTF-8 belongs to no column."""
+    path = tmp_path / "LABELS.CSV"
+    path.write_text("\ufeffid,name,group\nc1,crane,birds\nn2,newt,\n")
+
+    labels = read_labels(str(path))
+
+    assert [(label.id, label.name, label.group) for label in labels] == [
+        ("c1", "crane", "birds"),
+        ("n2", "newt", None),
+    ]
 
 
 @pytest.mark.timeout(20)  # each compared with all others, it would be minutes
@@ -34,13 +146,18 @@ def test_a_label_that_stands_there_twice_is_named(tmp_path):
         ("a.csv", "id,label\n1,crane\n", "columns are 'id', 'label'; `name` is needed"),
         ("a.csv", "", "columns are none; `name` is needed"),
         ("a.csv", "id,name\n1,crane\n2\n", "line 3 has no name"),
+        ("a.csv", 'id,name,group\n1,crane,"a\tb"\n', r"line 2: 'a\\tb' has a control"),
+        ("a.csv", "name\n" + "x" * 200_000, "field larger than field limit"),
         ("a.csv", 'id,name\n1,"cra\nne"\n', r"line 3: 'cra\\nne' has a control char"),
+        ("a.csv", "id,name\n1,crane, Grus\n", "line 2 has 3 values for 2 columns"),
+        ("a.csv", "id,name\n1, \n", "line 2: name: String should have at least 1"),
         ("a.txt", "crane\fheron\n", r"line 1: 'crane\\x0cheron' has a control char"),
         ("a.json", '{"0": "crane", "2": "heron"}', 'no "1"; 2 labels are numbered'),
         ("a.json", '["crane", ["heron"]]', r"label 1 is \['heron'\]; \"name\" or"),
         ("a.json", '["crane", 7]', 'label 1 is 7; "name" or'),
         ("a.json", "7", "neither a list of names nor"),
         ("a.json", '["crane",', "line 1 column 10"),
+        ("a.json", "[" * 100_000, "recursion depth"),
     ],
 )
 def test_a_file_of_no_labels_is_told_where_and_what_is_read(tmp_path, file, text, why):
@@ -56,6 +173,7 @@ def test_a_file_of_no_labels_is_told_where_and_what_is_read(tmp_path, file, text
     [
         ("a.txt", "\n crane\nheron \n\n"),
         ("a.csv", "name,id\ncrane,\n\nheron,heron\n"),
+        ("a.csv", "name,id,group\n crane,crane ,\nheron, heron, \n"),
         ("a.json", '["crane", ["heron", "heron"]]'),
         ("a.json", '{"1": "heron", "0": ["crane", "crane"]}'),
     ],
@@ -66,9 +184,9 @@ def test_each_kind_of_file_holds_the_same_labels(tmp_path, file, text):
 
     labels = read_labels(str(tmp_path / file))
 
-    assert [(label.id, label.name) for label in labels] == [
-        ("crane", "crane"),
-        ("heron", "heron"),
+    assert [(label.id, label.name, label.group) for label in labels] == [
+        ("crane", "crane", None),
+        ("heron", "heron", None),
     ]
 
 
