@@ -75,6 +75,7 @@ def command(  # one parameter an option: the list is the interface
     with the original. What the file does not say is asked, never guessed.
     """
     from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
+    from training.bundling.draft import check_name  # noqa: PLC0415
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.foreign.answers import PARSERS  # noqa: PLC0415
     from training.foreign.bundle import Origin  # noqa: PLC0415
@@ -90,8 +91,14 @@ def command(  # one parameter an option: the list is the interface
         source=source,
         command=spelled(context, given),
     )
+    if samples and synthetic:
+        raise AnswerError(
+            "--samples and --synthetic were both given; photos prove more, so leave "
+            "--synthetic out"
+        )
     photos = None if synthetic else list(find_images(samples or ()))
     try:
+        check_name(origin.name)
         folder = _import(context, origin, given, photos, models)
     except (ClassifierError, TrainingError) as error:
         raise TrainingError(f"{file.name}: {error}") from error

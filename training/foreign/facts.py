@@ -38,6 +38,7 @@ class Facts:
     normalization: Normalization | None  # None: it eats raw uint8
     output: str
     scores: str  # what that output holds: logits, softmax or sigmoid
+    shown: bool  # by the graph, and not only said
     cut: bool  # the activation is the graph's last node and can be taken off
     task: Task
     classes: int  # K as the foreign graph has it
@@ -78,6 +79,7 @@ def settle(findings: Findings, answers: Answers) -> Facts:
         normalization=_normalization(known),
         output=output.name,
         scores=scores or "",
+        shown=output.logits or output.activation is not None,
         cut=output.activation is not None,
         task=task,
         classes=classes,
@@ -102,13 +104,16 @@ def check_task(
         )
     one_of_many = task.activation == "softmax"
     fits = {
-        None: True,
+        None: not (output.log_softmax and task is Task.MULTILABEL),
         "softmax": classes > 1 and task is not Task.MULTILABEL,
         "sigmoid": classes == 1 or task is Task.MULTILABEL,
     }
     if not fits[output.activation] or (one_of_many and classes == 1):
+        linear = (
+            "the logarithm of a softmax" if output.log_softmax else "a linear layer"
+        )
         raise AnswerError(
-            f"the graph ends in {output.activation or 'a linear layer'} over {classes} "
+            f"the graph ends in {output.activation or linear} over {classes} "
             f"scores, which does not go with the task {task}"
         )
     ungrouped = [label.id for label in labels if label.group is None]
@@ -131,7 +136,7 @@ def _normalization(known: Known) -> Normalization | None:
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise AnswerError(
-                f"{name} has {len(values)} numbers; 1 or {channels} are needed"
+                f"{name} has {len(values)} numbers; {_one_or(channels)} needed"
             )
     if not all(s > 0 for s in std):
         raise AnswerError(f"std is {std}; every number must be above 0")
@@ -151,9 +156,14 @@ def _thresholds(
     wanted = task.logits(classes)
     if len(said) not in (1, wanted):
         raise AnswerError(
-            f"{len(said)} thresholds were given; 1 or {wanted} fit {task}"
+            f"{len(said)} thresholds were given; for {task} {_one_or(wanted)} needed"
         )
     return said if len(said) == wanted else said * wanted
+
+
+def _one_or(count: int) -> str:
+    """How many numbers may be given, with the verb."""
+    return "1 is" if count == 1 else f"1 or {count} are"
 
 
 def _spec(known: Known) -> PreprocessSpec:

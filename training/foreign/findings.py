@@ -54,7 +54,8 @@ class Output:
     name: str
     classes: int | None  # K; None where the graph does not say
     activation: Activation | None  # applied inside the graph, by its last node
-    logits: bool  # certainly before any activation
+    logits: bool  # certainly before any activation, or the logarithm of a softmax
+    log_softmax: bool  # the latter
     described: str  # shape and last operator, for a person
 
 
@@ -84,6 +85,11 @@ def examine(model: ModelProto) -> Findings:
         raise GraphError(
             f"the input {_described(source)} is no image: four dimensions of "
             f"{', '.join(INPUT_TYPES.values())} are needed"
+        )
+    if None not in dims[1::2] and not {dims[1], dims[3]}.intersection(CHANNELS):
+        raise GraphError(
+            f"the input {_described(source)} is no image: it needs 1 or 3 channels, in "
+            "the second place or the last"
         )
     return Findings(
         input=source.name,
@@ -132,12 +138,14 @@ def _outputs(model: ModelProto) -> tuple[Output, ...]:
             continue
         axis = long[0] if long else min(1, len(dims) - 1)  # of the classes
         tail = made_by.get(value.name)
+        origin = _origin(model, made_by, tail)
         found.append(
             Output(
                 name=value.name,
                 classes=dims[axis] if long else 1,
                 activation=tail and activation_of(tail, axis=axis, rank=len(dims)),
-                logits=_ends_unbounded(model, made_by, tail),
+                logits=_ends_unbounded(model, made_by, origin),
+                log_softmax=origin is not None and origin.op_type == "LogSoftmax",
                 described=f"{_described(value)} from {tail.op_type if tail else '?'}",
             )
         )
@@ -161,10 +169,9 @@ def activation_of(node: NodeProto, *, axis: int, rank: int) -> Activation | None
 
 
 def _ends_unbounded(
-    model: ModelProto, made_by: dict[str, NodeProto], tail: NodeProto | None
+    model: ModelProto, made_by: dict[str, NodeProto], last: NodeProto | None
 ) -> bool:
-    """Whether the values come from a linear layer that no activation feeds."""
-    last = _origin(model, made_by, tail)
+    """Whether `last` is a linear layer that no activation feeds, or a LogSoftmax."""
     if last is None:
         return False
     if last.op_type == "LogSoftmax":  # logits but for a constant, which softmax undoes
@@ -197,7 +204,7 @@ def _origin(
 
 def _dims(value: ValueInfoProto) -> list[int | None]:
     return [
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        dim.dim_value if dim.HasField("dim_value") else None
         for dim in value.type.tensor_type.shape.dim
     ]
 

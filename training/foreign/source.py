@@ -60,6 +60,7 @@ def read_graph(path: Path) -> Foreign:
         if model.functions:
             model = inliner.inline_local_functions(model)
         refuse_foreign_operators(model)
+        free_empty_sides(model)
         onnx.checker.check_model(model, full_check=True)
         refuse_huge_tensors(model)
     except GraphError:
@@ -196,6 +197,14 @@ def refuse_foreign_operators(model: ModelProto) -> None:
             )
         if node.op_type in RANDOM:
             raise GraphError(f"the graph is random ({name}); export it for inference")
+
+
+def free_empty_sides(model: ModelProto) -> None:
+    """Some exporters write 0 or -1 for a dynamic side; others would believe the 0."""
+    for value in [*model.graph.input, *model.graph.output]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.Clear()
 
 
 def modernize(model: ModelProto) -> ModelProto:

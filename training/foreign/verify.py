@@ -91,7 +91,9 @@ def check_scores(scores: Floats, facts: Facts) -> None:
             "the scores were said to be logits, but all lie in 0..1 and sum to 1: "
             "they are probabilities"
         )
-    if facts.scores == "logits" and within and facts.task is Task.MULTILABEL:
+    # a linear layer may end a multi-label network below a sigmoid that nobody knows
+    doubtful = not facts.shown or facts.task is Task.MULTILABEL
+    if facts.scores == "logits" and within and doubtful:
         raise GraphError(
             "the scores were taken for logits, but all lie in 0..1, as after a "
             "sigmoid: if they are logits, photos with other labels show it, else say "

@@ -138,6 +138,24 @@ def test_no_photo_is_an_error_that_names_the_way_out(folder):
     assert "--synthetic" in str(done.exception)
 
 
+def test_photos_and_made_up_images_exclude_one_another(folder):
+    """The photos would go unread, and the card would say that there were none."""
+    labels = ["--labels", str(folder / "labels.csv"), "--synthetic"]
+
+    done = linnaeus(folder, *FACTS, *labels, "--samples", str(folder / "photos"))
+
+    assert done.exit_code == 1
+    assert "--samples and --synthetic were both given" in str(done.exception)
+
+
+def test_a_name_that_no_bundle_may_have_is_refused_first(folder):
+    """In words, and before anything is asked."""
+    done = linnaeus(folder, "--name", "My Net")
+
+    assert done.exit_code == 1
+    assert "cannot be called 'My Net': its name must begin" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("stem", "name"),
     [("My Net", "my-net"), ("ResNet50_v2.1", "resnet50_v2.1"), ("é", "imported")],

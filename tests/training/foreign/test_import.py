@@ -18,6 +18,7 @@ from tests.training.foreign.strangers import (
     scores_of,
     stranger,
 )
+from tests.training.quantization.nets import change_constant
 from training.errors import AnswerError
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.bundle import Origin, import_graph
@@ -352,6 +353,9 @@ def test_of_several_outputs_one_must_be_named(importer):
     [
         ({"layout": "NHWC"}, "shows NCHW"),
         ({"size": "9x9"}, "height"),
+        ({"size": "8x8x8"}, "size is '8x8x8'; HxW, or one number"),
+        ({"size": "x"}, "size is 'x'"),
+        ({"task": "multilabel", "threshold": "0.5,0.5"}, "multilabel 1 or 4 are"),
         ({"color": "gray"}, "channels"),
         ({"output": "probabilities"}, "output"),
         ({"mean": "1,2"}, "mean has 2 numbers"),
@@ -375,6 +379,96 @@ def test_an_answer_that_cannot_be_is_refused(importer, said, complaint):
     """Contradictions are told at once and name what is wrong."""
     with pytest.raises(AnswerError, match=complaint):
         importer(stranger(), **said)
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"mean": "1,2,3"}, "mean has 3 numbers; 1 is needed"),
+        ({"threshold": "0.5,0.5"}, "2 thresholds were given; for binary 1 is needed"),
+    ],
+)
+def test_a_single_number_is_all_that_one_channel_or_one_score_takes(
+    importer, said, complaint
+):
+    """Of a gray image, and of yes or no."""
+    model = stranger(classes=1)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    change_constant(model, "kernel", lambda old: old[:, :1])
+    given = {"task": "binary", "threshold": "0.5", "mean": "0", "std": "1"}
+
+    with pytest.raises(AnswerError, match=complaint):
+        importer(model, labels=2, color=None, **{**given, **said})
+
+
+def test_the_logarithm_of_a_softmax_does_not_go_with_labels_that_may_both_hold(
+    importer,
+):
+    """Its constant is undone by a softmax, and not by the sigmoids of multi-label."""
+    model = ending_in(stranger(), helper.make_node("LogSoftmax", ["l"], ["logits"]))
+
+    with pytest.raises(AnswerError, match="logarithm of a softmax over 4 scores"):
+        importer(model, task="multilabel", threshold="0.5")
+    scores = answer(importer(model), shrunk())
+
+    given = expected_input(shrunk(), "NCHW", "float32")
+    raw = scores_of(model.SerializeToString(), given)[0]
+    assert np.allclose(scores, np.exp(raw), atol=1e-4)
+
+
+def ending_in(model: onnx.ModelProto, *nodes: onnx.NodeProto) -> onnx.ModelProto:
+    """Its last tensor, now `l`, goes through some more nodes to `logits`."""
+    model.graph.node[-1].output[0] = "l"
+    model.graph.node.extend(nodes)
+    return model
+
+
+@pytest.mark.parametrize(("classes", "task"), [(1, "binary"), (4, "multiclass")])
+def test_sigmoids_called_logits_are_noticed(importer, classes, task):
+    """Of a sigmoid a sigmoid would be at least a half: every answer would be yes."""
+    model = ending_in(
+        stranger(classes=classes),
+        helper.make_node("Sigmoid", ["l"], ["p"]),
+        helper.make_node("Sqrt", ["p"], ["root"]),
+        helper.make_node("Mul", ["root", "root"], ["logits"]),
+    )
+    threshold = "0.5" if task == "binary" else None
+
+    with pytest.raises(GraphError, match="as after a sigmoid"):
+        importer(
+            model,
+            labels=max(2, classes),
+            task=task,
+            threshold=threshold,
+            output="logits",
+        )
+
+
+def test_a_linear_layer_may_give_logits_from_0_to_1(importer):
+    """Of a network that knows little, on one photo; the graph shows what they are."""
+    model = stranger(classes=1)
+    change_constant(model, "head", lambda old: old * 0)
+    change_constant(model, "bias", lambda old: old * 0 + 0.5)
+
+    assert importer(model, labels=2, task="binary", threshold="0.5")
+
+
+def test_images_of_four_channels_are_refused(importer):
+    """Nothing is asked first: no answer would help."""
+    model = stranger()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    change_constant(model, "kernel", lambda old: np.concatenate([old, old[:, :1]], 1))
+
+    with pytest.raises(GraphError, match=r"\[\?, 4, 8, 8\] is no image: .* 1 or 3"):
+        importer(model)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_less_than_one_is_a_dynamic_one(importer, batch):
+    """So some exporters write it."""
+    classifier = importer(stranger(batch=batch))
+
+    assert len(classifier.session.run(np.stack([shrunk()] * 3))) == 3
 
 
 def test_probabilities_called_logits_are_noticed(importer):
