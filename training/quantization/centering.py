@@ -68,12 +68,11 @@ def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
         if node.op_type == "Add" or is_biased_conv(node, constants)
     } - outputs
 
-    def gives_back(reader: NodeProto, tensor: str) -> bool:
+    def gives_back(reader: NodeProto) -> bool:
         if reader.op_type == "Add":  # what is added to must have a channel for each
             return reader.output[0] in found and constants.isdisjoint(reader.input)
         return (
             is_biased_conv(reader, constants)
-            and reader.input[0] == tensor
             and groups(reader) == 1
             and not _is_padded(reader)
         )
@@ -82,7 +81,7 @@ def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
     while stuck := {
         tensor
         for tensor in found
-        if not all(gives_back(reader, tensor) for reader in read_by.get(tensor, ()))
+        if not all(gives_back(reader) for reader in read_by.get(tensor, ()))
     }:
         found -= stuck
     return frozenset(found)
