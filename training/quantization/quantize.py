@@ -223,8 +223,27 @@ def simplify(fp32: bytes) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(kept)
     name_nodes(model)
+    fold_factors(model)
     broadcast_biases(model)
     return onnx.shape_inference.infer_shapes(model)
+
+
+def fold_factors(model: onnx.ModelProto) -> None:
+    """Multiply the alpha and beta of all Gemms into constant weights and biases.
+
+    The other stages take a Gemm for weight · x + bias, as nearly every one is.
+    """
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [n for n in model.graph.node if n.op_type == "Gemm"]:
+        for position, name in ((1, "alpha"), (2, "beta")):
+            fields = [f for f in node.attribute if f.name == name and f.f != 1]
+            tensor = values.get([*node.input, ""][position])
+            if fields and tensor is not None:
+                node.attribute.remove(fields[0])
+                value = numpy_helper.to_array(tensor) * np.float32(fields[0].f)
+                wish = f"{tensor.name}_{name}"
+                node.input[position] = add_constant(model, wish, value)
+    drop_unused(model)
 
 
 def broadcast_biases(model: onnx.ModelProto) -> None:

@@ -6,8 +6,13 @@ from onnx import helper
 
 from tests.training.quantization.nets import CLASSES, images, net, with_tail
 from training.graphs.graph import parse, producers, run
-from training.quantization.ends import tail_nodes
-from training.quantization.quantize import measure, quantize_int8, quantize_measured
+from training.quantization.ends import normalization_nodes, tail_nodes
+from training.quantization.quantize import (
+    measure,
+    quantize_int8,
+    quantize_measured,
+    simplify,
+)
 
 make = helper.make_node
 
@@ -98,7 +103,28 @@ def test_a_reshape_behind_the_head_changes_no_logit():
 
 def test_a_graph_that_ends_in_its_head_has_no_tail():
     """Then it is quantized from the first layer to the last."""
-    assert tail_nodes(net()) == []
+    assert tail_nodes(simplify(net().SerializeToString())) == []
+
+
+def test_only_what_stands_in_front_of_the_first_layer_normalizes():
+    """Behind it, activations and sums are quantized."""
+    model = simplify(net().SerializeToString())
+
+    front = normalization_nodes(model)
+
+    operators = [node.op_type for node in model.graph.node if node.name in front]
+    assert operators == ["Transpose", "Cast", "Sub", "Div"]
+
+
+def test_a_layer_whose_weight_is_computed_from_constants_is_one():
+    """Such as one that is turned round first."""
+    model = net()
+    head = model.graph.node.pop()
+    turned = make("Transpose", ["w5"], ["turned"], perm=[1, 0], name="turn")
+    last = make("MatMul", ["v", "turned"], ["logits"], name="head")
+    model.graph.node.extend([turned, last])
+
+    assert head.name not in tail_nodes(model)
 
 
 def test_the_difference_of_two_logits_is_no_layer():

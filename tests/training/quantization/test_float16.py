@@ -11,10 +11,11 @@ from tests.training.quantization.nets import (
     net,
     scaled,
 )
-from training.graphs.graph import GraphError, parse, run
+from training.graphs.graph import GraphError, parse, run, serialize
 from training.quantization import float16
 from training.quantization.float16 import (
     MAX_ACTIVATION,
+    halve_weights,
     largest_activation,
     store_weights_as_float16,
     to_float16,
@@ -82,6 +83,27 @@ def test_what_fp16_could_not_hold_is_seen_between_the_layers(factors, looked_at)
     assert len(list(batches)) == len(images()) - looked_at
     assert np.allclose(run(graph, images()), plain, atol=1e-3)
     assert np.isfinite(run(to_float16(graph), images())).all()  # a CPU does not see it
+
+
+def test_activations_keep_half_of_what_fp16_holds_to_images_to_come():
+    """A peak of 40,000 would fit in, and is too near."""
+    model = simplify(net().SerializeToString())
+    (seen,) = (s["c2"] for s in watch(model, ["c2"], [np.concatenate(images())]))
+    factor = 40_000 / float(np.abs(seen).max())
+
+    graph = scaled(net(), {"w2": factor, "b2": factor, "b3": factor, "w4": 1 / factor})
+
+    assert largest_activation(graph, images()) > MAX_ACTIVATION
+
+
+def test_vectors_keep_their_precision():
+    """They are biases, and the scales of int8."""
+    model = net(classes=2000)
+    change_constant(model, "w5", lambda old: old * 1e6)  # beyond fp16
+
+    halved = halve_weights(model.SerializeToString())
+
+    assert halved == serialize(model)
 
 
 def test_half_precision_arithmetic_keeps_the_contract(wide):

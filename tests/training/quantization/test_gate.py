@@ -104,6 +104,20 @@ def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
     assert refused.reason.endswith("; finds 9 of 10 positives")
 
 
+def test_a_graph_that_withholds_other_answers_is_refused():
+    """Its labels are those of fp32; whether they are given hangs on small digits."""
+    graph = net().SerializeToString()
+
+    def answer(logits):
+        return np.floor(logits[:, 0] * 1e4) % 2
+
+    gated = gated_int8(graph, images(), labelled=labelled(graph), answer=answer)
+
+    assert gated.graph is None
+    assert gated.gate.accuracy_drop == 0
+    assert gated.gate.agreement < 0.9
+
+
 @pytest.mark.parametrize(
     ("shape", "counted", "surely"),
     [((1000,), "images", "98.31"), ((200, 5), "decisions", "96.89")],

@@ -279,6 +279,21 @@ def test_a_bias_may_broadcast(shape):
     assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("factors", [{"alpha": 0.5}, {"beta": -2.0}, {"beta": 0.0}])
+def test_a_gemm_may_multiply_its_weight_and_its_bias(factors):
+    """Exporters of old frameworks write so; rounding would take the bias for whole."""
+    model = net()
+    change_constant(model, "b5", lambda _: np.arange(5, dtype=np.float32) * 5)
+    for name, value in factors.items():
+        model.graph.node[-1].attribute.append(helper.make_attribute(name, value))
+    graph = model.SerializeToString()
+
+    int8 = quantize_int8(graph, images())
+
+    assert error(graph, int8) < 0.03 * run(graph, images(seed=2)).std()
+    assert parse(int8).graph.node[-1].op_type == "Gemm"
+
+
 def test_what_the_quantizer_cannot_handle_is_a_graph_error(fp32):
     """Here tensors of which no range is known."""
     graph = dataclasses.replace(measure(fp32, images(16)), ranges={})
