@@ -1,6 +1,5 @@
 """file + answers + photos → **models/NAME/VERSION**: the import from end to end."""
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +188,7 @@ def _provenance(foreign: Foreign, origin: Origin, seconds: float) -> Provenance:
         command=origin.command,
         config=None,
         commit=None,
-        data_sha256={origin.file.name: hashlib.sha256(foreign.original).hexdigest()},
+        data_sha256=foreign.sha256,
         versions=versions(PACKAGES),
         hardware=describe(),
         seconds=round(seconds, 1),

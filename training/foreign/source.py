@@ -7,6 +7,7 @@ ONNX's or ONNX Runtime's own (they would need somebody's compiled code), control
 so large that running the graph would be an attack on memory.
 """
 
+import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,7 @@ class Foreign(NamedTuple):
     """A file as it was read, and the graph that is worked on."""
 
     original: bytes  # all weights inside; what the wrapped graph is compared with
+    sha256: dict[str, str]  # of the files as they lie there: the graph's, its weights'
     model: ModelProto  # operator set 13 or later, no weights among the inputs
 
 
@@ -53,9 +55,11 @@ def read_graph(path: Path) -> Foreign:
     Raises:
         GraphError: missing, too large, damaged, or refused as the module says.
     """
-    model = parse(_read_bounded(path, MAX_GRAPH_BYTES))
+    content = _read_bounded(path, MAX_GRAPH_BYTES)
+    model = parse(content)
     refuse_unreadable_names(model)
-    embed_weights(model, path)
+    files = {path.name: content, **embed_weights(model, path)}
+    sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     try:
         if model.functions:
             model = inliner.inline_local_functions(model)
@@ -67,7 +71,7 @@ def read_graph(path: Path) -> Foreign:
         raise
     except Exception as error:  # a border: C++ raises many types, and broken text
         raise GraphError(f"{path.name} is not valid ONNX: {error}") from error
-    return Foreign(serialize(model), modernize(model))
+    return Foreign(serialize(model), sha256, modernize(model))
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:
@@ -80,22 +84,24 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         raise GraphError(f"cannot read {path}: {error}") from error
 
 
-def embed_weights(model: ModelProto, graph: Path) -> None:
+def embed_weights(model: ModelProto, graph: Path) -> dict[str, bytes]:
     """Bring weights that lie in files beside the file `graph` into the graph.
+
+    Returns what these hold, by the names that the graph calls them.
 
     Raises:
         GraphError: a file is missing, too short, or not beside `graph`.
     """
-    files: dict[Path, bytes] = {}
-    total = 0
+    files: dict[str, bytes] = {}
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        path, offset, length = _locate(tensor, graph)
-        if path not in files:
-            files[path] = _read_bounded(path, MAX_GRAPH_BYTES - total)
-            total += len(files[path])
-        raw = files[path][offset : offset + length]
+        name, offset, length = _place(tensor)
+        path = _beside(graph, name, tensor.name)
+        if name not in files:
+            total = sum(map(len, files.values()))
+            files[name] = _read_bounded(path, MAX_GRAPH_BYTES - total)
+        raw = files[name][offset : offset + length]
         if len(raw) != length:
             raise GraphError(
                 f"{path.name} ends before the weights of {tensor.name!r}, "
@@ -104,6 +110,7 @@ def embed_weights(model: ModelProto, graph: Path) -> None:
         tensor.raw_data = raw
         del tensor.external_data[:]
         tensor.data_location = TensorProto.DEFAULT
+    return files
 
 
 def _tensors(model: ModelProto) -> list[TensorProto]:
@@ -113,10 +120,9 @@ def _tensors(model: ModelProto) -> list[TensorProto]:
     return [*model.graph.initializer, *inside]
 
 
-def _locate(tensor: TensorProto, graph: Path) -> tuple[Path, int, int]:
-    """File, offset and length of external weights, proven to be beside `graph`."""
+def _place(tensor: TensorProto) -> tuple[str, int, int]:
+    """File, offset and length of external weights, as the graph has them."""
     said = {entry.key: entry.value for entry in tensor.external_data}
-    path = _beside(graph, said.get("location", ""), tensor.name)
     try:
         offset = int(said.get("offset", 0))
         width = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -129,7 +135,7 @@ def _locate(tensor: TensorProto, graph: Path) -> tuple[Path, int, int]:
             f"the weights of {tensor.name!r} claim {said.get('length')} bytes at "
             f"{offset}; their shape {list(tensor.dims)} needs {length}"
         )
-    return path, offset, length
+    return said.get("location", ""), offset, length
 
 
 def _beside(graph: Path, location: str, tensor: str) -> Path:

@@ -1,5 +1,6 @@
 """Files that nobody vouches for are read with bounds, or refused with a reason."""
 
+import hashlib
 from contextlib import suppress
 
 import numpy as np
@@ -42,6 +43,18 @@ def test_weights_beside_the_graph_are_brought_into_it(tmp_path):
     whole = next(t for t in stranger().graph.initializer if t.name == "head")
     assert head.data_location == TensorProto.DEFAULT
     assert np.array_equal(numpy_helper.to_array(head), numpy_helper.to_array(whole))
+
+
+def test_the_hashes_are_those_of_the_files(tmp_path):
+    """So that whoever has the files can tell that they are the ones."""
+    path = external(tmp_path)
+
+    foreign = read_graph(path)
+
+    assert foreign.sha256 == {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (path, tmp_path / "head.bin")
+    }
 
 
 @pytest.mark.parametrize(
