@@ -45,7 +45,7 @@ def test_a_preset_prepares_a_pixel_as_its_library_does(tmp_path, preset):
         "resize": "squash",
         "interpolation": "bilinear",
     }
-    if PRESETS[preset].color is None:
+    if preset in ("keras-0..1", "keras--1..1", "keras-0..255"):  # of either order
         said["color"] = "rgb"
 
     facts = settle(examine(stranger()), parse_answers(said))
@@ -126,6 +126,9 @@ def test_as_many_labels_are_read_as_a_bundle_may_have(tmp_path):
     path.write_text("\n".join(f"label {n}" for n in range(MAX_LABELS)))
 
     assert len(read_labels(str(path))) == MAX_LABELS
+    with path.open("a") as more:  # not cut off: their number has to be the network's
+        more.write("\none more")
+    assert len(read_labels(str(path))) > MAX_LABELS
 
 
 def test_a_label_that_stands_there_twice_is_named(tmp_path):
