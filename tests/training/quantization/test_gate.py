@@ -8,6 +8,7 @@ from onnx import helper
 
 from tests.training.quantization.nets import change_constant, images, net, with_tail
 from training.graphs.graph import GraphError, parse, run
+from training.quantization import float16
 from training.quantization.gate import (
     Gated,
     Labelled,
@@ -89,14 +90,19 @@ def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
     seen = []
 
     def unmet(fp32, int8):
-        seen.append((len(fp32), len(int8)))
+        seen.append((fp32, len(int8)))
         return "finds 9 of 10 positives" if len(seen) == 1 else None
 
-    gated = gated_int8(graph, images(), labelled=labelled(graph), unmet=unmet)
+    data = labelled(graph)
+    gated = gated_int8(
+        graph, images(), labelled=data, unlabelled=images(64, seed=6), unmet=unmet
+    )
 
-    assert seen == [(256, 256)] * 2
+    assert [count for _, count in seen] == [256] * 2  # of the labelled images alone
+    for logits, _ in seen:
+        assert np.array_equal(logits, run(graph, data.batches))
     assert gated.graph is not None
-    assert gated.gate.reason.startswith("in fp32: ")
+    assert re.match("in fp32: |all layers in int8, 16 channels", gated.gate.reason)
     refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), how="so",
                     unmet="finds 9 of 10 positives")  # fmt: skip
     assert not refused.passed
@@ -196,6 +202,36 @@ def test_labels_of_one_image_that_differ_together_prove_no_agreement():
     gates = [judge(d.truth, d.truth, d, how="so") for d in data]
 
     assert all("confidence 22.36 % or more; 2 images cannot" in g.reason for g in gates)
+
+
+def test_scenes_are_those_of_the_labelled_images():
+    """Agreement is of others, where there are any: of each counts then."""
+    truth, scenes = np.zeros(300, np.int64), np.arange(300) // 30
+    data, seen = Labelled("x", [], truth, scenes), np.zeros(300 + 200, np.int64)
+
+    gate = judge(seen, seen, data, how="so")
+
+    surely = 100 * 0.05 ** (1 / 200)
+    assert gate.reason.endswith(f"with 95 % confidence {surely:.2f} % or more")
+
+
+def test_what_is_judged_is_what_is_served(monkeypatch):
+    """Pixels in packs, and the weights of layers in fp32 stored in half the bytes."""
+    monkeypatch.setattr(float16, "MIN_STORED_VALUES", 100)  # those of a small net
+    graph = net().SerializeToString()
+    refusals = iter(["not yet"])
+
+    gated = gated_int8(
+        graph,
+        images(),
+        labelled=labelled(graph),
+        unmet=lambda *_: next(refusals, None),
+    )
+
+    made = parse(gated.graph)
+    assert gated.gate.reason.startswith("in fp32: ")
+    assert {"packs_shape", "outputs_shape"} <= {t.name for t in made.graph.initializer}
+    assert any(t.name.endswith("_fp16") for t in made.graph.initializer)
 
 
 @pytest.mark.parametrize(("others", "warnings"), [((), 1), (images(99, seed=5), 0)])

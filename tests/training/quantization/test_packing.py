@@ -194,9 +194,18 @@ def computed_weight() -> bytes:
     return serialize(model)
 
 
+def turned() -> bytes:
+    """A network that was trained on images lying on their side: [N, C, W, H]."""
+    model = parse(first_layer(width=HEIGHT + 2))
+    transpose = producers(model)["t"]
+    transpose.attribute[0].ints[:] = [0, 3, 2, 1]
+    return serialize(model)
+
+
 @pytest.mark.parametrize(
     "graph",
     [
+        turned(),
         fp32_first(),
         read_elsewhere(),
         not_rounded(),
@@ -211,6 +220,7 @@ def computed_weight() -> bytes:
         first_layer(width=16, activation="Sigmoid"),
     ],
     ids=[
+        "turned",
         "fp32",
         "read elsewhere",
         "not rounded",

@@ -107,6 +107,36 @@ def test_no_pixel_is_cut_off():
     assert scale == pytest.approx((high - low) / 255)
 
 
+def test_the_range_of_the_pixels_has_zero_in_it():
+    """What pads the image is zero, and has to be exact."""
+    added, taken = (
+        pixel_range(parse(normalized_by(mean, 128)))["x"] for mean in (-64, 511)
+    )
+
+    assert added == pytest.approx((0, (255 + 64) / 128))
+    assert taken == pytest.approx((-511 / 128, 0))
+
+
+def test_a_normalization_that_adds_and_multiplies_keeps_its_floats(monkeypatch):
+    """Elsewhere, both are rounded to 8 bits."""
+    model = parse(normalized_by(*IMAGENET))
+    for old, new, name, inverse in (
+        ("Sub", "Add", "mean3", np.negative),
+        ("Div", "Mul", "std3", np.reciprocal),
+    ):
+        (node,) = (n for n in model.graph.node if n.op_type == old)
+        node.op_type = new
+        change_constant(model, name, inverse)
+    graph = model.SerializeToString()
+
+    int8 = quantize_measured(measure(graph, images()))
+
+    assert way_in(int8)[:4] == ["Cast", "Reshape", "Add", "Mul"]
+    assert way_in(without_shortcuts(graph, monkeypatch))[:4] == [
+        *("Transpose", "Cast", "Add", "Mul")
+    ]
+
+
 def test_pixels_that_nothing_is_done_to_go_straight_into_the_first_layer():
     """Their range is 0 to 255 as well, though no image was white."""
     model = net()

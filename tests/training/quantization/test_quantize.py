@@ -13,7 +13,13 @@ import torch
 from onnx import helper
 from torch.nn import functional
 
-from tests.training.quantization.nets import SIDE, change_constant, images, net
+from tests.training.quantization.nets import (
+    SIDE,
+    change_constant,
+    images,
+    net,
+    with_linear_head,
+)
 from training.graphs.graph import GraphError, parse, run
 from training.quantization.quantize import (
     measure,
@@ -264,12 +270,17 @@ def test_a_network_without_a_single_bias_is_quantized():
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 5), (5,)])
-def test_a_bias_may_broadcast(shape):
-    """A number, [1] and [1, K] mean what [K] does, and give the same int8 graph."""
+def test_a_bias_may_broadcast(shape, turned):
+    """A number, [1] and [1, K] mean what [K] does, and give the same int8 graph.
+
+    Whether the weight is [K, D], as in PyTorch, or [D, K].
+    """
+    head = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)
     graphs = []
     for written in (shape, (5,)):
-        model = net()
+        model = net() if turned else with_linear_head(head, "Gemm")
         value = np.float32(0.3) if np.prod(shape) == 1 else np.arange(5) / 10
         value = np.broadcast_to(value, written).astype(np.float32).reshape(written)
         change_constant(model, "b5", lambda _, new=value: new)
@@ -277,6 +288,19 @@ def test_a_bias_may_broadcast(shape):
 
     one, other = (run(graph, images(seed=2)) for graph in graphs)
     assert np.array_equal(one, other)
+
+
+def test_a_graph_without_a_layer_is_refused():
+    """An int8 graph of it would be the fp32 one, and called otherwise."""
+    model = net(classes=3)
+    make = helper.make_node
+    del model.graph.node[4:]
+    model.graph.node.extend(
+        [make("GlobalAveragePool", ["x"], ["g"]), make("Flatten", ["g"], ["logits"])]
+    )
+
+    with pytest.raises(GraphError, match="no convolution or linear layer to quantize"):
+        quantize_int8(model.SerializeToString(), images())
 
 
 @pytest.mark.parametrize("factors", [{"alpha": 0.5}, {"beta": -2.0}, {"beta": 0.0}])

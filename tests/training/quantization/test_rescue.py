@@ -222,6 +222,19 @@ def test_a_graph_without_shapes_can_be_ranked_all_the_same(measured):
     assert min(saved.values()) > 0
 
 
+def test_what_is_spared_already_counts_for_no_other_layer():
+    """Else the cheapest layer would come next, whatever it spares."""
+    places = [
+        Rounding(frozenset({name}), noise)
+        for name, noise in {"a": 100.0, "b": 1.0, "c": 40.0}.items()
+    ]
+    saved = {"a": 1.0, "b": 1.0, "c": 20.0, "d": 1.0}
+
+    first, second, *_ = choose(places, saved, ["a", "b", "c", "d"])
+
+    assert (first, second) == (("a",), ("a", "c"))
+
+
 @pytest.mark.parametrize(("wanted", "batches"), [(32, 4), (1, 1), (1000, 8)])
 def test_some_images_are_spread_over_all(wanted, batches):
     """Batches of eight, from the first on."""
