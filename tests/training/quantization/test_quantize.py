@@ -248,6 +248,15 @@ def test_the_mean_of_each_logit_is_that_of_fp32(fp32, int8):
     assert np.abs(shift).max() < 1e-3 * spread
 
 
+def test_the_mean_is_that_of_fp32_where_the_head_stays_in_fp32(fp32):
+    """Its bias is a float, and takes all that the layers before it are off by."""
+    graph = quantize_measured(measure(fp32, images()), exclude=["head"])
+
+    shift = run(graph, images()).mean(axis=0) - run(fp32, images()).mean(axis=0)
+
+    assert np.abs(shift).max() < 1e-5 * run(fp32, images()).std()
+
+
 def test_a_range_always_contains_zero():
     """Padding is zero and must be represented exactly."""
     assert shrink(2.0, 6.0, np.full(9, 4, np.float32))[0] == 0
