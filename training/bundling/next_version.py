@@ -13,7 +13,7 @@ import numpy as np
 from classifier.bundle import Bundle, load_bundle
 from classifier.errors import BundleError, SessionError
 from classifier.golden import replay
-from classifier.manifest import Manifest, Optimization, Precision, Provenance, Task
+from classifier.manifest import Manifest, Optimization, Precision, Provenance
 from classifier.session import Session
 from training.bundling.bundling import build_bundle
 from training.bundling.draft import Built, Recipe, check_target
@@ -181,8 +181,7 @@ def counted_as(
     dataset: Dataset, manifest: Manifest, positive: tuple[str, ...] = ()
 ) -> Dataset:
     """The data set with the bundle's labels in the bundle's order."""
-    if manifest.task is Task.BINARY:
-        dataset = as_question(dataset, manifest, positive)
+    dataset = as_question(dataset, manifest, positive)
 
     def counted(labels: Labels) -> Labels:
         aligned = align(labels, dataset, manifest)

@@ -29,8 +29,7 @@ def open_labelled(
     """
     multi_label = several_labels(manifest.task)
     dataset = load_dataset(path, multi_label=multi_label, trainable=False)
-    if manifest.task is Task.BINARY:
-        dataset = as_question(dataset, manifest, positive)
+    dataset = as_question(dataset, manifest, positive)
     if split == WHOLE or (split == "test" and list(dataset.parts) == ["train"]):
         parts = list(dataset.parts.values())
         if len(parts) == 1:
@@ -55,15 +54,23 @@ def several_labels(task: Task) -> bool | None:
 def as_question(
     dataset: Dataset, manifest: Manifest, positive: tuple[str, ...]
 ) -> Dataset:
-    """A data set of any labels as yes and no under the bundle's own two names.
+    """For a binary bundle, a data set of any labels as yes and no, by its two names.
 
-    What is not said to mean yes means no. The log names it: a folder `dogs` beside
-    `dog` would otherwise make false alarms of right answers, without a word. So would
-    a label that was forgotten, where an image may have several.
+    For another task it stays as it is. What is not said to mean yes means no. The log
+    names it: a folder `dogs` beside `dog` would otherwise make false alarms of right
+    answers, without a word. So would a label that was forgotten, where an image may
+    have several.
 
     Raises:
-        DataError: it cannot be known which labels mean yes.
+        DataError: it cannot be known which labels mean yes, or none does.
     """
+    if manifest.task is not Task.BINARY:
+        if positive:
+            raise DataError(
+                f"{', '.join(map(repr, positive))} cannot mean yes (--positive): "
+                f"{manifest.name} is {manifest.task}, and only binary bundles say yes"
+            )
+        return dataset
     no, yes = (label.id for label in manifest.labels)
     if not positive:
         known = [position(n, manifest.labels) is not None for n in dataset.label_names]

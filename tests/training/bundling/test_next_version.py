@@ -17,6 +17,7 @@ from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
 from training.bundling.next_version import DataSource, splits_for, unseen
 from training.configs.task_sections import BundleConfig
+from training.errors import DataError
 from training.quantization import gate
 
 WriteConfig = Callable[..., Path]
@@ -176,6 +177,14 @@ def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
     manifest = load_bundle(red, version=1).manifest
     by_hand = splits_for(manifest, DataSource(data / "photos", validation=18))
     assert "not the images that the training had held out" in unseen(manifest, by_hand)
+
+
+def test_no_label_means_yes_to_a_bundle_of_another_task(pooled: Path):
+    """It would change nothing, and whoever wrote it expects something else."""
+    photos = DataSource(pooled.parent.parent / "photos", positive=("red",))
+
+    with pytest.raises(DataError, match=r"'red' cannot mean yes \(--positive\): "):
+        splits_for(load_bundle(pooled).manifest, photos)
 
 
 def test_a_config_says_alone_how_the_data_is_split(tmp_path: Path):
