@@ -15,7 +15,9 @@ Scores = npt.NDArray[np.float32]  # [N, K] or [K]
 FEW = 32
 
 
-@dataclass(slots=True)  # to freeze one takes four times as long as to make it
+# Not frozen, as to freeze one takes four times as long as to make it; nobody changes it,
+# so that it may be hashed all the same, and with it the answer that holds it.
+@dataclass(slots=True, unsafe_hash=True)
 class Prediction:
     """One label with its score."""
 
