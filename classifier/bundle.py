@@ -4,7 +4,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from classifier.manifest import (
 
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
 MAX_MANIFEST_BYTES = 32 * 2**20
+
+LOST_FOUND = "lost+found"  # of a volume's file system, and closed to all but root
 
 PREFERRED = "imagenet"  # of several models, the one meant where none is named
 
@@ -52,10 +55,8 @@ class Bundle:
             BundleError: missing or altered.
         """
         path = self.folder / variant.file
-        try:
+        with _reading(path):
             graph = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"cannot read {path}: {error}") from error
         found = hashlib.sha256(graph).hexdigest()
         if found != variant.sha256:
             raise BundleError(
@@ -66,10 +67,8 @@ class Bundle:
     def graph_bytes(self, variant: GraphVariant) -> int:
         """How large a graph's file is. Raises BundleError where it is missing."""
         path = self.folder / variant.file
-        try:
+        with _reading(path):
             return path.stat().st_size
-        except OSError as error:
-            raise BundleError(f"cannot read {path}: {error}") from error
 
     def read_golden(self) -> Golden:
         """The examples to replay. Raises BundleError."""
@@ -80,10 +79,17 @@ def resolve(path: Path, version: int | None = None) -> Path:
     """The bundle's folder: `path` itself, or its newest (or the given) version.
 
     Raises:
-        BundleError: there is none.
+        BundleError: there is none, or it cannot be looked for.
     """
-    if (path / MANIFEST).is_file() and version is None:
+    with _reading(path):
+        is_version = (path / MANIFEST).is_file()
+    if is_version and version is None:
         return path
+    if is_version:
+        raise BundleError(
+            f"{path} is one version; version {version} is looked for in the folder of "
+            "the model, which is above it"
+        )
     versions = list_versions(path)
     if not versions:
         raise BundleError(
@@ -96,19 +102,30 @@ def resolve(path: Path, version: int | None = None) -> Path:
 
 
 def list_versions(path: Path) -> list[int]:
-    """Version numbers below a model's folder, oldest first."""
-    return [n for n in taken_versions(path) if (path / str(n) / MANIFEST).is_file()]
+    """Version numbers below a model's folder, oldest first. Raises BundleError."""
+    numbers = taken_versions(path)
+    with _reading(path):
+        return [n for n in numbers if (path / str(n) / MANIFEST).is_file()]
 
 
 def taken_versions(path: Path) -> list[int]:
-    """Numbers that stand for names there, with a manifest inside or not, sorted."""
-    names = [found.name for found in path.iterdir()] if path.is_dir() else []
+    """Numbers that stand for names there, with a manifest inside or not, sorted.
+
+    Raises BundleError where the folder cannot be read.
+    """
+    with _reading(path):
+        names = [found.name for found in path.iterdir()] if path.is_dir() else []
     return sorted(int(n) for n in names if n.isdecimal() and n == str(int(n)))
 
 
 def list_bundles(models: Path) -> dict[str, list[int]]:
-    """Every model in a folder of bundles, by name, with its versions, oldest first."""
-    folders = sorted(models.iterdir()) if models.is_dir() else []
+    """Every model in a folder of bundles, by name, with its versions, oldest first.
+
+    Raises BundleError where a folder cannot be read: its model would be missed.
+    """
+    with _reading(models):
+        found = sorted(models.iterdir()) if models.is_dir() else []
+    folders = (folder for folder in found if folder.name != LOST_FOUND)
     return {f.name: versions for f in folders if (versions := list_versions(f))}
 
 
@@ -137,18 +154,26 @@ def load_bundle(path: Path, version: int | None = None) -> Bundle:
 
 def read_manifest(path: Path) -> Manifest:
     """Read `manifest.json`, strictly. Raises BundleError naming each wrong field."""
-    try:
+    with _reading(path):
         size = path.stat().st_size
         if size > MAX_MANIFEST_BYTES:
             raise BundleError(
                 f"{path} has {size} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
             )
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error}") from error
+        text = path.read_bytes()
+    try:
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         problems = describe_problems(error, whole="manifest", limit=10)
         raise BundleError(f"{path}: {problems}") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error}") from error
 
 
 def write_bundle(

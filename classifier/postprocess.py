@@ -15,8 +15,8 @@ Scores = npt.NDArray[np.float32]  # [N, K] or [K]
 FEW = 32
 
 
-# Not frozen, as to freeze one takes four times as long as to make it; nobody changes it,
-# so that it may be hashed all the same, and with it the answer that holds it.
+# Not frozen, because to freeze one takes four times as long as to make it. Nobody
+# changes it, so it may be hashed all the same, and with it the answer that holds it.
 @dataclass(slots=True, unsafe_hash=True)
 class Prediction:
     """One label with its score."""

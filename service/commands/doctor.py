@@ -14,7 +14,7 @@ from classifier import hardware
 from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
 from classifier.device import DeviceChoice, choose_device
-from classifier.errors import ClassifierError
+from classifier.errors import BundleError, ClassifierError
 from classifier.golden import replay
 from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
@@ -97,8 +97,14 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     yield Finding("ok", "device", f"{chosen}: {reason}")
     if settings is None:
         return
-    yield from _served(settings)
-    bundles = list_bundles(models)
+    try:
+        bundles = list_bundles(models)
+    except BundleError as error:
+        advice = "let the user that serves read it, or set LINNAEUS_MODELS"
+        yield Finding("problem", "bundles", str(error), advice)
+        return
+    if bundles:
+        yield from _served(settings)
     for name, numbers in bundles.items():
         for number in numbers:
             yield from _bundle(models / name, number, chosen, settings)
@@ -113,8 +119,6 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
 
 def _served(settings: Settings) -> Iterator[Finding]:
     """Whether `load` and `default_model` name bundles that are there."""
-    if not list_bundles(settings.models):
-        return  # said of all of them
     try:
         names = {bundle.manifest.name for bundle in find_bundles(settings)}
         choose_default(sorted(names), settings.default_model)

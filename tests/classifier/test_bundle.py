@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from classifier.bundle import (
     MAX_MANIFEST_BYTES,
+    list_bundles,
     list_versions,
     load_bundle,
     read_manifest,
@@ -21,6 +26,8 @@ from classifier.errors import BundleError
 from classifier.manifest import Manifest, Precision
 from tests.classifier.processes import python
 from tests.synthetic import golden_pixels, make_bundle
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -74,9 +81,84 @@ def test_a_bundle_stands_in_a_folder_of_its_own_name(bundle):
     with pytest.raises(BundleError, match="holds colors/1 by its manifest"):
         load_bundle(renamed)
 
-    bundle.parent.rename(bundle.parent.parent / "animals")
+    renamed.rename(bundle)
+    animals = bundle.parent.rename(bundle.parent.parent / "animals")
     with pytest.raises(BundleError, match="must be named so"):
-        load_bundle(bundle.parent.parent / "animals" / "2")
+        load_bundle(animals / "1")
+
+
+def test_a_bundle_is_found_by_a_link_and_from_within(bundle, monkeypatch):
+    """Its own name counts, not that of the way to it."""
+    link = bundle.parent.parent / "current"
+    link.symlink_to(bundle, target_is_directory=True)
+    monkeypatch.chdir(bundle)
+
+    assert load_bundle(link).folder == load_bundle(Path()).folder == bundle
+
+
+def test_a_version_has_no_versions_of_its_own(bundle):
+    """Else another version than the one asked for would be loaded, and no one told."""
+    with pytest.raises(BundleError, match="is one version; version 2 is looked for"):
+        load_bundle(bundle, 2)
+
+
+def test_a_folder_without_a_bundle_is_no_model(tmp_path, bundle):
+    """Nor is a file, or a model whose only version was begun and not finished."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "README.md").write_text("our models")
+    (tmp_path / "begun" / "1").mkdir(parents=True)
+
+    assert list_bundles(tmp_path) == {"colors": [1]}
+
+
+@contextmanager
+def powerless() -> Iterator[None]:
+    """Root may read everything, so it is given up for a while."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder that anyone may look into; that of `tmp_path` is its owner's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_named(volume):
+    """It was mounted for another user than the one that serves."""
+    bundle = make_bundle(volume)
+    model = bundle.parent
+    model.chmod(0)
+
+    for look, path in (
+        (list_bundles, volume),
+        (list_versions, model),
+        (load_bundle, model),
+        (load_bundle, bundle),
+    ):
+        with powerless(), pytest.raises(BundleError, match=str(model)):
+            look(path)
+
+
+def test_what_a_volume_has_lost_and_found_is_no_model(volume):
+    """ext4 makes that folder at the root of a volume, for root alone."""
+    (volume / "lost+found").mkdir(mode=0)
+
+    with powerless():
+        assert list_bundles(volume) == {}
+
+
+def test_a_path_that_cannot_be_one_is_a_bundle_error(tmp_path):
+    """Its name is longer than any file's."""
+    with pytest.raises(BundleError, match="File name too long"):
+        load_bundle(tmp_path / ("a" * 1000))
 
 
 def test_an_altered_graph_is_refused_with_both_hashes(bundle):
@@ -182,7 +264,17 @@ def test_a_graph_that_was_not_hashed_is_not_written(tmp_path, bundle):
 
 
 @pytest.mark.parametrize(
-    "name", ["../escaped", "/escaped", "a/b", ".hidden", "", "manifest.json"]
+    "name",
+    [
+        "../escaped",
+        "/escaped",
+        "a/b",
+        ".hidden",
+        "",
+        "manifest.json",
+        "golden.npz",
+        "card.md",
+    ],
 )
 def test_an_extra_file_stays_inside_and_replaces_nothing(tmp_path, bundle, name):
     """A name is a name, not a path."""

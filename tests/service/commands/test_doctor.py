@@ -118,6 +118,16 @@ def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path):
 
 
 @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+def test_a_folder_that_cannot_be_read_is_a_problem_with_advice(linnaeus, tmp_path):
+    """What was found of the machine is told all the same."""
+    result = linnaeus("doctor", "--models", tmp_path / ("a" * 1000))
+
+    assert result.exit_code == 1
+    assert "File name too long" in result.output
+    assert "→ let the user that serves read it" in result.output
+    assert "threads" in result.output
+
+
 def test_a_device_that_does_not_work_is_a_problem_with_advice(linnaeus, tmp_path):
     """Nothing falls back in silence."""
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cuda")
