@@ -19,6 +19,9 @@ def test_a_crop_needs_a_short_side_that_covers_it():
     read(resized("crop", 8))
     assert "needs at least 8" in wrong(resized("crop", 7))["preprocess"]
     assert "needs at least 8" in wrong(resized("crop", None))["preprocess"]
+    wide = resized("crop", 8)
+    wide["preprocess"]["width"] = 12
+    assert "needs at least 12" in wrong(wide)["preprocess"]
     assert "must be null" in wrong(resized("pad", 8))["preprocess"]
     assert "must be null" in wrong(resized("squash", 8))["preprocess"]
 

@@ -158,6 +158,26 @@ def test_multilabel_gives_each_label_over_its_own_threshold():
     assert (answer.decision, answer.abstained, answer.groups) == (None, False, None)
 
 
+def test_multilabel_leaves_no_label_out_for_want_of_places():
+    """The manifest's own top_k is for tasks that have one right label."""
+    multilabel = rules(Task.MULTILABEL, thresholds=[0.5, 0.5, 0.5], top_k=1)
+
+    assert labels(multilabel.answer(scores(0.75, 0.5, 0.625))) == [
+        "red",
+        "blue",
+        "green",
+    ]
+
+
+def test_multilabel_tells_the_threshold_that_a_label_was_held_to():
+    """Its own, or the one that was asked for."""
+    multilabel = rules(Task.MULTILABEL, thresholds=[0.5, 0.5, 0.5])
+    values = scores(0.75, 0.125, 0.125)
+
+    assert multilabel.answer(values).predictions[0].threshold == 0.5
+    assert multilabel.answer(values, threshold=0.25).predictions[0].threshold == 0.25
+
+
 def test_multilabel_gives_as_many_labels_as_are_asked_for():
     """Then its thresholds only inform, unless one was asked for as well."""
     multilabel = rules(Task.MULTILABEL, thresholds=[0.5, 0.5, 0.5])
@@ -226,6 +246,17 @@ def test_fine_grained_adds_the_sum_of_each_group():
     ]
 
 
+def test_there_are_no_more_groups_than_labels_in_an_answer():
+    """Of one label, asked for or by the manifest, one group is told."""
+    values = scores(0.5, 0.3125, 0.1875)
+
+    asked = rules(Task.FINE_GRAINED).answer(values, top_k=1)
+    by_manifest = rules(Task.FINE_GRAINED, top_k=1).answer(values)
+
+    assert asked == by_manifest
+    assert [group.group for group in asked.groups or ()] == ["cold"]
+
+
 @some
 @given(
     arrays(np.float32, st.just((1, 12)), elements=st.floats(-20, 20, width=32)),
@@ -258,6 +289,12 @@ def test_a_parameter_out_of_range_is_refused(task, asked, message):
 
     with pytest.raises(RequestError, match=message):
         postprocessor.answer(scores(*[0.1] * postprocessor.max_top_k), **asked)
+
+
+def test_a_binary_answer_has_one_prediction():
+    """That of the positive label: two cannot be asked for."""
+    with pytest.raises(RequestError, match="top_k is 2; for this model 1 to 1"):
+        rules(Task.BINARY).answer(scores(0.5), top_k=2)
 
 
 @pytest.mark.parametrize("task", Task)

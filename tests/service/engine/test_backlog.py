@@ -214,6 +214,46 @@ def test_an_image_whose_sender_has_left_costs_nothing():
     assert (cut.expired, cut.batch, cut.withdrawn) == ([], [here], [gone])
 
 
+def test_those_who_have_left_are_told_of_where_nobody_else_waits():
+    """Who takes may have to count them."""
+    line = backlog()
+    line.offer([gone := ticket()], 0.0)
+    gone.abandoned = True
+
+    cut = line.take(0.0)
+
+    assert (cut.batch, cut.withdrawn) == ([], [gone])
+    assert line.take(0.0) is None
+
+
+def test_an_image_is_late_by_the_run_that_it_would_be_in():
+    """Not by a larger one, for which its model has no images."""
+    other = ("other", 1)
+    shared = backlog(best_batch=8, lanes=1)
+    shared.add_model(other, best_batch=8, run_s=COST_S)
+    shared.offer([ticket()], 0.0)
+    shared.offer([second := ticket(deadline=4 * COST_S)], 0.0)
+    for _ in range(20):
+        shared.offer([Ticket(other, b"", 0.0, None)], 0.0)
+
+    assert second in shared.take(0.0).batch
+
+
+def test_a_batch_request_that_waited_longer_than_promised_is_remembered():
+    """Its last image says by how much; a request like it is not promised as little."""
+    shared, request, now = backlog(lanes=1), object(), 0.0
+    items = [ticket(request=request) for _ in range(20)]
+    shared.offer(items, now)
+    while cut := shared.take(now):
+        now += 3 * COST_S  # as if others had a part, so that the cost is not learned
+        shared.finish(cut)
+    for _ in range(10):
+        shared.offer([ticket()], now)
+
+    with pytest.raises(OverloadedError):
+        shared.offer([ticket(deadline=now + 20 * COST_S)], now)
+
+
 def test_an_image_that_was_next_at_the_decoders_need_not_be_so_at_the_lanes():
     """Each backlog judges it by the line that it finds there."""
     decoders, lanes = backlog(), backlog()
@@ -474,16 +514,22 @@ def test_singles_do_not_starve_batch_requests():
 def test_models_share_the_lanes_by_time_however_different_their_costs():
     """A flood for a cheap model and one for a dear one have half the lanes each."""
     cheap, dear = ("cheap", 1), ("dear", 1)
-    shared = Backlog(capacity=10_000, lanes=LANES)
-    shared.add_model(cheap, best_batch=4, run_s=0.001)
-    shared.add_model(dear, best_batch=4, run_s=0.05)
-    flood = [Arrival(0.0, model=cheap) for _ in range(5000)]
-    flood += [Arrival(0.0, model=dear) for _ in range(100)]
+    costs_s, now = {cheap: 0.001, dear: 0.05}, 0.0
+    shared = Backlog(capacity=10_000, lanes=1)
+    for key, cost_s in costs_s.items():
+        shared.add_model(key, best_batch=4, run_s=cost_s)
+        for _ in range(int(5 / cost_s)):
+            shared.offer([Ticket(key, b"", 0.0, None)], now)
 
-    report = simulate(shared, flood, {cheap: 0.001, dear: 0.05}, lanes=LANES)
+    used_s = {cheap: 0.0, dear: 0.0}
+    while now < 4:  # of 10 s that both would take
+        cut = shared.take(now)
+        key, images = cut.batch[0].model, len(cut.batch)
+        used_s[key] += images * costs_s[key]
+        now += images * costs_s[key]
+        shared.finish(cut, decode_s=0.0, run_s=costs_s[key])
 
-    assert report.answered == {cheap: 5000, dear: 100}
-    assert report.ended == pytest.approx(5.0, rel=0.05)
+    assert used_s[cheap] == pytest.approx(used_s[dear], abs=4 * costs_s[dear])
 
 
 def test_an_idle_model_saves_up_no_share():
