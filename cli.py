@@ -13,8 +13,10 @@ import sys
 if os.getpid() == 1 and sys.argv[1:2] == ["serve"]:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
+import codecs
 import importlib
 import importlib.metadata
+from io import TextIOWrapper
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -29,6 +31,9 @@ class Command(NamedTuple):
     extra: str | None  # the optional dependencies that it needs
     help: str
 
+
+# How Python holds the bytes of a name that is no valid Unicode (PEP 383).
+FIRST_ESCAPED, ESCAPED_BYTES = 0x80, range(0xDC80, 0xDD00)
 
 ROOMS = frozenset(("classifier", "service", "training"))
 
@@ -141,6 +146,22 @@ def group(
     ] = False,
 ) -> None:
     """Image classifiers from data to production: train, prove, shrink, serve."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        codecs.register_error(as_it_can_be_shown.__name__, as_it_can_be_shown)
+        sys.stdout.reconfigure(errors=as_it_can_be_shown.__name__)
+
+
+def as_it_can_be_shown(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a terminal gets for a letter that its encoding lacks: no end of the command.
+
+    A name of a file that is no valid Unicode comes out as its bytes went in.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code, following = ord(error.object[error.start]), error.start + 1
+    if code in ESCAPED_BYTES:
+        return bytes([code - ESCAPED_BYTES.start + FIRST_ESCAPED]), following
+    return "?", following
 
 
 def main() -> None:

@@ -83,7 +83,8 @@ class Classifier:
 
         Raises:
             BundleError: the bundle is not whole, or answers differently here.
-            SessionError: ONNX Runtime or the device refuses.
+            SessionError: ONNX Runtime or the device refuses, or one of these is out of
+                range.
         """
         bundle = load_bundle(Path(path), version)
         real_device, _ = choose_device(device)
@@ -137,9 +138,19 @@ class Classifier:
         the consumer.
 
         Raises:
-            RequestError: top_k or threshold is out of this model's range.
+            RequestError: at once, if top_k or threshold is out of this model's range.
         """
         self.postprocessor.check(top_k=top_k, threshold=threshold)
+        return self._answers(images, top_k=top_k, threshold=threshold)
+
+    def _answers(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        top_k: int | None,
+        threshold: float | None,
+    ) -> Iterator[Classification | ImageError]:
+        """What `classify_many` gives; nothing is read before the first is asked for."""
         cores = available_cores()
         worker = self if self.session.device == "cuda" else self.with_threads(1)
 

@@ -87,6 +87,8 @@ class Flattener:
             return self._convert_16_bits(image, levels)
         if image.has_transparency_data:
             return self._composite(image.convert("RGBA"))
+        if image.mode == "LAB":
+            image = image.convert("RGB")  # Pillow knows no other way from there
         return image.convert(self.mode)
 
     def _convert_16_bits(self, image: Image.Image, levels: Levels) -> Image.Image:

@@ -79,6 +79,8 @@ class DecodeLimits:
             raise ValueError(
                 f"max_pixels is {self.max_pixels}; allowed are 1 to {PILLOW_CEILING}"
             )
+        if self.max_side < 1:
+            raise ValueError(f"max_side is {self.max_side}; at least 1 is needed")
 
 
 DEFAULT_LIMITS = DecodeLimits()

@@ -5,7 +5,7 @@ is tried on a tiny graph before it is taken; see `docs/decisions.md`.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -32,8 +32,14 @@ def choose_device(choice: DeviceChoice) -> tuple[Device, str]:
     """The device to use and one sentence saying why.
 
     Raises:
-        DeviceUnavailableError: "cuda" was asked for and cannot be used.
+        DeviceUnavailableError: "cuda" was asked for and cannot be used, or it is none
+            of the choices.
     """
+    choices = get_args(DeviceChoice)
+    if choice not in choices:
+        raise DeviceUnavailableError(
+            f"device is {choice!r}; allowed are {', '.join(choices)}"
+        )
     if choice == "cpu":
         return "cpu", "the CPU was asked for"
     problem = cuda_problem() or trial_problem()

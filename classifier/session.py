@@ -26,6 +26,9 @@ Logits = npt.NDArray[np.float32]  # [N, K]
 ClassMaps = npt.NDArray[np.float32]  # [N, K, h, w]
 
 INPUT, OUTPUT, CLASS_MAPS = "pixels", "logits", "class_maps"
+# Threads that ONNX Runtime may be told to start: all of them at once, and where there
+# are too many it never ends. No machine has more cores.
+MAX_THREADS = 4096
 FATAL_ONLY = 4  # of ONNX Runtime: lesser ones arrive as exceptions, translated here
 
 # It would round weights that the maker of an int8 graph has left in floats, with one
@@ -75,10 +78,14 @@ class Session:
 
         Raises:
             DeviceUnavailableError: CUDA was asked for and does not work.
-            SessionError: ONNX Runtime refuses the graph.
+            SessionError: ONNX Runtime refuses the graph, or there cannot be so many
+                threads.
             BundleError: the graph's input or outputs break the contract.
         """
-        threads = threads or available_cores()
+        if threads is None:
+            threads = available_cores()
+        if not 1 <= threads <= MAX_THREADS:
+            raise SessionError(f"threads is {threads}; 1 to {MAX_THREADS} are allowed")
         options = _options(threads)
         session = _create(graph, options, device)
         height, width, channels, logits = _check_contract(session)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
 
@@ -74,9 +73,10 @@ def command(
     """Classify images and print the answers, in order. Exit code 1 if one failed."""
     found = [list(find_images(name)) for name in paths]
     files = [file for files in found for file in files]
-    empty = [name for name, files in zip(paths, found, strict=True) if not files]
+    names = [name or "''" for name in paths]
+    empty = [name for name, files in zip(names, found, strict=True) if not files]
     if not files:
-        raise typer.BadParameter(f"no image among: {' '.join(paths)}")
+        raise typer.BadParameter(f"no image among: {' '.join(names)}")
     folder = find_bundle(model, models)
     classifier = Classifier.load(folder, device=device, precision=precision)
     answers = classifier.classify_many(files, top_k=top_k, threshold=threshold)
@@ -126,9 +126,6 @@ def write(
         "csv": partial(write_csv, ids=ids),
         "jsonl": write_jsonl,
     }
-    if isinstance(sys.stdout, TextIOWrapper):
-        # a file's name may be no valid Unicode: its bytes come out as they went in
-        sys.stdout.reconfigure(errors="surrogateescape")
     with progress(total) as advance:
         return writers[output](advance(results), sys.stdout)
 
@@ -137,8 +134,11 @@ def find_images(name: str) -> Iterator[Path]:
     """A file as named; a folder or glob searched, sorted; - is standard input.
 
     In a folder only files with the suffix of an image are tried, and none that an
-    archiver or a file manager left there: `._cat.jpg` of macOS is no photo.
+    archiver or a file manager left there: `._cat.jpg` of macOS is no photo. Where
+    `name` is empty, as an unset variable of a shell is, there is none.
     """
+    if not name:
+        return
     path = STDIN if name == "-" else Path(name)
     if path.is_dir():
         yield from image_files(path)

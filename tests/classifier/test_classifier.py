@@ -122,7 +122,7 @@ def test_parameters_are_checked_before_anything_is_decoded(colors):
     with pytest.raises(RequestError, match="top_k is 9"):
         colors.classify(b"", top_k=9)
     with pytest.raises(RequestError, match="threshold is 2"):
-        next(colors.classify_many([b""], threshold=2))
+        colors.classify_many([b""], threshold=2)
 
 
 def test_many_images_are_answered_in_order_and_errors_in_place(colors):
@@ -206,9 +206,18 @@ def test_no_images_are_no_answers(colors):
     assert list(colors.classify_many([])) == []
 
 
-def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(tmp_path):
-    """The manifest is what preprocessing believes."""
-    small = graph(side=4)
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"side": 4}, r"pixels \(4, 4, 3\) to 3 logits"),
+        ({"classes": 5}, r"pixels \(8, 8, 3\) to 5 logits"),
+    ],
+)
+def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(
+    tmp_path, other, found
+):
+    """The manifest is what pre- and postprocessing believe."""
+    small = graph(**other)
     fields = manifest_fields("colors", Task.MULTICLASS)
     fields["graphs"][0]["sha256"] = hashlib.sha256(small).hexdigest()
     folder = write_bundle(
@@ -219,7 +228,7 @@ def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(tmp_path):
         card="",
     )
 
-    with pytest.raises(BundleError, match=r"maps pixels \(4, 4, 3\) to 3 logits; the"):
+    with pytest.raises(BundleError, match=f"maps {found}; the manifest says"):
         Classifier.load(folder)
 
 

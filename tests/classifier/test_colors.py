@@ -41,7 +41,9 @@ def test_big_endian_samples_are_read_as_such():
     swapped = Image.frombytes("I;16B", (4096, 16), ramp16().astype(">u2").tobytes())
 
     flat, _ = Flattener("gray", WHITE).flatten(swapped, 16)
+    _, warned = Flattener("rgb", WHITE).flatten(swapped, 16)
 
+    assert warned == ("the image is grayscale; this model reads color",)
     assert np.abs(rgb(flat) - ramp16() / 257).max() <= 1
 
 
@@ -179,6 +181,18 @@ def test_inks_become_light():
     result = decoded(encode(image, "JPEG", quality=95))
 
     assert np.abs(rgb(result.image) - picture()).mean() < 8
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_lightness_and_two_hues_become_light(color):
+    """A TIFF in CIELAB, as archives of prints keep them: also for a model of gray."""
+    lab = Image.new(
+        "LAB", (8, 8), (128, 128, 128)
+    )  # neither red, green, blue nor yellow
+
+    result = decoded(encode(lab, "TIFF"), color=color)
+
+    assert 110 < rgb(result.image).mean() < 130
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGB", "L", "1", "P", "I;16"])

@@ -80,6 +80,13 @@ def test_a_device_is_found_by_its_file_whatever_its_number(tmp_path, names, expe
     assert has_device_file(tmp_path) is expected
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "CPU", "", None])
+def test_a_device_of_another_name_is_refused(name):
+    """It would be `auto`, and who asked for a GPU might never know that it is none."""
+    with pytest.raises(DeviceUnavailableError, match=f"device is {name!r}; allowed"):
+        choose_device(name)
+
+
 def test_the_cpu_can_be_asked_for():
     """Also where there is a GPU."""
     assert choose_device("cpu")[0] == "cpu"

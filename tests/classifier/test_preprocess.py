@@ -172,6 +172,26 @@ def test_pad_keeps_all_of_the_image_on_the_background():
     assert (pixels[5:-5] == 0).all()
 
 
+def test_pad_enlarges_a_small_image_to_the_canvas():
+    """It is scaled to fit, in either direction."""
+    black = Image.new("RGB", (10, 5))
+
+    pixels = preprocess_image(black, spec("pad")).pixels
+
+    assert (pixels[5:15] == 0).all()
+    assert (pixels[:5] == GREEN).all()
+
+
+def test_the_longer_side_of_what_the_model_reads_decides_how_far_an_image_is_reduced():
+    """Reduced for the shorter one, its columns would be blurred into one another."""
+    image = noise(320, 320)
+    expected = image.resize((160, 4), Image.Resampling.BILINEAR)
+
+    pixels = preprocess_image(image, spec("squash", width=160, height=4)).pixels
+
+    assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < 2
+
+
 def test_pad_in_gray_has_the_luma_of_the_background():
     """Green is 150 of 255 (ITU-R 601)."""
     image = encode(np.zeros((30, 60, 3), np.uint8), "PNG")

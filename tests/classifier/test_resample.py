@@ -102,6 +102,12 @@ def test_what_gets_no_smaller_is_pillows_own(size, corner, name):
     assert differences(noise(size), (11, 11), name, box).max() == 0
 
 
+@pytest.mark.parametrize("size", [(100, 40), (40, 100)])
+def test_what_gets_smaller_in_one_direction_alone_is_pillows_own(size):
+    """The kernels' bicubic is no safer for the other one."""
+    assert differences(noise(size), (40, 40), "bicubic").max() == 0
+
+
 def test_threads_do_not_disturb_each_other():
     """Each lane scales by itself."""
     images = [noise((200 + n, 300 - n)) for n in range(16)]

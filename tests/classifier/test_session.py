@@ -32,6 +32,7 @@ def model(
     dtype: int = TensorProto.UINT8,
     shape: tuple[object, ...] = ("N", 8, 8, 3),
     output: str = "logits",
+    more: str | None = None,
 ) -> bytes:
     """A graph that may break the contract at one place."""
     nodes = [
@@ -42,7 +43,10 @@ def model(
         helper.make_graph(
             nodes,
             "contract",
-            [helper.make_tensor_value_info(name, dtype, list(shape))],
+            [
+                helper.make_tensor_value_info(each, dtype, list(shape))
+                for each in filter(None, (name, more))
+            ],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 3])],
             [onnx.numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
         ),
@@ -115,6 +119,7 @@ def test_a_graph_that_keeps_the_contract_is_loaded():
         ({"output": "scores"}, r"outputs are \{'scores'.*'logits', tensor\(float\)"),
         ({"shape": (1, 8, 8, 3)}, r"maps \[1, 8, 8, 3\] to .* only N dynamic"),
         ({"shape": ("N", "H", 8, 3)}, "only N dynamic"),
+        ({"more": "mask"}, r"inputs are .*'mask'.*; one is needed: 'pixels'"),
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_refused(broken, message):
@@ -206,6 +211,14 @@ def test_threads_come_from_what_the_process_is_granted():
     """Not from the host's count of cores."""
     assert Session.load(graph()).threads == available_cores()
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1_000_000])
+def test_so_many_threads_as_cannot_be_are_refused(threads):
+    """ONNX Runtime would take its own number, or start them for ever."""
+    message = f"threads is {threads}; 1 to 4096 are allowed"
+    with pytest.raises(SessionError, match=message):
+        Session.load(graph(), threads=threads)
 
 
 def test_idle_threads_do_not_spin():

@@ -246,6 +246,41 @@ def test_no_image_at_all_is_a_usage_error(linnaeus, tmp_path):
     assert "no image among" in result.stderr
 
 
+def test_a_name_of_no_letters_is_no_folder(linnaeus, photos, monkeypatch):
+    """`classify "$FILE"` with nothing in it is a mistake, not all that is here."""
+    monkeypatch.chdir(photos)
+
+    result = linnaeus("classify", "", "--model", "colors")
+
+    assert result.exit_code == 2
+    assert "no image among: ''" in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("output", ["table", "csv", "jsonl"])
+def test_a_letter_that_the_terminal_lacks_does_not_end_the_run(
+    models, tmp_path, encoding, output
+):
+    """It becomes a question mark; the bytes of a file's name stay as they are."""
+    path = os.fsencode(tmp_path) + "/\u65e5".encode() + b"-\xe9.png"
+    with open(path, "wb") as file:
+        file.write(png((240, 10, 10)))
+
+    result = subprocess.run(
+        [
+            *(sys.executable, "cli.py", "classify", tmp_path, "--format", output),
+            *("--models", models, "--model", "colors"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "240"},
+        capture_output=True,
+        check=True,
+    )
+
+    assert b"red" in result.stdout
+    assert output == "jsonl" or b"?-\xe9.png" in result.stdout
+
+
 @pytest.mark.parametrize("missing", ["*.gif", "empty"])
 def test_a_name_that_finds_nothing_fails_alone(linnaeus, photos, missing):
     """As a file that is not there: the others are answered, and the exit code is 1."""

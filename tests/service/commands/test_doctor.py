@@ -1,11 +1,15 @@
 """`linnaeus doctor`: what is really used, what is wrong, what to do about it."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from classifier import hardware, resample
 from classifier.device import cuda_problem
+from tests.classifier.processes import ROOT
 from tests.synthetic import make_bundle
 
 
@@ -126,6 +130,20 @@ def test_a_folder_that_cannot_be_read_is_a_problem_with_advice(linnaeus, tmp_pat
     assert "File name too long" in result.output
     assert "→ let the user that serves read it" in result.output
     assert "threads" in result.output
+
+
+def test_advice_is_told_where_the_terminal_has_no_arrows(tmp_path):
+    """A pipe of Windows has another encoding than UTF-8."""
+    result = subprocess.run(
+        [sys.executable, "cli.py", "doctor", "--models", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+
+    assert result.stderr == b"1 problem found\n"
+    assert b"? set LINNAEUS_MODELS, or build one" in result.stdout
 
 
 def test_a_device_that_does_not_work_is_a_problem_with_advice(linnaeus, tmp_path):
