@@ -128,6 +128,35 @@ def test_every_way_to_many_pixels_is_seen(items):
         check_avif_frames(avif(*items), max_pixels=CAP)
 
 
+def test_an_extent_without_a_length_is_all_that_follows():
+    """It would seem to hold no frame at all."""
+    content = sequence_header(101, 100)
+    extent = struct.pack(">II", 0, len(content))
+
+    with pytest.raises(ImageTooLargeError, match="101x100"):
+        check_avif_frames(
+            avif((b"av01", content)).replace(extent, bytes(8)), max_pixels=CAP
+        )
+
+
+def test_numbers_of_items_may_be_wide():
+    """Four bytes each, in later versions of both tables."""
+    content = sequence_header(101, 100)
+    kind = box(b"infe", b"\3\0\0\0", struct.pack(">IH4s", 70_000, 0, b"av01"))
+    place = struct.pack(">IHHHII", 70_000, 1, 0, 1, 0, len(content))
+    one = struct.pack(">I", 1)
+    data = box(
+        b"meta",
+        bytes(4),
+        box(b"iinf", b"\1\0\0\0", one, kind),
+        box(b"iloc", b"\2\0\0\0\x44\0", one, place),
+        box(b"idat", content),
+    )
+
+    with pytest.raises(ImageTooLargeError, match="101x100"):
+        check_avif_frames(data, max_pixels=CAP)
+
+
 @pytest.mark.parametrize(
     "items",
     [

@@ -3,9 +3,11 @@
 import struct
 
 import pytest
+from PIL import Image
 
 from classifier.bombs.bmp import MAX_RUN_PIXELS
 from classifier.errors import ImageTooLargeError
+from tests.classifier.files import encode
 from tests.classifier.test_decode import decoded
 
 
@@ -31,6 +33,13 @@ def test_a_large_bmp_of_run_lengths_is_refused():
 
     with pytest.raises(ImageTooLargeError, match="with run lengths at most 4000000"):
         decoded(bmp_of_runs(side, side + 1))
+
+
+def test_a_large_bmp_of_plain_pixels_is_read():
+    """Only run lengths take so long."""
+    side = int(MAX_RUN_PIXELS**0.5)
+
+    assert decoded(encode(Image.new("1", (side, side + 1)), "BMP")).info.width == side
 
 
 def test_a_small_one_is_read():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.engine import backlog as policy
 from service.engine import line as order
-from service.engine.backlog import Backlog, Cut
+from service.engine.backlog import SAFETY, Backlog, Cut
 from service.engine.line import SINGLES_EXPECTED_S, SINGLES_PER_BATCH_ITEM
 from service.engine.ticket import Ticket
 from service.errors import OverloadedError
@@ -189,6 +189,80 @@ def test_an_image_that_cannot_make_its_deadline_is_refused_when_it_arrives():
     line.offer([ticket(deadline=2.0)], 0.0)
 
     assert len(line) == 101
+
+
+@pytest.mark.parametrize(
+    ("waiting", "images", "best_batch", "could_take"),
+    [
+        (1, 1, 1, SAFETY * 1 + 1),  # behind one, and then itself
+        (8, 1, 8, SAFETY * 8 + 8),  # with all that are cut together with it
+        (1, 10, 1, SAFETY * 10 + 1),  # nine of its own request are ahead of the last
+    ],
+)
+def test_a_request_needs_time_for_what_is_ahead_of_its_last_image_and_for_its_run(
+    waiting, images, best_batch, could_take
+):
+    """In images: one more has no time, one less is refused."""
+
+    def offer(deadline: float) -> None:
+        line = backlog(best_batch=best_batch, lanes=1)
+        for _ in range(waiting):
+            line.offer([ticket()], 0.0)
+        request = object() if images > 1 else None
+        line.offer([ticket(deadline=deadline, request=request)] * images, 0.0)
+
+    offer((could_take + 0.1) * COST_S)
+    with pytest.raises(OverloadedError):
+        offer((could_take - 0.1) * COST_S)
+
+
+def test_of_another_model_only_its_share_is_waited_for():
+    """However long its line is, it has the lanes for half of the time."""
+    other = ("other", 1)
+    shared = backlog(lanes=1)
+    shared.add_model(other, best_batch=1, run_s=COST_S)
+    for _ in range(200):
+        shared.offer([Ticket(other, b"", 0.0, None)], 0.0)
+    for _ in range(10):
+        shared.offer([ticket()], 0.0)
+
+    assert shared.predicted_wait_s(MODEL, 0.0) == pytest.approx(20 * COST_S)
+
+
+@pytest.mark.parametrize(
+    ("now", "wait_s"),
+    [
+        (0.0, 5.0),  # one lane has 4 s to go, the other 4: (4 + 4 + 2) / 2
+        (3.0, 2.0),  # each has 1 s: (1 + 1 + 2) / 2
+        (9.0, 1.0),  # both are long overdue, and count as free
+    ],
+)
+def test_a_wait_counts_what_busy_lanes_still_need(now, wait_s):
+    """And no credit for what they are late by."""
+    line = Backlog(capacity=8, lanes=2)
+    line.add_model(MODEL, best_batch=4, run_s=1.0)
+    for _ in range(8):
+        line.offer([ticket()], 0.0)
+    line.take(0.0)
+    line.take(0.0)
+    for _ in range(2):
+        line.offer([ticket()], 0.0)
+
+    assert line.predicted_wait_s(MODEL, now) == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize(("lanes", "wait_s"), [(2, 2.0), (3, 1.0)])
+def test_a_wait_may_be_for_the_lane_that_is_free_first(lanes, wait_s):
+    """One batch takes 8 s, the other 1 s, and a third lane may be free now."""
+    long, short = ("long", 1), ("short", 1)
+    line = Backlog(capacity=8, lanes=lanes)
+    for key, cost_s in ((long, 8.0), (short, 1.0)):
+        line.add_model(key, best_batch=1, run_s=cost_s)
+        line.offer([Ticket(key, b"", 0.0, None)], 0.0)
+        line.take(0.0)
+    line.offer([Ticket(short, b"", 0.0, None)], 0.0)
+
+    assert line.predicted_wait_s(short, 0.0) == pytest.approx(wait_s)
 
 
 def test_an_image_past_its_deadline_is_dropped_before_any_work():

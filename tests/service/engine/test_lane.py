@@ -131,6 +131,21 @@ def test_a_lane_is_not_given_up_for_a_batch_that_is_over(parts):
     assert [ticket for ticket, _ in parts.settled] == [first, second]
 
 
+def test_a_lane_that_is_given_up_keeps_no_place_and_says_no_more(parts):
+    """Its run may end all the same, when its images have had an error long since."""
+    lane = parts.lane()
+    ticket = parts.offer()
+    lane.start()
+    until(lambda: lane.began is not None)
+
+    held = lane.abandon(lane.began)
+    parts.turns.release()
+    lane.thread.join()
+
+    assert held == [ticket]
+    assert (parts.backlog.busy, parts.settled, parts.deaths) == (0, [], [])
+
+
 @pytest.mark.parametrize("images", [1, 2])
 def test_a_run_teaches_what_a_crowd_costs_unless_it_was_of_a_lone_image(parts, images):
     """Which may have had all cores: its price is not that of one lane among many."""
@@ -251,6 +266,19 @@ def test_images_to_be_explained_do_not_hold_up_the_plain_ones(parts, explaining)
 
     assert explaining.settled_before == [[plain]]
     assert [ticket for ticket, _ in parts.settled] == [plain, first]
+
+
+def test_each_explanation_is_a_step(parts, explaining, monkeypatch):
+    """Many of them may take longer than any run of a lane that does not hang."""
+    for _ in range(3):
+        parts.offer().explain = True
+    steps = []
+    told = property(lambda _: steps[-1], lambda _, at: steps.append(at))
+    monkeypatch.setattr(Lane, "stepped", told, raising=False)
+
+    parts.serve(3)
+
+    assert len(steps) == 1 + 1 + 3 + 3  # made, taken, decoded each, explained each
 
 
 def test_a_model_pays_for_the_time_that_explaining_takes(parts, explaining):
