@@ -139,6 +139,16 @@ def test_an_extent_without_a_length_is_all_that_follows():
         )
 
 
+def test_a_box_may_say_its_size_in_eight_bytes():
+    """They follow its kind."""
+    data = avif((b"av01", sequence_header(101, 100)))
+    start = data.index(b"meta") - 4
+    size = struct.pack(">I4sQ", 1, b"meta", len(data) - start + 8)
+
+    with pytest.raises(ImageTooLargeError, match="101x100"):
+        check_avif_frames(data[:start] + size + data[start + 8 :], max_pixels=CAP)
+
+
 def test_numbers_of_items_may_be_wide():
     """Four bytes each, in later versions of both tables."""
     content = sequence_header(101, 100)

@@ -35,6 +35,14 @@ def test_pieces_before_the_picture_are_counted(blocks):
         decoded(with_blocks(blocks))
 
 
+def test_pieces_are_counted_where_there_is_no_palette_for_all_images():
+    """They begin right behind the screen then; a comma in one begins no image."""
+    screen = PLAIN[:10] + bytes([PLAIN[10] & 0x7F]) + PLAIN[11:13]
+
+    with pytest.raises(ImageDecodeError, match="more than 65536 pieces"):
+        decoded(screen + b"\x21\xfe" + b"\x01," * MANY + b"\0" + PLAIN[AT:])
+
+
 def test_a_long_comment_is_fine():
     """In pieces of 255 bytes, as writers cut it."""
     comment = b"\x21\xfe" + (b"\xff" + b"a" * 255) * 5_000 + b"\0"

@@ -1,11 +1,14 @@
 """JPEG headers of many pieces, and pixels walked many times."""
 
+import re
 import struct
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from classifier.bombs import check_opened
 from classifier.bombs.jpeg import (
     MAX_FILL_BYTES,
     MAX_PARSED_BYTES,
@@ -148,3 +151,35 @@ def test_exif_in_pieces_is_read_as_one():
     )
 
     assert is_the_picture(data + upside_down[2:])
+
+
+def test_what_follows_the_picture_is_none_of_its_scans():
+    """A phone puts a video there, in which the marker may occur at any place."""
+    video = b"\0\2" + b"\xff\xda\0\2" * 200
+
+    check_jpeg_scans(PLAIN + video, pixels=48 * 32)
+
+
+def test_markers_within_the_pixels_are_no_segments_of_the_header():
+    """A tall picture with one at each row of blocks has more than any header."""
+    rows = MAX_SEGMENTS + 100
+    tall = Image.new("L", (8, 8 * rows))
+
+    data = encode(tall, "JPEG", restart_marker_rows=1)
+
+    assert len(re.findall(rb"\xff[\xd0-\xd7]", data)) > MAX_SEGMENTS
+    assert decoded(data).info.height == 8 * rows
+
+
+def test_the_scans_of_a_picture_with_others_behind_it_are_counted_too():
+    """Pillow calls that another format; the picture is the same."""
+    several = encode(
+        picture(), "MPO", save_all=True, append_images=[Image.new("L", (8, 8))]
+    )
+
+    with (
+        Image.open(BytesIO(several)) as image,
+        pytest.raises(ImageDecodeError, match="has 200 scans"),
+    ):
+        check_opened(image, jpeg_with_scans(200), max_pixels=10_000)
+    assert image.format == "MPO"

@@ -5,13 +5,25 @@ import struct
 import numpy as np
 import pytest
 
-from classifier.bombs.tiff import MAX_ENTRIES, MAX_EXIF_NUMBERS, MAX_VALUES
+from classifier.bombs.tiff import (
+    MAX_ENTRIES,
+    MAX_EXIF_NUMBERS,
+    MAX_VALUES,
+    check_tiff_tile,
+)
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 from tests.classifier.files import directory, tiff
 from tests.classifier.test_decode import decoded
 
 SHORT, LONG, RATIONAL = 3, 4, 5
 EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
+
+
+@pytest.mark.parametrize("tags", [{322: "a", 323: 9}, {322: 9, 323: b"a"}])
+def test_a_tile_whose_side_is_a_text_is_damage(tags):
+    """Times a number it would be that many texts."""
+    with pytest.raises(ImageDecodeError, match="its tiles have no size"):
+        check_tiff_tile(tags, 1_000)
 
 
 def test_a_tiff_of_too_many_strips_is_refused():

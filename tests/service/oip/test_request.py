@@ -15,7 +15,12 @@ from service.errors import (
     ServiceError,
     TooManyImagesError,
 )
-from service.oip.request import MAX_VALUES, Output, read_inference
+from service.oip.request import (
+    MAX_VALUES,
+    Output,
+    header_bytes_of,
+    read_inference,
+)
 from service.oip.shapes import InferenceRequest
 from tests.service.conftest import RED
 from tests.service.oip.bodies import elements, in_json, input_of, pixels
@@ -46,6 +51,13 @@ def test_images_are_read_from_json_and_from_behind_it():
 
     assert read(in_json(RED, b"abc")).images == [RED, b"abc"]
     assert read(request, tensor).images == [RED, b"", b"abc"]
+
+
+def test_as_many_images_as_are_accepted_are_taken():
+    """And one more is refused, with both numbers."""
+    assert read(in_json(*[RED] * 4)).count == 4
+    with pytest.raises(TooManyImagesError, match="has 5 images; at most 4"):
+        read(in_json(*[RED] * 5))
 
 
 @pytest.mark.parametrize("data", [FLAT, NESTED])
@@ -82,6 +94,16 @@ def test_outputs_are_all_in_json_unless_asked_otherwise():
     assert all(output.binary for output in read(in_json(RED, **whole)).outputs)
     assert read(in_json(RED, **whole, **one)).outputs == [Output("logits", False)]
     assert read(in_json(RED, **classes)).outputs == [Output("scores", False, 2)]
+    classes["outputs"][0]["parameters"]["classification"] = 0  # Triton's word for none
+    assert read(in_json(RED, **classes)).outputs == [Output("scores", False)]
+
+
+def test_a_length_of_thousands_of_digits_is_no_number():
+    """Python refuses to read one, and that would be a fault of ours."""
+    scope = {"headers": [(b"inference-header-content-length", b"9" * 5_000)]}
+
+    with pytest.raises(MalformedRequestError, match="a number of bytes is needed"):
+        header_bytes_of(scope)
 
 
 def test_what_other_servers_know_changes_nothing():

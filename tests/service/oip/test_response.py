@@ -65,6 +65,23 @@ def test_every_task_has_the_columns_that_its_description_tells():
             assert len(column_labels(model, name)) == size
 
 
+def test_a_binary_model_has_its_own_score_for_each_label():
+    """Its one logit speaks for the second: for it 0.75 is as much as 1 to 3."""
+    model = manifest(Task.BINARY)
+    row = outcome(model, float(np.log(3)))
+    negative, positive = (label.name for label in model.labels)
+    both = [Output("scores", binary=False, classes=2)]
+
+    text, _ = write_answer(model, Inference([], [], both), [row])
+
+    assert columns(model, "scores", [row]).tolist() == [[0.25, 0.75]]
+    assert json.loads(text)["outputs"][0]["data"] == [
+        f"0.75:1:{positive}",
+        f"0.25:0:{negative}",
+    ]
+    assert column_labels(model, "logits") == [positive]
+
+
 def test_a_float_of_the_json_is_that_of_the_engine():
     """To the last digit."""
     model = manifest()
