@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
+from unicodedata import category
 
 import typer
 from rich.box import SIMPLE
@@ -35,6 +36,7 @@ from classifier.variant import PrecisionChoice
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
 STDIN = Path("/dev/stdin")
+SURROGATE = "Cs"  # of Unicode's categories: how Python holds bytes that are no letters
 
 Result = tuple[Path, Classification | ImageError]
 
@@ -175,9 +177,9 @@ def write_table(results: Iterable[Result], out: TextIO) -> int:
     for path, result in results:
         if isinstance(result, ImageError):
             failed += 1
-            table.add_row(escape(str(path)), f"[red]{escape(str(result))}[/red]")
+            table.add_row(shown(str(path)), f"[red]{shown(str(result))}[/red]")
         else:
-            table.add_row(escape(str(path)), *_cells(result))
+            table.add_row(shown(str(path)), *_cells(result))
     Console(file=out, emoji=False).print(table)
     return failed
 
@@ -194,7 +196,22 @@ def _cells(result: Classification) -> list[str]:
     following = ", ".join(
         f"{other.label} {other.score:.2f}" for other in others if other.score >= VISIBLE
     )
-    return [escape(answer), f"{best.score:.3f}", escape(following)]
+    return [shown(answer), f"{best.score:.3f}", shown(following)]
+
+
+def shown(text: str) -> str:
+    """Text for a cell: what would steer a terminal or turn its writing is escaped.
+
+    The bytes of a name that is no valid Unicode are left as they are.
+    """
+    return escape(
+        "".join(
+            letter
+            if letter.isprintable() or category(letter) == SURROGATE
+            else letter.encode("unicode_escape").decode()
+            for letter in text
+        )
+    )
 
 
 class Named(NamedTuple):

@@ -78,6 +78,15 @@ def test_a_table_shows_a_name_as_it_is(linnaeus, tmp_path):
     assert str(path) in linnaeus("classify", path, "--model", "colors").stdout
 
 
+def test_a_table_shows_what_would_steer_the_terminal(linnaeus, tmp_path):
+    """A name may hold any character but two, and archives hold names of strangers."""
+    (tmp_path / "a\x1b]0;title\x07\u202e\n.png").write_bytes(png((240, 10, 10)))
+
+    result = linnaeus("classify", tmp_path, "--model", "colors")
+
+    assert r"a\x1b]0;title\x07\u202e\n.png" in result.stdout
+
+
 def test_a_named_file_is_tried_whatever_its_suffix(linnaeus, photos):
     """And fails alone: the others are answered, in order, and the exit code is 1."""
     names = (photos / "a.PNG", photos / "notes.txt", "missing.png", photos / "b.png")
