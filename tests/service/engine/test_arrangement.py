@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from classifier.hardware import available_cores
 from service.engine import arrangement
 from service.engine.arrangement import (
     TURNS,
+    arrange_on_cpu,
     arrange_on_cuda,
     best,
     lane_s,
@@ -98,6 +100,61 @@ def test_a_lane_that_has_stopped_costs_nothing():
     cost_s = lane_s(Runs(), np.zeros((1, 8, 8, 3), np.uint8), 2, 0.0)
 
     assert cost_s < 0.3  # of two lanes, one has been at work for so long
+
+
+def test_a_cost_is_that_of_one_image_of_a_run(monkeypatch):
+    """Else a batch would seem as much dearer as it is larger, and none be formed."""
+    monkeypatch.setattr(arrangement, "lane_s", lambda *_: 0.08)
+
+    class Runs:
+        def run(self, batch):
+            return batch
+
+    assert measured(Runs(), (8, 8, 3), (1, 8)) == {1: 0.08, 8: 0.01}
+
+
+class Cpu:
+    """A session on a CPU, of one thread or more; who has given memory back."""
+
+    shape = (8, 8, 3)
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.has_given_back = threads, False
+
+    def give_back(self) -> None:
+        """Free what large runs took."""
+        self.has_given_back = True
+
+
+@pytest.mark.parametrize(
+    ("decode_s", "lanes", "abreast"),
+    [
+        (0.002, 1, 1),  # 3 ms with all cores and 2 to decode; one of two needs 12
+        (0.01, 2, 2),  # 10 to decode, in which all others but one would rest
+    ],
+)
+def test_all_cores_have_one_lane_where_decoding_leaves_them_work(
+    monkeypatch, decode_s, lanes, abreast
+):
+    """Whatever is tried, no session keeps the memory of its large batches."""
+    narrow, wide = Cpu(1), Cpu(2)
+    costs_s = {narrow: 0.01, wide: 0.003}
+    monkeypatch.setattr(arrangement, "available_cores", lambda: 2)
+    monkeypatch.setattr(
+        arrangement, "Session", SimpleNamespace(load=lambda *_, threads: wide)
+    )
+    monkeypatch.setattr(
+        arrangement,
+        "measured",
+        lambda session, _, batches, lanes=1: dict.fromkeys(batches, costs_s[session]),
+    )
+
+    found = arrange_on_cpu(b"", narrow, Settings(), decode_s=decode_s)
+
+    assert (found.lanes, found.abreast) == (lanes, abreast)
+    assert (found.narrow_s, found.lone.threads) == (0.01, 2)
+    assert narrow.has_given_back
+    assert wide.has_given_back
 
 
 def test_what_runs_on_the_event_loop_is_chosen_by_what_it_costs_there(
