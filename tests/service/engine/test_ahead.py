@@ -62,6 +62,18 @@ async def engine(tmp_path):
     await started.close()
 
 
+async def test_what_is_no_image_teaches_the_decoders_nothing_of_what_one_costs(engine):
+    """To refuse it takes no time, and a flood of it would promise all others none."""
+    ahead = decoders(engine, cost_s=1.0)
+    try:
+        for _ in range(3):
+            await decode(ahead, [Ticket(COLORS, b"no image", 0.0, None)])
+
+        assert ahead._backlog.cost_s(COLORS) == 1.0
+    finally:
+        ahead.close()
+
+
 class OneDecoder:
     """An engine with one decoder, which can be held at an image."""
 
