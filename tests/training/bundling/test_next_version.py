@@ -179,6 +179,14 @@ def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
     assert "not the images that the training had held out" in unseen(manifest, by_hand)
 
 
+def test_the_figures_of_each_graph_are_its_own(pooled: Path):
+    """Not those of fp32 twice: what int8 changes is what a reader looks for."""
+    fp32, int8 = (g.metrics[0].values for g in optimized(pooled).manifest.graphs)
+
+    assert fp32.keys() == int8.keys()
+    assert fp32 != int8
+
+
 def test_no_label_means_yes_to_a_bundle_of_another_task(pooled: Path):
     """It would change nothing, and whoever wrote it expects something else."""
     photos = DataSource(pooled.parent.parent / "photos", positive=("red",))
