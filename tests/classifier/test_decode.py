@@ -181,6 +181,11 @@ def test_a_cap_beyond_what_pillow_checks_is_refused(max_pixels):
         DecodeLimits(max_pixels=max_pixels)
 
 
+def test_a_side_of_no_pixels_is_no_limit():
+    with pytest.raises(ValueError, match="max_side is 0; at least 1 is needed"):
+        DecodeLimits(max_side=0)
+
+
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
 def test_a_large_image_keeps_twice_the_scale_that_is_needed(fmt):
     """Smaller than that would change the pixels a model sees, larger costs time."""
