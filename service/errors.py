@@ -28,6 +28,13 @@ class EngineUnreachableError(ClassifierError):
         super().__init__(f"the engine's process does not answer: {reason}")
 
 
+class LeaderGoneError(ClassifierError):
+    """The process that has started this one has ended, and with it the service."""
+
+    def __init__(self) -> None:
+        super().__init__("the process that has started this one has ended")
+
+
 class BundleChangedError(BundleError):
     """A bundle is not the one that the first process of this service has loaded."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import shutil
 import socket
 import sys
@@ -15,7 +16,12 @@ from service.contract import Engine, LoadedModel
 from service.crew import REFUSED, check_same
 from service.engine.engine import LaneEngine
 from service.engine.models import find_bundles
-from service.errors import BundleChangedError, EngineFailedError, SettingsError
+from service.errors import (
+    BundleChangedError,
+    EngineFailedError,
+    LeaderGoneError,
+    SettingsError,
+)
 from service.logs import build_log
 from service.neighbors import Neighbors
 from service.server import Server, serve_on
@@ -23,6 +29,8 @@ from service.serving import Serving
 from service.settings import Settings, load_settings
 from service.shared.front import SharedEngine
 from service.shared.slots import Slots
+
+PIPE = 0  # the leader alone has its other end, and writes an order, no more
 
 
 class Member:
@@ -37,44 +45,63 @@ class Member:
         self._bundles = bundles
         self._folder = folder
         self._neighbors: Neighbors | None = None
-        self._orphaned = False  # the leader is gone
-        self._watch: asyncio.Task[None] | None = None
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
-        """Raises BundleChangedError if they are not what the leader has loaded.
+        """Whether this process may take its part of the port, after it has loaded.
 
-        They may have been written anew since `main` has looked.
+        Raises:
+            LeaderGoneError: the port is not the service's any more.
+            BundleChangedError: they are not what the leader has loaded. They may have
+                been written anew since `run` has looked.
         """
+        if leader_is_gone():
+            raise LeaderGoneError
         check_same([each.manifest for each in loaded], self._bundles)
 
     async def taken(self, serving: Serving, server: Server) -> None:
-        """Offer the metrics page, and listen for the leader's end."""
-        self._neighbors = Neighbors(
+        """Offer the metrics page, and listen for the leader's end.
+
+        Raises:
+            SettingsError: somebody has removed the folder of the sockets.
+        """
+        neighbors = Neighbors(
             self._folder, self.name, serving.metrics.page, serving.engine.unready
         )
-        await self._neighbors.open()
-        serving.neighbors = self._neighbors
-        self._watch = asyncio.create_task(self._drain_without_leader(server.drain))
+        try:
+            await neighbors.open()
+        except OSError as error:
+            raise SettingsError(
+                f"the other processes cannot reach this one: {error}; restart them"
+            ) from error
+        self._neighbors = serving.neighbors = neighbors
+        asyncio.get_running_loop().add_reader(PIPE, self._drain, server.drain)
 
     async def left(self) -> None:
         """Offer the page no longer; tidy up where the leader cannot."""
         if self._neighbors is not None:
             await self._neighbors.close()
-        if self._orphaned:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        tidy_up(self._folder)
 
     def cut_off(self) -> None:
         """A member has no other process to end."""
 
-    async def _drain_without_leader(self, drain: Callable[[], None]) -> None:
-        """Wait for the end of the pipe that the leader holds, then drain."""
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-        await reader.read()
-        self._orphaned = True
+    def _drain(self, drain: Callable[[], None]) -> None:
+        """The leader is gone."""
+        asyncio.get_running_loop().remove_reader(PIPE)
         drain()
+
+
+def leader_is_gone() -> bool:
+    """Whether the pipe has ended that the leader holds."""
+    pipe = select.poll()
+    pipe.register(PIPE, select.POLLHUP)
+    return bool(pipe.poll(0))
+
+
+def tidy_up(folder: Path) -> None:
+    """Remove the folder of the sockets, if the leader cannot."""
+    if leader_is_gone():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
@@ -92,14 +119,27 @@ def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
 
 
 def main() -> int:
-    """Serve until the leader says so or is gone; the status of the process.
+    """Serve until the leader says so or is gone; the status of the process."""
+    # unbuffered, so that nothing is read that the loop shall wait for
+    with open(PIPE, "rb", buffering=0, closefd=False) as pipe:
+        order = json.loads(pipe.readline())
+    try:
+        return run(order)
+    except EngineFailedError:  # logged, and `left`; ended as in commands/serve.py
+        os._exit(1)
+    finally:  # it may have ended before it had anything to leave
+        tidy_up(Path(order["folder"]))
+
+
+def run(order: dict[str, Any]) -> int:
+    """Serve as the leader has ordered.
 
     What keeps it from serving is one line of the log, as the leader's log is all that
     anybody reads of it. The status `REFUSED` says that another try will end alike.
+
+    Raises:
+        EngineFailedError: as `serve_on`.
     """
-    # unbuffered, so that nothing is read that the loop shall wait for
-    with open(0, "rb", buffering=0, closefd=False) as pipe:
-        order = json.loads(pipe.readline())
     settings = load_settings(**order["settings"])
     log = build_log(settings)
     engine = build_engine(settings, order)
@@ -110,8 +150,6 @@ def main() -> int:
             manifests = [bundle.manifest for bundle in find_bundles(settings)]
             check_same(manifests, order["bundles"])
             serve_on(listener, settings, engine, place)
-        except EngineFailedError:  # logged; ended as in commands/serve.py
-            os._exit(1)
         except BundleChangedError as error:
             log.error("refused", process=place.name, reason=str(error))
             return REFUSED

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -307,6 +308,46 @@ def test_members_tidy_up_after_a_leader_that_was_killed(models):
 
     assert len(before) == 1
     assert after == []
+
+
+@pytest.mark.parametrize("engine", ["own", "shared"])
+def test_members_whose_leader_is_killed_while_they_load_take_no_port_and_tidy_up(
+    models, engine
+):
+    """What restarts the service needs the port, and each try would leave a folder."""
+    with TemporaryDirectory(prefix="tidy-") as folder:  # short, as a socket's path is
+        with serve(
+            models, LINNAEUS_PROCESSES="2", LINNAEUS_ENGINE=engine, TMPDIR=folder
+        ) as service:
+            while not started_members(service):
+                pass
+            before = list(Path(folder).iterdir())
+            service.process.kill()
+            said, _ = service.process.communicate(timeout=30)
+        after = list(Path(folder).iterdir())
+
+    assert len(before) == 1
+    assert after == []
+    assert "listening" not in said
+    assert "cannot start" in said
+
+
+def test_a_member_whose_folder_is_gone_says_so_in_one_line(models):
+    """Whoever tidies up `/tmp` need not find out by a traceback."""
+    with (
+        TemporaryDirectory(prefix="gone-") as folder,  # short, as a socket's path is
+        serve(models, LINNAEUS_PROCESSES="2", TMPDIR=folder) as service,
+    ):
+        service.logged("listening", process="member-1")
+        (sockets,) = Path(folder).iterdir()
+        shutil.rmtree(sockets)
+        (member,) = children(service.process)
+        os.kill(member, signal.SIGKILL)
+        told = service.logged("cannot start", process="member-1")
+        statuses = [classify(service) for _ in range(10)]
+
+    assert "restart them" in told["reason"]
+    assert statuses == [200] * 10
 
 
 def test_a_folder_with_packages_of_the_same_names_does_not_matter(models, tmp_path):
