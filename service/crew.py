@@ -71,7 +71,6 @@ class Order:
             "listener": listener,
             "number": self.number,
             "name": self.name,
-            "folder": str(self.folder),
             "host": self.host,
             "precisions": self.precisions,
             "memory": self.memory,
@@ -192,7 +191,7 @@ class Crew:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             # -P: a folder from which a service is started may hold a `service/`, too
-            *("-P", "-m", "service.member"),
+            *("-P", "-m", "service.member", str(order.folder)),
             stdin=asyncio.subprocess.PIPE,  # its end tells the member that we are gone
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
             pass_fds=descriptors,

@@ -119,19 +119,23 @@ def build_engine(settings: Settings, order: dict[str, Any]) -> Engine:
 
 
 def main() -> int:
-    """Serve until the leader says so or is gone; the status of the process."""
-    # unbuffered, so that nothing is read that the loop shall wait for
-    with open(PIPE, "rb", buffering=0, closefd=False) as pipe:
-        order = json.loads(pipe.readline())
+    """Serve until the leader says so or is gone; the status of the process.
+
+    The folder of the sockets is an argument, for a member that never gets its order.
+    """
+    folder = Path(sys.argv[1])
     try:
-        return run(order)
+        # unbuffered, so that nothing is read that the loop shall wait for
+        with open(PIPE, "rb", buffering=0, closefd=False) as pipe:
+            order = pipe.readline()
+        return run(json.loads(order), folder) if order else 1
     except EngineFailedError:  # logged, and `left`; ended as in commands/serve.py
         os._exit(1)
     finally:  # it may have ended before it had anything to leave
-        tidy_up(Path(order["folder"]))
+        tidy_up(folder)
 
 
-def run(order: dict[str, Any]) -> int:
+def run(order: dict[str, Any], folder: Path) -> int:
     """Serve as the leader has ordered.
 
     What keeps it from serving is one line of the log, as the leader's log is all that
@@ -143,7 +147,7 @@ def run(order: dict[str, Any]) -> int:
     settings = load_settings(**order["settings"])
     log = build_log(settings)
     engine = build_engine(settings, order)
-    place = Member(order["name"], Path(order["folder"]), order["bundles"])
+    place = Member(order["name"], folder, order["bundles"])
     with socket.socket(fileno=order["listener"]) as listener:
         try:
             # before all is loaded and measured: manifests are read in no time

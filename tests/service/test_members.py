@@ -51,7 +51,7 @@ socket.socket(fileno=order["listener"]).listen()
 OFFERS_ITS_PAGE_AND_DIES = """
 import json, pathlib, sys
 order = json.loads(sys.stdin.readline())
-pathlib.Path(order["folder"], f"member-{order['number']}.sock").touch()
+pathlib.Path(sys.argv[-1], f"member-{order['number']}.sock").touch()
 """
 REFUSES = f"""
 import sys
@@ -70,9 +70,9 @@ listener = socket.socket(fileno=order["listener"])
 listener.listen()
 def close(*_):
     listener.close()
-    pathlib.Path(order["folder"], "closed").touch()
+    pathlib.Path(sys.argv[-1], "closed").touch()
 signal.signal(signal.SIGTERM, close)
-pathlib.Path(order["folder"], "listens").touch()
+pathlib.Path(sys.argv[-1], "listens").touch()
 while True:
     signal.pause()
 """
@@ -345,7 +345,7 @@ def test_a_member_whose_bundle_has_changed_says_so_and_loads_nothing(tmp_path):
     with bind("127.0.0.1", 0) as listener:
         settings = Settings(models=tmp_path, log_format="json")
         member = subprocess.run(
-            [sys.executable, "-m", "service.member"],
+            [sys.executable, "-m", "service.member", str(tmp_path / "sockets")],
             input=json.dumps(order.said(settings, listener.fileno())) + "\n",
             pass_fds=[listener.fileno()],
             capture_output=True,
@@ -358,6 +358,23 @@ def test_a_member_whose_bundle_has_changed_says_so_and_loads_nothing(tmp_path):
     (line,) = map(json.loads, member.stdout.splitlines())
     assert line["event"] == "refused"
     assert "colors/1 has changed" in line["reason"]
+
+
+def test_a_member_that_gets_no_order_leaves_nothing_behind(tmp_path):
+    """Its leader has ended between two lines, and nobody else knows of the folder."""
+    folder = tmp_path / "sockets"
+    folder.mkdir()
+    member = subprocess.run(
+        [sys.executable, "-m", "service.member", str(folder)],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (member.returncode, member.stdout, member.stderr) == (1, "", "")
+    assert not folder.exists()
 
 
 async def test_a_leader_without_descriptors_takes_no_member_for_one_that_hangs(
