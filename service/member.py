@@ -129,7 +129,8 @@ def main() -> int:
         with open(PIPE, "rb", buffering=0, closefd=False) as pipe:
             order = pipe.readline()
         return run(json.loads(order), folder) if order else 1
-    except EngineFailedError:  # logged, and `left`; ended as in commands/serve.py
+    except EngineFailedError:  # logged; ended as in commands/serve.py
+        tidy_up(folder)
         os._exit(1)
     finally:  # it may have ended before it had anything to leave
         tidy_up(folder)

@@ -9,14 +9,7 @@ from pathlib import Path
 from classifier.bundle import Bundle, load_bundle
 from classifier.decode import warm_up
 from classifier.preprocess import Pixels, Preprocessed
-from service.contract import (
-    LoadedModel,
-    ModelKey,
-    Outcome,
-    Settle,
-    Timing,
-    Withdraw,
-)
+from service.contract import LoadedModel, ModelKey, Outcome, Settle, Timing, Withdraw
 from service.engine.ahead import DecodeAhead, Failed
 from service.engine.models import decode_limits, decode_seconds
 from service.engine.ticket import Ticket, build_tickets, decoded, settle_all
@@ -55,6 +48,7 @@ class SharedEngine:
         self._trouble: str | None = NOT_REACHED
         self._models: dict[ModelKey, LoadedModel] = {}
         self._closed = False
+        self._gone = asyncio.Event()
 
     @property
     def loaded(self) -> Sequence[LoadedModel]:
@@ -70,8 +64,12 @@ class SharedEngine:
         return self._ahead.waiting(key)
 
     async def broken(self) -> None:
-        """Wait for ever: the process that has the engine ends, and with it this one."""
-        await asyncio.Event().wait()
+        """Wait until the engine's process is lost.
+
+        It has ended, and this one ends with it; or only the link has, by a fault, and
+        the process that is started in place of this one has another.
+        """
+        await self._gone.wait()
 
     async def start(self) -> None:
         """Reach the engine's process, and load what decoding needs.
@@ -289,6 +287,8 @@ class SharedEngine:
 
     def _lost(self, _: Link) -> None:
         self._trouble = GONE
+        if not self._closed:
+            self._gone.set()
         if not self._greeting.done():
             self._greeting.set_exception(ConnectionError(GONE))
         self._fail_all(EngineFailedError(GONE))

@@ -29,7 +29,7 @@ from service.errors import (
 )
 from service.problems import problem_of
 from service.settings import Settings
-from service.shared.front import SharedEngine
+from service.shared.front import GONE, SharedEngine
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
 from tests.service.closing import close_while_decoding
@@ -137,6 +137,54 @@ async def test_many_at_once_each_get_their_own_and_every_slot_comes_back(shared)
             expected = [red * 16 / 255 for red in range(start, start + 16)]
             np.testing.assert_allclose(found, expected, rtol=1e-5)
         assert free(pair) == 16
+
+
+@pytest.mark.parametrize(
+    ("models", "size"),
+    [
+        ([((8, 8, 3), 2)], 192),
+        ([((5, 5, 3), 2)], 128),  # 75 bytes, and on to the next cache line
+        ([((1, 1, 1), 100)], 832),  # 100 logits and 100 scores of 4 bytes
+        ([((8, 8, 3), 2), ((1, 1, 1), 2)], 192),
+    ],
+)
+def test_a_slot_has_room_for_the_pixels_and_the_scores_of_every_model(models, size):
+    """Else an image would reach into that of another request."""
+    manifests = [
+        SimpleNamespace(preprocess=SimpleNamespace(shape=shape), logits=logits)
+        for shape, logits in models
+    ]
+
+    assert slot_bytes(manifests) == size
+
+
+async def test_each_front_end_has_a_memory_of_its_own(shared):
+    """One would read the scores of another's images."""
+    async with shared() as pair:
+        size = slot_bytes(loaded.manifest for loaded in pair.engine.loaded)
+        descriptor = open_memory(16 * size)
+        pair.host._memories[2] = Slots.of(descriptor, size)
+        other = SharedEngine(
+            pair.front._settings,
+            number=2,
+            path=pair.front._path,
+            slots=Slots.of(descriptor, size),
+            threads=1,
+        )
+        os.close(descriptor)
+        await other.start()
+        outcomes = await asyncio.gather(
+            *(
+                classify(front, COLORS, png((red, 0, 0)), deadline=None)
+                for red in range(8)
+                for front in (pair.front, other)
+            )
+        )
+        await other.close()
+
+    found = [float(outcome.logits[0]) for outcome in outcomes]
+    expected = [red * 16 / 255 for red in range(8) for _ in range(2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 async def test_one_bad_image_does_not_disturb_its_neighbors(shared):
@@ -261,6 +309,23 @@ async def test_what_the_engine_refuses_the_front_end_refuses(shared):
     assert all(each.retry_after_s > 0 for each in refused)
 
 
+async def test_a_refusal_by_the_engine_comes_back_as_what_it_is(shared):
+    """The front-end had room, and knows of nothing."""
+    async with shared() as pair:
+        await pair.engine.close()
+        assert pair.front.unready() is None
+        with pytest.raises(DrainingError):
+            await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+        assert free(pair) == 16
+
+
+async def test_a_front_end_decodes_no_more_pixels_than_are_allowed(shared):
+    """It has the decoders, so it has the bound."""
+    async with shared(max_pixels=40 * 20 - 1) as pair:
+        with pytest.raises(ImageError, match="pixels"):
+            await classify(pair.front, COLORS, png((9, 9, 9), (40, 20)), deadline=None)
+
+
 async def test_a_full_front_end_says_how_long_the_engine_needs(shared):
     """For the images that it holds, though its decoders have nothing to do."""
     slow = png((SLOW, 0, 0))
@@ -278,6 +343,59 @@ async def test_a_full_front_end_says_how_long_the_engine_needs(shared):
         assert pair.front._underway.drained_s((ODD, False)) == first_s > 0
 
     assert {type(each) for each in answered} == {Outcome}
+
+
+async def test_a_full_front_end_says_how_long_its_decoders_need(shared, monkeypatch):
+    """Where those are what is slow, and nothing was answered yet."""
+    go_on = threading.Event()
+
+    def held(*given, **named):
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    async with shared(queue_capacity=4, max_batch_items=4) as pair:
+        pair.front._underway.image_s[COLORS] = 0.0
+        asked = [
+            asyncio.create_task(
+                classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+            )
+            for _ in range(5)
+        ]
+        (refused, *_), _ = await asyncio.wait(asked, return_when="FIRST_COMPLETED")
+        go_on.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    assert refused.exception().retry_after_s > 0
+
+
+async def test_what_the_decoders_refuse_holds_no_slot(shared, monkeypatch):
+    """They could not keep its deadline, behind those that wait."""
+    go_on, fates, image = threading.Event(), [], png((9, 9, 9))
+
+    def held(*given, **named):
+        go_on.wait(20)
+        return decode_ticket(*given, **named)
+
+    def submit(images: int, deadline: float | None) -> None:
+        pair.front.submit(
+            COLORS,
+            [image] * images,
+            deadline=deadline,
+            settle=lambda _, fate: fates.append(type(fate)),
+        )
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", held)
+    async with shared() as pair:
+        submit(4, None)
+        with pytest.raises(OverloadedError):
+            submit(3, time.monotonic())
+        left = free(pair), pair.front._underway.room_for((COLORS, True))
+        go_on.set()
+        await until(lambda: len(fates) == 4)
+
+    assert left == (12, 12)
+    assert fates == [Outcome] * 4
 
 
 async def test_a_deadline_holds_over_there(shared):
@@ -305,12 +423,16 @@ async def test_a_client_that_leaves_frees_its_slots_and_its_place(shared):
             for _ in range(10)
         ]
         await until(lambda: pair.engine.queued(ODD) == 10)
+        waiting = list(pair.engine._backlog._lines[ODD].singles)
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await until(lambda: free(pair) == 15)
+        assert all(ticket.abandoned for ticket in waiting)
         outcome = await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
         await first
+        (front_end,) = pair.host._front_ends.values()
+        assert not front_end._requests  # a result would go into the slot of another
 
     assert isinstance(outcome, Outcome)
 
@@ -360,8 +482,11 @@ async def test_a_sender_that_leaves_takes_its_bytes_along(shared, monkeypatch):
         go_on.set()
         await until(lambda: free(pair) == 16)
 
+        number = next(pair.front._underway._numbers)
+
     assert left == {b""}
     assert fates == []
+    assert number == 1  # nothing was sent to the engine
 
 
 async def test_what_waits_for_a_decoder_is_counted_and_timed_as_waiting(
@@ -481,6 +606,30 @@ async def test_a_front_end_without_an_engine_says_so(models, tmp_path):
         await front.start()
 
 
+@pytest.mark.parametrize(("closes", "said"), [(True, GONE), (False, "it is silent")])
+async def test_a_front_end_that_is_not_greeted_says_why(
+    models, tmp_path, monkeypatch, closes, said
+):
+    """By an engine's process that ends just then, or one that hangs."""
+    monkeypatch.setattr("service.shared.front.GREETING_TIMEOUT_S", 30 if closes else 0)
+    path, links = tmp_path / "engine", []
+
+    def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        links.append(writer)
+        if closes:
+            writer.close()
+
+    slots = Slots.of(open_memory(1), 1)
+    front = SharedEngine(
+        Settings(models=models), number=1, path=path, slots=slots, threads=1
+    )
+    async with await asyncio.start_unix_server(met, path):
+        with pytest.raises(EngineUnreachableError, match=said):
+            await front.start()
+        for link in links:
+            link.close()
+
+
 async def test_without_the_engine_nothing_is_accepted(shared):
     """Readiness is red, and a request hears so at once."""
     async with shared() as pair:
@@ -493,6 +642,26 @@ async def test_without_the_engine_nothing_is_accepted(shared):
     assert before is None
     with pytest.raises(DrainingError):
         await classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+
+
+async def test_a_front_end_that_has_lost_its_engine_asks_to_be_replaced(shared):
+    """Also by a process that lives on: the port would never be ready again."""
+    async with shared() as pair:
+        broken = asyncio.create_task(pair.front.broken())
+        (link,) = pair.host._front_ends
+        link._transport.abort()
+        async with asyncio.timeout(20):
+            await broken
+
+
+async def test_a_front_end_that_closes_does_not_ask_to_be_replaced(shared):
+    """It would end as one that has failed."""
+    async with shared() as pair:
+        broken = asyncio.create_task(pair.front.broken())
+        await pair.front.close()
+        await until(lambda: not pair.host._front_ends and pair.front.unready())
+        assert not broken.done()
+        broken.cancel()
 
 
 async def test_pixels_give_the_logits_of_the_image_that_they_are_of(shared, models):
@@ -584,6 +753,18 @@ async def test_trouble_of_the_engine_is_known_in_front(shared):
         await until(lambda: pair.front.unready() == "no lane is alive")
         pair.engine._lanes._tell(None)
         await until(lambda: pair.front.unready() is None)
+
+
+async def test_closing_tells_those_whose_images_are_being_run(shared):
+    """That the service stops, and not that its engine has failed."""
+    async with shared(lanes=1) as pair:
+        asked = asyncio.create_task(
+            classify(pair.front, ODD, png((SLOW, 0, 0)), deadline=None)
+        )
+        await until(lambda: pair.engine._backlog.busy == 1)
+        await pair.front.close()
+        with pytest.raises(DrainingError):
+            await asked
 
 
 async def test_closing_tells_those_whose_images_are_being_decoded(shared, monkeypatch):
