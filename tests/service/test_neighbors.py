@@ -54,6 +54,31 @@ async def found(asked: Neighbors) -> dict[str, float]:
     return {name.partition("{")[0]: float(value) for name, value in pairs}
 
 
+@pytest.mark.parametrize("unready", ["member-1", "member-2"])
+async def test_one_of_the_others_that_is_not_ready_is_enough(serving, unready):
+    """Also behind one that is."""
+    leader = await serving("leader")
+    for name in ("member-1", "member-2"):
+        await serving(name, unready="lanes hang" if name == unready else None)
+
+    assert await leader.unready() == f"{unready}: lanes hang"
+
+
+async def test_a_socket_that_a_killed_process_has_left_does_not_keep_its_gauges(
+    serving, tmp_path
+):
+    """Its queue has gone with it; the next in its place would report it for ever."""
+    killed = await serving("member-1", images=3)
+    await killed.merged_page()
+    await killed.close()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(page_path(tmp_path, "member-1")))
+    after = await found(await serving("member-1", images=4))
+
+    assert after["linnaeus_images_total"] == 7
+    assert after["linnaeus_queued_images"] == 5
+
+
 async def test_counts_outlive_their_process_whoever_is_asked(serving):
     """A scrape reaches any of the others; what was true of the process only is gone."""
     leader = await serving("leader", images=1)
