@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 import pytest
+import uvloop
 
 from service.metrics import Metrics
 from service.neighbors import Neighbors, counts_of, merge, page_path
@@ -62,6 +63,25 @@ async def test_one_of_the_others_that_is_not_ready_is_enough(serving, unready):
         await serving(name, unready="lanes hang" if name == unready else None)
 
     assert await leader.unready() == f"{unready}: lanes hang"
+
+
+def test_one_whose_backlog_is_full_hangs(tmp_path):
+    """It takes no connection, so that nobody can ask; the loop of production says so
+    by another error than that of one that is gone."""
+    leader = Neighbors(tmp_path, "leader", bytes, lambda: None)
+    with ExitStack() as sockets:
+        silent = sockets.enter_context(socket.socket(socket.AF_UNIX))
+        silent.bind(str(page_path(tmp_path, "member-1")))
+        silent.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                asking = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                asking.setblocking(False)
+                asking.connect(silent.getsockname())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            said = runner.run(leader.unready())
+
+    assert said == "member-1 hangs"
 
 
 async def test_a_socket_that_a_killed_process_has_left_does_not_keep_its_gauges(
