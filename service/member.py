@@ -22,6 +22,7 @@ from service.errors import (
     LeaderGoneError,
     SettingsError,
 )
+from service.leader import PREFIX
 from service.logs import build_log
 from service.neighbors import Neighbors
 from service.server import Server, serve_on
@@ -99,8 +100,11 @@ def leader_is_gone() -> bool:
 
 
 def tidy_up(folder: Path) -> None:
-    """Remove the folder of the sockets, if the leader cannot."""
-    if leader_is_gone():
+    """Remove the folder of the sockets, if the leader cannot.
+
+    A folder of another name is not its: somebody has typed this process's command.
+    """
+    if folder.name.startswith(PREFIX) and leader_is_gone():
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -362,9 +362,26 @@ def test_a_member_whose_bundle_has_changed_says_so_and_loads_nothing(tmp_path):
 
 def test_a_member_that_gets_no_order_leaves_nothing_behind(tmp_path):
     """Its leader has ended between two lines, and nobody else knows of the folder."""
-    folder = tmp_path / "sockets"
+    folder = tmp_path / "linnaeus-sockets"
     folder.mkdir()
-    member = subprocess.run(
+
+    member = start_without_order(folder)
+
+    assert (member.returncode, member.stdout, member.stderr) == (1, "", "")
+    assert not folder.exists()
+
+
+def test_a_member_that_a_person_starts_removes_no_folder_of_theirs(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+
+    assert start_without_order(tmp_path).returncode == 1
+
+    assert (tmp_path / "photo.jpg").exists()
+
+
+def start_without_order(folder):
+    """A member whose leader is gone before it has said a word."""
+    return subprocess.run(
         [sys.executable, "-m", "service.member", str(folder)],
         input="",
         capture_output=True,
@@ -372,9 +389,6 @@ def test_a_member_that_gets_no_order_leaves_nothing_behind(tmp_path):
         timeout=60,
         check=False,
     )
-
-    assert (member.returncode, member.stdout, member.stderr) == (1, "", "")
-    assert not folder.exists()
 
 
 async def test_a_leader_without_descriptors_takes_no_member_for_one_that_hangs(
