@@ -38,6 +38,7 @@ from training.quantization.float16 import (
     to_float16,
 )
 from training.quantization.gate import Gated, Labelled, gated_int8
+from training.quantization.quantize import QuantizationError
 from training.reports.markdown import code
 from training.rules.requirements import requirement_lines, unmet
 from training.rules.rules import answers, decisions, fit_rules, out_of_fold_f1_lines
@@ -164,23 +165,29 @@ def smaller(
         truth = truth_of(splits.validation, recipe.task)
         scenes = splits.validation.scenes
         remarks.append(calibrated(splits))
-        int8 = gated_int8(
-            fp32,
-            in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
-            labelled=Labelled(
-                f"{splits.dataset.name} validation", batches, truth, scenes
-            ),
-            decide=lambda logits: decisions(logits, rules),
-            answer=lambda logits: answers(logits, rules),
-            unmet=lambda logits, int8: unmet(
-                logits, int8, truth, recipe.task, recipe.config, rules, scenes=scenes
-            ),
-        )
-        if int8.graph is None:
-            labels = [label.name for label in recipe.labels]
-            remarks.append(refusal(int8, labels, earlier=recipe.earlier))
+        try:
+            int8 = gated_int8(
+                fp32,
+                in_pieces(splits.calibration.pixels(recipe.preprocess), size=BATCH),
+                labelled=Labelled(
+                    f"{splits.dataset.name} validation", batches, truth, scenes
+                ),
+                decide=lambda logits: decisions(logits, rules),
+                answer=lambda logits: answers(logits, rules),
+                unmet=lambda logits, int8: unmet(
+                    *(logits, int8, truth, recipe.task, recipe.config, rules),
+                    scenes=scenes,
+                ),
+            )
+        except QuantizationError as error:
+            remarks.append(f"{no_int8(recipe.earlier)}: {error}.")
+            LOGGER.warning("%s", remarks[-1])
         else:
-            found[Precision.INT8] = Built(int8.graph, int8.gate)
+            if int8.graph is None:
+                labels = [label.name for label in recipe.labels]
+                remarks.append(refusal(int8, labels, earlier=recipe.earlier))
+            else:
+                found[Precision.INT8] = Built(int8.graph, int8.gate)
     if recipe.config.fp16:
         LOGGER.info("fp16: looking for the largest activation")
         some = [batches[i] for i in spread(len(batches), ACTIVATION_IMAGES // BATCH)]
@@ -222,8 +229,12 @@ def refusal(
         f"{code(label)} {100 * losses[label]:+.1f} points" for label in worst
     )
     paid = f" By class, accuracy would change: {listed}." if worst else ""
-    none = "No new" if Precision.INT8 in earlier else "No"
-    return f"{none} int8 graph: {int8.gate.reason}.{paid}"
+    return f"{no_int8(earlier)}: {int8.gate.reason}.{paid}"
+
+
+def no_int8(earlier: Container[Precision]) -> str:
+    """That there is none now; an earlier one stays."""
+    return f"No {'new ' * (Precision.INT8 in earlier)}int8 graph"
 
 
 def calibrated(splits: Splits) -> str:

@@ -89,8 +89,8 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     label. What is `unmet` refuses a graph whatever its figures are.
 
     Raises:
-        GraphError: the graph does not run, has nothing to quantize or cannot be
-            quantized, or its logits are not finite in fp32 already.
+        GraphError: the graph does not run, or its logits are not finite in fp32.
+        QuantizationError: it has nothing to quantize or cannot be quantized.
     """
     others, scenes = sum(map(len, unlabelled)), labelled.scenes
     few = too_few(others) if others else too_few(len(labelled.truth), scenes)

@@ -89,6 +89,10 @@ QUANTIZABLE = (
 SOME_IMAGES = 300
 
 
+class QuantizationError(GraphError):
+    """A sound graph that has no int8 form; says why."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """An fp32 graph with all that quantizing it again and again needs to know."""
@@ -110,8 +114,9 @@ def quantize_int8(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> byte
     their types. What is served comes from `gate.gated_int8`.
 
     Raises:
-        GraphError: no batch, no layer to quantize, a graph that does not run, or one
-            that ONNX Runtime's quantizer cannot handle.
+        GraphError: no batch, or a graph that does not run.
+        QuantizationError: no layer to quantize, or an operator that ONNX Runtime's
+            quantizer cannot handle.
     """
     return pack_pixels(quantize_measured(measure(fp32, calibration)))
 
@@ -122,7 +127,8 @@ def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
     `calibration` are batches of pixels, uint8 [N, H, W, C], which give the ranges.
 
     Raises:
-        GraphError: no batch, no layer to quantize, or a graph that does not run.
+        GraphError: no batch, or a graph that does not run.
+        QuantizationError: no layer to quantize.
     """
     batches = list(calibration)
     some = batches[:: max(1, sum(map(len, batches)) // SOME_IMAGES)]
@@ -135,7 +141,7 @@ def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
         if node.op_type in WEIGHTED and node.name not in tail
     )
     if not layers:
-        raise GraphError("the graph has no convolution or linear layer to quantize")
+        raise QuantizationError("it has no convolution or linear layer to quantize")
     ranges = find_ranges(model, quantizable_tensors(model, tail), batches)
     return Measured(
         model,
@@ -151,7 +157,7 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
     """Quantize what was measured: all layers but `exclude`, which stay in fp32.
 
     Raises:
-        GraphError: an operator that ONNX Runtime's quantizer cannot handle.
+        QuantizationError: an operator that ONNX Runtime's quantizer cannot handle.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -175,7 +181,7 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
         )
         quantizer.quantize_model()
     except Exception as error:  # a border: the library raises what it meets
-        raise GraphError(f"the graph cannot be quantized: {error}") from error
+        raise QuantizationError(f"ONNX Runtime cannot quantize it: {error}") from error
     keep_logits_exact(quantizer.model.model, tail)
     del quantizer.model.model.graph.value_info[:]  # of fp32 tensors, many gone
     feed_pixels(quantizer.model.model)

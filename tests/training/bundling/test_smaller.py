@@ -10,7 +10,13 @@ from classifier.bundle import load_bundle
 from classifier.manifest import Precision
 from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
-from tests.training.quantization.nets import HUGE, VANISHING, net, scaled
+from tests.training.quantization.nets import (
+    HUGE,
+    VANISHING,
+    change_constant,
+    net,
+    scaled,
+)
 from training.bundling import bundling
 from training.bundling.bundling import calibrated
 from training.bundling.next_version import DataSource, optimize_bundle
@@ -37,6 +43,27 @@ def test_weights_that_fp16_cannot_store_stay_in_fp32(
     remark = "- Weights are stored in fp32: fp16 storage of the weights moves a logit"
     assert (b"w5_fp16" in written) is is_stored
     assert (remark in (bundle.folder / "card.md").read_text()) is not is_stored
+
+
+def test_a_network_that_cannot_be_quantized_has_no_int8_graph(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """ONNX Runtime takes no transposed convolution with groups; int8 is a default."""
+    model = net(classes=3)
+    (depthwise,) = (node for node in model.graph.node if node.name == "dw")
+    depthwise.op_type = "ConvTranspose"
+    (group,) = (field for field in depthwise.attribute if field.name == "group")
+    group.i = 4
+    change_constant(model, "w1", lambda weight: weight.repeat(4, axis=1))
+    graph = model.SerializeToString()
+
+    folder = pooled_bundle(tmp_path, BundleConfig(int8=True), graph=graph)
+
+    bundle = load_bundle(folder)
+    remark = "No int8 graph: ONNX Runtime cannot quantize it: "
+    assert [graph.precision for graph in bundle.manifest.graphs] == [Precision.FP32]
+    assert remark in (bundle.folder / "card.md").read_text()
+    assert any(record.message.startswith(remark) for record in caplog.records)
 
 
 def test_int8_made_by_a_few_images_says_so_on_the_card_and_before(

@@ -22,6 +22,7 @@ from tests.training.quantization.nets import (
 )
 from training.graphs.graph import GraphError, parse, run
 from training.quantization.quantize import (
+    QuantizationError,
     measure,
     quantize_int8,
     quantize_measured,
@@ -308,7 +309,7 @@ def test_a_graph_without_a_layer_is_refused():
         [make("GlobalAveragePool", ["x"], ["g"]), make("Flatten", ["g"], ["logits"])]
     )
 
-    with pytest.raises(GraphError, match="no convolution or linear layer to quantize"):
+    with pytest.raises(QuantizationError, match="no convolution or linear layer"):
         quantize_int8(model.SerializeToString(), images())
 
 
@@ -327,11 +328,11 @@ def test_a_gemm_may_multiply_its_weight_and_its_bias(factors):
     assert parse(int8).graph.node[-1].op_type == "Gemm"
 
 
-def test_what_the_quantizer_cannot_handle_is_a_graph_error(fp32):
+def test_what_the_quantizer_cannot_handle_is_an_error_of_its_own(fp32):
     """Here tensors of which no range is known."""
     graph = dataclasses.replace(measure(fp32, images(16)), ranges={})
 
-    with pytest.raises(GraphError, match="the graph cannot be quantized: "):
+    with pytest.raises(QuantizationError, match="ONNX Runtime cannot quantize it: "):
         quantize_measured(graph)
 
 
