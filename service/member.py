@@ -78,10 +78,9 @@ class Member:
         asyncio.get_running_loop().add_reader(PIPE, self._drain, server.drain)
 
     async def left(self) -> None:
-        """Offer the page no longer; tidy up where the leader cannot."""
+        """Offer the page no longer; `main` tidies up."""
         if self._neighbors is not None:
             await self._neighbors.close()
-        tidy_up(self._folder)
 
     def cut_off(self) -> None:
         """A member has no other process to end."""

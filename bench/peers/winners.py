@@ -16,35 +16,31 @@ def read_winners(paths: Sequence[Path], workload: Workload) -> dict[str, Arrange
     Raises:
         MeasurementError: a file is no such record, or none is of this load and model.
     """
+    asked = f"{workload.name} with {workload.bundle.name}"
     winners: dict[str, Arrangement] = {}
     searched = []
     for path in paths:
-        record = _read(path)
-        searched.append(f"{path}: {record['workload']} with {record['model']}")
-        if (record["workload"], record["model"]) == _of(workload):
-            winners |= _fastest(record["tuning"])
+        searched_for, fastest = _read(path)
+        searched.append(f"{path}: {searched_for}")
+        if searched_for == asked:
+            winners |= fastest
     if paths and not winners:
-        load, model = _of(workload)
         raise MeasurementError(
-            f"no arrangement was found for {load} with {model}; {'; '.join(searched)}"
+            f"no arrangement was found for {asked}; {'; '.join(searched)}"
         )
     return winners
 
 
-def _of(workload: Workload) -> tuple[str, str]:
-    return workload.name, workload.bundle.name
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[str, dict[str, Arrangement]]:
+    """Load and model that a search was for, and what it has found."""
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _fastest(record["tuning"])
-        _ = record["workload"], record["model"]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        searched_for = f"{record['workload']} with {record['model']}"
+        return searched_for, _fastest(record["tuning"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MeasurementError(
             f"{path} is no record of bench.peers.tune: {type(error).__name__}: {error}"
         ) from error
-    return record
 
 
 def _fastest(tuning: Mapping[str, Sequence[Any]]) -> dict[str, Arrangement]:
