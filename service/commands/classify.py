@@ -177,9 +177,9 @@ def write_table(results: Iterable[Result], out: TextIO) -> int:
     for path, result in results:
         if isinstance(result, ImageError):
             failed += 1
-            table.add_row(shown(str(path)), f"[red]{shown(str(result))}[/red]")
+            table.add_row(in_cell(str(path)), f"[red]{in_cell(str(result))}[/red]")
         else:
-            table.add_row(shown(str(path)), *_cells(result))
+            table.add_row(in_cell(str(path)), *_cells(result))
     Console(file=out, emoji=False).print(table)
     return failed
 
@@ -196,10 +196,10 @@ def _cells(result: Classification) -> list[str]:
     following = ", ".join(
         f"{other.label} {other.score:.2f}" for other in others if other.score >= VISIBLE
     )
-    return [shown(answer), f"{best.score:.3f}", shown(following)]
+    return [in_cell(answer), f"{best.score:.3f}", in_cell(following)]
 
 
-def shown(text: str) -> str:
+def in_cell(text: str) -> str:
     """Text for a cell: what would steer a terminal or turn its writing is escaped.
 
     The bytes of a name that is no valid Unicode are left as they are.
