@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.circumstances import REPOSITORY, commit, machine
+from bench.circumstances import REPOSITORY, RESULTS, commit, machine
 from bench.ending import command
 from bench.options import command_line
-
-RESULTS = REPOSITORY / "docs/results"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from classifier import versions as installed
 from classifier.hardware import affinity_cores, cpu_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "docs" / "results"
 
 PACKAGES = (
     "onnxruntime",

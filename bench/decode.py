@@ -1,6 +1,6 @@
 """images → **what decoding costs**: processor time of large photos, memory of the worst
 
-    python -m bench.decode            writes docs/results/decode.json
+    python -m bench.decode
 
 Two JPEGs of 4000 x 3000 pixels and quality 90: one photo enlarged (2.0 MB), and a sheet
 of many sample photos, whose edges make it hard (3.4 MB). Memory is the peak of a
@@ -20,13 +20,12 @@ from PIL import Image
 
 from bench.circumstances import REPOSITORY, write_record
 from bench.ending import command
-from bench.options import command_line
+from bench.options import add_record, command_line
 from bench.workloads import data_root
 from classifier.bundle import load_bundle
 from classifier.decode import DecodeLimits
 from classifier.preprocess import preprocess
 
-RECORD = REPOSITORY / "docs" / "results" / "decode.json"
 MODEL = REPOSITORY / "models" / "imagenet"
 PEAK = """
 import re, sys
@@ -90,8 +89,8 @@ def main() -> int:
     """Measure and write the record."""
     parser = command_line("bench.decode", __doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=RECORD)
-    rounds, out = (given := parser.parse_args()).rounds, given.out
+    add_record(parser, "decode.json")
+    given = parser.parse_args()
     photos = sorted((data_root() / "imagenet-samples").glob("*.JPEG"))
     allowed = DecodeLimits().max_pixels
     large = (8000, allowed // 8000)
@@ -105,7 +104,10 @@ def main() -> int:
         "51 MP PNG, refused": encoded(Image.new("L", (8000, large[1] + 125)), "PNG"),
     }
     base_mb = peak_mb()
-    result: dict[str, object] = {"rounds": rounds, "imports_only_mb": round(base_mb, 1)}
+    result: dict[str, object] = {
+        "rounds": given.rounds,
+        "imports_only_mb": round(base_mb, 1),
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, data in files.items():
             file = Path(folder, "image")
@@ -116,11 +118,11 @@ def main() -> int:
             }
     small = [cpu_ms(path.read_bytes(), 3) for path in photos]
     result["cpu_ms"] = {
-        "photo_12_mp": round(cpu_ms(files["12 MP photo"], rounds), 1),
-        "sheet_12_mp": round(cpu_ms(files["12 MP sheet"], rounds), 1),
+        "photo_12_mp": round(cpu_ms(files["12 MP photo"], given.rounds), 1),
+        "sheet_12_mp": round(cpu_ms(files["12 MP sheet"], given.rounds), 1),
         "sample_photos_median": round(statistics.median(small), 2),
     }
-    write_record(out, result)
+    write_record(given.json, result)
     for name, value in result.items():
         print(f"{name:24} {value}")
     return 0

@@ -18,13 +18,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from bench.circumstances import REPOSITORY
+from bench.circumstances import RESULTS
 from bench.lone import goal_ms
 from bench.options import command_line
 from bench.peers.report import LIMIT, OURS, find, ratios
 from bench.verdict import Verdict, at_least, at_most
-
-RESULTS = REPOSITORY / "docs/results"
 
 # How each kind of request that `bench.soak` sends should end.
 SOAKED = frozenset(

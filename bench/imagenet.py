@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.circumstances import REPOSITORY, write_record
-from bench.options import command_line
+from bench.circumstances import write_record
+from bench.options import add_record, command_line
 from classifier import Answer, Classifier
 
 TARS = ("cats-dogs.tar", "fruits-fine-grained.tar", "voc2007-multilabel.tar")
-RECORD = REPOSITORY / "docs" / "results" / "imagenet.json"
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ def read_options() -> argparse.Namespace:
     data = os.environ.get("LINNAEUS_DATA", "../shared/data")
     parser.add_argument("--bundle", type=Path, default=Path("models/imagenet"))
     parser.add_argument("--data", type=Path, default=Path(data))
-    parser.add_argument("--json", type=Path, default=RECORD)
+    add_record(parser, "imagenet.json")
     return parser.parse_args()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.circumstances import REPOSITORY, circumstances, versions, write_record
-from bench.options import command_line
+from bench.circumstances import circumstances, versions, write_record
+from bench.options import add_record, command_line
 from bench.settled import settle
 from training.graphs import graph as onnx_graph
 from training.graphs.export import PixelsToLogits, export_graph, parity
@@ -28,7 +28,6 @@ SETTLE_IMAGES = 8
 LARGEST_DIFFERENCE = 1e-4  # of a logit, torch against ONNX Runtime
 LEAST_CORRELATION = 0.9  # of the logits, int8 against fp32; random weights are harsh
 MB = 1_000_000
-RESULTS = REPOSITORY / "docs" / "results" / "networks.json"
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -121,12 +120,12 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", help="default: every network")
     parser.add_argument("--missing", action="store_true", help="not those in the file")
     parser.add_argument("--int8", action="store_true", help="quantize too")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_record(parser, "networks.json")
     given = parser.parse_args()
     complaints = []
-    for row in rows_wanted(given.names, missing=given.missing, path=given.results):
+    for row in rows_wanted(given.names, missing=given.missing, path=given.json):
         result = measure(row, int8=given.int8)
-        keep(row.name, result, given.results)
+        keep(row.name, result, given.json)
         listed = ", ".join(f"{key} {value}" for key, value in result.items())
         print(f"{row.name}: {listed}", flush=True)
         if wrong := complaint(result):

@@ -4,7 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
-from bench.circumstances import REPOSITORY
+from bench.circumstances import REPOSITORY, RESULTS
 
 WORKLOADS = ("photos", "digits")
 
@@ -37,9 +37,20 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, help="folder; default: the workload's")
 
 
-def add_record(parser: argparse.ArgumentParser) -> None:
-    """`--json`: where the record goes; a try by itself writes over none."""
-    parser.add_argument("--json", type=Path, help="write the record there")
+def add_record(parser: argparse.ArgumentParser, name: str | None = None) -> None:
+    """`--json`: where the record goes.
+
+    Of those without a name among the results, a try by itself writes over none.
+    """
+    default = RESULTS / name if name else None
+    there = f"; default: docs/results/{name}" if name else ""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        default=default,
+        help=f"write the record there{there}",
+    )
 
 
 def positive(text: str) -> float:

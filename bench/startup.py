@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY, write_record
-from bench.options import command_line
+from bench.options import add_record, command_line
 
 MB = 1_000_000
 START_TIMEOUT_S = 60.0
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument(
         "--environment", type=Path, help="measure this one; default: a fresh one"
     )
-    parser.add_argument("--out", default="docs/results/startup.json", type=Path)
+    add_record(parser, "startup.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         environment = given.environment or Path(folder)
@@ -139,7 +139,7 @@ def main() -> None:
         size = sizes(environment)
         result = measure(python, bundle=given.bundle, rounds=given.rounds)
     record = {"bundle": given.bundle, "installed_mb": size, **result}
-    write_record(REPOSITORY / given.out, record)
+    write_record(given.json, record)
     print(json.dumps(record["installed_mb"], indent=2))
     print(json.dumps(record["median_s"], indent=2))
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.circumstances import REPOSITORY, versions, write_record
-from bench.options import command_line
+from bench.circumstances import versions, write_record
+from bench.options import add_record, command_line
 from bench.workloads import data_root
 from classifier.hardware import available_cores
 
@@ -110,11 +110,7 @@ def main() -> None:
     option("--batch-size", type=int, default=128)
     option("--seconds", type=float, default=5.0, help="a round, at least")
     option("--rounds", type=int, default=5)
-    option(
-        "--results",
-        type=Path,
-        default=REPOSITORY / "docs/results/training_speed.json",
-    )
+    add_record(parser, "training_speed.json")
     given = parser.parse_args()
     found = {
         name: compare(
@@ -126,7 +122,7 @@ def main() -> None:
     for name, result in found.items():
         print(f"{name}: {result['ratio']} times the plain loop, wanted {WANTED}")
     facts = {"versions": versions(PACKAGES), "wanted_ratio": WANTED}
-    write_record(given.results, facts | {"networks": found})
+    write_record(given.json, facts | {"networks": found})
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from bench.circumstances import RESULTS
 from bench.goals import (
     GOALS,
-    RESULTS,
     at_least,
     at_most,
     digits,

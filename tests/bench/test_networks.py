@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from bench.circumstances import RESULTS
 from bench.networks import (
     LARGEST_DIFFERENCE,
     LEAST_CORRELATION,
-    RESULTS,
     complaint,
     rows_wanted,
 )
@@ -19,7 +19,7 @@ FINE = {"parity": 1e-6, "int8_correlation": 0.99}
 @pytest.mark.parametrize("name", [row.name for row in table()])
 def test_every_network_is_exported_quantized_and_within_the_bounds(name):
     """By the record; `python -m bench.networks --int8 --missing` makes it."""
-    row = json.loads(RESULTS.read_text())["networks"][name]
+    row = json.loads((RESULTS / "networks.json").read_text())["networks"][name]
 
     assert row["parity"] <= LARGEST_DIFFERENCE
     assert row["int8_correlation"] >= LEAST_CORRELATION

@@ -18,7 +18,7 @@ def test_both_loops_train_by_turns_and_the_ratio_is_of_their_pairs(
     results = tmp_path / "speed.json"
     command = [sys.executable, "-m", "bench.training", "--data", str(color_images)]
     command += ["--networks", "lenet5", "--batch-size", "8", "--seconds", "0.1"]
-    command += ["--rounds", "2", "--results", str(results)]
+    command += ["--rounds", "2", "--json", str(results)]
 
     done = subprocess.run(
         command, cwd=repository, capture_output=True, text=True, check=False
