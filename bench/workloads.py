@@ -72,10 +72,10 @@ def load_workload(
     return Workload(name, sent, models / (model or bundle), connections)
 
 
-def chosen_workload(options: argparse.Namespace) -> Workload:
-    """The one of a command line."""
+def chosen_workload(options: argparse.Namespace, name: str | None = None) -> Workload:
+    """The one of a command line; with `name`, one of several."""
     return load_workload(
-        options.workload,
+        name or options.workload,
         images=options.images,
         models=options.models,
         model=options.model,

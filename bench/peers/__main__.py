@@ -74,7 +74,11 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
-    """The contestants asked for."""
+    """The contestants asked for.
+
+    Raises:
+        MeasurementError: there is none, or a search was for something else.
+    """
     found = []
     for contestant in contestants(workload, read_winners(options.tuned, workload)):
         if options.only and contestant.name not in options.only:
@@ -82,6 +86,8 @@ def chosen(options: argparse.Namespace, workload: Workload) -> list[Contestant]:
         if options.setting and contestant.setting not in options.setting:
             continue
         found.append(contestant)
+    if not found:
+        raise MeasurementError("nobody of that name takes part in that setting")
     return found
 
 
@@ -102,14 +108,11 @@ def find_limits(
     return limits
 
 
-def run(options: argparse.Namespace, name: str) -> None:
+def run(
+    options: argparse.Namespace, workload: Workload, listed: Sequence[Contestant]
+) -> None:
     """Compare on one workload, and write what is known after each round."""
-    options.workload = name
-    workload = chosen_workload(options)
     plan = Plan(workload, options.precision, options.rounds, options.seconds)
-    listed = chosen(options, workload)
-    if not listed:
-        raise MeasurementError("nobody of that name takes part in that setting")
     limits = find_limits(options, workload, listed)
     loaded = load_bundle(resolve(workload.bundle))
     facts = {
@@ -123,7 +126,8 @@ def run(options: argparse.Namespace, name: str) -> None:
     rounds = compare(plan, listed, limits, tell=lambda text: print(text, flush=True))
     for number, standings in enumerate(rounds, 1):
         rows = report.rows(standings)
-        table = report.markdown(f"{name}: {workload.connections} connections", rows)
+        title = f"{workload.name}: {workload.connections} connections"
+        table = report.markdown(title, rows)
         if options.out is not None:
             write(options.out, {**facts, "rounds": number, "rows": rows}, table)
     print(table)
@@ -144,8 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not is_installed():
         print("the peers' environment is missing; see --help", file=sys.stderr)
         return 2
-    for name in options.workload:
-        run(options, name)
+    workloads = [chosen_workload(options, name) for name in options.workload]
+    # All of them first: what is wrong with the last is not said after an hour.
+    comparisons = [(workload, chosen(options, workload)) for workload in workloads]
+    for workload, listed in comparisons:
+        run(options, workload, listed)
     return 0
 
 

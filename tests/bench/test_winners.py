@@ -6,7 +6,7 @@ import pytest
 
 from bench.ending import MeasurementError
 from bench.peers import tune
-from bench.peers.__main__ import chosen, read_arguments
+from bench.peers.__main__ import chosen, main, read_arguments
 from bench.peers.arrangement import Arrangement
 from bench.peers.catalog import TUNED, contestants
 from bench.peers.winners import read_winners
@@ -109,3 +109,20 @@ def test_a_record_that_is_not_there_is_named(tmp_path, workload):
 
 def test_without_a_search_the_catalog_says_how(workload):
     assert read_winners([], workload) == {}
+
+
+def test_a_search_for_one_load_is_refused_before_another_is_compared(
+    searched, workload, monkeypatch
+):
+    """Photos would have taken a quarter of an hour until digits were refused."""
+    monkeypatch.setattr("bench.peers.__main__.is_installed", lambda: True)
+    images = searched.parent / "images"
+    asked = ["--workload", workload.name, "photos", "--tuned", searched]
+    asked += ["--images", images, "--models", workload.bundle.parent]
+    compared = []
+    monkeypatch.setattr("bench.peers.__main__.run", lambda *work: compared.append(work))
+
+    with pytest.raises(MeasurementError, match="found for photos with mine"):
+        main([str(word) for word in [*asked, "--model", workload.bundle.name]])
+
+    assert not compared
