@@ -26,6 +26,7 @@ from classifier.errors import (
 )
 from classifier.manifest import Color
 from classifier.silence import silence
+from classifier.small_png import read_small_png
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif")  # of Pillow
@@ -130,7 +131,13 @@ def decode(
     if not data:
         raise EmptyImageError("the image is empty (0 bytes)")
     silence()
+    flattener = Flattener(color, background)
     with _translated(data, limits):
+        small = read_small_png(data)
+        if small is not None:
+            _check_size(small, limits)
+            flat, warned = flattener.flatten(small, short_side)
+            return DecodedImage(flat, ImageInfo(*small.size, "PNG"), warned)
         check_bytes(data)
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(image, limits)
@@ -139,7 +146,6 @@ def decode(
         if image.format in {"JPEG", "MPO"}:
             sent = image.size
             image.draft("RGB", (2 * short_side, 2 * short_side))
-        flattener = Flattener(color, background)
         decoded = _flat_and_upright(image, flattener, short_side, sent=sent)
     if _is_animated(image):
         decoded = decoded._replace(warnings=(*decoded.warnings, ANIMATED))
