@@ -15,7 +15,7 @@ from training.bundling.draft import Built, Recipe, file_name
 from training.data import Splits
 from training.evaluation.evaluate import Evaluation, evaluate
 from training.reports.card import CardFacts, write_card
-from training.reports.mistakes import draw_sheet, worst_mistakes
+from training.reports.mistakes import all_mistakes, draw_sheet
 from training.reports.plots import draw_all
 
 LOGGER = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def measured_bundle(
     reference = evaluations[Precision.FP32]
     pictures = draw_all(reference)
     if recipe.config.mistakes:
-        sheet = draw_sheet(worst_mistakes(reference), split, manifest.preprocess)
+        sheet = draw_sheet(all_mistakes(reference), split, manifest.preprocess)
         if sheet is not None:
             pictures["mistakes.jpg"] = sheet
     facts = CardFacts(manifest, evaluations, recipe.remarks, tuple(sorted(pictures)))

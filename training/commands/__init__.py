@@ -4,7 +4,7 @@ data        what is in a data set, and what is wrong with it
 networks    every architecture → a table
 train       config, data → run folder
 export      finished run → bundle
-evaluate    bundle, data → figures, plots and the worst mistakes
+evaluate    bundle, data → figures, plots and mistakes
 optimize    bundle, data → next version with smaller graphs
 report      run, evaluation or bundle → one HTML page
 pretrained  published weights → bundle

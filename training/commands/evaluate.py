@@ -1,4 +1,4 @@
-"""`linnaeus evaluate`: bundle + data → **figures, plots and the worst mistakes**."""
+"""`linnaeus evaluate`: bundle + data → **figures, plots and mistakes**."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def command(
         typer.Option(help="Labels of the data that count as the positive one."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for evaluation.json and the plots.")
+        Path, typer.Option(help="Folder for evaluation.json, plots and mistakes.")
     ] = Path("runs/evaluation"),
     results: Annotated[
         Path | None, typer.Option(help="JSON file for the figures alone.")
@@ -48,4 +48,4 @@ def command(
     found = evaluate(classifier, dataset, part)
     write_evaluation(found, classifier, part, out, results=results)
     print_table(found, precision=classifier.variant.precision)
-    typer.echo(f"figures and plots in {out}")
+    typer.echo(f"figures, plots and mistakes in {out}")

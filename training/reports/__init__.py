@@ -2,7 +2,7 @@
 
 evaluation_files  evaluation → JSON with its circumstances, plots, a table
 plots             evaluation → pictures
-mistakes          evaluation → the worst mistakes on one sheet
+mistakes          evaluation → the worst mistakes on one sheet, all of them by file
 fonts             labels → fonts that have their letters
 card              manifest + evaluations → card.md
 markdown          text → Markdown that shows it as it is

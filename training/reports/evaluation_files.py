@@ -1,4 +1,4 @@
-"""evaluation → **files and a table**: JSON with its circumstances, plots, a sheet."""
+"""evaluation → **files and a table**: JSON with its circumstances, plots, mistakes."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from training.evaluation.metrics import confusable_pairs
 from training.files import write_whole, writing
 from training.provenance import circumstances, command_line, write_results
 from training.reports.card import CAPTIONS
-from training.reports.mistakes import draw_sheet, worst_mistakes
+from training.reports.mistakes import all_mistakes, draw_sheet, list_mistakes
 from training.reports.plots import draw_all
 
-EVALUATION = "evaluation.json"
+EVALUATION, MISTAKES = "evaluation.json", "mistakes.csv"
 
 
 def write_evaluation(
@@ -27,8 +27,8 @@ def write_evaluation(
     *,
     results: Path | None = None,
 ) -> None:
-    """`evaluation.json`, the plots and the worst mistakes into `folder`, in place of
-    those of an earlier evaluation; the figures alone into the file `results` too, where
+    """`evaluation.json`, the plots and the mistakes into `folder`, in place of those of
+    an earlier evaluation; the figures alone into the file `results` too, where
     one is named.
     """
     manifest = classifier.manifest
@@ -51,8 +51,9 @@ def write_evaluation(
     write_results(folder / EVALUATION, facts)
     for name, picture in draw_all(evaluation).items():
         write_whole(folder / name, picture)
-    spec = manifest.preprocess
-    sheet = draw_sheet(worst_mistakes(evaluation), split, spec)
+    mistakes = all_mistakes(evaluation)
+    write_whole(folder / MISTAKES, list_mistakes(mistakes, split))
+    sheet = draw_sheet(mistakes, split, manifest.preprocess)
     if sheet is not None:
         write_whole(folder / "mistakes.jpg", sheet)
 

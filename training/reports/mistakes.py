@@ -1,9 +1,10 @@
-"""evaluation → **picture sheet** of the worst mistakes: what no number tells.
+"""evaluation → **picture sheet** of the worst mistakes, and a list of all by file.
 
 Wrong answers given with the highest scores come first. Half of what is found there is
-usually a wrong label in the data.
+usually a wrong label in the data, and who wants to mend it needs the file.
 """
 
+import csv
 import io
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Mistake:
     score: float
 
 
-def worst_mistakes(evaluation: Evaluation, limit: int = MOST) -> list[Mistake]:
+def all_mistakes(evaluation: Evaluation) -> list[Mistake]:
     """Wrong answers, the surest first; for multi-label a wrong yes or no each."""
     labels = evaluation.labels
     if evaluation.thresholds is None:
@@ -48,7 +49,7 @@ def worst_mistakes(evaluation: Evaluation, limit: int = MOST) -> list[Mistake]:
         ]
     else:
         found = _wrong_decisions(evaluation)
-    return sorted(found, key=lambda mistake: -mistake.score)[:limit]
+    return sorted(found, key=lambda mistake: -mistake.score)
 
 
 def _wrong_decisions(evaluation: Evaluation) -> list[Mistake]:
@@ -64,10 +65,22 @@ def _wrong_decisions(evaluation: Evaluation) -> list[Mistake]:
     return found
 
 
+def list_mistakes(mistakes: list[Mistake], split: Split) -> bytes:
+    """A CSV with the file of each. A name that is not UTF-8 stays as on the disk."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("file", "truth", "answer", "score"))
+    for mistake in mistakes:
+        file = split.samples.name(mistake.index)
+        writer.writerow((file, mistake.truth, mistake.answer, f"{mistake.score:.6f}"))
+    return table.getvalue().encode(errors="surrogateescape")
+
+
 def draw_sheet(
     mistakes: list[Mistake], split: Split, spec: PreprocessSpec
 ) -> bytes | None:
-    """A JPEG of the images as the network sees them; None without a mistake."""
+    """A JPEG of the first, as the network sees them; None without a mistake."""
+    mistakes = mistakes[:MOST]
     if not mistakes:
         return None
     columns = min(COLUMNS, len(mistakes))

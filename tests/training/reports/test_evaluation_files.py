@@ -1,5 +1,7 @@
 """What `linnaeus evaluate` leaves in its folder is of one evaluation."""
 
+import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tests.training.data.pictures import write_tree
 from tests.training.reports.test_plots import evaluation
 from training.reports.evaluation_files import print_table
 
-FOR_ALL = {"evaluation.json", "reliability.png"}
+FOR_ALL = {"evaluation.json", "mistakes.csv", "reliability.png"}
 
 
 @pytest.fixture
@@ -42,6 +44,43 @@ def test_pictures_are_those_of_the_last_evaluation(tmp_path: Path, photos: Path)
     both = FOR_ALL | {"confusion.png"}
     assert first == both | {"mistakes.jpg", "precision-recall.png"}
     assert second == both | {"risk-coverage.png"}
+
+
+def listed(out: Path) -> list[dict[str, str]]:
+    """The rows of `mistakes.csv`, with names as they are on the disk."""
+    table = out / "mistakes.csv"
+    with table.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_mistake_is_found_again_by_its_file(tmp_path: Path, photos: Path):
+    """A picture of the sheet tells nobody which file has the wrong label.
+
+    A name that is not UTF-8 stands there byte for byte.
+    """
+    (photos / "red" / "0.png").rename(photos / "blue" / os.fsdecode(b"\xe9, 7.png"))
+    bundle = make_bundle(tmp_path / "models")
+
+    linnaeus("evaluate", bundle, photos, "--out", tmp_path)
+
+    (row,) = listed(tmp_path)
+    assert Path(row["file"]) == photos / "blue" / os.fsdecode(b"\xe9, 7.png")
+    assert (row["truth"], row["answer"]) == ("blue", "red")
+    assert 1 / 3 < float(row["score"]) <= 1
+
+
+def test_all_mistakes_are_listed_the_surest_first(tmp_path: Path):
+    """The sheet has room for a few; of a detector, a false yes and a miss each."""
+    photos = write_tree(tmp_path / "photos", {"green": 30, "red": 1})
+    bundle = make_bundle(tmp_path / "models", "red", Task.BINARY, thresholds=[0.0])
+
+    linnaeus("evaluate", bundle, photos, "--positive", "red", "--out", tmp_path)
+
+    rows = listed(tmp_path)
+    scores = [float(row["score"]) for row in rows]
+    assert len({row["file"] for row in rows}) == 30
+    assert {(row["truth"], row["answer"]) for row in rows} == {("not red", "red")}
+    assert scores == sorted(scores, reverse=True)
 
 
 @pytest.mark.parametrize("name", ["price [red]", "a [/x] b", ":cat: [dog]"])

@@ -15,7 +15,7 @@ from training.data import load_dataset
 from training.data.dataset import Split
 from training.evaluation.evaluate import evaluate
 from training.evaluation.labelled import open_labelled
-from training.reports.mistakes import TILE, Mistake, draw_sheet, worst_mistakes
+from training.reports.mistakes import TILE, Mistake, all_mistakes, draw_sheet
 from training.reports.plots import confusion_plot
 
 
@@ -82,7 +82,7 @@ def test_a_no_is_called_what_the_bundle_calls_it(tmp_path):
     found = evaluate(detector, *open_labelled(photos, detector.manifest, split="all"))
     wrong = replace(found, truth=~found.truth)
 
-    assert {(each.truth, each.answer) for each in worst_mistakes(wrong)} == {
+    assert {(each.truth, each.answer) for each in all_mistakes(wrong)} == {
         ("red", "pale"),
         ("pale", "red"),
     }
