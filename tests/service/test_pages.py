@@ -273,6 +273,73 @@ def test_a_pasted_picture_is_taken(page):
     page.wait_for_selector("#answer .verdict")
 
 
+def drop(page, *files, text=None):
+    """Let go over the page what another window gave: files by their paths, or a link."""
+    devtools = page.context.new_cdp_session(page)
+    link = {"mimeType": "text/uri-list", "data": text}
+    data = {
+        "items": [link] if text else [],
+        "files": [str(file) for file in files],
+        "dragOperationsMask": 1,
+    }
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send(
+            "Input.dispatchDragEvent", {"type": kind, "x": 9, "y": 9, "data": data}
+        )
+
+
+def test_a_dropped_picture_is_taken(page, photo):
+    """Wherever on the page it falls."""
+    drop(page, photo)
+
+    wait_for_verdict(page, "red")
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nothing", "That is no file"),
+        ("folder", "That is a folder"),
+        ("two", "One picture at a time"),
+    ],
+)
+def test_a_drop_that_is_not_one_picture_is_answered_with_words(
+    page, photo, tmp_path, what, said
+):
+    """A link has no file, a folder cannot be sent, and of two the second was lost."""
+    choose(page, photo)
+    wait_for_verdict(page, "red")
+
+    if what == "nothing":
+        drop(page, text="https://example.com/cat.jpg")
+    elif what == "folder":
+        drop(page, tmp_path)
+    else:
+        other = tmp_path / "other.png"
+        other.write_bytes(GREEN)
+        drop(page, photo, other)
+
+    page.wait_for_selector("#answer .bad")
+    assert said in page.inner_text("#answer")
+
+
+@pytest.mark.parametrize("field", ["Predictions", "Threshold"])
+def test_a_number_that_cannot_be_read_is_not_taken_for_none(page, field):
+    """A browser calls the value empty then, while the field shows what was typed."""
+    give(page, RED)
+    page.wait_for_selector("#answer .verdict")
+
+    page.get_by_label(field).press_sequentially("1e")
+    page.keyboard.press("Tab")
+
+    page.wait_for_selector("#answer:not(.busy) .bad")
+    assert f"{field} is not a number" in page.inner_text("#answer")
+    page.get_by_label(field).press("Backspace")
+    page.get_by_label(field).press("Backspace")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#answer .verdict")
+
+
 @pytest.fixture
 def photo(tmp_path):
     """A red picture on the disk."""
