@@ -49,6 +49,7 @@ problems    error → the one shape of every error
 metrics     what Prometheus scrapes
 shapes      the shapes of every body
 openapi     routes → OpenAPI, with `examples` that are true
+headers     OpenAPI responses → with headers
 examples    real bytes and real answers
 page        the page to try it, and its documentation
 """

@@ -1,7 +1,6 @@
 """routes → **OpenAPI**: every body, every parameter and every error, with examples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -12,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema, models_json_schema
 from starlette.types import ASGIApp
 
 from service import examples, shapes
+from service.headers import TIMED, describe_headers
 from service.images import FORM, JSON, RAW
 from service.problems import MEDIA_TYPE, PROBLEM_TYPES, Problem
 
@@ -83,7 +83,6 @@ def error_responses(
                         "examples": {},
                     }
                 },
-                **retry_after(problem_type.status),
             },
         )
         problem = Problem(code, examples.DETAILS[code])
@@ -94,35 +93,12 @@ def error_responses(
     return responses
 
 
-def retry_after(status: HTTPStatus) -> dict[str, Any]:
-    """The headers of a 503."""
-    if status is not HTTPStatus.SERVICE_UNAVAILABLE:
-        return {}
-    return {
-        "headers": {
-            "Retry-After": {
-                "description": "Whole seconds after which to try again.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        }
-    }
-
-
 def answered(shape_example: Mapping[str, Any]) -> Responses:
     """The 200 of the two classify routes."""
     return {
         200: {
             "description": "Classified.",
-            "headers": {
-                "X-Request-ID": {
-                    "description": "The request's own, or a new one.",
-                    "schema": {"type": "string"},
-                },
-                "Server-Timing": {
-                    "description": "Milliseconds: decode, queue, batch, infer.",
-                    "schema": {"type": "string"},
-                },
-            },
+            "headers": TIMED,
             "content": {JSON: {"example": shape_example}},
         }
     }
@@ -271,6 +247,7 @@ def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[st
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     _leave_out_validation(document["paths"], schemas)
+    describe_headers(document["paths"])
     _, told = models_json_schema(
         [(shape, "validation") for shape in referred],
         ref_template="#/components/schemas/{model}",

@@ -146,6 +146,49 @@ def test_a_binary_inference_is_documented_with_its_headers(client, path, name):
     assert answer["content"]["application/octet-stream"]["schema"]["format"] == "binary"
 
 
+# What any server of HTTP sends, of which no client asks the document.
+COMMON = {"cache-control", "content-length", "content-type", "date"} | {
+    "connection",
+    "x-content-type-options",
+}
+INFER = "/v2/models/{name}/infer"
+TEXT = {"Content-Type": "text/plain"}
+ANSWERED = [
+    (200, "/classify", {"json": {"image": examples.PNG_BASE64}}),
+    (200, "/classify/batch", {"json": {"images": [examples.PNG_BASE64]}}),
+    (200, "/models", {}),
+    (200, "/models/{name}", {}),
+    (200, "/livez", {}),
+    (200, "/readyz", {}),
+    (200, "/metrics", {}),
+    (200, "/v2", {}),
+    (200, "/v2/models/{name}", {}),
+    (200, "/v2/repository/index", {"content": b""}),
+    (400, "/classify", {"content": b""}),
+    (400, INFER, {"content": b"{"}),
+    (404, "/classify", {"params": {"model": "none"}, "content": b"x"}),
+    (415, "/classify", {"content": b"x", "headers": TEXT}),
+    (415, "/classify/batch", {"content": b"x", "headers": TEXT}),
+    (415, INFER, {"content": b"x", "headers": {"Content-Encoding": "br"}}),
+    (422, "/classify", {"params": {"size": 1}, "content": b"x"}),
+]
+
+
+@pytest.mark.parametrize(("status", "path", "request_"), ANSWERED)
+def test_every_header_of_an_answer_is_documented(client, status, path, request_):
+    """With each the id of the request, by which the log is searched."""
+    method = "POST" if {"json", "content"} & set(request_) else "GET"
+    document = client.get("/openapi.json").json()
+    documented = document["paths"][path][method.lower()]["responses"][str(status)]
+
+    answer = client.request(method, path.format(name="colors"), **request_)
+
+    assert answer.status_code == status
+    names = {name.lower() for name in documented["headers"]}
+    assert set(answer.headers) - COMMON <= names
+    assert "x-request-id" in names
+
+
 def test_no_parameter_may_be_null(client):
     """In a query or a path `null` is a text, and the service would refuse it."""
     paths = client.get("/openapi.json").json()["paths"]

@@ -274,7 +274,7 @@ def test_a_pasted_picture_is_taken(page):
 
 
 def drop(page, *files, text=None):
-    """Let go over the page what another window gave: files by their paths, or a link."""
+    """Let go over the page what another window gave: files by path, or a link."""
     devtools = page.context.new_cdp_session(page)
     link = {"mimeType": "text/uri-list", "data": text}
     data = {
@@ -522,6 +522,7 @@ def test_the_documentation_is_drawn_from_the_document(page, server):
     page.wait_for_selector("#image_undecodable")
     text = page.inner_text("main")
     assert "/classify/batch" in text
+    assert "Retry-After" in page.text_content("main")  # in a part that is folded
     assert "AnswerShape" not in text
 
 
