@@ -28,7 +28,7 @@ def check_data(
     """Find broken files, duplicates, and pictures that two splits share.
 
     Ends with status 1 if a file is broken, leaks or can when train is cut, or has two
-    labels; with 2 if the data cannot be read.
+    labels, or two labels seem to be one; with 2 if the data cannot be read.
     """
     from training.data.check import check  # noqa: PLC0415 - slow to load
 
@@ -77,6 +77,10 @@ def _report(findings: "Findings") -> None:
         typer.echo(f"read by {findings.read_by}")
     for split, labels in findings.labels.items():
         _counts(split, findings.images[split], labels)
+    _list(
+        "labels that differ only in case, blanks, hyphens or underscores",
+        [" ~ ".join(names) for names in findings.labels_alike],
+    )
     _list("broken", [f"{name}: {what}" for name, what in findings.broken])
     _list(
         "ignored (no image suffix, beside the splits, or in no row)", findings.ignored

@@ -1,10 +1,11 @@
-"""dataset → **findings**: broken files, one picture twice, splits that share pictures.
+"""dataset → **findings**: broken files, one picture or label twice, shared pictures.
 
 Nothing is dropped: the owner of the data decides. Two files are duplicates when their
 bytes are the same, or when they look the same (`duplicates`).
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -56,6 +57,9 @@ class Findings:
     read_by: str = ""  # the CSV that had them, and its columns
     images: dict[str, int] = field(default_factory=dict)  # by split
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # split → label → n
+    labels_alike: list[tuple[str, ...]] = field(
+        default_factory=list
+    )  # one, but for case
     broken: list[tuple[str, str]] = field(default_factory=list)  # file, what is wrong
     ignored: list[str] = field(default_factory=list)  # no images, or in no row
     duplicates: list[Duplicate] = field(default_factory=list)
@@ -81,7 +85,8 @@ class Findings:
 
         Plain duplicates may be meant, where no cut can part them.
         """
-        return not (self.broken or self.leaks or self.parted or self.contradictions)
+        wrong = (self.broken, self.leaks, self.parted, self.contradictions)
+        return not (any(wrong) or self.labels_alike)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ def check(dataset: Dataset, *, threads: int | None = None) -> Findings:
     findings = Findings(
         reading=reading(dataset),
         read_by=dataset.read_by,
+        labels_alike=labels_alike(dataset.label_names),
         ignored=list(dataset.ignored),
     )
     seen: list[_Seen] = []
@@ -123,7 +129,7 @@ def reading(dataset: Dataset) -> str:
     One forgotten label in a CSV makes a multi-label set of it.
     """
     if not dataset.multi_label:
-        return "one label an image"
+        return f"one label an image{_lists(dataset)}"
     without, several, first = 0, 0, ""
     for split in dataset.parts.values():
         counts = split.labels.sum(1, dtype=np.int64)  # [N]
@@ -136,6 +142,33 @@ def reading(dataset: Dataset) -> str:
         f"several labels an image (multi-label): {without} without one, {several} "
         f"with more than one{first}"
     )
+
+
+def _lists(dataset: Dataset) -> str:
+    """Cells of a CSV that may be lists: each list is a label of its own."""
+    found = [name for name in dataset.label_names if re.search("[,;]", name)]
+    if not (dataset.read_by and found):
+        return ""
+    count = f"{len(found)} label{'s have' if found[1:] else ' has'}"
+    return (
+        f"; {count} a comma or semicolon, and only | parts labels; the first is "
+        f"{found[0]!r}"
+    )
+
+
+def labels_alike(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Labels that differ only in case, blanks, hyphens or underscores.
+
+    Most are one label, written by two people. Those of one letter are not: upper and
+    lower case are what is told apart in handwriting.
+    """
+    writings: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if len(name) > 1:
+            writings.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(
+                name
+            )
+    return [tuple(same) for same in writings.values() if len(same) > 1]
 
 
 def count_labels(labels: Labels, names: tuple[str, ...]) -> dict[str, int]:

@@ -45,6 +45,11 @@ def test_sound_data_has_no_findings(tree):
     [
         ("a.png,x\nb.png,y\nc.png,y\n", "read as one label an image\n"),
         (
+            'a.png,"x, y"\nb.png,y\nc.png,x;y\n',
+            "one label an image; 2 labels have a comma or semicolon, and only | parts "
+            "labels; the first is 'x, y'\n",
+        ),
+        (
             "a.png,x\nb.png,\nc.png,x|y\n",
             "several labels an image (multi-label): 1 without one, 1 with more than "
             "one; the first is {}/b.png\n",
@@ -61,6 +66,43 @@ def test_a_forgotten_label_is_seen_in_how_the_data_was_read(tmp_path, rows, said
         outcome = CliRunner().invoke(app, [command, str(tmp_path)])
         assert outcome.exit_code == 0
         assert said.removeprefix("read as ").format(tmp_path) in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("labels", "alike"),
+    [
+        (["No", "no", "yes"], [("No", "no")]),
+        (
+            ["red_apple", "Red apple", "red-apple", "redapple"],
+            [("Red apple", "red-apple", "red_apple")],
+        ),
+        (["STRASSE", "Straße"], [("STRASSE", "Straße")]),
+        (["A", "a", "b"], []),  # letters that are written by hand
+        (["c++", "c", "c#"], []),
+    ],
+)
+def test_labels_that_are_one_but_for_their_writing_are_found(tmp_path, labels, alike):
+    """Two classes of one kind: no network can tell them apart, and each has half."""
+    for number, label in enumerate(labels):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.png").write_bytes(encoded("red", number))
+
+    findings = check(load_dataset(tmp_path))
+
+    assert findings.labels_alike == alike
+    assert findings.sound == (not alike)
+
+
+def test_labels_that_are_one_are_named(tmp_path):
+    """With all their writings, and the status of findings."""
+    for number, label in enumerate(["Yes", "yes", "no"]):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.png").write_bytes(encoded("red", number))
+
+    outcome = CliRunner().invoke(app, ["check", str(tmp_path)])
+
+    assert outcome.exit_code == 1
+    assert "hyphens or underscores: 1\n  Yes ~ yes\n" in outcome.output
 
 
 @pytest.mark.parametrize("command", ["check", "describe"])
