@@ -1,7 +1,7 @@
 # The service, without torch and without a compiler, as a user without rights.
 #
 #   docker build -t linnaeus:cpu .                  docker build --target gpu -t linnaeus:gpu .
-#   docker run --rm -p 8000:8000 -v ./models:/models:ro linnaeus:cpu
+#   docker run --rm -p 127.0.0.1:8000:8000 -v ./models:/models:ro linnaeus:cpu
 #
 # It runs with a read-only root and needs nothing but a small tmpfs on /tmp.
 
