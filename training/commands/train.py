@@ -40,6 +40,7 @@ def command(
     """Train a network, or go on with a run that was interrupted."""
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
+    from training.errors import ConfigError  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
     from training.loop.runs import train  # noqa: PLC0415
 
@@ -47,6 +48,11 @@ def command(
     if results is not None and not test:
         raise typer.BadParameter("the figures of --results are those of --test")
     plan = read_config(config, tuple(changes))
+    if minutes is not None and plan.probe_only:
+        raise ConfigError(
+            "--minutes is for layers that learn, and [transfer] finetune = false fits "
+            "the head alone; leave --minutes out, or --set transfer.finetune=true"
+        )
     folder = out or Path("runs") / config.stem
     with start_ranks(device) as ranks:
         if ranks.first:

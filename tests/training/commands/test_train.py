@@ -64,6 +64,22 @@ def test_the_rates_of_a_transfer_are_not_searched(
     assert "transfer.head_rate" in refusal(config, color_folder, "--find-rate")
 
 
+def test_a_head_alone_is_given_no_minutes(
+    write_config: WriteConfig, color_folder: Path
+):
+    """It is fitted in one go, so a budget of an hour would end in a minute unsaid."""
+    config = write_config("colors", "multiclass", "colors")
+    text = config.read_text()
+    start, end = text.index("[[optimizer]]"), text.index("[train]")
+    transfer = "[transfer]\nfinetune = false\n\n"
+    config.write_text(text[:start] + transfer + text[end:])
+
+    said = refusal(config, color_folder, "--minutes", "60")
+
+    assert "--minutes" in said
+    assert "--set transfer.finetune=true" in said
+
+
 def test_a_detector_is_measured_by_its_own_scores(
     write_config: WriteConfig, color_folder: Path
 ):
