@@ -19,17 +19,16 @@ from pydantic import (
     model_validator,
 )
 
+from classifier.texts import Description, LabelText, Prose
+
 # Bounds that keep a hostile or mistyped manifest from asking for unbounded memory.
 MAX_LABELS = 100_000
 MAX_SIDE = 4096
-MAX_LABEL_CHARACTERS = 200
 MAX_VERSION_DIGITS = 18  # a time in microseconds has 16; 64 bits hold them all
 BINARY_LABELS = 2  # negative, positive
 
 Version = Annotated[int, Field(ge=1, lt=10**MAX_VERSION_DIGITS)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-LabelText = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
-Description = Annotated[str, Field(max_length=2000)]
 FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 FileName = Annotated[str, Field(pattern=FILE_NAME.pattern)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -206,8 +205,8 @@ class Provenance(Strict):
     hardware: str
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     created: str  # ISO 8601, UTC
-    license: str
-    source: str
+    license: Prose
+    source: Prose
     # oldest first; bundles from before it was recorded do not have the field
     optimizations: tuple[Optimization, ...] = ()
 

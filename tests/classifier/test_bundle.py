@@ -201,6 +201,18 @@ def test_a_manifest_that_is_no_json_object_is_refused(bundle, content):
         load_bundle(bundle)
 
 
+def test_a_label_that_would_steer_a_terminal_is_named_when_its_bundle_is_loaded(bundle):
+    """Bundles were once written with any text."""
+    path = bundle / "manifest.json"
+    fields = json.loads(path.read_bytes())
+    fields["labels"][1]["name"] = "\x1b[31mgreen"
+    path.write_text(json.dumps(fields))
+
+    message = r"manifest\.json: labels\.1\.name: .*'\\x1b\[31mgreen' has a control char"
+    with pytest.raises(BundleError, match=message):
+        load_bundle(bundle)
+
+
 def test_a_manifest_of_gigabytes_is_not_read(tmp_path):
     """A sparse file costs its sender nothing."""
     path = tmp_path / "manifest.json"

@@ -111,6 +111,31 @@ def test_an_unknown_field_is_refused_by_name(place):
     assert wrong(changed(name, 1))[dotted(name)] == "Extra inputs are not permitted"
 
 
+@pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\0b", "\x1b[31mred", "a\x85b"])
+@pytest.mark.parametrize("member", ["id", "name", "group"])
+def test_a_label_has_no_control_characters(member, text):
+    """A terminal would obey them, and a line of a list would end early."""
+    place = ("labels", 0, member)
+
+    message = wrong(changed(place, text))[dotted(place)]
+    assert message.endswith(
+        f"{text!r} has a control character, such as a tab or the end of a line"
+    )
+
+
+PROSE = [("description",), ("provenance", "license"), ("provenance", "source")]
+
+
+@pytest.mark.parametrize("place", PROSE, ids=dotted)
+def test_prose_may_have_several_lines_and_no_other_control_characters(place):
+    """It is for people, who may have written it as a list."""
+    read(changed(place, "Which pet:\n\t- cat\n\t- dog\n"))
+
+    for text in ("a\0b", "\x1b[31mred", "a\rb", "a\x85b"):
+        message = wrong(changed(place, text))[dotted(place)]
+        assert "it has the control character '\\x" in message or "'\\r'" in message
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
@@ -197,7 +222,7 @@ def test_a_manifest_cannot_be_changed():
 
 
 probability = st.floats(0, 1)
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 
 
 @settings(max_examples=60, deadline=None)

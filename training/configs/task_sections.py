@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from classifier.manifest import Description, Task
+from classifier.manifest import Task
+from classifier.texts import Description, Prose
 from training.configs.sections import Positive, Rate, Section
 
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
@@ -71,9 +72,9 @@ class BundleConfig(Section):
 
     description: Description = ""
     """What the bundle is for, on its card."""
-    license: str = "not stated"
+    license: Prose = "not stated"
     """Of weights and data, on its card."""
-    source: str = "not stated"
+    source: Prose = "not stated"
     """Of the data, on its card."""
     top_k: PositiveInt = 5
     """Labels in an answer."""

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from classifier.names import SUFFIXES, is_image_name
+from classifier.texts import has_control
 from training.data.dataset import Dataset, FileSamples, Split
 from training.data.tree import SPLIT_FOLDERS, Tree, name_of, refuse_links
 from training.errors import DataError
@@ -114,7 +115,7 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
                 "in Unicode normalization (NFC and NFD); write it in one"
             )
         written.add(composed)
-        if any(unicodedata.category(letter) == "Cc" for letter in label):
+        if has_control(label):
             raise DataError(
                 f"{where}: label {label!r} has a control character, such as a tab or "
                 "the end of a line, which no bundle can hold"

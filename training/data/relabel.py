@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.manifest import MAX_LABEL_CHARACTERS
+from classifier.texts import MAX_LABEL_CHARACTERS
 from training.data.dataset import Dataset, Labels
 from training.data.folder import nfc
 from training.errors import DataError

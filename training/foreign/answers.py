@@ -5,7 +5,6 @@ import io
 import json
 import math
 import reprlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from classifier.manifest import (
 from training.errors import AnswerError
 
 MAX_LABEL_BYTES = 16 * 2**20
+MAX_DIGITS = 9  # Python reads no number of thousands of them
 KNOWN_LABELS = {"imagenet": Path(__file__).parents[1] / "labels" / "imagenet.csv"}
 
 
@@ -130,15 +130,20 @@ def _number(text: str, name: str) -> float:
 
 
 def _integer(text: str, name: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise AnswerError(f"{name} is {text!r}; a whole number from 1 on is needed")
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < 1:
+        raise AnswerError(
+            f"{name} is {reprlib.repr(text)}; a whole number from 1 on is needed, of "
+            f"at most {MAX_DIGITS} digits"
+        )
     return int(text)
 
 
 def _size(text: str, name: str) -> tuple[int, int]:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(map(str.isdecimal, sides)):  # noqa: PLR2004  H and W
-        raise AnswerError(f"{name} is {text!r}; HxW, or one number for both, is needed")
+        raise AnswerError(
+            f"{name} is {reprlib.repr(text)}; HxW, or one number for both, is needed"
+        )
     return _integer(sides[0], name), _integer(sides[-1], name)
 
 
@@ -215,11 +220,6 @@ Row = tuple[str, str, str, str | None]  # place in the file, id, name, group
 
 def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
     label_id, name, group = label_id.strip(), name.strip(), (group or "").strip()
-    for text in (label_id, name, group):
-        if any(unicodedata.category(letter) == "Cc" for letter in text):
-            raise ValueError(
-                f"{place}: {text!r} has a control character, such as the end of a line"
-            )
     try:
         return Label(id=label_id, name=name, group=group or None)
     except ValidationError as error:
@@ -246,6 +246,9 @@ def _from_csv(text: str) -> list[Row]:
             f"its columns are {', '.join(map(repr, columns)) or 'none'}; `name` is "
             "needed, and `id` and `group` are read, by the first line"
         )
+    for name in ("id", "name", "group"):  # of two the last would hide the first
+        if columns.count(name) > 1:
+            raise ValueError(f"it has the column {name!r} twice; take one of them out")
     rows = []
     for row in table:
         place = f"line {table.line_num}"
@@ -262,7 +265,7 @@ def _from_csv(text: str) -> list[Row]:
 
 
 def _from_json(text: str) -> list[Row]:
-    found = json.loads(text)
+    found = json.loads(text, object_pairs_hook=_of_unique_keys)
     if isinstance(found, dict):
         keys = [str(index) for index in range(len(found))]
         missing = next((key for key in keys if key not in found), None)
@@ -275,6 +278,15 @@ def _from_json(text: str) -> list[Row]:
     if not isinstance(found, list):
         raise ValueError('it is neither a list of names nor {"0": ["id", "name"], …}')
     return [_from_item(index, item) for index, item in enumerate(found)]
+
+
+def _of_unique_keys(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which Python would keep the last of two equal keys."""
+    keys = Counter(key for key, _ in members)
+    twice = next((key for key, n in keys.items() if n > 1), None)
+    if twice is not None:
+        raise ValueError(f"it has the key {reprlib.repr(twice)} twice")
+    return dict(members)
 
 
 def _from_item(index: int, item: object) -> Row:

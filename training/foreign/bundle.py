@@ -1,7 +1,8 @@
 """file + answers + photos → **models/NAME/VERSION**: the import from end to end."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import prod
@@ -91,8 +92,9 @@ def import_graph(
     )
     version = next_version(models, origin.name)
     seconds = time.perf_counter() - started_s
-    provenance = _provenance(foreign, origin, seconds)
-    manifest = _manifest(facts, origin, variant, provenance, version=version)
+    with _as_answers():
+        provenance = _provenance(foreign, origin, seconds)
+        manifest = _manifest(facts, origin, variant, provenance, version=version)
     return write_bundle(
         models,
         manifest,
@@ -147,6 +149,16 @@ def find_precision(graph: bytes) -> Precision:
     return Precision.FP16 if sizes["float16"] > sizes["float32"] else Precision.FP32
 
 
+@contextmanager
+def _as_answers() -> Iterator[None]:
+    """What no manifest can hold was said by the user, or by the graph."""
+    try:
+        yield
+    except ValidationError as error:
+        problems = describe_problems(error)
+        raise AnswerError(f"no bundle can be made of this: {problems}") from error
+
+
 def _manifest(
     facts: Facts,
     origin: Origin,
@@ -155,22 +167,18 @@ def _manifest(
     *,
     version: int,
 ) -> Manifest:
-    try:
-        return Manifest(
-            schema_version=1,
-            name=origin.name,
-            version=version,
-            description=origin.description,
-            task=facts.task,
-            labels=facts.labels,
-            preprocess=facts.spec,
-            postprocess=_postprocess(facts),
-            graphs=(variant,),
-            provenance=provenance,
-        )
-    except ValidationError as error:
-        problems = describe_problems(error)
-        raise AnswerError(f"no bundle can be made of this: {problems}") from error
+    return Manifest(
+        schema_version=1,
+        name=origin.name,
+        version=version,
+        description=origin.description,
+        task=facts.task,
+        labels=facts.labels,
+        preprocess=facts.spec,
+        postprocess=_postprocess(facts),
+        graphs=(variant,),
+        provenance=provenance,
+    )
 
 
 def _postprocess(facts: Facts) -> PostprocessSpec:

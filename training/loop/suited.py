@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from classifier.manifest import MAX_LABELS, LabelText, Task
+from classifier.manifest import MAX_LABELS, Task
+from classifier.texts import LabelText
 from training.configs.config import Config
 from training.data import Dataset, Splits
 from training.data.dataset import first_of

@@ -65,6 +65,18 @@ def test_a_described_file_becomes_a_bundle(folder):
     )
 
 
+@pytest.mark.parametrize("option", ["--description", "--license", "--source"])
+def test_what_the_card_says_cannot_steer_a_terminal(folder, option):
+    """Named by the field, and nothing is written."""
+    options = [*FACTS, "--labels", str(folder / "labels.csv"), "--synthetic"]
+
+    done = linnaeus(folder, *options, option, "\x1b[31mred")
+
+    assert re.search(f"{option[2:]}: .*control character '.x1b'", str(done.exception))
+    assert type(done.exception).__name__ == "TrainingError"
+    assert not (folder / "models").exists()
+
+
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"serve"}))
 def test_each_command_on_the_models_folder_takes_it_from_the_environment(name):
     """As `serve` does by its settings: what one writes is what the next one finds."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifier.manifest import MAX_LABEL_CHARACTERS
+from classifier.texts import MAX_LABEL_CHARACTERS
 from tests.training.data.pictures import write_tree
 from training.data import ArraySamples, Split, cut, load_dataset
 from training.data.dataset import Dataset
