@@ -147,14 +147,25 @@ def drop_unused(model: ModelProto) -> None:
 
 
 def constant(model: ModelProto, name: str) -> NDArray[np.generic] | None:
-    """The value of an initializer or a Constant node; None if `name` is computed."""
+    """The value of an initializer or a Constant node; None if `name` is computed.
+
+    Raises:
+        GraphError: it is damaged; ONNX's own checker does not count the values.
+    """
     for tensor in model.graph.initializer:
         if tensor.name == name:
-            return numpy_helper.to_array(tensor)
+            return _array(tensor, name)
     for node in model.graph.node:
         if node.op_type == "Constant" and name in node.output:
-            return numpy_helper.to_array(_constant_tensor(node))
+            return _array(_constant_tensor(node), name)
     return None
+
+
+def _array(tensor: TensorProto, name: str) -> NDArray[np.generic]:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (TypeError, ValueError) as error:
+        raise GraphError(f"the tensor {name!r} cannot be read: {error}") from error
 
 
 def _constant_tensor(node: NodeProto) -> TensorProto:

@@ -202,6 +202,16 @@ def test_damage_of_any_kind_is_a_graph_error(tmp_path, data):
         examine(read_graph(path).model)
 
 
+def test_a_tensor_of_other_values_than_its_shape_says_is_a_graph_error(tmp_path):
+    """ONNX's own checker does not count them."""
+    model = stranger()
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights["bias"].raw_data += bytes(4)
+
+    with pytest.raises(GraphError, match="the tensor 'bias' cannot be read"):
+        examine(read_graph(save(model, tmp_path)).model)
+
+
 def test_functions_of_the_file_are_unfolded(tmp_path):
     """PyTorch's exporter writes some; quantization wants plain nodes."""
     model = stranger()
