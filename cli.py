@@ -14,6 +14,7 @@ if os.getpid() == 1 and sys.argv[1:2] == ["serve"]:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 import codecs
+import errno
 import importlib
 import importlib.metadata
 from io import TextIOWrapper
@@ -34,6 +35,9 @@ class Command(NamedTuple):
 
 # How Python holds the bytes of a name that is no valid Unicode (PEP 383).
 FIRST_ESCAPED, ESCAPED_BYTES = 0x80, range(0xDC80, 0xDD00)
+
+# A disk, a quota or the largest size of a file leaves no room.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 ROOMS = frozenset(("classifier", "service", "training"))
 
@@ -167,7 +171,12 @@ def as_it_can_be_shown(error: UnicodeError) -> tuple[str | bytes, int]:
 def main() -> None:
     """Run the command; our own errors end with one clear line and exit code 1."""
     try:
-        app()
+        run()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        typer.secho(f"linnaeus: cannot write: {error}", fg="red", err=True)
+        sys.exit(1)
     except ModuleNotFoundError as error:
         advice = missing_extra(sys.argv[1], error)
         if advice is None:
@@ -181,6 +190,28 @@ def main() -> None:
             raise
         typer.secho(f"linnaeus: {error}", fg="red", err=True)
         sys.exit(1)
+
+
+def run() -> None:
+    """Run the command, and write all that it has printed.
+
+    What is left in the buffer would be written while Python ends, too late to say in a
+    line that the disk is full, or to say nothing where the reader of a pipe is gone.
+    """
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:  # a closed one
+                sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EPIPE):
+            raise
+        # it is tried again while Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(1)
+        raise
 
 
 def missing_extra(name: str, error: ModuleNotFoundError) -> str | None:

@@ -101,8 +101,11 @@ def find_bundle(model: str | None, models: Path) -> Path:
     """
     if model is not None:
         for folder in (models / model, Path(model)):
-            if folder.exists():
-                return folder
+            try:
+                if folder.exists():
+                    return folder
+            except OSError as error:  # a name too long, a folder that is closed to us
+                raise BundleError(f"cannot look for the model: {error}") from error
     there = list_bundles(models)
     name = default_name(there)
     if model is None and name is not None:

@@ -356,6 +356,7 @@ def test_a_models_folder_that_is_not_there_is_said_to_be_none(linnaeus, tmp_path
     [
         (("--model", "nonsense"), BundleError),
         (("--model", "colors/3"), BundleError),
+        (("--model", "x" * 300), BundleError),  # no name of a file is so long
         (("--model", "colors", "--precision", "fp16"), BundleError),
         (("--model", "colors", "--top-k", "0"), RequestError),
         (("--model", "colors", "--threshold", "1.5"), RequestError),

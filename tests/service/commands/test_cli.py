@@ -12,6 +12,7 @@ import pytest
 
 import cli
 from tests.classifier.processes import ROOT, python
+from tests.synthetic import png
 
 SERVING = ("serve", "classify", "models", "doctor")
 
@@ -127,6 +128,59 @@ def test_two_builds_of_onnx_runtime_are_told_in_one_line(tmp_path):
     assert done.returncode == 1
     assert "uninstall both" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has such a device")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("models",),
+        ("classify", "--model=colors", "--format=csv", "-"),
+        ("classify", "--model=colors", "--format=jsonl", "-"),
+        ("--help",),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_under_the_output_is_told_in_one_line(models, command):
+    """Whether a line is written at once, or what was printed when all is done."""
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            (sys.executable, "-c", "import cli; cli.main()", *command),
+            cwd=ROOT,
+            env=os.environ | {"LINNAEUS_MODELS": str(models)},
+            input=png((10, 240, 10)),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    [line] = done.stderr.decode().splitlines()
+    assert line == "linnaeus: cannot write: [Errno 28] No space left on device"
+    assert done.returncode == 1
+
+
+def test_a_reader_that_is_gone_ends_a_command_in_silence(models):
+    """`linnaeus models | head -0` shows no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            (sys.executable, "-c", "import cli; cli.main()", "models"),
+            cwd=ROOT,
+            env=os.environ | {"LINNAEUS_MODELS": str(models)},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+    assert (done.stderr, done.returncode) == (b"", 1)
 
 
 # The process that is started is number 1 of a namespace, and ends with its parent.
