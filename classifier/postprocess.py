@@ -1,6 +1,7 @@
 """logits → **answer**: temperature, softmax or sigmoid, top-k, thresholds, abstain."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -104,9 +105,16 @@ class Postprocessor:
         Raises:
             RequestError: naming the value and what is allowed.
         """
+        # Over HTTP they are numbers already; a caller of the library may give anything.
+        if top_k is not None and not isinstance(top_k, Integral):
+            raise RequestError(f"top_k is {top_k!r}; it must be a whole number")
         if top_k is not None and not 1 <= top_k <= self.max_top_k:
             raise RequestError(
                 f"top_k is {top_k}; for this model 1 to {self.max_top_k} are allowed"
+            )
+        if threshold is not None and not isinstance(threshold, Real):
+            raise RequestError(
+                f"threshold is {threshold!r}; it must be a number from 0 to 1"
             )
         if threshold is not None and not 0 <= threshold <= 1:
             raise RequestError(f"threshold is {threshold}; 0 to 1 are allowed")

@@ -281,6 +281,9 @@ def test_groups_share_what_the_labels_have(logits):
         ({"threshold": -0.1}, r"threshold is -0\.1; 0 to 1 are allowed"),
         ({"threshold": 1.1}, r"threshold is 1\.1; 0 to 1 are allowed"),
         ({"threshold": float("nan")}, "threshold is nan; 0 to 1 are allowed"),
+        ({"top_k": 1.0}, r"top_k is 1\.0; it must be a whole number"),
+        ({"top_k": "1"}, "top_k is '1'; it must be a whole number"),
+        ({"threshold": "0.5"}, r"threshold is '0\.5'; it must be a number from 0 to 1"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(task, asked, message):
@@ -289,6 +292,17 @@ def test_a_parameter_out_of_range_is_refused(task, asked, message):
 
     with pytest.raises(RequestError, match=message):
         postprocessor.answer(scores(*[0.1] * postprocessor.max_top_k), **asked)
+
+
+@pytest.mark.parametrize("task", Task)
+def test_numbers_of_numpy_are_numbers(task):
+    """A threshold may come from an array of them."""
+    postprocessor = rules(task)
+    some = scores(*[0.3] * postprocessor.max_top_k)
+
+    answer = postprocessor.answer(some, top_k=np.int64(1), threshold=np.float32(0.5))
+
+    assert answer == postprocessor.answer(some, top_k=1, threshold=0.5)
 
 
 def test_a_binary_answer_has_one_prediction():
