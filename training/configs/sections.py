@@ -221,4 +221,18 @@ class ScheduleConfig(Section):
     start: Fraction = 0.0
     """Of the peak, where the warm-up begins."""
     final: Fraction = 0.0
-    """Of the peak, at the end; `constant` stays at the peak."""
+    """Of the peak, at the end; not for `constant`, which stays at the peak."""
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> Self:
+        if self.shape == "constant" and self.changed(("final",)):
+            raise ValueError(
+                f"final is {self.final}; shape 'constant' stays at the peak, and "
+                "'linear' and 'cosine' go to it"
+            )
+        if not self.warmup and self.changed(("start",)):
+            raise ValueError(
+                f"start is {self.start}; it is where a warm-up begins, and there is "
+                "none: warmup is 0"
+            )
+        return self

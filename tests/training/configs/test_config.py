@@ -137,6 +137,21 @@ def test_a_config_begins_with_its_command(path):
         ('kind = "adamw"', 'kind = "adam"', "'sgd', 'adamw', 'muon'"),
         ("learning_rate = 0.02", "", "needs one above 0"),
         ("[train]", '[loss]\nkind = "focal"\n[train]', "'cross-entropy' or 'asymm"),
+        (
+            'shape = "cosine"',
+            'shape = "constant"\nfinal = 0.1',
+            "schedule: .*final is 0.1; shape 'constant' stays at the peak",
+        ),
+        (
+            "warmup = 0.1",
+            "start = 0.2",
+            "schedule: .*start is 0.2; .* there is none: warmup is 0",
+        ),
+        (
+            "[train]",
+            '[bundle]\nsource = "a\\u0007b"\n[train]',
+            r"bundle\.source: .*has the control character '\\x07'",
+        ),
         ("[train]", "[loss]\nclip = 0.1\n[train]", "clip belong to kind 'asymmetric'"),
         ("[train]", "[loss]\ngamma = 2\n[train]", "loss.gamma: unknown; allowed are k"),
         (
