@@ -5,14 +5,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.training.foreign.importing import (
-    shrunk,
-)
-from tests.training.foreign.strangers import (
-    SIDE,
-    photo,
-    stranger,
-)
+from tests.training.foreign.importing import ending_in, expected_input, shrunk
+from tests.training.foreign.strangers import SIDE, photo, scores_of, stranger
 from training.graphs.graph import GraphError
 
 
@@ -40,6 +34,42 @@ def test_a_graph_bound_to_its_batch_is_refused(importer):
 
     with pytest.raises(GraphError, match="batch"):
         importer(model)
+
+
+@pytest.mark.parametrize("axes", [[0], [0, 2, 3]])
+def test_a_graph_that_mixes_the_images_of_a_batch_is_refused(importer, axes):
+    """One photo is enough to see it: a batch norm that was exported in training."""
+    model = stranger()
+    nodes = model.graph.node
+    place = next(i for i, node in enumerate(nodes) if node.op_type == "Relu")
+    nodes[place].input[0] = "centered"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(axes), "axes"))
+    nodes.insert(place, helper.make_node("ReduceMean", ["c", "axes"], ["mean"]))
+    nodes.insert(place + 1, helper.make_node("Sub", ["c", "mean"], ["centered"]))
+
+    with pytest.raises(GraphError, match="bound to its batch"):
+        importer(model)
+
+
+def test_an_answer_of_a_whole_batch_is_refused(importer):
+    """Its one row would be compared with each of the others."""
+    model = stranger()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axes"))
+    mean = helper.make_node("ReduceMean", ["l", "axes"], ["logits"])
+
+    with pytest.raises(GraphError, match=r"4 images give logits \[1, 4\]"):
+        importer(ending_in(model, mean), output="logits")
+
+
+def test_a_graph_for_a_batch_of_several_is_compared_image_by_image(importer):
+    """The original runs on copies of each."""
+    model = stranger(batch=3)
+    pixels = np.stack([photo(n, SIDE) for n in range(3)])
+
+    logits = importer(model).session.run(pixels)
+
+    given = np.concatenate([expected_input(p, "NCHW", "float32") for p in pixels])
+    assert np.allclose(logits, scores_of(model.SerializeToString(), given), atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [0, -1])

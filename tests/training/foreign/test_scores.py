@@ -79,18 +79,19 @@ def test_sigmoids_called_logits_are_noticed(importer, classes, task):
         )
 
 
-def test_a_linear_layer_may_give_logits_from_0_to_1(importer):
+@pytest.mark.parametrize("logit", [0.5, 1])
+def test_a_linear_layer_may_give_logits_from_0_to_1(importer, logit):
     """Of a network that knows little, on one photo; the graph shows what they are."""
     model = stranger(classes=1)
     change_constant(model, "head", lambda old: old * 0)
-    change_constant(model, "bias", lambda old: old * 0 + 0.5)
+    change_constant(model, "bias", lambda old: old * 0 + logit)
 
     assert importer(model, labels=2, task="binary", threshold="0.5")
 
 
 def test_probabilities_called_logits_are_noticed(importer):
     """A softmax over probabilities would flatten every score."""
-    with pytest.raises(GraphError, match="they are probabilities"):
+    with pytest.raises(GraphError, match=r"sum to 1: they are probabilities"):
         importer(stranger(tail="hidden"), output="logits")
 
 
@@ -101,6 +102,18 @@ def test_logits_called_probabilities_are_noticed(importer):
     model.graph.node.append(helper.make_node("Neg", ["logits"], ["scores"]))
 
     with pytest.raises(GraphError, match="said to be probabilities"):
+        importer(model, output="probabilities")
+
+
+def test_shares_that_lack_a_part_are_no_softmax(importer):
+    """The label that the labels file forgot may have had it."""
+    model = stranger(tail="hidden")
+    model.graph.node[-1].output[0] = "whole"
+    model.graph.node.append(helper.make_node("Mul", ["whole", "most"], ["scores"]))
+    most = numpy_helper.from_array(np.float32(0.95), "most")
+    model.graph.initializer.append(most)
+
+    with pytest.raises(GraphError, match="of an image do not sum to 1"):
         importer(model, output="probabilities")
 
 
