@@ -1,28 +1,40 @@
 """A smaller graph that is not good enough is left out, and the card says why."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from classifier.bundle import load_bundle
-from classifier.manifest import Precision
+from classifier.manifest import Manifest, PostprocessSpec, Precision, Task
+from tests.synthetic import manifest_fields
 from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
 from tests.training.quantization.nets import (
     HUGE,
+    SIDE,
     VANISHING,
     change_constant,
     net,
     scaled,
+    with_tail,
 )
 from training.bundling import bundling
-from training.bundling.bundling import calibrated
+from training.bundling.bundling import calibrated, smaller
+from training.bundling.draft import Recipe
+from training.bundling.labels import bundle_labels
 from training.bundling.next_version import DataSource, optimize_bundle
 from training.configs.task_sections import BundleConfig
-from training.data import cut, load_dataset
+from training.data import Splits, cut, load_dataset
+from training.data.dataset import Split
+from training.data.pieces import in_pieces
+from training.graphs.graph import run
 from training.quantization import float16
+from training.rules.rules import decisions
 
 
 @pytest.mark.parametrize(("factors", "is_stored"), [({}, True), (VANISHING, False)])
@@ -43,6 +55,88 @@ def test_weights_that_fp16_cannot_store_stay_in_fp32(
     remark = "- Weights are stored in fp32: fp16 storage of the weights moves a logit"
     assert (b"w5_fp16" in written) is is_stored
     assert (remark in (bundle.folder / "card.md").read_text()) is not is_stored
+
+
+def with_parts(splits: Splits, **parts: Split) -> Splits:
+    """The same splits, but for those that are given."""
+    names = ("train", "validation", "calibration")
+    same = {name: getattr(splits, name) for name in names}
+    return Splits(splits.dataset, test=None, **same | parts)
+
+
+def small_recipe(splits: Splits, task: Task) -> Recipe:
+    """Of a bundle of the small network, with an int8 graph if that passes."""
+    fields = manifest_fields("colors", task, side=SIDE)
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    return Recipe(
+        name="colors",
+        task=task,
+        labels=bundle_labels(splits.dataset, task),
+        preprocess=manifest.preprocess,
+        config=BundleConfig(),
+        provenance=manifest.provenance,
+    )
+
+
+def test_the_ranges_of_int8_are_those_of_the_calibration_images(tmp_path: Path):
+    """Those that judge it may not give them: it would be fitted to its judges."""
+    colors = dict.fromkeys(("blue", "green", "red"), 20)
+    splits = cut(load_dataset(write_tree(tmp_path, colors)))
+    one = with_parts(splits, calibration=splits.calibration.select(np.array([0])))
+    graph, recipe = (
+        net(classes=3).SerializeToString(),
+        small_recipe(splits, Task.MULTICLASS),
+    )
+    batches = in_pieces(splits.validation.pixels(recipe.preprocess), size=16)
+    rules = plain_rules(Task.MULTICLASS)
+
+    made = [
+        smaller(graph, recipe, each, rules, batches, [])[Precision.INT8].graph
+        for each in (splits, splits, one)
+    ]
+
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+def test_a_yes_or_no_that_int8_confuses_is_judged_by_its_threshold(tmp_path: Path):
+    """Of a single logit the best label is always the same."""
+    splits = cut(
+        load_dataset(write_tree(tmp_path, {"blue": 30, "red": 30})), validation=0.5
+    )
+    recipe, rules = small_recipe(splits, Task.BINARY), plain_rules(Task.BINARY)
+    nodes = [
+        helper.make_node("Mul", ["scores", "far"], ["farther"]),
+        helper.make_node("Sin", ["farther"], ["logits"]),
+    ]
+    # decisions that hang on the fourth decimal of a score cannot survive 8 bits
+    far = {"far": np.float32(1e4)}
+    graph = with_tail(net(classes=1), nodes, far, outputs=1)
+    batches = in_pieces(splits.validation.pixels(recipe.preprocess), size=16)
+    right = decisions(run(graph, batches), rules).astype(np.int64)
+    splits = with_parts(splits, validation=replace(splits.validation, labels=right))
+    remarks: list[str] = []
+
+    made = smaller(graph, recipe, splits, rules, batches, remarks)
+
+    assert made == {}
+    assert re.search(
+        r"accuracy over 30 labelled images lost [1-9].*By class, accuracy would "
+        r"change: `(blue|red)` -\d",
+        remarks[-1],
+    )
+
+
+def plain_rules(task: Task) -> PostprocessSpec:
+    """Without a temperature; yes from a half on."""
+    sigmoid = task.activation == "sigmoid"
+    return PostprocessSpec(
+        activation=task.activation,
+        temperature=1.0,
+        thresholds=(0.5,) if sigmoid else None,
+        top_k=1,
+        abstain_threshold=None,
+    )
 
 
 def test_a_network_that_cannot_be_quantized_has_no_int8_graph(

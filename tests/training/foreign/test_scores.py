@@ -89,6 +89,16 @@ def test_a_linear_layer_may_give_logits_from_0_to_1(importer, logit):
     assert importer(model, labels=2, task="binary", threshold="0.5")
 
 
+def test_logits_of_several_labels_are_not_believed_to_lie_from_0_to_1(importer):
+    """The layer that is shown may end a network below a sigmoid that nobody knows."""
+    model = stranger()
+    change_constant(model, "head", lambda old: old * 0)
+    change_constant(model, "bias", lambda old: old * 0 + 0.5)
+
+    with pytest.raises(GraphError, match="as after a sigmoid"):
+        importer(model, task="multilabel", threshold="0.5")
+
+
 def test_probabilities_called_logits_are_noticed(importer):
     """A softmax over probabilities would flatten every score."""
     with pytest.raises(GraphError, match=r"sum to 1: they are probabilities"):

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from classifier.session import CLASS_MAPS
-from tests.training.quantization.nets import CLASSES, images, net
+from tests.training.quantization.nets import CLASSES, images, net, with_linear_head
 from training.graphs.class_maps import add_class_maps, drop_class_maps
 from training.graphs.graph import parse, run, serialize
-from training.quantization.float16 import store_weights_as_float16
+from training.quantization.float16 import store_weights_as_float16, to_float16
 from training.quantization.quantize import quantize_int8
 
 
@@ -31,6 +31,102 @@ def test_the_mean_of_a_map_is_its_logit_without_the_bias(kind):
     summed = maps.mean(axis=(2, 3)) + numpy_helper.to_array(bias)
     # int8 rounds the pooled features once more on the way to the logits
     assert np.abs(summed - logits).max() < (0.2 if kind == "int8" else 1e-4)
+
+
+def assert_means_are_logits(model: ModelProto, bias: float | np.ndarray = 0.0) -> None:
+    """Each map's mean is its logit without the bias, and its size is declared."""
+    graph = add_class_maps(model.SerializeToString())
+
+    maps = run(graph, images(), output=CLASS_MAPS)
+    logits = run(graph, images())
+    assert np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() < 1e-4
+    (declared,) = [o for o in parse(graph).graph.output if o.name == CLASS_MAPS]
+    dims = declared.type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims[1:]] == list(maps.shape[1:])
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_a_head_may_hold_its_weights_the_other_way_round(operator):
+    """[C, K], as Keras has them."""
+    weight = np.random.default_rng(3).normal(size=(48, 7)).astype(np.float32)
+    model = with_linear_head(weight, operator)
+    (bias,) = (t for t in model.graph.initializer if t.name == "b5")
+
+    biased = operator == "Gemm"
+    assert_means_are_logits(model, numpy_helper.to_array(bias) if biased else 0.0)
+
+
+def test_a_bias_may_stand_behind_the_head():
+    """As a MatMul has it; it belongs to no place."""
+    weight = np.random.default_rng(3).normal(size=(48, 7)).astype(np.float32)
+    model = with_linear_head(weight, "MatMul")
+    model.graph.node[-1].output[0] = "product"
+    add = helper.make_node("Add", ["product", "b5"], ["logits"])
+    model.graph.node.append(add)
+    (bias,) = (t for t in model.graph.initializer if t.name == "b5")
+
+    assert_means_are_logits(model, numpy_helper.to_array(bias))
+
+
+def averaged_over(axes: list[int], *, opset: int = 20) -> ModelProto:
+    """The network with a mean over some axes in place of its pooling."""
+    model = net()
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset))
+    (pool,) = (n for n in model.graph.node if n.op_type == "GlobalAveragePool")
+    pool.op_type = "ReduceMean"
+    if opset < 18:
+        pool.attribute.append(helper.make_attribute("axes", axes))
+    else:
+        pool.input.append("axes")
+        tensor = numpy_helper.from_array(np.array(axes), "axes")
+        model.graph.initializer.append(tensor)
+    return model
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+@pytest.mark.parametrize("axes", [[2, 3], [3, 2], [-2, -1]])
+def test_a_mean_over_height_and_width_is_a_pooling(axes, opset):
+    """Its axes are an attribute until operator set 17, and an input since 18."""
+    model = averaged_over(axes, opset=opset)
+    (bias,) = (t for t in model.graph.initializer if t.name == "b5")
+
+    assert_means_are_logits(model, numpy_helper.to_array(bias))
+
+
+def rectified() -> ModelProto:
+    """The network with a ReLU behind its pooling."""
+    model = net()
+    (pool,) = (n for n in model.graph.node if n.op_type == "GlobalAveragePool")
+    pool.output[0] = "pooled"
+    place = list(model.graph.node).index(pool) + 1
+    relu = helper.make_node("Relu", ["pooled"], ["g"])
+    model.graph.node.insert(place, relu)
+    return model
+
+
+def doubled() -> ModelProto:
+    """The network whose head doubles its product."""
+    model = net()
+    model.graph.node[-1].attribute.append(helper.make_attribute("alpha", 2.0))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model", [rectified(), doubled()], ids=["rectified", "doubled"]
+)
+def test_what_stands_between_a_map_and_its_logit_leaves_a_graph_without(model):
+    """The mean of the map would be another number."""
+    graph = model.SerializeToString()
+
+    assert add_class_maps(graph) == graph
+
+
+def test_the_head_of_an_fp16_graph_is_not_found():
+    """Maps are float32, and what a GPU would add up in fp16 is not."""
+    graph = to_float16(net().SerializeToString())
+
+    assert add_class_maps(graph) == graph
 
 
 @pytest.mark.parametrize("kind", ["fp32", "stored as fp16", "int8"])
