@@ -39,7 +39,7 @@ def wrap(model: ModelProto, facts: Facts) -> bytes:
     Raises:
         GraphError: the graph cannot be rewritten so.
     """
-    wrapped = compose.add_prefix(model, PREFIX, rename_functions=False)
+    wrapped = compose.add_prefix(model, PREFIX)
     free_batch(wrapped, PREFIX + facts.input)
     steps = Steps(wrapped, INPUT)
     feed(steps, facts)

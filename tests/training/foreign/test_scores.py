@@ -63,6 +63,20 @@ def test_a_sigmoid_among_other_nodes_is_undone(importer, classes, task):
     assert 1 / (1 + np.exp(-logits)) == pytest.approx(raw, abs=1e-5)
 
 
+def test_a_probability_of_exactly_0_or_1_has_a_logit(importer):
+    """The logarithm of 0 is none: the first such answer would be an error."""
+    model = hidden_sigmoid(4)
+    change_constant(model, "bias", lambda _: np.float32([200, -200, 0, 0]))
+
+    classifier = importer(
+        model, task="multilabel", threshold="0", output="probabilities"
+    )
+
+    scores = answer(classifier, shrunk())
+    assert scores[:2] == pytest.approx([1, 0], abs=1e-6)
+    assert np.isfinite(classifier.session.run(shrunk()[None])).all()
+
+
 @pytest.mark.parametrize(("classes", "task"), [(1, "binary"), (4, "multiclass")])
 def test_sigmoids_called_logits_are_noticed(importer, classes, task):
     """Of a sigmoid a sigmoid would be at least a half: every answer would be yes."""

@@ -5,7 +5,13 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from classifier.session import CLASS_MAPS
-from tests.training.quantization.nets import CLASSES, images, net, with_linear_head
+from tests.training.quantization.nets import (
+    CLASSES,
+    change_constant,
+    images,
+    net,
+    with_linear_head,
+)
 from training.graphs.class_maps import add_class_maps, drop_class_maps
 from training.graphs.graph import parse, run, serialize
 from training.quantization.float16 import store_weights_as_float16, to_float16
@@ -112,12 +118,37 @@ def doubled() -> ModelProto:
     return model
 
 
+def weighted() -> ModelProto:
+    """The network whose scores are its features, each with a weight of its own."""
+    model = net(classes=48)
+    change_constant(model, "w5", lambda weight: weight[0])
+    del model.graph.node[-1]
+    model.graph.node.append(helper.make_node("Mul", ["v", "w5"], ["logits"]))
+    return model
+
+
+def of_the_highest() -> ModelProto:
+    """The network with the highest of each channel in place of its pooling."""
+    model = averaged_over([2, 3])
+    (pool,) = (n for n in model.graph.node if n.op_type == "ReduceMean")
+    pool.op_type = "ReduceMax"
+    return model
+
+
+def of_any_size() -> ModelProto:
+    """The network for images of open height and width, whose maps have no size."""
+    model = net()
+    for axis in (1, 2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side{axis}"
+    return model
+
+
 @pytest.mark.parametrize(
-    "model", [rectified(), doubled()], ids=["rectified", "doubled"]
+    "make", [rectified, doubled, weighted, of_the_highest, of_any_size]
 )
-def test_what_stands_between_a_map_and_its_logit_leaves_a_graph_without(model):
+def test_what_stands_between_a_map_and_its_logit_leaves_a_graph_without(make):
     """The mean of the map would be another number."""
-    graph = model.SerializeToString()
+    graph = make().SerializeToString()
 
     assert add_class_maps(graph) == graph
 
