@@ -43,7 +43,8 @@ def wrap(model: ModelProto, facts: Facts) -> bytes:
     free_batch(wrapped, PREFIX + facts.input)
     steps = Steps(wrapped, INPUT)
     feed(steps, facts)
-    _connect(wrapped, steps.tensor, PREFIX + facts.input)
+    # whoever reads the foreign input reads what was made of the pixels
+    rewire(wrapped.graph.node, PREFIX + facts.input, steps.tensor)
     steps.tensor = scores_tensor(wrapped, facts)
     finish(steps, facts)
     _set_ends(wrapped, facts)
@@ -135,12 +136,6 @@ def _undo_activation(steps: Steps, activation: str) -> None:
     steps.add("Sub", np.float32(1))
     steps.add("Log")
     steps.add("Neg")
-
-
-def _connect(model: ModelProto, made: str, wanted: str) -> None:
-    """Let every reader of the foreign input read what was made of the pixels."""
-    theirs = (node for node in model.graph.node if not node.name.startswith(OURS))
-    rewire(theirs, wanted, made)
 
 
 def _set_ends(model: ModelProto, facts: Facts) -> None:

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from classifier import Classifier
-from classifier.errors import BundleError, RequestError
+from classifier.errors import BundleError, EmptyImageError, RequestError
+from service.commands.classify import write_jsonl
 from tests.classifier.processes import ROOT, python
 from tests.synthetic import make_bundle, png
 
@@ -60,6 +62,17 @@ def test_a_glob_is_expanded_where_the_shell_does_not(linnaeus, photos, pattern, 
     assert [line["path"].rpartition("/")[2] for line in lines(result)] == names
 
 
+def test_a_folder_that_a_glob_finds_is_no_image(linnaeus, photos):
+    """`photos/*` finds folders, too; `**` looks into them."""
+    (photos / "c.png").mkdir()
+
+    glob = photos / "*.png"
+    result = linnaeus("classify", glob, "--model", "colors", "--format", "jsonl")
+
+    assert result.exit_code == 0, result.output
+    assert [Path(line["path"]).name for line in lines(result)] == ["b.png"]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(linnaeus, tmp_path):
     """Phones and downloads number copies in brackets."""
     path = tmp_path / "copy [1].png"
@@ -101,6 +114,19 @@ def test_a_named_file_is_tried_whatever_its_suffix(linnaeus, photos):
     assert third["error"]["code"] == "image_undecodable"
     assert "missing.png" in third["error"]["detail"]
     assert last["predictions"][0]["label"] == "blue"
+
+
+def test_each_line_of_jsonl_is_written_before_the_next_image_is_awaited(tmp_path):
+    """Whoever reads it works along."""
+    path = tmp_path / "answers.jsonl"
+
+    def results():
+        for n in range(3):
+            assert path.read_text().count("\n") == n
+            yield Path("a.png"), EmptyImageError("the image is empty")
+
+    with path.open("w") as out:
+        assert write_jsonl(results(), out) == 3
 
 
 def test_jsonl_is_what_the_library_says(linnaeus, models, photos):
@@ -211,6 +237,15 @@ def test_an_image_without_a_label_is_told_as_such(linnaeus, tmp_path):
     assert (nothing.exit_code, abstained.exit_code) == (0, 0)
 
 
+def test_the_table_has_no_label_whose_score_it_would_show_as_0(linnaeus, photos):
+    """A model of a thousand labels has four of them beside each sure answer."""
+    result = linnaeus("classify", photos / "a.PNG", "--model", "colors/1")
+
+    assert "red" in result.stdout
+    assert "green" not in result.stdout
+    assert "0.00" not in result.stdout
+
+
 def test_a_version_and_a_number_of_labels_can_be_chosen(linnaeus, photos):
     """NAME is the newest version, NAME/1 the first; a path works as well."""
     image = photos / "a.PNG"
@@ -222,6 +257,18 @@ def test_a_version_and_a_number_of_labels_can_be_chosen(linnaeus, photos):
     assert shown("--model", "colors") == 2
     assert shown("--model", "colors/1") == 3
     assert shown("--model", "colors", "--top-k", 1) == 1
+
+
+def test_a_folder_of_the_name_of_a_model_is_not_taken_for_it(
+    linnaeus, photos, monkeypatch
+):
+    """Such as that of the photos, where the command is typed."""
+    (photos / "colors").mkdir()
+    monkeypatch.chdir(photos)
+
+    result = linnaeus("classify", photos / "a.PNG", "--model", "colors")
+
+    assert result.exit_code == 0, result.output
 
 
 def test_a_model_may_be_a_path(linnaeus, models, photos):

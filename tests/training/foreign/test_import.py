@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import ModelProto, helper
 
 from tests.training.foreign.importing import (
     SAID,
@@ -22,7 +22,7 @@ from tests.training.quantization.nets import change_constant
 from training.errors import AnswerError
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.findings import examine
-from training.foreign.questions import MissingFactsError
+from training.foreign.questions import Known, MissingFactsError
 from training.graphs.graph import GraphError
 
 
@@ -281,6 +281,59 @@ def test_a_single_number_is_all_that_one_channel_or_one_score_takes(
 
     with pytest.raises(AnswerError, match=complaint):
         importer(model, labels=2, color=None, **{**given, **said})
+
+
+@pytest.mark.parametrize(("layout", "axis"), [("NCHW", 3), ("NHWC", 2)])
+def test_height_and_width_are_told_apart(layout, axis):
+    """The smaller one comes first here, as height does in a shape."""
+    model = stranger(layout=layout)
+    model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 12
+
+    assert Known(examine(model), Answers()).size == (8, 12)
+
+
+def test_of_an_input_that_says_nothing_only_what_was_not_said_is_asked(importer):
+    """A color too: that of an unknown number of channels is not gray."""
+    model = stranger()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim:
+        dim.Clear()
+
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(model, size="8x8", color=None)
+
+    options = [question.option for question in refusal.value.questions]
+    assert options == ["--layout", "--color"]
+
+
+def gray_stranger() -> ModelProto:
+    """A network of one channel."""
+    model = stranger()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    change_constant(model, "kernel", lambda old: old[:, :1])
+    return model
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_an_order_of_colors_is_none_of_a_gray_image(importer, color):
+    """It would be left out, and something else may have been meant."""
+    with pytest.raises(AnswerError, match=r"channels: 3 was given, .* shows 1"):
+        importer(gray_stranger(), color=color, mean="0", std="1")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [("0,9,0", "1,1,1"), ("0,0,0", "1,2,1"), ("0", "1")]
+)
+def test_a_channel_may_need_no_normalization(importer, mean, std):
+    """What is left out for all channels is left out only where none needs it."""
+    model = stranger(dtype="float32")
+    change_constant(model, "kernel", lambda old: old / 200)  # for what goes to 255
+
+    classifier = importer(model, scale="255", mean=mean, std=std)
+
+    numbers = [np.float32(text.split(",")) for text in (mean, std)]
+    given = (shrunk().astype(np.float32) - numbers[0]) / numbers[1]
+    raw = scores_of(model.SerializeToString(), given.transpose(2, 0, 1)[None])[0]
+    assert classifier.session.run(shrunk()[None])[0] == pytest.approx(raw, abs=1e-3)
 
 
 def test_images_of_four_channels_are_refused(importer):
