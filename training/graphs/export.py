@@ -141,7 +141,7 @@ def trace(module: nn.Module, pixels: Tensor) -> ModelProto:
                 external_data=False,
                 verbose=False,
             )
-    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+    except RuntimeError as error:  # torch.onnx.OnnxExporterError is one
         raise GraphError(
             f"cannot export for pixels {list(pixels.shape[1:])}: {error}"
         ) from error

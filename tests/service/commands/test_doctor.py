@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from classifier import hardware, resample
+from classifier.bundle import load_bundle
 from classifier.device import cuda_problem
+from classifier.golden import Golden, write_golden
+from service.files import MOST_FILES
 from tests.classifier.processes import ROOT
 from tests.synthetic import make_bundle
 
@@ -53,6 +56,23 @@ def test_a_broken_bundle_is_a_problem_with_advice(linnaeus, tmp_path, name, mess
     assert message in result.stdout
     assert "rebuild" in result.stdout
     assert "whole/1 fp32" in result.stdout
+
+
+def test_a_graph_that_answers_otherwise_here_is_a_problem(linnaeus, tmp_path):
+    """Its bytes are right, and this machine makes other logits of them."""
+    folder = make_bundle(tmp_path)
+    bundle = load_bundle(folder)
+    golden = bundle.read_golden()
+    logits = {precision: of + 1 for precision, of in golden.logits.items()}
+    other = write_golden(Golden(golden.pixels, logits), bundle.manifest)
+    (bundle.folder / "golden.npz").write_bytes(other)
+
+    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert re.search(r"problem +colors/1 fp32 .* off by 1", result.stdout)
+    assert "golden replay off" not in result.stdout
+    assert "serve another precision" in result.stdout
 
 
 def test_slower_scaling_is_noted_with_its_reason(linnaeus, tmp_path, monkeypatch):
@@ -198,9 +218,55 @@ def test_fewer_connections_than_are_set_are_noted(linnaeus, tmp_path, monkeypatc
 
     assert scarce.exit_code == 0
     assert "at most 960 in a process, not 4096" in scarce.stdout
-    assert "set LINNAEUS_MAX_CONNECTIONS to 960" in scarce.stdout
+    assert (
+        "(ulimit -Hn) to 4160, or set LINNAEUS_MAX_CONNECTIONS to 960" in scarce.stdout
+    )
     assert "at most 960 in a process" in enough.stdout
     assert "MAX_CONNECTIONS" not in enough.stdout
+
+
+def test_a_soft_limit_on_files_is_none(linnaeus, tmp_path):
+    """The service raises it, so the doctor does."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert "at most 448 in a process" not in result.stdout
+    assert soft == min(before[1], MOST_FILES)
+
+
+def test_a_quota_of_part_of_a_core_is_noted(linnaeus, tmp_path, monkeypatch):
+    """Lanes are threads, and one of them would be stopped again and again."""
+    shown = {}
+    for quota in (1.5, 2.0):
+        monkeypatch.setattr(hardware, "quota_cores", lambda of=quota: of)
+        shown[quota] = linnaeus(
+            "doctor", "--models", tmp_path, "--device", "cpu"
+        ).stdout
+
+    assert "a cgroup quota of 1.5 cores" in shown[1.5]
+    assert "a quota of whole cores keeps lanes from being throttled" in shown[1.5]
+    assert "a cgroup quota of 2 cores" in shown[2.0]
+    assert "throttled" not in shown[2.0]
+
+
+def test_a_processor_without_8_bit_products_is_noted(linnaeus, tmp_path, monkeypatch):
+    """What `auto` serves there is told, because the int8 graph is not it."""
+    shown = {}
+    for fast in (True, False):
+        monkeypatch.setattr(hardware, "has_fast_int8", lambda of=fast: of)
+        result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+        shown[fast] = result.stdout
+
+    assert "8-bit dot products in hardware" in shown[True]
+    assert "no 8-bit dot products" not in shown[True]
+    assert "no 8-bit dot products (VNNI) in hardware" in shown[False]
+    assert "'auto' serves fp32 here" in shown[False]
 
 
 def test_the_worst_images_are_as_many_as_lanes(linnaeus, tmp_path, monkeypatch):

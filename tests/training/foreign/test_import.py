@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper
 
+from classifier.manifest import Label, Task
 from tests.training.foreign.importing import (
     SAID,
     answer,
@@ -22,7 +23,7 @@ from tests.training.quantization.nets import change_constant
 from training.errors import AnswerError
 from training.foreign.answers import Answers, parse_answers
 from training.foreign.findings import examine
-from training.foreign.questions import Known, MissingFactsError
+from training.foreign.questions import Known, MissingFactsError, open_questions
 from training.graphs.graph import GraphError
 
 
@@ -227,6 +228,30 @@ def test_of_several_outputs_one_must_be_named(importer):
     with pytest.raises(MissingFactsError, match="--output-name"):
         importer(model)
     assert importer(model, output_name="logits").manifest.task == "multiclass"
+    with pytest.raises(AnswerError, match="no output 'head'; there are: logits, aux"):
+        importer(model, output_name="head")
+
+
+@pytest.mark.parametrize(
+    ("classes", "tail", "group", "task"),
+    [
+        (1, "logits", None, Task.BINARY),
+        (2, "softmax", None, None),  # binary, or two classes
+        (3, "softmax", None, Task.MULTICLASS),
+        (3, "softmax", "birds", Task.FINE_GRAINED),
+        (2, "sigmoid", None, None),
+        (3, "sigmoid", None, Task.MULTILABEL),
+        (3, "logits", None, None),
+    ],
+)
+def test_a_task_is_known_where_scores_and_labels_leave_one(classes, tail, group, task):
+    """Else it is asked."""
+    names = "abc"[: max(2, classes)]
+    labels = tuple(Label(id=name, name=name, group=group) for name in names)
+
+    known = Known(examine(stranger(classes=classes, tail=tail)), Answers(labels=labels))
+
+    assert known.task == task
 
 
 @pytest.mark.parametrize(
@@ -238,7 +263,7 @@ def test_of_several_outputs_one_must_be_named(importer):
         ({"size": "x"}, "size is 'x'"),
         ({"task": "multilabel", "threshold": "0.5,0.5"}, "multilabel 1 or 4 are"),
         ({"color": "gray"}, "channels"),
-        ({"output": "probabilities"}, "output"),
+        ({"output": "probabilities"}, "output: probabilities was given, .* logits"),
         ({"mean": "1,2"}, "mean has 2 numbers"),
         ({"std": "0"}, "std"),
         ({"std": "0.2,-0.2,0.2"}, "std is .*; every number must be above 0"),
@@ -283,6 +308,12 @@ def test_a_single_number_is_all_that_one_channel_or_one_score_takes(
         importer(model, labels=2, color=None, **{**given, **said})
 
 
+def test_an_activation_that_is_shown_is_no_logit(importer):
+    """Whatever is said."""
+    with pytest.raises(AnswerError, match=r"logits was given, .* shows probabilities"):
+        importer(stranger(tail="softmax"), output="logits")
+
+
 @pytest.mark.parametrize(("layout", "axis"), [("NCHW", 3), ("NHWC", 2)])
 def test_height_and_width_are_told_apart(layout, axis):
     """The smaller one comes first here, as height does in a shape."""
@@ -301,8 +332,19 @@ def test_of_an_input_that_says_nothing_only_what_was_not_said_is_asked(importer)
     with pytest.raises(MissingFactsError) as refusal:
         importer(model, size="8x8", color=None)
 
-    options = [question.option for question in refusal.value.questions]
-    assert options == ["--layout", "--color"]
+    layout, color = refusal.value.questions
+    assert (layout.option, color.option) == ("--layout", "--color")
+    assert color.choices == "rgb|bgr|gray"
+
+
+def test_the_labels_of_yes_and_no_are_asked_for_as_two():
+    """Of a network with one score, which has a name for each side of it."""
+    answers = parse_answers({**SAID, "task": "binary", "threshold": "0.5"})
+
+    [question] = open_questions(examine(stranger(classes=1)), answers)
+
+    assert question.option == "--labels"
+    assert question.why == "the names of the 2 labels, negative first"
 
 
 def gray_stranger() -> ModelProto:

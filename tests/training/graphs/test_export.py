@@ -11,7 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from bench.settled import settle
-from training.graphs.export import PixelsToLogits, export_graph, parity
+from training.graphs.export import (
+    PixelsToLogits,
+    check_normalization,
+    export_graph,
+    parity,
+)
 from training.graphs.graph import GraphError
 from training.networks import Network, build, table
 from training.networks.densenet import DenseNet
@@ -259,10 +264,16 @@ def test_a_reshape_behind_the_pooling_that_is_no_flatten_stays_one():
     assert parity(network, graph, pixels, mean=MEAN, std=STD) <= 1e-5
 
 
+def test_pixels_from_0_to_1_are_a_normalization():
+    """Nothing is subtracted, and what is divided by is 255."""
+    check_normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), channels=3)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"mean": (0.5,)}, "mean has 1 numbers and std 3; the pixels have 3 channels"),
+        ({"std": (0.2, 0.2)}, "mean has 3 numbers and std 2; the pixels have 3"),
         ({"std": (58.4, 57.1, 57.4)}, "must be of pixels / 255"),
         ({"std": (0.2, 0.0, 0.2)}, "std above 0"),
         ({"mean": (float("nan"), 0.5, 0.5)}, "must be of pixels / 255"),
