@@ -5,16 +5,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from classifier import Classifier
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
 from tests.training.conftest import config_in
-from tests.training.data.pictures import write_tree
+from tests.training.data.pictures import picture, write_tree
 from training.bundling.draft import check_target, next_version
 from training.bundling.from_run import (
     ask,
@@ -93,6 +96,32 @@ def test_a_run_that_is_not_finished_is_not_exported(finished: Path):
     assert result.exit_code == 1
     assert "final.pt is a checkpoint to go on from" in str(result.exception)
     assert not (finished.parent.parent / "models").exists()
+
+
+def test_the_rules_of_another_config_are_those_of_the_bundle(
+    finished: Path, tmp_path: Path
+):
+    """With two views an image and its mirror image have the same answer."""
+    rules = 'int8 = false\nviews = 2\ntop_k = 1\nlicense = "CC0"\nsource = "photos"'
+    config = config_in(tmp_path, "rules", "multiclass", "photos", bundle=rules)
+
+    result = export(finished, "--config", str(config))
+
+    assert result.exit_code == 0, result.output
+    classifier = Classifier.load(tmp_path / "models" / "photos", device="cpu")
+    assert classifier.manifest.postprocess.top_k == 1
+    origin = classifier.manifest.provenance
+    assert (origin.license, origin.source) == ("CC0", "photos")
+    trained_with = config_of(read_checkpoint(finished / "final.pt"), finished)
+    splits = open_splits(trained_with, tmp_path / "data", finished.parent)
+    assert origin.data_sha256 == {
+        "train": splits.train.sha256(),
+        "validation": splits.validation.sha256(),
+    }
+    photo = picture("red", 1, side=32)
+    both = [photo, photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    logits, mirrored = classifier.session.run(np.stack(both))
+    assert logits == pytest.approx(mirrored, abs=1e-5)
 
 
 def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):

@@ -91,6 +91,7 @@ def test_a_bundle_is_written_where_the_environment_says(folder, monkeypatch):
     """And the command of its manifest names the folder."""
     monkeypatch.setenv("LINNAEUS_MODELS", str(folder / "elsewhere"))
     options = [*FACTS, "--labels", str(folder / "labels.csv"), "--synthetic"]
+    options += ["--description", "Which fruit."]
 
     done = CliRunner().invoke(
         cli.app, ["import", str(folder / "My Net.onnx"), *options]
@@ -99,6 +100,7 @@ def test_a_bundle_is_written_where_the_environment_says(folder, monkeypatch):
     assert done.exit_code == 0, done.output
     bundle = load_bundle(folder / "elsewhere" / "my-net")
     assert "--models" in bundle.manifest.provenance.command
+    assert bundle.manifest.description == "Which fruit."
 
 
 def test_the_command_in_the_manifest_makes_the_bundle_again(folder):
@@ -118,7 +120,8 @@ def test_the_command_in_the_manifest_makes_the_bundle_again(folder):
     assert second.provenance.command == first.provenance.command
     assert second.preprocess == first.preprocess
     assert second.graphs == first.graphs
-    assert "--description" not in arguments
+    assert first.provenance.license == "CC BY 4.0"
+    assert not {"--description", "--source"} & set(arguments)
 
 
 def test_a_second_import_is_the_next_version(folder):

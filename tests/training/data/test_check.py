@@ -303,6 +303,53 @@ def test_the_command_reports_and_fails_on_findings(tree, repository):
     assert json.loads(done.stdout)["duplicates"][0]["leaks"]
 
 
+def test_each_kind_of_finding_has_its_own_examples(tree):
+    """Five of them, and how many more there are."""
+    copy, anew = tree / "test" / "red" / "copy.png", tree / "test" / "blue" / "anew.jpg"
+    copy.write_bytes(encoded("red", 3))
+    picture("blue", 4, side=48).save(anew, quality=85)
+    (tree / "train" / "blue" / "other.png").write_bytes(encoded("red", 5))
+    for n in range(7):
+        (tree / "train" / "red" / f"broken{n}.png").write_bytes(b"x")
+
+    text = CliRunner().invoke(app, ["check", str(tree)]).stdout
+
+    sections: dict[str, list[str]] = {}
+    found: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("  "):
+            found.append(line.strip())
+        else:
+            found = sections[line.partition(":")[0].partition(" (")[0]] = []
+    for n in range(5):
+        assert f"broken{n}.png: " in sections["broken"][n]
+    assert sections["broken"][5:] == ["… and 2 more (--json lists all)"]
+    exact, alike = sections["the same file twice"], sections["the same picture twice"]
+    assert len(exact) == 2
+    assert any("copy.png" in line and " = " in line for line in exact)
+    assert any("other.png" in line for line in exact)
+    assert len(alike) == 1
+    assert "anew.jpg" in alike[0]
+    leaks = " ".join(sections["in two of train, validation and test"])
+    assert [name in leaks for name in ("copy", "anew", "other")] == [True, True, False]
+    [contradiction] = sections["the same picture under different labels"]
+    assert "other.png" in contradiction
+
+
+def test_groups_are_told_where_labels_have_some(tmp_path):
+    """A fine-grained task is meant, or a hyphen stands where it should not."""
+    write_tree(tmp_path, {"red": 1, "blue": 1})
+    (tmp_path / "red").rename(tmp_path / "apple-red")
+    (tmp_path / "blue").rename(tmp_path / "apple-blue")
+
+    plain = CliRunner().invoke(app, ["describe", str(tmp_path)]).stdout
+    write_tree(tmp_path, {"green": 1})
+    grouped = CliRunner().invoke(app, ["describe", str(tmp_path)]).stdout
+
+    assert "groups:" not in plain
+    assert "groups: apple, green" in grouped
+
+
 def test_data_that_cannot_be_read_is_told_from_data_with_findings(tmp_path):
     """Status 2, and a file without an image suffix is no finding."""
     folder = write_tree(tmp_path / "data", {"red": 1, "blue": 1})

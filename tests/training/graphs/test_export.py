@@ -1,5 +1,6 @@
 """`export_graph`: the same numbers as torch, in a graph without debris."""
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -211,6 +212,18 @@ def test_norms_are_folded_and_the_end_is_recognizable(kind):
     assert found[-3:] == ["GlobalAveragePool", "Flatten", "Gemm"]
 
 
+def test_parity_is_the_largest_difference_of_any_logit(small, small_graph):
+    """Of the network as it answers, in whatever mode it was left."""
+    other = copy.deepcopy(small).train()
+    head = [part for part in other.modules() if isinstance(part, nn.Linear)][-1]
+    with torch.no_grad():
+        head.bias[0] += 1
+
+    off = parity(other, small_graph, random_pixels(3, 32), mean=MEAN, std=STD)
+
+    assert off == pytest.approx(1, abs=1e-4)
+
+
 def test_local_response_norm_is_one_node():
     """Torch's own becomes dozens."""
     found = exported("vgg11_lrn_cifar")
@@ -233,6 +246,20 @@ def test_pooling_to_a_grid_that_does_not_divide_is_two_nodes():
     assert not {"Gather", "GatherND"} & set(found)
     pixels = random_pixels(3, 9)[:, :, :8]
     assert parity(network, graph, pixels, mean=MEAN, std=STD) <= 1e-5
+
+
+def test_a_mean_that_leaves_out_its_sides_keeps_its_shape():
+    """It is no pooling, which keeps sides of 1."""
+
+    class Mean(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Mean(), nn.Linear(4, 5))
+
+    graph = export_graph(network, shape=(8, 8, 3), mean=MEAN, std=STD, classes=5)
+
+    assert parity(network, graph, random_pixels(3, 8), mean=MEAN, std=STD) <= 1e-5
 
 
 class PooledInGroups(nn.Module):
