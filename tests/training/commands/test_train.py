@@ -1,6 +1,7 @@
 """`linnaeus train --test` measures what the task is watched by, whatever the task."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,21 @@ def test_several_labels_an_image_are_measured(
 
     assert found["mAP"] > 0.8
     assert found["mAP_views"] == pytest.approx(found["mAP"], abs=0.1)
+
+
+def test_the_figures_of_a_test_are_those_of_the_test_split(
+    write_config: WriteConfig, color_folder: Path, tmp_path: Path
+):
+    """Five images of it are left, and validation has eighteen."""
+    shutil.copytree(color_folder / "colors", tmp_path / "data" / "colors")
+    for image in (tmp_path / "data" / "colors" / "test").glob("*/[1-5].png"):
+        if image.parent.name != "red" or image.stem in "123":
+            image.unlink()
+
+    config = write_config("colors", "multiclass", "colors", epochs="1")
+    found = measured(config, tmp_path / "data")
+
+    assert found["images"] == 5
 
 
 def test_one_label_of_many_is_measured_by_accuracy(

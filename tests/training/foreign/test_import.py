@@ -308,6 +308,13 @@ def test_a_single_number_is_all_that_one_channel_or_one_score_takes(
         importer(model, labels=2, color=None, **{**given, **said})
 
 
+def test_what_a_graph_of_bytes_does_by_itself_is_not_said_of_it(importer):
+    """The normalization would be taken for done, and is not."""
+    message = "--scale, --mean, --std was given, but the graph takes uint8"
+    with pytest.raises(AnswerError, match=message):
+        importer(stranger(dtype="uint8"))
+
+
 def test_an_activation_that_is_shown_is_no_logit(importer):
     """Whatever is said."""
     with pytest.raises(AnswerError, match=r"logits was given, .* shows probabilities"):
