@@ -6,5 +6,6 @@ mistakes          evaluation → the worst mistakes on one sheet, all of them by
 fonts             labels → fonts that have their letters
 card              manifest + evaluations → card.md
 markdown          text → Markdown that shows it as it is
+typeset           Markdown of a card → HTML
 report            run or bundle → one HTML page
 """

@@ -15,6 +15,7 @@ from training.errors import DataError
 from training.files import write_whole
 from training.loop.log import short
 from training.reports.card import CAPTIONS
+from training.reports.typeset import typeset
 
 TEMPLATE = "report.html"
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -80,10 +81,16 @@ def bundle_facts(path: Path) -> dict[str, Any]:
         "lead": manifest.description,
         "tables": [labels_table(manifest), *graph_tables(manifest)],
         "pictures": pictures(bundle.folder),
-        "details": {"Where it comes from": manifest.provenance.model_dump(mode="json")},
+        "details": {"Where it comes from": provenance(manifest)},
         # The manifest has neither intervals nor rows of classes.
-        "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        "card": typeset(card.read_text(encoding="utf-8")) if card.is_file() else "",
     }
+
+
+def provenance(manifest: Manifest) -> dict[str, Any]:
+    """Plain values; seconds to the digits that are read."""
+    facts = manifest.provenance.model_dump(mode="json")
+    return facts | {"seconds": short(facts["seconds"])}
 
 
 def labels_table(manifest: Manifest) -> dict[str, Any]:

@@ -96,10 +96,32 @@ def test_a_damaged_run_is_named(run: Path):
 def test_a_page_on_a_bundle_has_its_card(tmp_path: Path):
     """Intervals and rows of classes stand there alone; a bundle works without it."""
     card = make_bundle(tmp_path, "colors") / "card.md"
-    card.write_text("| <red> | 0.8911 to 1.0000 |")
+    card.write_text(
+        "# colors\n\n| recall | 95 % |\n| --- | ---: |\n| 0.9 | 0.8 to 1 |\n"
+    )
 
-    assert '<pre class="wide">| &lt;red&gt; | 0.8911 to 1' in render(card.parent)
+    page = render(card.parent)
+
+    assert "<h3>colors</h3>" in page
+    assert '<td style="text-align:right">0.8 to 1</td>' in page
 
     card.unlink()
 
-    assert "<pre" not in render(card.parent)
+    assert "0.8 to 1" not in render(card.parent)
+
+
+def test_whatever_a_card_holds_does_nothing_to_its_page(tmp_path: Path):
+    """A bundle may come from anybody; the page is one file and asks no network."""
+    card = make_bundle(tmp_path, "colors") / "card.md"
+    card.write_text(
+        "<script>alert(1)</script> **<b>bold</b>** [go](javascript:alert(2))\n\n"
+        "![here](https://example.org/seen.png) {{ title }} &lt;i&gt;\n"
+    )
+
+    page = render(card.parent)
+
+    assert "<script" not in page
+    assert "<strong>&lt;b&gt;bold&lt;/b&gt;</strong>" in page
+    assert 'href="javascript' not in page
+    assert "example.org" not in page
+    assert "{{ title }} &lt;i&gt;" in page
