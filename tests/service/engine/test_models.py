@@ -35,3 +35,47 @@ def test_a_folder_of_bundles_that_is_not_there_is_told_with_the_option(tmp_path)
 
     with pytest.raises(BundleError, match="models is no folder; --models or LINNAEUS_"):
         find_bundles(settings)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "load"),
+    [
+        ("alias", "colors", ()),
+        ("alias", "colors", ("alias",)),
+        ("colors/2", "1", ()),
+        ("colors/2", "1", ("colors/2",)),
+    ],
+)
+def test_a_link_gives_a_bundle_no_second_name(tmp_path, link, target, load):
+    """It was loaded twice, and by the other name nobody could ask for it."""
+    make_bundle(tmp_path, "colors")
+    (tmp_path / link).symlink_to(target)
+
+    with pytest.raises(BundleError, match=f"{link}.* is by a link .*1; a bundle"):
+        find_bundles(Settings(models=tmp_path, load=load))
+
+
+def test_a_link_by_the_name_of_its_bundle_is_as_good_as_a_folder(tmp_path, monkeypatch):
+    """Bundles may lie on another disk, and the folder of all of them, too."""
+    make_bundle(tmp_path / "disk", "colors")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "colors").symlink_to(tmp_path / "disk" / "colors")
+    (tmp_path / "link").symlink_to(models)
+    monkeypatch.chdir(models)
+
+    found = [
+        bundle.manifest.full_name
+        for root in (models, tmp_path / "link", ".", "../link")
+        for bundle in find_bundles(Settings(models=root))
+    ]
+
+    assert found == ["colors/1"] * 4
+
+
+def test_a_bundle_that_is_named_twice_is_loaded_once(tmp_path):
+    """As the newest and by its version: it would take twice the memory."""
+    make_bundle(tmp_path, "colors")
+    settings = Settings(models=tmp_path, load=("colors", "colors/1", "colors"))
+
+    assert len(find_bundles(settings)) == 1
