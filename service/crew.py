@@ -83,8 +83,10 @@ class Crew:
     def __init__(
         self, settings: Settings, listener: socket.socket, log: FilteringBoundLogger
     ) -> None:
-        self._settings = settings
         self.address = Address.of(listener)
+        # of port 0, the one that was free is that of all
+        port = self.address.name[1]
+        self._settings = settings.model_copy(update={"port": port})
         self.deserted = asyncio.Event()  # no member has a listener
         self._listeners: dict[int, socket.socket] = {}  # by the member's number
         self._log = log

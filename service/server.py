@@ -8,6 +8,7 @@ first signal, too, however often it says so.
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 import threading
@@ -117,8 +118,12 @@ class Server(uvicorn.Server):
         if not (self.started and sockets):
             return
         await self._place.taken(self._serving, self)
+        log, settings = self._log, self._serving.settings
+        if not (settings.port or log.is_enabled_for(logging.INFO)):
+            # a free port is to be found nowhere else
+            log = build_log(settings.model_copy(update={"log_level": "info"}))
         url = Address.of(sockets[0]).url
-        self._log.info("listening", url=url, process=self._place.name)
+        log.info("listening", url=url, process=self._place.name)
         self._watch = self._loop.create_task(self._leave_when_broken())
         self._watchdog.start()
 

@@ -63,7 +63,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="Address to listen on; `0.0.0.0` for all."
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8000, description="Port to listen on; `0` takes a free one and logs it."
+        8000,
+        description="Port to listen on; `0` takes a free one and logs it, at any log "
+        "level.",
     )
     models: Path = Field(Path("models"), description="Folder that holds the bundles.")
     load: Annotated[tuple[str, ...], NoDecode] = Field(

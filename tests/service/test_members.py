@@ -61,8 +61,14 @@ STAYS = """
 import sys
 sys.stdin.read()
 """
-
-
+WRITES_ITS_PORT_AND_STAYS = """
+import json, pathlib, sys
+order = json.loads(sys.stdin.readline())
+new = pathlib.Path(sys.argv[-1], "new")
+new.write_text(str(order["settings"]["port"]))
+new.rename(new.with_name("port"))
+sys.stdin.read()
+"""
 CLOSES_ITS_PORT_AND_STAYS = """
 import json, pathlib, signal, socket, sys
 order = json.loads(sys.stdin.readline())
@@ -199,6 +205,16 @@ async def test_a_member_that_died_is_not_taken_for_one_that_serves(crew, tmp_pat
     await end(built.crew)
 
     assert others == []
+
+
+async def test_a_member_is_told_the_port_that_was_free(crew, tmp_path):
+    """It is no free port for it, and its errors name it."""
+    built = crew(WRITES_ITS_PORT_AND_STAYS, again_s=(30.0,))
+    await appears(tmp_path / "port")
+    built.crew.kill()
+    await end(built.crew)
+
+    assert (tmp_path / "port").read_text() == str(built.port)
 
 
 async def test_a_member_that_cannot_be_started_is_tried_again(crew):

@@ -356,6 +356,14 @@ def test_the_address_that_is_logged_can_be_asked(settings_for, host):
         assert httpx.get(f"{url}/livez").status_code == 200
 
 
+def test_a_port_that_was_free_is_told_at_any_level(settings_for, capsys):
+    """Nobody could find the service otherwise."""
+    with running(settings_for(log_level="error", log_format="json")) as server:
+        (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+
+    assert (line["event"], line["url"]) == ("listening", server.url)
+
+
 def metrics_of(client):
     """Name and labels of every sample → value."""
     page = client.get("/metrics").text
