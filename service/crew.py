@@ -33,6 +33,9 @@ REFUSED_AGAIN_S = 300.0
 # For a member to end, beyond the time that its drain may take.
 GRACE_S = 5.0
 LOOK_EVERY_S = 0.2  # to see whether a member that loads has begun to serve
+# A member may load for so long, and for so many times as long as its leader did, which
+# was alone then. Nobody waits for it meanwhile; killed too early, it would never serve.
+LEAST_LOADING_S, LOADING_TIMES = 60.0, 10
 
 Take = Callable[[socket.socket], None]
 
@@ -93,13 +96,19 @@ class Crew:
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
+        self._loading_s = LEAST_LOADING_S
 
-    def start(self, orders: Sequence[Order], *, take: Take) -> None:
+    def start(
+        self, orders: Sequence[Order], *, take: Take, loaded_s: float = 0.0
+    ) -> None:
         """Start a process for each order, and keep them up.
 
-        `take` serves here what waits in the backlog of a member that is gone.
+        `take` serves here what waits in the backlog of a member that is gone. The
+        leader itself has `loaded_s` long.
         """
         self._take = take
+        hang_s = self._settings.hang_timeout_s
+        self._loading_s = max(hang_s, LEAST_LOADING_S, LOADING_TIMES * loaded_s)
         loop = asyncio.get_running_loop()
         self._keepers += [loop.create_task(self._keep(order)) for order in orders]
 
@@ -154,7 +163,7 @@ class Crew:
                 self._close(order.number)
                 if not self._listeners:
                     self.deserted.set()
-            elif listener := self._listeners.get(order.number):
+            elif (listener := self._listeners.get(order.number)) and _listens(listener):
                 loop.add_reader(listener, self._take, listener)
             await self._rest(wait_s)
 
@@ -221,19 +230,36 @@ class Crew:
         listener: socket.socket,
     ) -> None:
         """Stand in for a member until it serves; kill it when it hangs."""
-        while not order.page.exists():  # noqa: ASYNC110 - made by another process
-            await asyncio.sleep(LOOK_EVERY_S)
-        if self._listeners.get(order.number) is listener:
-            asyncio.get_running_loop().remove_reader(listener)
-        silent = 0
-        while silent < SILENT_LOOKS:
-            await asyncio.sleep(self._settings.hang_timeout_s / SILENT_LOOKS)
-            if not order.page.exists():  # it drains
-                return
-            silent = 0 if await _answers(order.page) else silent + 1
+        if await self._begins_to_serve(order.page):
+            if self._listeners.get(order.number) is listener:
+                asyncio.get_running_loop().remove_reader(listener)
+            silent = 0
+            while silent < SILENT_LOOKS:
+                await asyncio.sleep(self._settings.hang_timeout_s / SILENT_LOOKS)
+                if not order.page.exists():  # it drains
+                    return
+                silent = 0 if await _answers(order.page) else silent + 1
         self._log.error("member hangs", member=order.number)
         with suppress(ProcessLookupError):
             process.kill()
+
+    async def _begins_to_serve(self, page: Path) -> bool:
+        """Wait for that; False if a member hangs while it loads.
+
+        Looks are counted: by the clock, all would hang when a machine stood still.
+        """
+        for _ in range(max(1, int(self._loading_s / LOOK_EVERY_S))):
+            if page.exists():  # noqa: ASYNC240 - made by another process
+                return True
+            await asyncio.sleep(LOOK_EVERY_S)
+        return False
+
+
+def _listens(listener: socket.socket) -> bool:
+    """Whether a member has begun to listen on it. Before, nobody can have connected,
+    and for a socket of this kind a loop is called again and again.
+    """
+    return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _import_path() -> list[str]:

@@ -19,6 +19,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -142,6 +143,7 @@ class Leader:
         self._neighbors: Neighbors | None = None
         self._host: Host | None = None
         self._handing_over: asyncio.Task[None] | None = None
+        self._began = time.monotonic()  # to load
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
         """It serves whatever it has loaded, and tells its members."""
@@ -152,6 +154,7 @@ class Leader:
         Raises:
             SettingsError: there is no folder for their sockets, or no memory to share.
         """
+        loaded_s = time.monotonic() - self._began
         light = self._engine.inline is not None and self._engine.inline.serves_all
         shared = shares_engine(self._settings, self._engine.loaded)
         processes = processes_wanted(self._settings, light=light, shared=shared)
@@ -177,7 +180,7 @@ class Leader:
         if shared:
             hand_over = self._hand_over(neighbors, server, len(orders))
             self._handing_over = asyncio.create_task(hand_over)
-        self._crew.start(orders, take=server.take_waiting)
+        self._crew.start(orders, take=server.take_waiting, loaded_s=loaded_s)
 
     def _divide(self, folder: Path, processes: int) -> list[Order]:
         """Members with their own engines, and lanes for all of them alike."""

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from classifier.manifest import Manifest
 from service.address import bind
 from service.crew import (
     GRACE_S,
+    LOOK_EVERY_S,
     REFUSED,
     REFUSED_AGAIN_S,
     Crew,
@@ -54,8 +56,13 @@ order = json.loads(sys.stdin.readline())
 pathlib.Path(sys.argv[-1], f"member-{order['number']}.sock").touch()
 """
 REFUSES = f"""
-import sys
+{LISTENS_AND_DIES}
 sys.exit({REFUSED})
+"""
+SECOND_STAYS = f"""
+{LISTENS_AND_DIES}
+if order["number"] == 2:
+    sys.stdin.read()
 """
 STAYS = """
 import sys
@@ -183,6 +190,18 @@ async def test_who_connects_while_a_member_is_replaced_is_served_by_the_leader(c
     assert peer == mine
 
 
+async def test_a_member_that_dies_before_it_listens_keeps_its_leader_from_nothing(crew):
+    """Nobody can have connected; the loop turned for its socket all the time."""
+    built = crew("import sys", again_s=(30.0,))
+    await deaths(built, 1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    called = len(built.taken)
+    await end(built.crew)
+
+    assert called == 0
+
+
 async def test_nobody_waits_for_a_member_that_has_closed_its_port(crew, tmp_path):
     """The leader holds the same socket, and would reset them at the end."""
     built = crew(CLOSES_ITS_PORT_AND_STAYS, again_s=(30.0,))
@@ -211,10 +230,20 @@ async def test_a_member_is_told_the_port_that_was_free(crew, tmp_path):
     """It is no free port for it, and its errors name it."""
     built = crew(WRITES_ITS_PORT_AND_STAYS, again_s=(30.0,))
     await appears(tmp_path / "port")
-    built.crew.kill()
     await end(built.crew)
 
     assert (tmp_path / "port").read_text() == str(built.port)
+
+
+async def test_a_crew_is_deserted_only_when_no_member_is_left(crew, tmp_path):
+    """Else the leader of a shared engine would serve beside those that live."""
+    built = crew(SECOND_STAYS, again_s=(0.01, 30.0))
+    built.crew.start([Order(2, tmp_path, {}, {})], take=lambda _: None)
+    await deaths(built, 2)
+    deserted = built.crew.deserted.is_set()
+    await end(built.crew)
+
+    assert not deserted
 
 
 async def test_a_member_that_cannot_be_started_is_tried_again(crew):
@@ -234,6 +263,16 @@ async def test_the_end_does_not_wait_for_a_restart(crew):
     await deaths(built, 1)
 
     await end(built.crew)
+
+
+async def test_members_are_told_to_drain(crew, tmp_path):
+    """The end would wait for all of them, and then kill them at what they are at."""
+    built = crew(WRITES_ITS_PORT_AND_STAYS, again_s=(30.0,))
+    await appears(tmp_path / "port")
+
+    await end(built.crew)
+
+    assert built.log.getvalue() == ""  # that they end then is nothing to tell
 
 
 async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatch):
@@ -285,6 +324,33 @@ async def test_a_member_that_is_silent_now_and_then_is_left_alone(
 
     assert killed == []
     assert looks == []
+
+
+async def test_a_member_that_hangs_while_it_loads_is_killed_and_replaced(crew):
+    """Its leader would take its connections for good."""
+    built = crew(STAYS, again_s=(30.0,))
+    built.crew._loading_s = LOOK_EVERY_S
+    lines = await deaths(built, 1)
+    await end(built.crew)
+
+    assert [line["event"] for line in lines] == ["member hangs", "member died"]
+    assert lines[1]["code"] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("hang_timeout_s", "loaded_s", "loading_s"),
+    [(30, 1, 60), (30, 90, 900), (86_400, 90, 86_400)],
+)
+async def test_a_member_may_load_for_far_longer_than_its_leader_has(
+    hang_timeout_s, loaded_s, loading_s
+):
+    """All load at once, and one that is killed too early would never serve."""
+    settings = Settings(log_format="json", hang_timeout_s=hang_timeout_s)
+    with bind("127.0.0.1", 0) as listener:
+        crew = Crew(settings, listener, build_log(settings, StringIO()))
+        crew.start([], take=accept, loaded_s=loaded_s)
+
+    assert crew._loading_s == loading_s
 
 
 async def test_members_have_the_notice_of_their_drain_beside_its_time(
