@@ -143,6 +143,7 @@ class Leader:
         self._neighbors: Neighbors | None = None
         self._host: Host | None = None
         self._handing_over: asyncio.Task[None] | None = None
+        self._left_to_members: Port | None = None  # the port, while it is closed here
         self._began = time.monotonic()  # to load
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
@@ -233,20 +234,32 @@ class Leader:
             while len(neighbors.others) < count:  # noqa: ASYNC110 - in other processes
                 await asyncio.sleep(LOOK_EVERY_S)
             server.close_port()
+            self._left_to_members = server
             self._log.info("handed over", members=count)
             await self._crew.deserted.wait()
-            try:
-                await server.open_port(self._crew.address.listener())
-                self._log.error("took the port back")
-            except OSError as error:  # there is no socket to be had
-                self._log.error("the port is lost", error=str(error))
+            await self._take_back()
+
+    async def _take_back(self) -> None:
+        """Serve on the port again, if it was left to the members."""
+        server, self._left_to_members = self._left_to_members, None
+        if server is None:
+            return
+        try:
+            await server.open_port(self._crew.address.listener())
+            self._log.error("took the port back")
+        except OSError as error:  # there is no socket to be had
+            self._log.error("the port is lost", error=str(error))
 
     async def left(self) -> None:
         """Ask the members to drain, and wait for them."""
+        loop = asyncio.get_running_loop()
+        notice_ends = loop.time() + self._settings.drain_notice_s
         if self._handing_over is not None:
             self._handing_over.cancel()
         self._crew.terminate()
         await self._crew.stopped()
+        if loop.time() < notice_ends:  # all have died, and images still come
+            await self._take_back()
         if self._host is not None:
             await self._host.close()
         if self._neighbors is not None:

@@ -113,6 +113,27 @@ def test_a_leader_whose_members_cannot_live_serves_again(models):
     assert statuses == [200] * 10
 
 
+def test_a_leader_whose_only_member_dies_while_both_drain_serves_to_the_end(models):
+    """A balancer has not looked yet, and its clients would be refused."""
+    with serve(
+        models,
+        LINNAEUS_PROCESSES="2",
+        LINNAEUS_ENGINE="shared",
+        LINNAEUS_DRAIN_NOTICE_S="600",
+    ) as service:
+        service.logged("handed over")
+        (member,) = children(service.process)
+        service.process.terminate()
+        service.logged("draining")
+        os.kill(member, signal.SIGKILL)
+        service.logged("took the port back")
+        statuses = [classify(service) for _ in range(5)]
+        service.process.terminate()
+        service.process.communicate(timeout=20)
+
+    assert statuses == [200] * 5
+
+
 def test_who_has_connected_before_the_port_closes_is_answered(settings_for):
     """Also who was not noticed yet, whom the kernel would reset."""
     with running(settings_for()) as served, ExitStack() as sockets:
