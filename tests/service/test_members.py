@@ -162,6 +162,18 @@ async def connects(port: int) -> bool:
     return True
 
 
+async def test_who_has_connected_to_a_member_that_is_gone_is_served_at_the_end(crew):
+    """The leader closes the socket of that member, and would reset them with it."""
+    built = crew(LISTENS_AND_DIES, again_s=(30.0,))
+    await deaths(built, 1)
+    late = socket.create_connection(("127.0.0.1", built.port))  # no turn of the loop
+    await end(built.crew)
+    mine = late.getsockname()
+    late.close()
+
+    assert mine in [taken.getpeername() for taken in built.taken[:1]]
+
+
 async def test_only_for_a_quick_restart_do_connections_wait(crew):
     """Half a minute in the backlog of a member that keeps dying is no service."""
     built = crew(LISTENS_AND_DIES, again_s=(0.5, 30.0))
@@ -354,23 +366,28 @@ async def test_a_member_may_load_for_far_longer_than_its_leader_has(
 
 
 async def test_members_have_the_notice_of_their_drain_beside_its_time(
-    crew, monkeypatch
+    crew, monkeypatch, tmp_path
 ):
-    """For the one they still serve, and for the other they finish what they have."""
+    """For the one they still serve, and for the other they finish what they have. One
+    that will not end then is killed, and does not hold the port for ever.
+    """
     waited_s = []
 
     async def wait(tasks, **given):
         waited_s.append(given["timeout"])
         return set(), set(tasks)
 
-    built = crew(STAYS, again_s=(30.0,))
+    built = crew(WRITES_ITS_PORT_AND_STAYS, again_s=(30.0,))
     built.crew._settings = Settings(drain_notice_s=100, drain_timeout_s=20)
+    await appears(tmp_path / "port")
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "wait", wait)
         await built.crew.stopped()
+    (killed,) = await deaths(built, 1)
     await end(built.crew)
 
     assert waited_s == [100 + 20 + GRACE_S]
+    assert killed["code"] == -signal.SIGKILL
 
 
 async def test_a_member_that_refuses_its_bundles_is_left_alone_for_minutes(crew):

@@ -295,6 +295,21 @@ async def test_a_tiny_image_with_more_than_pixels_goes_to_a_lane(running, chunks
     assert outcome.logits.argmax() == 0
 
 
+async def test_tiny_images_that_wait_for_the_event_loop_are_queued(running):
+    """The metric of what waits would be 0 where the service is fastest."""
+    async with running() as engine:
+        asked = [
+            asyncio.create_task(classify(engine, COLORS, png((9, 0, 0)), deadline=None))
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0)  # they ask, and the loop has not turned since
+        queued = engine.queued(COLORS), engine.queued(ODD)
+        await asyncio.gather(*asked)
+        left = engine.queued(COLORS)
+
+    assert (queued, left) == ((3, 0), 0)
+
+
 async def test_a_full_queue_refuses_at_once(running):
     """The first images are at work, the next wait, the rest hear 503 at once."""
     slow = png((SLOW, 0, 0), LARGE)
@@ -427,6 +442,50 @@ async def test_a_sender_that_leaves_takes_its_pixels_along(running):
     assert {pixels.shape for pixels in left} == {slow.shape}
     assert not any(np.shares_memory(pixels, slow) for pixels in left)
     assert isinstance(outcome, Outcome)
+
+
+async def test_pixels_that_come_after_the_end_are_refused(running):
+    """There is no lane any more, and their sender would wait for one."""
+    async with running() as engine:
+        await engine.close()
+        with pytest.raises(DrainingError):
+            engine.submit_decoded(
+                COLORS,
+                [np.zeros((8, 8, 3), np.uint8)],
+                deadline=None,
+                settle=lambda *_: None,
+            )
+
+
+async def test_with_half_of_the_lanes_answers_take_twice_as_long(running):
+    """The others are left to other processes, and by that clients are told to wait."""
+    async with running(lanes=2) as engine:
+        with_two_s = engine.image_s(COLORS)
+        engine.limit_lanes(1)
+        lanes, with_one_s = len(engine._lanes), engine.image_s(COLORS)
+
+    assert lanes == 1
+    assert with_one_s == pytest.approx(2 * with_two_s)
+
+
+async def test_a_model_is_served_as_it_was_arranged(models, monkeypatch):
+    """Lanes are as many as the model needs that needs most."""
+    one, other = load_models(Settings(models=models), device="cpu")
+    crowd = replace(one.arrangement.crowd, batch=8, gentle_batch=2)
+    found = [
+        replace(
+            one, arrangement=replace(one.arrangement, lanes=3, crowd=crowd, abreast=5)
+        ),
+        replace(other, arrangement=replace(other.arrangement, lanes=1)),
+    ]
+    monkeypatch.setattr("service.engine.engine.load_models", lambda *_, **__: found)
+    engine = LaneEngine(Settings(models=models))
+    await engine.start()
+    lanes, line = len(engine._lanes), engine._backlog._lines[COLORS]
+    await engine.close()
+
+    assert lanes == engine._backlog.lanes == 3
+    assert (line.best_batch, line.gentle_batch, line.abreast) == (8, 2, 5)
 
 
 async def test_a_lane_that_hangs_is_replaced_and_its_images_fail(running):
