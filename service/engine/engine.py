@@ -214,8 +214,8 @@ class LaneEngine:
 
     def _decoded(self, tickets: Sequence[Ticket], failed: Failed) -> None:
         """The tickets of a request were decoded ahead; `failed` are not to be run."""
-        settle_all(list(failed.items()))
-        whole = [t for t in tickets if t not in failed and not t.abandoned]
+        settle_all(list(failed.items()))  # which abandons them
+        whole = [ticket for ticket in tickets if not ticket.abandoned]
         if not whole:
             return
         try:

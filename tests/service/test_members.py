@@ -42,6 +42,7 @@ from service.metrics import Metrics
 from service.neighbors import Neighbors
 from service.serving import Serving
 from service.settings import Settings, load_settings
+from service.shared.slots import Slots
 from service.watchdog import SILENT_LOOKS
 from tests.synthetic import make_bundle
 
@@ -67,6 +68,15 @@ if order["number"] == 2:
 STAYS = """
 import sys
 sys.stdin.read()
+"""
+SERVES_THE_SECOND_TIME = f"""
+{LISTENS_AND_DIES}
+import pathlib
+again = pathlib.Path(sys.argv[-1], "again")
+if again.exists():
+    pathlib.Path(sys.argv[-1], "member-1.sock").touch()
+    sys.stdin.read()
+again.touch()
 """
 WRITES_ITS_PORT_AND_STAYS = """
 import json, pathlib, sys
@@ -172,6 +182,55 @@ async def test_who_has_connected_to_a_member_that_is_gone_is_served_at_the_end(c
     late.close()
 
     assert mine in [taken.getpeername() for taken in built.taken[:1]]
+
+
+async def test_a_member_that_serves_again_has_its_connections_for_itself(crew):
+    """Its leader, which has taken them meanwhile, may leave HTTP to its members."""
+    built = crew(SERVES_THE_SECOND_TIME, again_s=(0.01, 30.0))
+    await deaths(built, 1)
+    async with asyncio.timeout(20):
+        taken = -1
+        while len(built.taken) > taken:
+            taken = len(built.taken)
+            await connects(built.port)
+            await asyncio.sleep(0.01)
+    await end(built.crew)
+
+
+async def test_a_member_that_is_gone_is_watched_no_longer(crew):
+    """It would be told of as hanging, some time after it has ended."""
+    built = crew(LISTENS_AND_DIES, again_s=(30.0,))
+    await deaths(built, 1)
+    await asyncio.sleep(0)
+    at_work = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+    await end(built.crew)
+
+    assert "Crew._keep" in at_work
+    assert "Crew._watch" not in at_work
+
+
+async def test_members_share_the_lanes_and_serve_the_graphs_of_their_leader(
+    tmp_path, monkeypatch
+):
+    """More lanes than cores would hold each other up, and another graph of a bundle
+    would answer otherwise. Each has one at least."""
+    make_bundle(tmp_path, "colors")
+    monkeypatch.setattr("service.leader.available_cores", lambda: 2)
+    settings = Settings(models=tmp_path)
+    engine = LaneEngine(settings)
+    await engine.start()
+    engine.limit_lanes(3)  # it may have had one, on this machine
+    with bind("127.0.0.1", 0, shared=True) as listener:
+        leader = Leader(settings, engine, listener, build_log(settings))
+        orders = leader._divide(tmp_path, 3)
+    lanes = len(engine._lanes)
+    await engine.close()
+
+    said = [order.said(settings, 7) for order in orders]
+    assert [each["number"] for each in said] == [1, 2]
+    assert [each["settings"]["lanes"] for each in said] == [1, 1]
+    assert [each["precisions"] for each in said] == [{"colors/1": "fp32"}] * 2
+    assert lanes == 1
 
 
 async def test_only_for_a_quick_restart_do_connections_wait(crew):
@@ -316,9 +375,15 @@ async def test_a_member_that_dies_after_a_long_life_is_started_again_at_full_spe
 async def test_a_member_that_is_silent_now_and_then_is_left_alone(
     tmp_path, monkeypatch
 ):
-    """Only one that is silent at several looks in a row hangs."""
-    order, killed = Order(1, tmp_path, {}, {}), []
+    """Only one that is silent at several looks in a row hangs, in the hang timeout."""
+    order, killed, slept_s = Order(1, tmp_path, {}, {}), [], set()
     order.page.touch()
+    sleep = asyncio.sleep
+
+    async def short(seconds: float) -> None:
+        slept_s.add(seconds)
+        await sleep(0)
+
     looks = [*[False] * (SILENT_LOOKS - 1), True] * 2
 
     async def answers(path: Path) -> bool:
@@ -328,14 +393,16 @@ async def test_a_member_that_is_silent_now_and_then_is_left_alone(
         return answered
 
     monkeypatch.setattr("service.crew._answers", answers)
+    monkeypatch.setattr(asyncio, "sleep", short)
     member = SimpleNamespace(kill=lambda: killed.append(True))
-    settings = Settings(log_format="json", hang_timeout_s=0.01)
+    settings = Settings(log_format="json", hang_timeout_s=100)
     with bind("127.0.0.1", 0) as listener:
         crew = Crew(settings, listener, build_log(settings, StringIO()))
         await crew._watch(order, member, listener)
 
     assert killed == []
     assert looks == []
+    assert slept_s == {100 / SILENT_LOOKS}
 
 
 async def test_a_member_that_hangs_while_it_loads_is_killed_and_replaced(crew):
@@ -582,3 +649,68 @@ async def test_without_memory_to_share_the_error_does_not_speak_of_folders(
         left = os.listdir(base)
 
     assert left == []
+
+
+async def test_without_room_for_a_socket_the_error_says_what_to_set(monkeypatch):
+    """A full disk may have room for the folder and for nothing in it."""
+
+    async def full(_: Neighbors) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Neighbors, "open", full)
+    settings = Settings(processes=2)
+    engine = LaneEngine(settings)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as base,
+        bind("127.0.0.1", 0, shared=True) as listener,
+    ):
+        monkeypatch.setattr(tempfile, "tempdir", base)
+        leader = Leader(settings, engine, listener, build_log(settings))
+        with pytest.raises(SettingsError, match=r"No space left .* set TMPDIR"):
+            await leader.taken(Serving(settings, engine, Metrics()), None)
+        left = os.listdir(base)
+
+    assert left == []
+
+
+async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(tmp_path):
+    """Singles and batches of each model have room of their own."""
+    for name in ("colors", "other"):
+        make_bundle(tmp_path, name)
+    settings = Settings(models=tmp_path, queue_capacity=64, engine="shared")
+    engine = LaneEngine(settings)
+    await engine.start()
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as sockets,
+        bind("127.0.0.1", 0, shared=True) as listener,
+    ):
+        leader = Leader(settings, engine, listener, build_log(settings))
+        (order,) = await leader._share(Path(sockets), 2)
+        slots = Slots.of(order.memory, order.host["slot_bytes"]).count
+        os.close(order.memory)
+        await leader.left()
+    await engine.close()
+
+    assert slots == 2 * 2 * 64
+
+
+async def test_the_port_is_left_to_members_when_all_of_them_serve(
+    tmp_path, monkeypatch
+):
+    """The first alone would have the connections of all."""
+    monkeypatch.setattr("service.leader.LOOK_EVERY_S", 0.0)
+    settings, closed = Settings(), []
+    neighbors = SimpleNamespace(others=["member-1"])
+    port = SimpleNamespace(close_port=lambda: closed.append(len(neighbors.others)))
+    with bind("127.0.0.1", 0, shared=True) as listener:
+        leader = Leader(settings, LaneEngine(settings), listener, build_log(settings))
+        handing_over = asyncio.create_task(leader._hand_over(neighbors, port, 2))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        neighbors.others.append("member-2")
+        async with asyncio.timeout(20):
+            while not closed:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        handing_over.cancel()
+
+    assert closed == [2]

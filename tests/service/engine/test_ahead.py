@@ -411,3 +411,15 @@ async def test_images_that_wait_for_a_decoder_are_queued(engine, monkeypatch):
     await asked
 
     assert (queued, engine.queued(COLORS)) == (30, 0)
+
+
+async def test_every_core_decodes_ahead_of_the_lanes(tmp_path, monkeypatch):
+    """On a GPU decoding is what takes long."""
+    make_bundle(tmp_path, "colors")
+    monkeypatch.setattr("service.engine.engine.available_cores", lambda: 3)
+    engine = LaneEngine(Settings(models=tmp_path, decode="ahead"))
+    await engine.start()
+    threads = engine._ahead._backlog.lanes
+    await engine.close()
+
+    assert threads == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine, _withdraw
 from service.engine.inline import MAX_BATCH, InlineLane
 from service.engine.models import EngineModel, load_models
+from service.engine.ticket import Ticket, build_tickets, decoded
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -444,6 +446,61 @@ async def test_a_sender_that_leaves_takes_its_pixels_along(running):
     assert isinstance(outcome, Outcome)
 
 
+def waiting_ticket(settled: list[object]) -> Ticket:
+    """One that was decoded ahead, whose sender notes what it is told."""
+    (ticket,) = build_tickets(
+        Ticket,
+        COLORS,
+        [b""],
+        deadline=None,
+        settle=lambda _, fate: settled.append(fate),
+        explain=False,
+    )
+    ticket.ready = decoded(np.zeros((8, 8, 3), np.uint8))
+    return ticket
+
+
+async def test_what_was_decoded_when_there_is_no_lane_any_more_is_told_so(running):
+    """Else it would wait for one until its deadline."""
+    settled = []
+    async with running() as engine:
+        engine._lanes.trouble = "no lane is alive"
+        engine._decoded([waiting_ticket(settled)], {})
+
+    assert [type(fate) for fate in settled] == [NotReadyError]
+
+
+async def test_what_was_decoded_for_a_sender_that_has_left_takes_no_place(
+    running, monkeypatch
+):
+    """Nor does what could not be decoded, whose sender hears so once."""
+    settled, offered, error = [], [], EngineFailedError("no room for it")
+    async with running() as engine:
+        monkeypatch.setattr(engine, "_offer", offered.extend)
+        left, failed, whole = (waiting_ticket(settled) for _ in range(3))
+        left.abandon()
+        engine._decoded([left, failed, whole], {failed: error})
+
+    assert offered == [whole]
+    assert settled == [error]
+
+
+async def test_as_many_lanes_wake_up_as_images_have_come(running, monkeypatch):
+    """One would run them one after the other, beside lanes that are free."""
+    both = threading.Barrier(2, timeout=10)
+
+    def decode(*given, **named):
+        both.wait()
+        return decode_ticket(*given, **named)
+
+    images = [png((9, 0, 0), LARGE)] * 2
+    async with running(lanes=2, batch=1) as engine:
+        monkeypatch.setattr("service.engine.lane.decode_ticket", decode)
+        settled = await classify_many(engine, COLORS, images, deadline=None)
+
+    assert [type(fate) for fate in settled] == [Outcome] * 2
+
+
 async def test_pixels_that_come_after_the_end_are_refused(running):
     """There is no lane any more, and their sender would wait for one."""
     async with running() as engine:
@@ -644,6 +701,11 @@ async def test_no_thread_is_left_after_close(models):
     await engine.close()
 
     assert not any(thread.is_alive() for thread in threads)
+
+
+async def test_an_engine_that_has_not_started_can_be_closed(models):
+    """Nothing but what kept it from starting is to be told then."""
+    assert await LaneEngine(Settings(models=models)).close() == 0
 
 
 async def test_a_broken_bundle_stops_the_start(tmp_path):
