@@ -714,3 +714,39 @@ async def test_the_port_is_left_to_members_when_all_of_them_serve(
         handing_over.cancel()
 
     assert closed == [2]
+
+
+@pytest.fixture
+def leader(tmp_path):
+    """One that has a folder for sockets, and no members."""
+    folder, settings = tmp_path / "sockets", Settings()
+    folder.mkdir()
+    with bind("127.0.0.1", 0, shared=True) as listener:
+        leads = Leader(settings, LaneEngine(settings), listener, build_log(settings))
+        leads._neighbors = Neighbors(folder, leads.name, bytes, str)
+        yield leads
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_a_leader_leaves_no_folder_behind(leader, orderly):
+    """Also one that is told twice to end."""
+    if orderly:
+        await leader.left()
+    else:
+        leader.cut_off()
+
+    assert not leader._neighbors.folder.exists()
+
+
+async def test_a_leader_ends_after_its_members(leader, monkeypatch):
+    """As the first process of a container, it would take them along at their work."""
+    gone = asyncio.Event()
+    monkeypatch.setattr(leader._crew, "stopped", gone.wait)
+    leaving = asyncio.create_task(leader.left())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    early = leaving.done()
+    gone.set()
+    await leaving
+
+    assert not early

@@ -1,6 +1,7 @@
 """Tiny images on the event loop: when one is refused, and what is learned of them."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -126,6 +127,25 @@ async def test_a_turn_without_an_image_is_no_fault(engine):
         await classify(engine, COLORS, broken, deadline=None)
 
     assert faults == []
+
+
+async def test_a_bad_image_of_a_turn_is_told_so_beside_those_that_run(engine):
+    """And how long each phase of the others took."""
+    whole, began = png((9, 0, 0)), time.monotonic()
+    broken = whole[:33] + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
+    async with asyncio.timeout(20):
+        found, refused = await asyncio.gather(
+            classify(engine, COLORS, whole, deadline=None),
+            classify(engine, COLORS, broken, deadline=None),
+            return_exceptions=True,
+        )
+    spent_ms = 1e3 * (time.monotonic() - began)
+
+    assert isinstance(refused, ImageError)
+    timing = found.timing
+    phases = timing.decode_ms, timing.queue_ms, timing.batch_ms, timing.infer_ms
+    assert all(phase_ms >= 0 for phase_ms in phases)
+    assert sum(phases) <= spent_ms
 
 
 async def test_all_batches_of_a_turn_teach_what_an_image_costs(engine, monkeypatch):

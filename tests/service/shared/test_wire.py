@@ -1,8 +1,11 @@
 """Messages survive the wire, however they are cut; memory is shared with a child."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from service.shared.wire import (
     Failed,
     Hello,
     Link,
+    Message,
     Result,
     SharedModel,
     State,
@@ -83,6 +87,50 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
         link.data_received(stream[start : start + piece])
 
     assert heard == sent
+
+
+async def linked() -> tuple[Link, list[Message], asyncio.Event]:
+    """A link, what its other end hears, and whether that has heard of its end."""
+    heard, lost, loop = [], asyncio.Event(), asyncio.get_running_loop()
+    here, there = socket.socketpair()
+    _, link = await loop.create_connection(
+        lambda: Link(lambda *_: None, lambda _: None), sock=here
+    )
+    await loop.create_connection(
+        lambda: Link(lambda _, message: heard.append(message), lambda _: lost.set()),
+        sock=there,
+    )
+    return link, heard, lost
+
+
+async def test_what_is_sent_before_the_end_arrives():
+    """Also in the same turn of the loop; what is sent after it is dropped."""
+    link, heard, lost = await linked()
+
+    link.send(Hello(1))
+    link.send(Withdraw(2))
+    link.close()
+    link.send(Hello(3))
+    async with asyncio.timeout(20):
+        await lost.wait()
+
+    assert heard == [Hello(1), Withdraw(2)]
+
+
+async def test_what_is_sent_in_one_turn_of_the_loop_goes_in_one_write():
+    """A batch settles many images."""
+    written = []
+    transport = SimpleNamespace(write=written.append, is_closing=lambda: False)
+    link = Link(lambda *_: None, lambda _: None)
+    link.connection_made(transport)
+
+    for number in range(3):
+        link.send(Hello(number))
+    await asyncio.sleep(0)
+    link.send(Hello(3))
+    await asyncio.sleep(0)
+
+    assert written == [b"".join(map(pack, map(Hello, range(3)))), pack(Hello(3))]
 
 
 @pytest.mark.parametrize(
