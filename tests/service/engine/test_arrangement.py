@@ -13,7 +13,11 @@ from classifier.errors import OutOfMemoryError
 from classifier.hardware import available_cores
 from service.engine import arrangement
 from service.engine.arrangement import (
+    CPU_BATCHES,
+    CUDA_LANES,
     TURNS,
+    WIDE_BATCH,
+    Arrangement,
     arrange_on_cpu,
     arrange_on_cuda,
     best,
@@ -131,6 +135,7 @@ class Cpu:
     [
         (0.002, 1, 1),  # 3 ms with all cores and 2 to decode; one of two needs 12
         (0.01, 2, 2),  # 10 to decode, in which all others but one would rest
+        (0.0022, 2, 2),  # 5.2 ms against 6.1, which may be wrong by so much
     ],
 )
 def test_all_cores_have_one_lane_where_decoding_leaves_them_work(
@@ -138,23 +143,83 @@ def test_all_cores_have_one_lane_where_decoding_leaves_them_work(
 ):
     """Whatever is tried, no session keeps the memory of its large batches."""
     narrow, wide = Cpu(1), Cpu(2)
-    costs_s = {narrow: 0.01, wide: 0.003}
+    costs_s, tried = {narrow: 0.01, wide: 0.003}, []
+
+    def measure(session, _, batches, lanes=1):
+        tried.append((session.threads, tuple(batches), lanes))
+        return dict.fromkeys(batches, costs_s[session])
+
     monkeypatch.setattr(arrangement, "available_cores", lambda: 2)
     monkeypatch.setattr(
         arrangement, "Session", SimpleNamespace(load=lambda *_, threads: wide)
     )
-    monkeypatch.setattr(
-        arrangement,
-        "measured",
-        lambda session, _, batches, lanes=1: dict.fromkeys(batches, costs_s[session]),
-    )
+    monkeypatch.setattr(arrangement, "measured", measure)
 
     found = arrange_on_cpu(b"", narrow, Settings(), decode_s=decode_s)
 
     assert (found.lanes, found.abreast) == (lanes, abreast)
-    assert (found.narrow_s, found.lone.threads) == (0.01, 2)
+    assert (found.narrow_s, found.lone.threads, found.lone.batch) == (0.01, 2, 1)
     assert narrow.has_given_back
     assert wide.has_given_back
+    # as they would run: lanes side by side, all cores alone
+    assert tried == [
+        (1, CPU_BATCHES, 2),
+        (1, (1,), 1),
+        (2, (1,), 1),
+        (2, (WIDE_BATCH,), 1),
+    ]
+
+
+@pytest.fixture
+def arrange(monkeypatch):
+    """`arrange(cores=1, lanes=2)` → how a network is served that all cores run at a
+    tenth of the cost, and each image of a batch of four at twice that of a lone one.
+    """
+
+    def build(*, cores: int = 2, **settings: object) -> Arrangement:
+        def load(*_: object, threads: int) -> Cpu:
+            build.loads += 1
+            return Cpu(threads)
+
+        wide = SimpleNamespace(load=load)
+        monkeypatch.setattr(arrangement, "available_cores", lambda: cores)
+        monkeypatch.setattr(arrangement, "Session", wide)
+        monkeypatch.setattr(
+            arrangement,
+            "measured",
+            lambda session, _, batches, lanes=1: {
+                n: (0.01 if n == 1 else 0.02) / (10 if session.threads > 1 else 1)
+                for n in batches
+            },
+        )
+        return arrange_on_cpu(b"", Cpu(1), Settings(**settings), decode_s=0.0)
+
+    build.loads = 0
+    return build
+
+
+def test_of_all_cores_a_crowd_has_the_batch_that_is_best(arrange):
+    """Which may be none."""
+    found = arrange()
+
+    assert (found.lanes, found.crowd.threads) == (1, 2)
+    assert (found.crowd.batch, found.crowd.cost_s) == (1, 0.001)
+
+
+def test_lanes_and_batches_that_are_set_are_kept_where_others_would_be_faster(arrange):
+    """Each by itself: the other is still measured."""
+    lanes, batch = arrange(lanes=2), arrange(batch=4)
+
+    assert (lanes.lanes, lanes.crowd.threads) == (2, 1)
+    assert (batch.lanes, batch.crowd.batch) == (1, 4)
+
+
+def test_one_core_has_one_session(arrange):
+    """A wide one would be the same again, and take as much memory."""
+    found = arrange(cores=1)
+
+    assert arrange.loads == 0
+    assert (found.lanes, found.abreast) == (1, 1)
 
 
 def test_what_runs_on_the_event_loop_is_chosen_by_what_it_costs_there(
@@ -204,6 +269,7 @@ class Device:
         (64, "auto", (1, 2, 4, 8, 16, 32, 64), 64),
         (10, "auto", (1, 2, 4, 8), 8),
         (64, 6, (1, 2, 4, 8), 6),
+        (64, 8, (1, 2, 4, 8), 8),
         (4, 6, (1, 2, 4), 4),
     ],
 )
@@ -224,6 +290,40 @@ def test_a_device_has_a_session_for_each_size_that_is_wanted_and_fits(
     assert found.crowd.batch <= most
     assert batch == "auto" or found.crowd.batch == most
     assert device.loads <= len(sizes)  # the first was there; one did not fit
+
+
+def test_what_pads_a_batch_on_a_device_costs_as_much_as_an_image(monkeypatch, tmp_path):
+    """Without a setting, a larger batch may cost a tenth more an image."""
+    device, cost_s = Device(64), {1: 0.03, 2: 0.02, 4: 0.01, 8: 0.0105}
+    monkeypatch.setattr(arrangement, "Session", device)
+    monkeypatch.setattr(
+        arrangement,
+        "measured",
+        lambda _, __, sizes, **___: {n: cost_s.get(n, 0.02) for n in sizes},
+    )
+
+    six, free = (
+        arrange_on_cuda(b"", device, Settings(models=tmp_path, batch=batch))
+        for batch in (6, "auto")
+    )
+
+    assert (six.crowd.batch, six.crowd.cost_s) == (6, pytest.approx(0.0105 * 8 / 6))
+    assert (free.crowd.batch, free.crowd.cost_s) == (8, 0.0105)
+    assert (six.abreast, free.abreast) == (1, 1)
+
+
+def test_a_device_has_as_many_lanes_as_are_set(monkeypatch, tmp_path):
+    """Each has a batch in its memory."""
+    device = Device(64)
+    monkeypatch.setattr("service.engine.arrangement.Session", device)
+    monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
+
+    found = [
+        arrange_on_cuda(b"", device, Settings(models=tmp_path, lanes=lanes, batch=1))
+        for lanes in ("auto", 2)
+    ]
+
+    assert [each.lanes for each in found] == [CUDA_LANES, 2]
 
 
 def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path):

@@ -70,12 +70,13 @@ def test_a_batch_too_large_for_the_device_is_split_until_it_fits():
     assert not any(isinstance(outcome, SessionError) for outcome in outcomes)
 
 
-def test_logits_that_are_not_numbers_fail_the_image_that_has_them():
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_numbers_fail_the_image_that_has_them(odd):
     """A network may overflow on one odd image."""
 
     def run(batch):
         logits = np.zeros((len(batch), 2), np.float32)
-        logits[1, 0] = np.nan
+        logits[1, 0] = odd
         return logits
 
     outcomes = run_isolated(run, batch_of([1, 2, 3]))

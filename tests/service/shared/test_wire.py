@@ -20,6 +20,7 @@ from service.errors import (
     NotReadyError,
     OverloadedError,
 )
+from service.settings import Settings
 from service.shared.slots import Slots, open_memory
 from service.shared.wire import (
     LENGTH,
@@ -87,6 +88,13 @@ def test_messages_arrive_as_they_were_sent_however_they_are_cut(sent, piece):
         link.data_received(stream[start : start + piece])
 
     assert heard == sent
+
+
+def test_no_image_of_a_request_is_taken_for_all_of_it():
+    """Its failure would be that of its neighbors."""
+    items = Settings.model_json_schema()["properties"]["max_batch_items"]
+
+    assert items["maximum"] < WHOLE_REQUEST
 
 
 async def linked() -> tuple[Link, list[Message], asyncio.Event]:
