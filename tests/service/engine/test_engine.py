@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from classifier import Classifier
+from classifier.bundle import load_bundle
 from classifier.decode import DEFAULT_LIMITS
 from classifier.errors import BundleError, ImageError, SessionError
+from classifier.postprocess import probabilities
 from classifier.session import Session
 from service.asking import classify, classify_decoded, classify_many
 from service.contract import ModelKey, Outcome
@@ -82,8 +84,9 @@ async def test_the_engine_gives_the_logits_of_the_library(running, models, size)
     np.testing.assert_array_equal(outcome.logits, expected)
 
 
-async def test_a_hundred_images_at_once_each_get_their_own_answer(running):
+async def test_a_hundred_images_at_once_each_get_their_own_answer(running, models):
     """Nothing is mixed up among requests, lanes and batches."""
+    rules = load_bundle(models / "colors").manifest.postprocess
     reds = list(range(0, 200, 2))
 
     async with running() as engine:
@@ -101,6 +104,10 @@ async def test_a_hundred_images_at_once_each_get_their_own_answer(running):
 
     found = [float(outcome.logits[0]) for outcome in outcomes]
     np.testing.assert_allclose(found, [red * 16 / 255 for red in reds], rtol=1e-5)
+    expected = probabilities(np.stack([each.logits for each in outcomes]), rules)
+    np.testing.assert_allclose([each.scores for each in outcomes], expected, rtol=1e-5)
+    assert {each.image.width for each in outcomes} == {8, 300}
+    assert max(each.timing.batch_size for each in outcomes) > 1
 
 
 @pytest.mark.parametrize("size", [(8, 8), LARGE])
@@ -344,7 +351,8 @@ async def test_an_image_that_waits_past_its_deadline_is_dropped(running):
             await classify(
                 engine, ODD, png((1, 0, 0), LARGE), deadline=time.monotonic() + 0.05
             )
-        await asyncio.gather(*busy)
+        for task in busy:
+            task.cancel()
 
 
 async def test_a_sender_that_leaves_frees_its_place_and_disturbs_nobody(running):
