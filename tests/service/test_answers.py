@@ -18,6 +18,8 @@ scores = st.floats(0, 1, width=32)
 texts = st.text(min_size=1, max_size=40).map(
     lambda text: text.encode(errors="replace").decode()
 )
+# What a label may hold: no control characters.
+names = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=40)
 
 
 def bundle(task: Task, names: list[str]) -> Manifest:
@@ -32,11 +34,11 @@ def bundle(task: Task, names: list[str]) -> Manifest:
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[Manifest, Answer]:
-    """Any answer of any task, over labels with any characters."""
+    """Any answer of any task, over labels with any characters that they may have."""
     task = draw(st.sampled_from(list(Task)))
     count = 2 if task is Task.BINARY else draw(st.integers(2, 6))
     manifest = bundle(
-        task, draw(st.lists(texts, min_size=count, max_size=count, unique=True))
+        task, draw(st.lists(names, min_size=count, max_size=count, unique=True))
     )
     chosen = draw(st.lists(st.integers(0, count - 1), unique=True))
     with_threshold = task in (Task.BINARY, Task.MULTILABEL)

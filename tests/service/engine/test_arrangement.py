@@ -86,6 +86,7 @@ def test_a_slow_moment_does_not_choose_the_batch(monkeypatch):
             return batch
 
     monkeypatch.setattr("service.engine.arrangement.ENOUGH_S", float("inf"))
+    monkeypatch.setattr("service.engine.arrangement.TURNS", TURNS)
     cost_s = measured(Runs(), (8, 8, 3), sizes, measure_s=0.0)
 
     assert ran == [*sizes] * (1 + TURNS)
