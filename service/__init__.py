@@ -39,6 +39,7 @@ shared      one engine for several processes
 several processes on one port
 leader      starts the others, and shares out the work
 crew        starts them again when they die or hang
+order       what a member is started with
 member      one of them
 address     host and port → a socket, held for us alone; one more listener on it
 neighbors   the metrics and the readiness of all → one

@@ -4,31 +4,27 @@
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
-from classifier.manifest import Manifest
 from service.address import Address
-from service.errors import BundleChangedError
-from service.neighbors import READY, READY_TIMEOUT_S, ask, page_path
+from service.neighbors import READY, READY_TIMEOUT_S, ask
+from service.order import REFUSED, Order
 from service.settings import Settings
 from service.watchdog import SILENT_LOOKS
 
 # A member that dies at once is not restarted at full speed.
 RESTART_AFTER_S = (0.1, 1.0, 5.0, 30.0)
-# A member ends with this status when its bundles are not the leader's. Only a restart
-# of the service helps, or whoever puts the old ones back: one look in a while will do.
-REFUSED = 3
+# Where a member's bundles are not the leader's, only a restart of the service helps, or
+# whoever puts the old ones back: one look in a while will do.
 REFUSED_AGAIN_S = 300.0
 # For a member to end, beyond the time that its drain may take.
 GRACE_S = 5.0
@@ -38,46 +34,6 @@ LOOK_EVERY_S = 0.2  # to see whether a member that loads has begun to serve
 LEAST_LOADING_S, LOADING_TIMES = 60.0, 10
 
 Take = Callable[[socket.socket], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a member is started with."""
-
-    number: int
-    folder: Path
-    changes: Mapping[str, object]  # of the settings
-    bundles: Mapping[str, str]  # what the leader has loaded; see `fingerprints`
-    host: Mapping[str, object] | None = None  # where the engine is, if not its own
-    # by NAME/VERSION, of an engine of its own: `auto` goes by the clock, and whoever
-    # takes the connection must not decide what is answered
-    precisions: Mapping[str, str] | None = None
-    memory: int | None = None  # descriptor of the slots that it shares with the host
-
-    @property
-    def name(self) -> str:
-        """What the member calls itself."""
-        return f"member-{self.number}"
-
-    @property
-    def page(self) -> Path:
-        """Where it offers its page; there while it serves."""
-        return page_path(self.folder, self.name)
-
-    def said(self, settings: Settings, listener: int) -> dict[str, object]:
-        """The line that the member reads."""
-        # the newest version of a model may be another by now
-        load = {"load": list(self.bundles)}
-        return {
-            "settings": settings.model_dump(mode="json") | dict(self.changes) | load,
-            "bundles": dict(self.bundles),
-            "listener": listener,
-            "number": self.number,
-            "name": self.name,
-            "host": self.host,
-            "precisions": self.precisions,
-            "memory": self.memory,
-        }
 
 
 class Crew:
@@ -265,26 +221,6 @@ def _listens(listener: socket.socket) -> bool:
 def _import_path() -> list[str]:
     """Where a member finds what this process finds; `""` is the folder it is in."""
     return [entry or str(Path.cwd()) for entry in sys.path]
-
-
-def fingerprints(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """NAME/VERSION of each bundle → SHA-256 of its manifest, which has its graphs'."""
-    return {
-        manifest.full_name: hashlib.sha256(
-            manifest.model_dump_json().encode()
-        ).hexdigest()
-        for manifest in manifests
-    }
-
-
-def check_same(manifests: Sequence[Manifest], bundles: Mapping[str, str]) -> None:
-    """Raises BundleChangedError if one is not of what the leader has loaded."""
-    for name, fingerprint in fingerprints(manifests).items():
-        if bundles.get(name) != fingerprint:
-            raise BundleChangedError(
-                f"{name} has changed since the service started; restart the service, "
-                "or write what is new as another version"
-            )
 
 
 async def _answers(path: Path) -> bool:

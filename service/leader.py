@@ -29,10 +29,11 @@ from structlog.typing import FilteringBoundLogger
 
 from classifier.hardware import available_cores
 from service.contract import LoadedModel
-from service.crew import LOOK_EVERY_S, Crew, Order, fingerprints
+from service.crew import LOOK_EVERY_S, Crew
 from service.engine.engine import LaneEngine
 from service.errors import SettingsError
 from service.neighbors import Neighbors, page_path
+from service.order import Order, fingerprints
 from service.serving import Serving
 from service.settings import Settings
 from service.shared.host import Host

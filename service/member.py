@@ -13,7 +13,6 @@ from typing import Any
 
 from classifier.errors import ClassifierError
 from service.contract import Engine, LoadedModel
-from service.crew import REFUSED, check_same
 from service.engine.engine import LaneEngine
 from service.engine.models import find_bundles
 from service.errors import (
@@ -25,6 +24,7 @@ from service.errors import (
 from service.leader import PREFIX
 from service.logs import build_log
 from service.neighbors import Neighbors
+from service.order import REFUSED, check_same
 from service.server import Server, serve_on
 from service.serving import Serving
 from service.settings import Settings, load_settings

@@ -21,17 +21,7 @@ import pytest
 from classifier.bundle import load_bundle
 from classifier.manifest import Manifest
 from service.address import bind
-from service.crew import (
-    GRACE_S,
-    LOOK_EVERY_S,
-    REFUSED,
-    REFUSED_AGAIN_S,
-    Crew,
-    Order,
-    _answers,
-    check_same,
-    fingerprints,
-)
+from service.crew import GRACE_S, LOOK_EVERY_S, REFUSED_AGAIN_S, Crew, _answers
 from service.engine.engine import LaneEngine
 from service.engine.models import find_bundles
 from service.errors import BundleChangedError, SettingsError
@@ -40,6 +30,7 @@ from service.leader import MAX_TMPDIR, Leader, socket_folder
 from service.logs import build_log
 from service.metrics import Metrics
 from service.neighbors import Neighbors
+from service.order import REFUSED, Order, check_same, fingerprints
 from service.serving import Serving
 from service.settings import Settings, load_settings
 from service.shared.slots import Slots
