@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 
 import pytest
@@ -250,6 +250,26 @@ def test_a_list_of_models_that_does_not_come_is_not_waited_for(
     page.wait_for_selector("#answer .verdict")
     assert page.inner_text("#answer .verdict").startswith("red")
     page.close()
+
+
+def test_a_page_that_is_older_than_its_service_asks_for_the_models_again(
+    browser, settings_for, tmp_path
+):
+    """A tab stays open over a deployment, with the model that was chosen in it."""
+    for name in ("colors", "shades"):
+        make_bundle(tmp_path, name)
+    with ExitStack() as until_the_end:
+        with running(settings_for(models=tmp_path)) as server:
+            page = until_the_end.enter_context(opened(browser, server.url))
+            page.select_option("#model", label="shades")
+        make_bundle(tmp_path, "shades", version=2)
+        settings = settings_for(models=tmp_path, port=server.port)
+        until_the_end.enter_context(running(settings))
+
+        give(page, RED)
+        page.wait_for_selector("#answer .facts")
+
+        assert "shades version 2" in page.inner_text("#answer .facts")
 
 
 def paste(page, image):
