@@ -57,9 +57,8 @@ class Findings:
     read_by: str = ""  # the CSV that had them, and its columns
     images: dict[str, int] = field(default_factory=dict)  # by split
     labels: dict[str, dict[str, int]] = field(default_factory=dict)  # split → label → n
-    labels_alike: list[tuple[str, ...]] = field(
-        default_factory=list
-    )  # one, but for case
+    # the same but for case and the like
+    labels_alike: list[tuple[str, ...]] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)  # file, what is wrong
     ignored: list[str] = field(default_factory=list)  # no images, or in no row
     duplicates: list[Duplicate] = field(default_factory=list)
@@ -165,9 +164,8 @@ def labels_alike(names: tuple[str, ...]) -> list[tuple[str, ...]]:
     writings: dict[str, list[str]] = {}
     for name in sorted(names):
         if len(name) > 1:
-            writings.setdefault(re.sub(r"[\s_-]+", " ", name).casefold(), []).append(
-                name
-            )
+            read = re.sub(r"[\s_-]+", " ", name).casefold()
+            writings.setdefault(read, []).append(name)
     return [tuple(same) for same in writings.values() if len(same) > 1]
 
 

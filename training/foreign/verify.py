@@ -28,9 +28,8 @@ def verify(
     Raises:
         GraphError: the two disagree, or what was said of the scores is not true.
     """
-    if (
-        len(pixels) == 1
-    ):  # beside its copies it is what it is alone, whatever mixes them
+    # Beside copies of itself an image is what it is alone, whatever mixes a batch.
+    if len(pixels) == 1:
         pixels = np.concatenate([pixels, 255 - pixels])
     scores = run_original(original, facts, pixels)
     check_scores(scores, facts)
