@@ -225,7 +225,7 @@ def _in_columns(table: Table) -> tuple[tuple[str, ...], Indices]:
                 raise DataError(
                     f"{table.place(n)}: column {name!r} holds {row[name]!r}. "
                     f"Without a column {' or '.join(LABEL_COLUMNS)}, every other "
-                    "column is a label with 0 or 1"
+                    "column is a label with 0 or 1; take out what is none"
                 )
             if yes:
                 rows[n].append(k)
