@@ -13,11 +13,11 @@ from zlib import crc32
 
 from PIL import Image
 
-# Signature; length and kind of the first chunk; width, height, bits, color type,
-# compression, filter, interlace; checksum.
-HEADER = Struct(">8sI4sIIBBBBBI")
-HEADER_KIND, HEADER_END = 12, 29  # what the checksum is of
-BEGINNING = (b"\x89PNG\r\n\x1a\n", 13, b"IHDR")
+# Signature; length and kind of the first chunk, which is the header.
+BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+# Width, height, bits, color type, compression, filter, interlace; checksum.
+HEADER = Struct(">IIBBBBBI")
+HEADER_END = len(BEGINNING) + HEADER.size
 ENCODINGS = {(8, 0, 0, 0, 0): "L", (8, 2, 0, 0, 0): "RGB"}  # not interlaced
 CHUNK, CHECKSUM = Struct(">I4s"), Struct(">I")
 
@@ -28,17 +28,15 @@ MAX_BYTES = 4 * MAX_PIXELS
 
 def read_small_png(data: bytes) -> Image.Image | None:
     """Read a plain PNG to an image of mode L or RGB; None if this is another file."""
-    if not HEADER.size < len(data) <= MAX_BYTES:
+    if not (HEADER_END < len(data) <= MAX_BYTES and data.startswith(BEGINNING)):
         return None
-    *beginning, width, height, bits, color, packing, filters, interlace, checksum = (
-        HEADER.unpack_from(data)
-    )
-    mode = ENCODINGS.get((bits, color, packing, filters, interlace))
+    width, height, *encoding, checksum = HEADER.unpack_from(data, len(BEGINNING))
+    mode = ENCODINGS.get(tuple(encoding))
+    checked = data[len(BEGINNING) - 4 : HEADER_END - CHECKSUM.size]
     if (
-        tuple(beginning) != BEGINNING
-        or mode is None
+        mode is None
         or not 1 <= width * height <= MAX_PIXELS
-        or checksum != crc32(data[HEADER_KIND:HEADER_END])
+        or checksum != crc32(checked)
     ):
         return None
     packed = _packed_pixels(data)
@@ -53,7 +51,7 @@ def read_small_png(data: bytes) -> Image.Image | None:
 def _packed_pixels(data: bytes) -> bytes | None:
     """What the IDAT chunks hold; None unless they are whole, and IEND follows them."""
     pieces: list[bytes] = []
-    begin = HEADER.size
+    begin = HEADER_END
     while (content := begin + CHUNK.size) <= len(data):
         length, kind = CHUNK.unpack_from(data, begin)
         end = content + length

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from classifier.decode import DecodeLimits
+from classifier.small_png import BEGINNING, HEADER_END
 from service.contract import ModelKey, Settle
 from service.engine.decoding import decode_ticket
 from service.engine.line import MAX_SURPRISE, moved, no_room, no_time
@@ -28,8 +29,6 @@ MAX_BYTES = 8 * 1024
 MAX_PIXELS = 128 * 128
 # Only PNGs of few chunks and of these kinds. Others may hold what costs far more than
 # pixels: a text of 3 KB unpacked to EXIF that took 70 ms to read.
-PNG_BEGIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-PNG_HEAD_BYTES = 33  # signature and IHDR
 PLAIN_CHUNKS = frozenset(
     (
         *(b"PLTE", b"tRNS", b"IDAT", b"gAMA", b"cHRM", b"sRGB"),
@@ -205,9 +204,9 @@ class InlineLane:
 
 def plain_png_pixels(data: bytes) -> int | None:
     """Pixels that a PNG of few and plain chunks declares; None of any other file."""
-    if not data.startswith(PNG_BEGIN):
+    if not data.startswith(BEGINNING):
         return None
-    position, width_at = PNG_HEAD_BYTES, len(PNG_BEGIN)
+    position, width_at = HEADER_END, len(BEGINNING)
     for _ in range(MAX_CHUNKS):
         kind = data[position + 4 : position + 8]
         if kind not in PLAIN_CHUNKS:

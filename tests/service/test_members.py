@@ -618,6 +618,22 @@ def test_a_folder_for_sockets_may_have_as_many_bytes_as_the_error_says(
     assert (folder.parent == wanted) == (beyond == 0)
 
 
+async def is_refused(settings, monkeypatch, *, why):
+    """A leader of several processes does not start, and leaves no folder behind."""
+    engine = LaneEngine(settings)
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as base,
+        bind("127.0.0.1", 0, shared=True) as listener,
+    ):
+        monkeypatch.setattr(tempfile, "tempdir", base)
+        leader = Leader(settings, engine, listener, build_log(settings))
+        with pytest.raises(SettingsError, match=why):
+            await leader.taken(Serving(settings, engine, Metrics()), None)
+        left = os.listdir(base)
+
+    assert left == []
+
+
 async def test_without_memory_to_share_the_error_does_not_speak_of_folders(
     monkeypatch,
 ):
@@ -628,18 +644,8 @@ async def test_without_memory_to_share_the_error_does_not_speak_of_folders(
 
     monkeypatch.setattr("service.leader.open_memory", full)
     settings = Settings(processes=2, engine="shared")
-    engine = LaneEngine(settings)
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp") as base,
-        bind("127.0.0.1", 0, shared=True) as listener,
-    ):
-        monkeypatch.setattr(tempfile, "tempdir", base)
-        leader = Leader(settings, engine, listener, build_log(settings))
-        with pytest.raises(SettingsError, match="LINNAEUS_QUEUE_CAPACITY lower"):
-            await leader.taken(Serving(settings, engine, Metrics()), None)
-        left = os.listdir(base)
 
-    assert left == []
+    await is_refused(settings, monkeypatch, why="LINNAEUS_QUEUE_CAPACITY lower")
 
 
 async def test_without_room_for_a_socket_the_error_says_what_to_set(monkeypatch):
@@ -649,19 +655,10 @@ async def test_without_room_for_a_socket_the_error_says_what_to_set(monkeypatch)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Neighbors, "open", full)
-    settings = Settings(processes=2)
-    engine = LaneEngine(settings)
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp") as base,
-        bind("127.0.0.1", 0, shared=True) as listener,
-    ):
-        monkeypatch.setattr(tempfile, "tempdir", base)
-        leader = Leader(settings, engine, listener, build_log(settings))
-        with pytest.raises(SettingsError, match=r"No space left .* set TMPDIR"):
-            await leader.taken(Serving(settings, engine, Metrics()), None)
-        left = os.listdir(base)
 
-    assert left == []
+    await is_refused(
+        Settings(processes=2), monkeypatch, why=r"No space left .* set TMPDIR"
+    )
 
 
 async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(tmp_path):
