@@ -117,10 +117,17 @@ def finite(value: Any) -> Any:
 
 
 def write_record(path: Path, result: Mapping[str, Any]) -> None:
-    """Write `result` with its circumstances as JSON, whole or not at all."""
+    """Write `result` with its circumstances as JSON, whole or not at all.
+
+    A device (`/dev/null`) is written to as it is: for root, a file would take its
+    place.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     record = finite({**circumstances(), **result})
-    text = json.dumps(record, indent=2, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)

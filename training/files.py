@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,16 @@ def whole(path: Path) -> Iterator[Path]:
     the temporary file stays. Its name is its own: two runs may write one file of
     features at the same time, and each leaves a whole one.
 
+    A device or a pipe (`/dev/null`, `/dev/stdout`) is written to as it is: for root,
+    a file would take its place.
+
     Raises:
         DiskError: the folder cannot be made, or the file not be written.
     """
+    if is_stream(path):
+        with writing(path):
+            yield path
+        return
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with writing(path):  # which counts the room before the file is removed
@@ -47,6 +55,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a text (UTF-8) or bytes. Raises DiskError."""
     with whole(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a device, a pipe or a socket is there, which keeps no content."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # who writes there will say what is wrong
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def make_folder(path: Path) -> None:

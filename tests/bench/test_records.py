@@ -45,6 +45,19 @@ def test_a_record_keeps_its_circumstances(tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.json"]
 
 
+def test_a_record_is_written_to_a_pipe_as_it_is(tmp_path):
+    """`--json /dev/null` keeps nothing, and must not replace the machine's."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # waits for nobody
+
+    write_record(pipe, {"p99_ms": 3.5})
+
+    assert json.loads(os.read(reader, 65536))["p99_ms"] == 3.5
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir() if path.is_fifo()] == ["pipe"]
+
+
 def test_a_record_is_json_for_everybody(tmp_path):
     """What is no number is null: no other reader takes NaN, or Infinity."""
     write_record(

@@ -1,5 +1,6 @@
 """A file is there whole or not at all, and a refusing disk is named."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -85,3 +86,17 @@ def test_a_file_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
         write_whole(tmp_path / "a" / "b.txt", "")
     with pytest.raises(DiskError, match="cannot make the folder"):
         make_folder(tmp_path / "a" / "b")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
+    """As `/dev/null` is, in whose place root would put a file for everyone."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # waits for nobody
+
+    write_whole(pipe, "all of it")
+
+    assert os.read(reader, 100) == b"all of it"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
