@@ -24,10 +24,11 @@ COMPILE := $(RUN) compileall -qq -j 0 $(VENV)/lib || true
 SERVICE := $(VENV)/.installed-$(DEVICE)
 EVERYTHING := $(VENV)/.installed-$(DEVICE)-dev
 PEERS := .venv-peers/.installed
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup serve test check format bench startup figures cifar10-table \
-	image image-test constraints clean
+.PHONY: help install setup serve test test-lowest check format bench startup figures \
+	cifar10-table image image-test constraints clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -44,6 +45,13 @@ setup: $(EVERYTHING) ## everything: service, training, tests
 # only take memory.
 test: $(EVERYTHING) ## the whole test suite; TESTS=tests/service for a part
 	$(RUN) pytest $(TESTS) --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
+
+test-lowest: $(EVERYTHING) ## the same with the lowest versions that pyproject.toml allows
+	$(RUN) venv $(LOWEST)
+	$(RUN) deploy.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(LOWEST)/constraints.txt --editable '.[cpu,import,train,pretrained,dev]'
+	$(LOWEST)/bin/python -m pytest $(TESTS) --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: $(EVERYTHING) ## lint, formatting and types, without changing a file
 	$(RUN) ruff check
@@ -76,7 +84,7 @@ constraints: $(EVERYTHING) ## write constraints.txt from what is installed and t
 	$(RUN) deploy.constraints
 
 clean: ## forget the environment and every cache
-	rm -rf $(VENV) .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-peers $(LOWEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Linnaeus needs Python 3.11 or newer: make PYTHON=path/to/python" >&2; exit 1; }
