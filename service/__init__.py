@@ -17,6 +17,7 @@ from a connection to an answer: HTTP
 connection  socket → request, bounded in bytes and in time
 outgoing    answer → socket, whose client must read it and hears it
 protocol    each request on its way: the fast path, or ASGI
+heads       a head that came before → what it says
 fast_path   a plain image → answer, without ASGI
 routes      the way of everything else, a module a resource
 exchange    request ⇄ response: one id, one line of log, one set of counters

@@ -115,6 +115,17 @@ class BoundedConnection(HttpToolsProtocol):
         """Whether the client may be in the middle of sending something."""
         return self._in_body or self._cut_short or bool(self.pipeline)
 
+    def awaits_head(self) -> bool:
+        """Whether the next byte begins a request, and all before are answered."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        return self._no_data_yet or not (self._in_head or self._in_body)
+
+    def pass_head(self) -> None:
+        """A request came whole, and did without the parser."""
+        self._no_data_yet = self._in_head = False
+        self._stop_timer()
+
     def data_received(self, data: bytes) -> None:
         """Parse, then look at what did not become a whole head or a body."""
         if self._refusal is not None:

@@ -26,6 +26,7 @@ from service.exchange import (
     RequestLog,
     common_headers,
 )
+from service.heads import Head
 from service.problems import headers_and_body
 from service.routes.classify import json_headers
 from service.routes.question import Question, read_question
@@ -90,16 +91,14 @@ class FastPath:
         self._request_log = request_log
         self.max_bytes = serving.settings.max_body_bytes
 
-    def open(
-        self, query: bytes, headers: Headers, *, keep_alive: bool
-    ) -> FastRequest | None:
+    def open(self, head: Head) -> FastRequest | None:
         """Accept a request at its head; None: it falls back to ASGI."""
-        exchange = self._request_log.open("POST", PATH, headers)
+        exchange = self._request_log.open("POST", PATH, head.headers)
         try:
-            question = read_question(query, self._serving, exchange)
+            question = read_question(head.query, self._serving, exchange)
             if not question.parameters.explain:
                 self._serving.enter()
-                return FastRequest(exchange, question, keep_alive)
+                return FastRequest(exchange, question, head.keep_alive)
         except (ClassifierError, ServiceError):
             pass  # ASGI will raise it again
         self._request_log.forget()

@@ -2,7 +2,8 @@
 
 A request that is as simple as can be (`POST /classify`, a raw body of declared length,
 no header that changes how it is read) is answered straight from the parser's
-callbacks by `service/fast_path.py`. Every other one is uvicorn's.
+callbacks by `service/fast_path.py`. If its head came before, it does without the
+parser. Every other one is uvicorn's.
 """
 
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.fast_path import PATH, FastPath, FastRequest, Reply
+from service.heads import END, Head, Heads
 from service.images import is_raw, media_type_of
 
 URL = PATH.encode()
@@ -31,9 +33,12 @@ STATUS_LINES = {
 class FastPathProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a fast path past ASGI."""
 
-    def __init__(self, fast_path: FastPath, **given: Any) -> None:
+    def __init__(self, fast_path: FastPath, heads: Heads, **given: Any) -> None:
         super().__init__(**given)
         self._fast_path = fast_path
+        self._heads = heads
+        # A head to learn, and how many bytes came behind it in the same piece.
+        self._unknown: tuple[bytes, int] | None = None
         self._coming: FastRequest | None = None  # its body is being received
         self._waiting: FastRequest | None = None  # received, not answered
 
@@ -46,6 +51,32 @@ class FastPathProtocol(HttpToolsProtocol):
                 BODY_TIMEOUT_S, self._time_out, request
             )
 
+    def serve_known(self, data: bytes) -> bool:
+        """Serve a request that came whole and alone, if its head is known.
+
+        Call it between requests only. False: the parser has to read it.
+        """
+        end = data.find(END)
+        if end < 0 or self.flow.write_paused:
+            self._unknown = None
+            return False
+        end += len(END)
+        head, body_bytes = data[:end], len(data) - end
+        known = self._heads.find(head, body_bytes)
+        if known is None:
+            self._unknown = head, body_bytes
+            return False
+        request = self._fast_path.open(known)
+        if request is None:
+            return False
+        if not self._fast_path.hold(request, data[end:]):
+            self._fast_path.forget(request)
+            return False
+        self._unset_keepalive_if_required()
+        self.cycle = request  # type: ignore[assignment]  # looks like one
+        self._serve(request)
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for what was asked here."""
         for request in (self._coming, self._waiting):
@@ -56,20 +87,16 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the fast path or ASGI for this request."""
-        if self._is_simple():
-            query = self.url[len(URL) + 1 :]
-            # the same as uvicorn: HTTP/1.0 is answered and closed
-            parser = self.parser
-            keep_alive = (
-                parser.get_http_version() != "1.0" and parser.should_keep_alive()
-            )
-            self._coming = self._fast_path.open(
-                query, self.headers, keep_alive=keep_alive
-            )
+        unknown, self._unknown = self._unknown, None
+        head = self._plain_head()
+        if head is not None:
+            self._coming = self._fast_path.open(head)
         if self._coming is None:
             super().on_headers_complete()
-        else:
-            self.cycle = self._coming  # type: ignore[assignment]  # looks like one
+            return
+        self.cycle = self._coming  # type: ignore[assignment]  # looks like one
+        if head is not None and unknown is not None and unknown[1] == head.body_bytes:
+            self._heads.learn(unknown[0], head)
 
     def on_body(self, body: bytes) -> None:
         """Keep the body; its length was declared, and is allowed."""
@@ -85,21 +112,32 @@ class FastPathProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         request.stop_timer()
+        self._serve(request)
+
+    def _serve(self, request: FastRequest) -> None:
         self._waiting = request
         self._fast_path.submit(request, self._answered)
 
-    def _is_simple(self) -> bool:
+    def _plain_head(self) -> Head | None:
+        """What the parser has read, if it is a head for the fast path."""
         url = self.url
         if not url.startswith(URL) or url[len(URL) : len(URL) + 1] not in (b"", b"?"):
-            return False
+            return None
         busy = self.cycle is not None and not self.cycle.response_complete
         if busy or self.flow.write_paused:
-            return False
-        if self.parser.get_method() != b"POST" or self.parser.should_upgrade():
-            return False
-        return self._has_simple_headers()
+            return None
+        parser = self.parser
+        if parser.get_method() != b"POST" or parser.should_upgrade():
+            return None
+        body_bytes = self._plain_body_bytes()
+        if not 0 < body_bytes <= self._fast_path.max_bytes:
+            return None
+        # the same as uvicorn: HTTP/1.0 is answered and closed
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        return Head(url[len(URL) + 1 :], self.headers, body_bytes, keep_alive)
 
-    def _has_simple_headers(self) -> bool:
+    def _plain_body_bytes(self) -> int:
+        """The length that the headers declare; 0 if they need to be read by ASGI."""
         length = 0
         for name, value in self.headers:
             match name:
@@ -107,11 +145,11 @@ class FastPathProtocol(HttpToolsProtocol):
                     length = int(value)  # digits, or the parser had refused it
                 case b"content-type":
                     if not _is_raw(value):
-                        return False
+                        return 0
                 case _:
                     if name in TELLING_HEADERS:
-                        return False
-        return 0 < length <= self._fast_path.max_bytes
+                        return 0
+        return length
 
     def _time_out(self, request: FastRequest) -> None:
         if self._coming is request and not self.transport.is_closing():

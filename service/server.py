@@ -31,6 +31,7 @@ from service.engine.engine import LaneEngine
 from service.errors import EngineFailedError, SettingsError
 from service.fast_path import FastPath
 from service.files import raise_descriptors
+from service.heads import Heads
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.protocol import FastPathProtocol
@@ -45,6 +46,13 @@ STOP_S = 1
 class Connection(BoundedConnection, FastPathProtocol):
     """uvicorn's protocol, with bounds on its bytes and a fast path for images."""
 
+    def data_received(self, data: bytes) -> None:
+        """Serve a request whose head is known, or parse."""
+        if self.awaits_head() and self.serve_known(data):
+            self.pass_head()
+        else:
+            super().data_received(data)
+
 
 class Server(uvicorn.Server):
     """uvicorn for one application, which it drains."""
@@ -53,13 +61,13 @@ class Server(uvicorn.Server):
         self, app: Application, log: FilteringBoundLogger, *, place: "Place"
     ) -> None:
         settings = app.serving.settings
-        fast_path = FastPath(app.serving, app.request_log)
+        fast_path, heads = FastPath(app.serving, app.request_log), Heads()
         metrics = app.serving.metrics
         door = Door(settings.max_connections, metrics=metrics, log=log)
 
         def connect(**given: Any) -> Connection:
             timeout_s = settings.body_timeout_ms / 1e3
-            return Connection(fast_path, door=door, timeout_s=timeout_s, **given)
+            return Connection(fast_path, heads, door=door, timeout_s=timeout_s, **given)
 
         super().__init__(
             uvicorn.Config(
