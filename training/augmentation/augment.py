@@ -112,7 +112,8 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 def cutout(images: Tensor, *, side: int, fill: Tensor, generator: Generator) -> Tensor:
     """Cover a random square of `side` pixels with `fill` [C].
 
-    DeVries and Taylor, arXiv:1708.04552. Squares lie wholly inside the image.
+    DeVries and Taylor, arXiv:1708.04552; but squares lie wholly inside the image, where
+    the paper's may reach over its border.
     """
     n, _, height, width = images.shape
     top = _integers(height - side + 1, n, generator)
@@ -187,7 +188,11 @@ def mix(
 def _paste(
     images: Tensor, others: Tensor, share: float, generator: Generator
 ) -> tuple[Tensor, float]:
-    """A box of the others into the images (Yun et al., arXiv:1905.04899)."""
+    """A box of the others into the images (Yun et al., arXiv:1905.04899).
+
+    It lies wholly inside, so that its area is the share that was drawn, to a pixel; the
+    paper draws its middle and cuts off what is outside.
+    """
     height, width = images.shape[2:]
     part = math.sqrt(1 - share)
     high, wide = round(part * height), round(part * width)

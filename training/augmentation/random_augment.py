@@ -2,8 +2,13 @@
 
 Cubuk et al., arXiv:1909.13719: a few operations drawn from a list, all with the same
 magnitude. Each image draws its own operations; an operation is computed for the images
-that drew it. The list is the part of the original that needs no sorting of pixels:
-brightness, contrast, saturation, posterize, solarize, sharpness, rotation and shear.
+that drew it. The list is the paper's without autocontrast and equalize, which have no
+strength, and without the two shifts, which a config has as `shift`.
+
+As in torchvision, and in timm where it is told to increase, magnitude 0 does nothing,
+and more does more, to colors with either sign. The authors' code has a factor of 0.1 at
+magnitude 0 there and 1.9 at 10; its posterize and solarize are strongest at 0. The
+scale ends at 10 like theirs and timm's; torchvision's ends at 30.
 """
 
 import math
@@ -84,10 +89,14 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from a blurred copy."""
-    blurred = functional.avg_pool2d(
+    """Towards or away from a blurred copy, in which the middle of 3x3 counts fivefold.
+
+    As in Pillow, which leaves the pixels at the border as they are.
+    """
+    mean = functional.avg_pool2d(
         functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1
     )
+    blurred = (9 * mean + 4 * images) / 13
     return blurred + (images - blurred) * (1 + 0.9 * strength)
 
 
