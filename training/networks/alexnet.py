@@ -3,8 +3,9 @@
 Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional
 Neural Networks", NIPS 2012; in the slimmer form of Krizhevsky, "One weird trick for
 parallelizing convolutional neural networks" (arXiv:1404.5997), which is torchvision's
-and whose state-dict names we keep. Nine tenths of its parameters sit in two fully
-connected layers; networks after it learned to do without them.
+and whose state-dict names we keep. As in torchvision it has no response normalization,
+which VGG's authors found to be of no use (`vgg11_lrn`). Nine tenths of its parameters
+sit in two fully connected layers; networks after it learned to do without them.
 """
 
 from torch import Tensor, nn

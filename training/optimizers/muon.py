@@ -80,7 +80,9 @@ class Muon(Optimizer):
     Before each step a layer's filters are scaled, together, to norm sqrt(O): a batch
     norm follows them, which makes their scale meaningless, and a fixed scale keeps the
     step relative to it. It undoes weight decay. Where no norm follows, it takes from
-    the layer what it should learn: give such filters to another optimizer. A grouped
+    the layer what it should learn: give such filters to another optimizer. So does
+    Jordan's airbench94_muon.py of 2024. His package `muon` leaves the norm alone, and
+    multiplies updates of tall matrices by sqrt(rows / columns); not so here. A grouped
     convolution is a batch of small ones: `groups` says into how many blocks of filters
     it falls, and each block is made orthogonal for itself.
 

@@ -26,6 +26,16 @@ def test_the_risk_curve_ends_at_the_error_rate():
     assert curve.risk[0] == 0
 
 
+def test_the_area_under_the_curve_tells_the_best_order_from_none():
+    """Of 10,000 answers a tenth is wrong: those of the lowest scores, or any."""
+    scores = np.linspace(1, 0, 10_000)
+    last, any_ = scores < 0.1, np.random.default_rng(0).random(10_000) < 0.1
+
+    best = 0.1 + 0.9 * np.log(0.9)
+    assert risk_coverage(scores, ~last).aurc == pytest.approx(best, rel=0.01)
+    assert risk_coverage(scores, ~any_).aurc == pytest.approx(0.1, rel=0.1)
+
+
 def test_equal_scores_are_answered_together():
     """A threshold cannot tell them apart, so the curve has no point between them."""
     curve = risk_coverage(np.array([0.9, 0.9, 0.5]), np.array([True, False, True]))
