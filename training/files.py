@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,20 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"cannot make the folder {path}: {error}") from error
+
+
+def try_folder(folder: Path) -> None:
+    """Refuse now a disk that would refuse the results after minutes of work.
+
+    A folder is made inside, or in the first one that there is on the way there, and
+    removed again.
+
+    Raises:
+        DiskError: it cannot be made.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with writing(folder):
+        Path(tempfile.mkdtemp(prefix=".trial-", dir=there)).rmdir()
 
 
 def discard(partial: Path) -> None:

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.training.disks import full_above
 from training.errors import DiskError
-from training.files import make_folder, whole, write_whole
+from training.files import make_folder, try_folder, whole, write_whole
 
 
 def test_text_and_bytes_are_written_with_the_folders_above_them(tmp_path):
@@ -19,6 +20,16 @@ def test_text_and_bytes_are_written_with_the_folders_above_them(tmp_path):
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "weiß"
     assert (tmp_path / "a" / "c.bin").read_bytes() == b"\x00\xff"
     assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+@pytest.mark.parametrize("folder", [".", "models", "models/photos"])
+def test_a_place_is_tried_and_left_as_it_was(tmp_path, monkeypatch, folder):
+    """With nothing made on the way there, also where it is named from here."""
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(folder), tmp_path / folder):
+        try_folder(place)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_leaves_the_file_before_it(tmp_path):

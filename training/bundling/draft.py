@@ -1,7 +1,6 @@
 """rules + graphs → **draft**: manifest and golden examples, still without figures."""
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,6 @@ from classifier.manifest import (
 from training.configs.task_sections import BundleConfig
 from training.data.pieces import in_pieces
 from training.errors import ConfigError
-from training.files import writing
 from training.graphs.graph import run
 
 # |logit error| allowed at load, as a part of the largest logit: rounding of another
@@ -132,21 +130,6 @@ def check_name(name: str) -> None:
             "letter or a digit and have at most 64 of them, dots, hyphens and "
             "underscores"
         ) from error
-
-
-def check_target(root: Path, name: str) -> None:
-    """Refuse now a disk that would refuse the bundle after minutes of work.
-
-    A folder is made where the bundle would go, or the first one on the way there, and
-    removed again.
-
-    Raises:
-        DiskError: it cannot be made.
-    """
-    folder = root / name
-    there = next((path for path in (folder, *folder.parents) if path.exists()), root)
-    with writing(folder):
-        Path(tempfile.mkdtemp(prefix=".trial-", dir=there)).rmdir()
 
 
 def next_version(root: Path, name: str) -> int:

@@ -9,13 +9,14 @@ from torch import nn
 
 from classifier.manifest import Provenance, Task
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Recipe, check_name, check_target
+from training.bundling.draft import Recipe, check_name
 from training.bundling.figures import Bundled
 from training.bundling.labels import bundle_labels
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
 from training.data import Splits
 from training.errors import ConfigError
+from training.files import try_folder
 from training.graphs.detector import SomeAgainstRest
 from training.graphs.export import export_network
 from training.graphs.views import Viewed
@@ -65,7 +66,7 @@ def export_run(
         )
     saved = read_finished(run / FINAL)
     config = config_of(saved, run / FINAL)
-    check_target(models, name or config.name)
+    try_folder(models / (name or config.name))
     splits = open_splits(config, data, run.parent)
     origin_of(splits).check(saved, run / FINAL)
     network: nn.Module = load_run(config, saved, splits)

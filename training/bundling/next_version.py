@@ -16,7 +16,7 @@ from classifier.golden import replay
 from classifier.manifest import Manifest, Optimization, Precision, Provenance
 from classifier.session import Session
 from training.bundling.bundling import build_bundle
-from training.bundling.draft import Built, Recipe, check_target
+from training.bundling.draft import Built, Recipe
 from training.configs.config import Config
 from training.configs.sections import DEFAULT_VALIDATION
 from training.configs.task_sections import BundleConfig
@@ -26,6 +26,7 @@ from training.data.splits import HeldOut
 from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question, several_labels
+from training.files import try_folder
 from training.graphs.class_maps import drop_class_maps
 from training.loop.runs import open_splits
 from training.provenance import circumstances, command_line
@@ -61,7 +62,7 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
     """
     bundle = load_bundle(path)
     manifest, root = bundle.manifest, bundle.folder.parent.parent
-    check_target(root, manifest.name)
+    try_folder(root / manifest.name)
     # build_bundle gives class maps back, to smaller graphs too
     fp32 = drop_class_maps(bundle.read_graph(bundle.graph(Precision.FP32)))
     earlier, left_out = smaller_graphs(bundle)

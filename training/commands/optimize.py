@@ -40,7 +40,7 @@ def command(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of that cut.", show_default="0")
+        int | None, typer.Option(help="Of that cut.", min=0, show_default="0")
     ] = None,
 ) -> None:
     """Write the bundle's next version with smaller graphs that lose next to nothing.

@@ -18,7 +18,7 @@ from classifier.hardware import describe
 from cli import app
 from tests.training.conftest import config_in
 from tests.training.data.pictures import picture, write_tree
-from training.bundling.draft import check_target, next_version
+from training.bundling.draft import next_version
 from training.bundling.from_run import (
     ask,
     config_of,
@@ -286,13 +286,6 @@ def test_a_version_without_a_manifest_is_not_written_over(tmp_path: Path):
 
     assert next_version(tmp_path, "photos") == 3
     assert next_version(tmp_path, "new") == 1
-
-
-def test_a_place_is_tried_and_left_as_it_was(tmp_path: Path):
-    """With nothing made on the way there."""
-    check_target(tmp_path / "models", "photos")
-
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_several_labels_mean_yes_together():

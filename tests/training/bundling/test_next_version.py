@@ -195,6 +195,15 @@ def test_no_label_means_yes_to_a_bundle_of_another_task(pooled: Path):
         splits_for(load_bundle(pooled).manifest, photos)
 
 
+@pytest.mark.parametrize("option", ["--seed", "--validation"])
+def test_a_cut_below_nothing_is_refused_by_its_option(tmp_path: Path, option: str):
+    """As any mistyped option is: with the name of it, and before anything is read."""
+    result = CliRunner().invoke(app, ["optimize", *2 * [str(tmp_path)], option, "-5"])
+
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
 def test_a_config_says_alone_how_the_data_is_split(tmp_path: Path):
     """Two answers to one question would be one too many."""
     arguments = ["optimize", tmp_path, tmp_path, "--config", "a.toml", "--seed", 1]

@@ -120,6 +120,25 @@ def test_other_files_of_the_folder_stay(tmp_path: Path, photos: Path):
     assert (tmp_path / "curves.png").read_bytes() == b"of the run"
 
 
+@pytest.mark.parametrize("option", ["--out", "--results"])
+def test_a_place_that_takes_no_figures_is_refused_before_they_are_measured(
+    tmp_path: Path, photos: Path, option: str
+):
+    """Here a file is in the place of a folder, and a photo could not be read."""
+    (photos / "red" / "0.png").write_bytes(b"damaged")
+    (tmp_path / "file").write_text("")
+    places = {"--out": tmp_path / "out", "--results": tmp_path / "results.json"}
+    places[option] = tmp_path / "file" / "new"
+
+    arguments = ["evaluate", make_bundle(tmp_path / "models"), photos]
+    arguments += [word for pair in places.items() for word in pair]
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+
+    assert result.exit_code == 1
+    assert f"cannot write {tmp_path / 'file'}" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_plots_do_not_become_images_of_the_data(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
