@@ -122,7 +122,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> Scores:
 def decisions_right(logits: Tensor, labels: Tensor) -> Scores:
     """Average precision and, at a score of one half, accuracy; logits [N, 1]."""
     precision = average_precision(logits[:, 0], labels)
-    right = ((logits[:, 0] > 0) == labels.bool()).double().mean().item()
+    right = ((logits[:, 0] >= 0) == labels.bool()).double().mean().item()
     return {"average_precision": precision, "accuracy": right}
 
 

@@ -58,6 +58,29 @@ def test_nothing_changes_unless_it_is_named(pixels):
     images = augment(pixels, AugmentConfig(), flipped=None, generator=seeded())
 
     assert torch.equal(images, pixels.permute(0, 3, 1, 2) / 255)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flip": "random"},
+        {"crop": 4},
+        {"rotate": 15},
+        {"zoom": 0.1},
+        {"shift": 0.1},
+        {"resized_crop": 0.5},
+        {"random_augment": (2, 7)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_change_is_made_where_it_is_named_alone(change, pixels):
+    """None waits for another one."""
+    config = AugmentConfig(**change)
+
+    images = augment(pixels, config, flipped=None, generator=seeded())
+
+    assert not torch.allclose(images, pixels.permute(0, 3, 1, 2) / 255, atol=0.01)
 
 
 def test_the_same_seed_gives_the_same_images(pixels):
@@ -146,14 +169,27 @@ def steps_of(images):
     return across, images[:, 1, 8, 10] - images[:, 1, 7, 10]
 
 
-def test_a_zoom_goes_as_far_as_is_said_both_ways():
-    """Out and in, by up to half; on both axes alike."""
-    zoomed = affine(ramps(500), AugmentConfig(zoom=0.5), generator=seeded())
+@pytest.mark.parametrize("rotate", [0, 90])
+def test_a_zoom_goes_as_far_as_is_said_both_ways(rotate):
+    """Out and in, by up to half; on both axes alike, also of a turned image."""
+    config = AugmentConfig(zoom=0.5, rotate=rotate)
+    zoomed = affine(ramps(500), config, generator=seeded())
 
-    across, down = steps_of(zoomed)
+    middle = zoomed[:, :, 7:9, 9:11]
+    across = (middle[:, :, 1, 1] - middle[:, :, 1, 0]).norm(dim=1)
+    down = (middle[:, :, 1, 1] - middle[:, :, 0, 1]).norm(dim=1)
     assert torch.allclose(across, down, atol=1e-4)
     assert 0.5 <= 1 / across.max() < 0.55
     assert 1.45 < 1 / across.min() <= 1.5
+
+
+def test_a_turn_goes_as_far_as_is_said_both_ways():
+    """By up to 30 degrees, whose sine is one half."""
+    turned = affine(ramps(500), AugmentConfig(rotate=30), generator=seeded())
+
+    sine = turned[:, 1, 8, 10] - turned[:, 1, 8, 9]
+    assert -0.5 - 1e-3 <= sine.min() < -0.48
+    assert 0.48 < sine.max() <= 0.5 + 1e-3
 
 
 def test_a_shift_goes_as_far_as_is_said_both_ways():
@@ -168,8 +204,11 @@ def test_a_shift_goes_as_far_as_is_said_both_ways():
 
 def test_a_resized_crop_keeps_at_least_the_smallest_area():
     """And all sizes from there to the whole."""
-    across, down = steps_of(resized_crop(ramps(500), smallest=0.25, generator=seeded()))
+    crops = resized_crop(ramps(500), smallest=0.25, generator=seeded())
 
+    for channel, axis in ((0, 2), (1, 1)):  # inside the image nothing is repeated
+        assert (crops[:, channel].diff(dim=axis) > 0.1).all()
+    across, down = steps_of(crops)
     area = across * down
     assert 0.25 - 1e-3 <= area.min() < 0.3
     assert 0.9 < area.max() <= 1 + 1e-3
@@ -178,13 +217,15 @@ def test_a_resized_crop_keeps_at_least_the_smallest_area():
 
 def test_cutout_covers_one_square_with_the_fill():
     """Wholly inside, at a place of its own in each image."""
-    images = torch.ones(20, 3, 16, 16)
+    images = torch.ones(200, 3, 16, 12)
     covered = cutout(images, side=6, fill=torch.zeros(3), generator=seeded())
     holes = covered == 0
 
     assert (holes.sum((1, 2, 3)) == 3 * 36).all()
     assert (holes[:, 0].any(2).sum(1) == 6).all()
-    assert len({tuple(hole.flatten().tolist()) for hole in holes[:, 0]}) > 10
+    tops, lefts = (holes[:, 0].any(axis).byte().argmax(1) for axis in (2, 1))
+    assert set(tops.tolist()) == set(range(11))
+    assert set(lefts.tolist()) == set(range(7))
 
 
 def test_a_turn_by_nothing_is_the_identity(pixels):
@@ -269,13 +310,34 @@ def test_a_blurred_copy_is_that_of_the_pixels_within_the_border():
     # of nine cells four are the dot's own, for the border is repeated, and it has five
     assert blurred[0, 0] == pytest.approx(1.3 * (8 + 0.1 * 5) / 13)
     assert torch.allclose(sharpness(alone, torch.ones(1, 1, 1, 1)), alone)
+    plain = torch.full((1, 3, 5, 5), 0.5)  # up to its border
+    assert torch.allclose(sharpness(plain, -torch.ones(1, 1, 1, 1)), plain)
 
 
 def test_posterize_keeps_four_bits_at_full_strength():
-    """16 levels of 256."""
+    """16 levels of 256, whatever the sign; a threshold has none either."""
     ramp = torch.arange(256).view(1, 1, 16, 16) / 255
+    one = torch.ones(1, 1, 1, 1)
 
-    assert len(posterize(ramp, torch.ones(1, 1, 1, 1)).unique()) == 16
+    assert len(posterize(ramp, one).unique()) == 16
+    for operation in (posterize, solarize):
+        assert torch.equal(operation(ramp, one / 2), operation(ramp, -one / 2))
+
+
+def test_every_operation_is_drawn_both_ways():
+    """And each image has what one of them makes of it."""
+    images = torch.rand(400, 3, 8, 8, generator=seeded())
+
+    changed = random_augment(images, count=1, magnitude=10, generator=seeded())
+
+    drawn = torch.zeros(400, dtype=torch.bool)
+    for operation in OPERATIONS:
+        for sign in (1, -1):
+            made = operation(images, torch.full((400, 1, 1, 1), sign)).clamp(0, 1)
+            own = (made - changed).abs().amax((1, 2, 3)) < 1e-5
+            assert own.any(), (operation.__name__, sign)
+            drawn |= own
+    assert drawn.all()
 
 
 def test_random_augment_leaves_gray_images_gray():
@@ -290,7 +352,7 @@ def test_random_augment_leaves_gray_images_gray():
 def test_mixed_images_have_mixed_truth(kind):
     """An image that is all of one value shows how much of it is left."""
     truth = torch.eye(10)
-    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 16, 16)
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 16, 24)
     config = AugmentConfig(**{kind: 1.0})
 
     for seed in range(5):
@@ -301,15 +363,33 @@ def test_mixed_images_have_mixed_truth(kind):
 
 
 def test_one_coin_a_batch_chooses_between_mixup_and_cutmix():
-    """A pixel of a mixup is between two images, that of a cutmix of one of them."""
+    """A pixel of a mixup is between two images, that of a cutmix of one of them.
+
+    Each has its own alpha: here one always blends by halves, the other all or nothing.
+    """
     images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 16, 16)
-    config = AugmentConfig(mixup=1.0, cutmix=1.0)
+    config = AugmentConfig(mixup=1000, cutmix=0.001)
     pasted = 0
     for seed in range(40):
-        mixed, _ = mix(images, torch.eye(10), config, generator=seeded(seed))
-        pasted += bool((mixed == mixed.round()).all())
+        mixed, shares = mix(images, torch.eye(10), config, generator=seeded(seed))
+        whole = bool((mixed == mixed.round()).all())
+        assert whole == bool((shares.amax(1) > 0.6).all())
+        pasted += whole
 
     assert 10 <= pasted <= 30
+
+
+def test_a_box_is_pasted_anywhere_in_the_image():
+    """Also at the far end of the longer side."""
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 16, 24)
+    changed = torch.zeros(16, 24, dtype=torch.bool)
+    for seed in range(60):
+        mixed, _ = mix(
+            images, torch.eye(10), AugmentConfig(cutmix=1000), generator=seeded(seed)
+        )
+        changed |= (mixed != images).any(0)[0]
+
+    assert changed.all()
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.4, 1.0, 8.0, 1000.0])

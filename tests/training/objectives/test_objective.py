@@ -6,6 +6,12 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from classifier.manifest import Task
+from training.configs.train_sections import LossConfig
+from training.objectives.losses import (
+    asymmetric,
+    binary_cross_entropy,
+    cross_entropy,
+)
 from training.objectives.objective import average_precision, build_objective
 
 
@@ -46,18 +52,67 @@ def test_a_perfect_answer_has_the_best_score_and_nearly_no_loss(task, labels, lo
         answer = wanted[:, 1:] if task is Task.BINARY else wanted
 
     assert objective.logits == logits
-    assert objective.loss(answer, objective.truth(truth)) < 1e-6
+    in_its_form = objective.truth(truth)
+    assert objective.loss(answer, in_its_form) < 1e-6
+    assert objective.losses(answer, in_its_form).shape == (len(truth),)
     assert set(objective.score(answer, truth).values()) == {1.0}
+    assert list(objective.watched(answer, truth))[-1] == "loss"  # the first one decides
+
+
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS, Task.MULTILABEL])
+def test_truth_that_is_mixed_has_a_share_for_each_logit(task):
+    """Only mixing needs that of a class index, and pays for it."""
+    objective = build_objective(task, labels=2)
+    several = task is Task.MULTILABEL
+    labels = torch.tensor([[0, 1], [1, 0], [1, 1]] if several else [1, 0, 1])
+
+    mixed = objective.truth(labels, mixing=True)
+
+    assert (mixed.shape, mixed.dtype) == ((3, objective.logits), torch.float32)
+    indices = objective.truth(labels) is labels
+    assert indices == (task is Task.MULTICLASS)
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "named"),
+    [
+        (Task.MULTICLASS, LossConfig(), cross_entropy(label_smoothing=0.1)),
+        (Task.MULTILABEL, LossConfig(), binary_cross_entropy(label_smoothing=0.1)),
+        (
+            Task.MULTILABEL,
+            LossConfig(kind="asymmetric", gamma_positive=1, gamma_negative=3, clip=0.2),
+            asymmetric(
+                gamma_positive=1, gamma_negative=3, clip=0.2, label_smoothing=0.1
+            ),
+        ),
+    ],
+    ids=["softmax", "sigmoid", "asymmetric"],
+)
+def test_the_loss_is_the_one_that_is_named(task, config, named):
+    """With its numbers; of bfloat16 logits it is computed in float32, too."""
+    objective = build_objective(task, labels=3, label_smoothing=0.1, config=config)
+    logits = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.bfloat16)
+    truth = torch.tensor([[1.0, 0.0, 1.0]] if task is Task.MULTILABEL else [1])
+
+    found = objective.loss(logits, truth)
+
+    assert found.dtype == torch.float32
+    assert torch.equal(found, named(logits.float(), truth))
 
 
 def test_a_detector_decides_at_a_score_of_one_half():
-    """Which is a logit of 0, however near to it."""
+    """Which is a logit of 0, however near to it, and already a yes as when served."""
     objective = build_objective(Task.BINARY, labels=2)
-    logits = torch.tensor([[0.1], [-0.1]])
+    logits = torch.tensor([[0.0], [-0.1]])
 
     for labels, accuracy in (([1, 0], 1.0), ([0, 1], 0.0)):
         scores = objective.score(logits, torch.tensor(labels))
         assert scores["accuracy"] == accuracy
+
+
+def test_without_a_positive_there_is_no_precision():
+    """0, which no ranking is praised for."""
+    assert average_precision(torch.tensor([0.5, 0.1]), torch.tensor([0, 0])) == 0
 
 
 def test_labels_that_do_not_occur_have_no_part_in_map():
