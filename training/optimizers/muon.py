@@ -101,8 +101,6 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
-        if lr < 0 or not 0 < momentum < 1:
-            raise ValueError(f"lr {lr} must be >= 0 and momentum {momentum} in (0, 1)")
         defaults = {
             "lr": lr,
             "momentum": momentum,

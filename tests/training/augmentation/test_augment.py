@@ -200,6 +200,10 @@ def test_a_shift_goes_as_far_as_is_said_both_ways():
         went = (shifted - ramps(500))[:, axis, 8, 10]
         assert -0.25 * side - 1e-3 <= went.min() < -0.23 * side
         assert 0.23 * side < went.max() <= 0.25 * side + 1e-3
+    white = torch.ones(8, 3, 16, 20)  # as far as the color at the border goes
+    assert torch.allclose(
+        affine(white, AugmentConfig(shift=0.25), generator=seeded()), white
+    )
 
 
 def test_a_resized_crop_keeps_at_least_the_smallest_area():

@@ -82,7 +82,8 @@ def by_hand(weight, gradients, *, rate, momentum, decay=0.0, scaled=False):
     return weight
 
 
-def test_steps_of_muon_are_what_the_formula_says():
+@pytest.mark.parametrize("momentum", [0.6, 0.0])
+def test_steps_of_muon_are_what_the_formula_says(momentum):
     """Of a filter, scaled first, and of a matrix, which decays; in bfloat16."""
     rng = np.random.default_rng(0)
     begun = rng.normal(size=(2, 6, 18))
@@ -90,19 +91,29 @@ def test_steps_of_muon_are_what_the_formula_says():
     filters = nn.Parameter(torch.tensor(begun[0]).view(6, 2, 3, 3))
     matrix = nn.Parameter(torch.tensor(begun[1]))
     blocks = [{"params": [filters]}, {"params": [matrix], "weight_decay": 0.5}]
-    muon = Muon(blocks, lr=0.2, momentum=0.6)
+    muon = Muon(blocks, lr=0.2, momentum=momentum)
 
     for of_filters, of_matrix in gradients:
         filters.grad = torch.tensor(of_filters).view(6, 2, 3, 3)
         matrix.grad = torch.tensor(of_matrix)
         muon.step()
 
-    options = {"rate": 0.2, "momentum": 0.6}
+    options = {"rate": 0.2, "momentum": momentum}
     expected = by_hand(begun[0], gradients[:, 0], scaled=True, **options)
     found = filters.detach().numpy().reshape(6, 18)
     np.testing.assert_allclose(found, expected, atol=1e-2)
     expected = by_hand(begun[1], gradients[:, 1], decay=0.5, **options)
     np.testing.assert_allclose(matrix.detach().numpy(), expected, atol=1e-2)
+
+
+def test_what_is_zero_stays_finite():
+    """Filters that an initialization has silenced, and gradients that do not come."""
+    filters = nn.Parameter(torch.zeros(6, 2, 3, 3))
+    filters.grad = torch.zeros_like(filters)
+
+    Muon([filters], lr=0.2).step()
+
+    assert torch.equal(filters.detach(), torch.zeros(6, 2, 3, 3))
 
 
 def network():
@@ -346,6 +357,7 @@ def test_slow_weights_leave_the_count_of_batches_alone():
 
     with lookahead.in_place(1):
         assert norm.running_mean.item() == 0
+        assert norm.num_batches_tracked.item() == 1
     assert norm.num_batches_tracked.item() == 1
     assert mean.item() > 0
 

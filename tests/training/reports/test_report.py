@@ -1,18 +1,21 @@
 """The page on a run says what was done, on what, and how it went."""
 
 import html
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.synthetic import make_bundle
+from classifier.manifest import Manifest, Task
+from tests.synthetic import make_bundle, manifest_fields
 from tests.training.loop.runs import CONFIG
 from training.configs.config import parse_config
-from training.errors import CheckpointError
+from training.errors import CheckpointError, DataError
 from training.loop.checkpoint import write_checkpoint
-from training.reports.report import render
+from training.reports.card import CAPTIONS
+from training.reports.report import graph_tables, labels_table, render, written
 
 LOG = """step,epoch,train_loss,validation_loss,seconds
 123456,1,1.4387431144714355,,0.000123456
@@ -125,3 +128,144 @@ def test_whatever_a_card_holds_does_nothing_to_its_page(tmp_path: Path):
     assert 'href="javascript' not in page
     assert "example.org" not in page
     assert "{{ title }} &lt;i&gt;" in page
+
+
+def rows(page: str, title: str) -> list[list[str]]:
+    """The table below a title, its head first."""
+    table = page.partition(f"<h2>{title}</h2>")[2].partition("</table>")[0]
+    found = [
+        re.findall("<t[hd](?: [^>]*)?>(.*?)</t[hd]>", row)
+        for row in table.split("</tr>")
+    ]
+    return [row for row in found if row]
+
+
+def manifest(task: Task, **fields: object) -> Manifest:
+    """Of three colors, of six shades, or of red and not red."""
+    classes = 6 if task is Task.FINE_GRAINED else 3
+    known = manifest_fields("colors", task, classes=classes)
+    return Manifest.model_validate_json(json.dumps(known | fields))
+
+
+def test_a_label_stands_beside_its_group_and_its_own_threshold():
+    """A detector has one, which is that of its yes."""
+    grained, detector = manifest(Task.FINE_GRAINED), manifest(Task.BINARY)
+
+    assert labels_table(grained)["rows"] == [
+        [label.name, label.group, ""] for label in grained.labels
+    ]
+    assert labels_table(detector)["rows"] == [["not red", "", ""], ["red", "", "0.900"]]
+    several = labels_table(manifest(Task.MULTILABEL))
+    assert [row[2] for row in several["rows"]] == 3 * ["0.900"]
+
+
+def test_graphs_stand_side_by_side_for_each_data_that_they_were_measured_on():
+    """With the gate of the one that had to pass; fp32 alone has none."""
+    (fp32,) = manifest_fields("colors")["graphs"]
+    test = {"dataset": "colors", "split": "test", "n": 18}
+    test |= {"values": {"accuracy": 0.9, "risk": 0.1}}
+    other = {"dataset": "art", "split": "all", "n": 5, "values": {"accuracy": 0.6}}
+    gate = {"passed": True, "dataset": "colors", "n": 9, "accuracy_drop": 0.0}
+    gate |= {"agreement": 1.0, "reason": "agrees in all"}
+    small = test | {"values": {"accuracy": 0.8}}
+    int8 = fp32 | {"precision": "int8", "file": "model.int8.onnx"}
+    graphs = [fp32 | {"metrics": [test, other]}]
+
+    alone = graph_tables(manifest(Task.MULTICLASS, graphs=graphs))
+    both = graph_tables(
+        manifest(
+            Task.MULTICLASS, graphs=[*graphs, int8 | {"metrics": [small], "gate": gate}]
+        )
+    )
+
+    titles = ["Measured on 5 images (art, all)", "Measured on 18 images (colors, test)"]
+    assert [table["title"] for table in alone] == titles
+    assert [table["title"] for table in both] == [*titles, "Gates of smaller graphs"]
+    assert [[table["head"], *table["rows"]] for table in both] == [
+        [["figure", "fp32"], ["accuracy", "0.6000"]],
+        [
+            ["figure", "fp32", "int8"],
+            ["accuracy", "0.9000", "0.8000"],
+            ["risk", "0.1000", ""],
+        ],
+        [["graph", "gate", "why"], ["int8", "passed", "agrees in all"]],
+    ]
+
+
+def test_a_page_on_a_bundle_says_what_it_is_for_and_shows_its_pictures(tmp_path: Path):
+    """In the order of the card; one that is not there is not shown."""
+    folder = make_bundle(tmp_path, "colors")
+    for name in ("reliability.png", "mistakes.jpg"):
+        (folder / name).write_bytes(name.encode())
+
+    page = render(folder)
+
+    assert "<p>Says which color an image has. Made for tests.</p>" in page
+    shown = re.findall('<img src="data:(.*?);base64,.*?" alt="(.*?)">', page)
+    assert [(kind, html.unescape(caption)) for kind, caption in shown] == [
+        ("image/jpeg", CAPTIONS["mistakes.jpg"]),
+        ("image/png", CAPTIONS["reliability.png"]),
+    ]
+
+
+def test_a_page_on_an_evaluation_has_its_figures_and_circumstances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a run's folder, also its curves; the folder names the page from inside."""
+    folder = tmp_path / "again"
+    folder.mkdir()
+    measured = {"metrics": {"nll": 0.5, "accuracy": 0.75}, "n": 8, "dataset": "colors"}
+    measured |= {"split": "test", "intervals_95": {"accuracy": [0.25, 1]}}
+    measured |= {"bundle": "colors/1", "precision": "int8", "per_class": []}
+    (folder / "evaluation.json").write_text(json.dumps(measured))
+    (folder / "curves.png").write_bytes(b"curves")
+    monkeypatch.chdir(folder)
+
+    page = render(Path())
+
+    assert "<h1>again</h1>" in page
+    assert rows(page, "Measured on 8 images (colors, test)") == [
+        ["figure", "value", "95 % interval"],
+        ["accuracy", "0.7500", "0.2500 to 1.0000"],
+        ["nll", "0.5000", ""],
+    ]
+    assert (facts(page)["bundle"], facts(page)["precision"]) == ("colors/1", "int8")
+    assert "Loss and validation score over the training." in page
+
+
+@pytest.mark.parametrize(
+    ("finetuned", "kept"), [(None, "probe"), ({"accuracy": 0.95}, "finetuned")]
+)
+def test_a_page_on_a_transfer_says_which_stage_was_kept(
+    tmp_path: Path, finetuned: dict[str, float] | None, kept: str
+):
+    """Side by side, where there were two."""
+    record = {"probe": {"accuracy": 0.9}, "finetuned": finetuned, "kept": kept}
+    (tmp_path / "transfer.json").write_text(json.dumps(record))
+
+    found = rows(render(tmp_path), f"Transfer, on validation (kept: {kept})")
+
+    second = [["fine-tuned", "0.9500"]] if finetuned else []
+    assert found == [["stage", "accuracy"], ["probe", "0.9000"], *second]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"metrics": ', "\udce9"])
+def test_what_is_no_record_of_an_evaluation_is_named(tmp_path: Path, content: str):
+    """A list, half of a file, another encoding; nor is an empty folder anything."""
+    with pytest.raises(DataError, match="is neither a run"):
+        render(tmp_path)
+    path = tmp_path / "evaluation.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        render(tmp_path)
+
+
+def test_what_is_set_to_nothing_is_set():
+    """0 and false are values; what has none is not said."""
+    config = {"crop": 0, "compile": False, "until": None, "sizes": [], "series": ""}
+
+    assert written(config) == "crop = 0, compile = false"
+    assert written([{"kind": "sgd"}, config]) == (
+        "kind = sgd; crop = 0, compile = false"
+    )
