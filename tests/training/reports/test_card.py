@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from tests.synthetic import manifest_fields
 from tests.training.evaluation.scored import answers_of
 from training.evaluation.answers import per_class
 from training.evaluation.evaluate import Evaluation
-from training.reports.card import CardFacts, write_card
+from training.evaluation.metrics import per_label
+from training.reports.card import CAPTIONS, CardFacts, write_card
 
 NAMES = ("red", "green", "blue")
 
@@ -135,3 +137,139 @@ def test_a_temperature_at_its_bound_is_explained(temperature: float, told: bool)
     fields["postprocess"]["temperature"] = temperature
 
     assert ("said next to nothing of the truth" in card_of(fields)) is told
+
+
+GATE = {
+    "passed": True,
+    "dataset": "colors",
+    "n": 9,
+    "accuracy_drop": 0.0,
+    "agreement": 1.0,
+    "reason": "agrees in all",
+}
+
+
+def with_int8(fields: dict[str, Any]) -> Manifest:
+    """The manifest with a second graph, which has passed its gate."""
+    (fp32,) = fields["graphs"]
+    int8 = fp32 | {"precision": "int8", "file": "model.int8.onnx", "gate": GATE}
+    graphs = {"graphs": [fp32, int8]}
+    return Manifest.model_validate_json(json.dumps(fields | graphs))
+
+
+def test_what_a_smaller_graph_changes_stands_beside_fp32():
+    """Intervals are those of fp32; a class may gain recall that another one loses."""
+    truth = np.array([0, 1, 1])
+    fp32 = measured(np.eye(3)[[0, 1, 0]], truth, accuracy=2 / 3)
+    int8 = measured(np.eye(3)[[1, 1, 1]], truth, accuracy=0.75)
+    evaluations = {
+        Precision.FP32: replace(fp32, intervals={"accuracy": (0.25, 0.875)}),
+        Precision.INT8: replace(int8, intervals={"accuracy": (0.5, 1.0)}),
+    }
+    manifest = with_int8(manifest_fields("colors", Task.MULTICLASS))
+
+    lines = write_card(CardFacts(manifest, evaluations, (), ())).splitlines()
+
+    assert "| figure | fp32 | int8 | 95 % interval (fp32) |" in lines
+    assert "| accuracy | 0.6667 | 0.7500 | 0.2500 to 0.8750 |" in lines
+    assert "Gate of int8: agrees in all." in lines
+    head = "| label | images | precision | recall | F1 | int8 recall, change |"
+    assert lines[lines.index(head) + 2 :][:3] == [
+        "| red | 1 | 0.500 | 1.000 | 0.667 | -1.000 |",
+        "| green | 2 | 1.000 | 0.500 | 0.667 | +0.500 |",
+        "| blue | 0 |  |  |  |  |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "groups", "said"),
+    [
+        (Task.MULTICLASS, (None, None, None), ""),
+        (Task.FINE_GRAINED, ("warm", "cold", "cold"), ""),
+        (Task.FINE_GRAINED, ("warm", "warm", "cold"), " (same group)"),
+    ],
+)
+def test_mistakes_between_two_classes_are_told_both_ways(task, groups, said):
+    """Of four images of either class two are green and called red, one the reverse."""
+    fields = manifest_fields("colors", task)
+    for label, name, group in zip(fields["labels"], NAMES, groups, strict=True):
+        label |= {"name": name, "group": group}
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    scores, truth = np.eye(3)[[0, 0, 1, 1]], np.array([1, 1, 0, 1])
+
+    card = write_card(
+        CardFacts(manifest, {Precision.FP32: measured(scores, truth)}, (), ())
+    )
+
+    line = (
+        f"- `red` and `green`{said}: 1 called `green`, 2 called `red`; 75.0 % of both"
+    )
+    assert line in card.splitlines()
+
+
+def test_a_yes_has_its_threshold_and_no_class_to_be_mixed_up_with():
+    """Each label of several its average precision, too."""
+    scores = np.array([[0.95, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.4, 0.92]])
+    truth = np.array([[True, True, False], [False, False, False], [False, False, True]])
+    thresholds = (0.9, 0.9, 0.9)
+    found = replace(
+        measured(np.eye(3), np.arange(3)),
+        rows=per_label(scores, truth, thresholds),
+        truth=truth,
+        scores=scores,
+        thresholds=thresholds,
+    )
+    evaluations = {Precision.FP32: found, Precision.INT8: found}
+    manifest = with_int8(manifest_fields("colors", Task.MULTILABEL))
+
+    card = write_card(CardFacts(manifest, evaluations, (), ()))
+
+    assert "Thresholds: `red` 0.900, `green` 0.900, `blue` 0.900.\n" in card
+    assert (
+        "| label | images | precision | recall | F1 | average precision | "
+        "int8 recall, change |\n"
+    ) in card
+    assert "| red | 1 | 1.000 | 1.000 | 1.000 | 1.000 | +0.000 |\n" in card
+    assert "| green | 1 |  | 0.000 | 0.000 | 0.333 | +0.000 |\n" in card
+    assert "mixed up" not in card
+
+
+def test_a_detector_has_the_threshold_of_its_yes():
+    """And a model that may abstain says from where on it answers."""
+    fields = manifest_fields("colors", Task.MULTICLASS)
+    fields["postprocess"]["abstain_threshold"] = 0.625
+
+    assert "Thresholds: `red` 0.900.\n" in card_of(manifest_fields("r", Task.BINARY))
+    assert "Gives no answer under a score of 0.625.\n" in card_of(fields)
+    assert "Gives no answer" not in card_of(manifest_fields("c", Task.MULTICLASS))
+
+
+def test_a_card_ends_with_where_the_bundle_comes_from():
+    """After its pictures: training, each optimization, and what was remarked."""
+    fields = manifest_fields("colors", Task.MULTICLASS, version=3)
+    made = {"command": "linnaeus optimize a_*", "commit": None, "hardware": "a laptop"}
+    made |= {"version": 2, "created": "2026-02-01T00:00:00Z", "versions": {}}
+    origin = {"command": "train `x`", "license": "CC0", "source": "[photos](there)"}
+    origin |= {"seconds": 12.6, "optimizations": [made | {"data_sha256": {}}]}
+    fields["provenance"] |= origin
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    found = measured(np.eye(3), np.arange(3))
+
+    card = write_card(
+        CardFacts(
+            manifest, {Precision.FP32: found}, ("As it was.",), tuple(sorted(CAPTIONS))
+        )
+    )
+
+    pictures = re.findall(r"!\[(.*)\]\((.*)\)", card)
+    assert pictures == [(CAPTIONS[name], name) for name in sorted(CAPTIONS)]
+    assert card.split("## Where it comes from\n\n")[1].splitlines() == [
+        "- Made by: `` train `x` ``",
+        "- Data: [photos](there)",
+        "- Licence: CC0",
+        "- Hardware: any; 13 s of training",
+        "- Commit: none; created 2026-01-01T00:00:00Z",
+        "- Optimized from version 2, by `linnaeus optimize a_*`; commit none; "
+        "a laptop; 2026-02-01T00:00:00Z",
+        "- As it was.",
+    ]
