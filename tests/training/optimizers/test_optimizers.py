@@ -160,7 +160,9 @@ def test_the_first_that_fits_takes_a_parameter():
         ((sgd("filters"),), r"no \[\[optimizer\]\] takes the parameter 0\.bias"),
         ((sgd("all"), sgd("vectors")), "takes none"),
         ((sgd("(unclosed"),), "as a regular expression"),
+        ((sgd("3"), sgd("all")), "takes none"),
         ((muon("all"),), "give vectors to sgd"),
+        ((muon(r"3\..*"), sgd("all")), "give vectors to sgd"),
     ],
 )
 def test_what_cannot_be_assigned_is_refused(configs, message):
@@ -171,19 +173,45 @@ def test_what_cannot_be_assigned_is_refused(configs, message):
 
 def test_muon_takes_no_weight_decay_for_filters():
     """Their norm is fixed, so that it would do nothing; to matrices it does."""
-    filters, matrices = (muon(x, weight_decay=0.1) for x in ("filters", "matrices"))
+    filters, both, matrices = (
+        muon(x, weight_decay=0.1) for x in ("filters", r"[03]\.weight", "matrices")
+    )
 
-    with pytest.raises(ConfigError, match=r"weight_decay is 0\.1; muon scales"):
-        Optimizers(network(), (filters, sgd("all")), ScheduleConfig())
+    for config in (filters, both):
+        with pytest.raises(ConfigError, match=r"weight_decay is 0\.1; muon scales"):
+            Optimizers(network(), (config, sgd("all")), ScheduleConfig())
     Optimizers(network(), (matrices, sgd("all")), ScheduleConfig())
+
+
+def test_weights_that_do_not_learn_need_no_optimizer():
+    """A transfer may have frozen them before."""
+    net = network()
+    net[0].requires_grad_(False)
+    net[1].requires_grad_(False)
+
+    optimizers = Optimizers(net, (sgd(r"3\..*"),), ScheduleConfig())
+
+    assert len(optimizers.parameters()) == 2
+
+
+def test_muon_knows_the_groups_of_a_convolution():
+    """By the module that a weight is of."""
+    net = nn.Sequential(
+        nn.Conv2d(4, 8, 3, bias=False), nn.Conv2d(8, 8, 3, groups=2, bias=False)
+    )
+
+    [state] = Optimizers(net, (muon("all"),), ScheduleConfig()).state_dict()
+
+    groups = {group["groups"]: group["params"] for group in state["param_groups"]}
+    assert groups == {1: [0], 2: [1]}
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         ("sgd", {"momentum": 0.3, "weight_decay": 0.01}),
-        ("adamw", {"betas": (0.5, 0.6), "weight_decay": 0.01}),
-        ("muon", {"momentum": 0.3}),
+        ("adamw", {"betas": (0.5, 0.6), "weight_decay": 0.02}),
+        ("muon", {"momentum": 0.3, "weight_decay": 0.02}),
     ],
 )
 def test_each_kind_hands_its_options_on(kind, options):
@@ -211,6 +239,22 @@ def test_sgd_is_nesterovs_where_there_is_momentum(momentum):
     optimizers.step()
 
     assert net.weight.item() == pytest.approx(-0.1 * (1 + momentum))
+
+
+def test_rates_follow_the_schedule_that_the_config_has():
+    """Times what a search for a good rate varies; who rises from 0 does not freeze."""
+    shape = ScheduleConfig(shape="cosine", warmup=0.25, start=0.2, final=0.1)
+    from_zero = shape.model_copy(update={"start": 0.0})
+    rates = []
+    for progress in (0.0, 0.125, 0.25, 0.625, 1.0):
+        optimizers = Optimizers(network(), (sgd("all"),), shape)
+        optimizers.schedule(progress, multiple=3)
+        rates.append(optimizers.state_dict()[0]["param_groups"][0]["lr"])
+    optimizers = Optimizers(network(), (sgd("all"),), from_zero)
+    optimizers.schedule(0.0)
+
+    assert rates == pytest.approx([0.06, 0.18, 0.3, 0.165, 0.03])
+    assert all(parameter.requires_grad for parameter in optimizers.parameters())
 
 
 def test_the_rate_of_what_is_to_freeze_falls_in_a_line():

@@ -22,11 +22,11 @@ def test_the_factor_stays_between_its_ends(progress, shape, warmup, final):
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_a_schedule_rises_to_its_peak_and_ends_at_its_final_value(shape):
-    """From 0.2 over 1 to 0.1."""
+    """From 0.2 over 1 to 0.1, where it stays."""
     options = {"shape": shape, "warmup": 0.25, "start": 0.2, "final": 0.1}
-    seen = [schedule.factor(p, **options) for p in (0, 0.125, 0.25, 0.625, 1)]
+    seen = [schedule.factor(p, **options) for p in (0, 0.125, 0.25, 0.625, 1, 1.5)]
 
-    assert seen == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1])
+    assert seen == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1, 0.1])
 
 
 def test_the_cosine_is_one():
