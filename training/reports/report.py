@@ -97,13 +97,12 @@ def labels_table(manifest: Manifest) -> dict[str, Any]:
     """Labels with their groups and thresholds."""
     rules = manifest.postprocess
     shown = manifest.labels[-len(rules.thresholds) :] if rules.thresholds else ()
-    threshold = dict(
-        zip((label.id for label in shown), rules.thresholds or (), strict=True)
-    )
+    threshold = {
+        label.id: f"{each:.3f}"
+        for label, each in zip(shown, rules.thresholds or (), strict=True)
+    }
     rows = [
-        [label.name, label.group or "", f"{threshold[label.id]:.3f}"]
-        if label.id in threshold
-        else [label.name, label.group or "", ""]
+        [label.name, label.group or "", threshold.get(label.id, "")]
         for label in manifest.labels
     ]
     return {

@@ -1,7 +1,9 @@
 """What `linnaeus evaluate` leaves in its folder is of one evaluation."""
 
 import csv
+import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier import Task
+from classifier.bundle import load_bundle
 from cli import app
 from tests.synthetic import make_bundle
 from tests.training.data.pictures import write_tree
 from tests.training.reports.test_plots import evaluation
+from training.data import load_dataset
 from training.reports.evaluation_files import print_table
 
 FOR_ALL = {"evaluation.json", "mistakes.csv", "reliability.png"}
@@ -24,10 +28,11 @@ def photos(tmp_path: Path) -> Path:
     return write_tree(tmp_path / "photos", {"blue": 2, "green": 2, "red": 2})
 
 
-def linnaeus(*arguments: object) -> None:
-    """Run the command in this process; it must succeed."""
+def linnaeus(*arguments: object) -> str:
+    """What the command says, in this process; it must succeed."""
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def test_pictures_are_those_of_the_last_evaluation(tmp_path: Path, photos: Path):
@@ -67,6 +72,32 @@ def test_a_mistake_is_found_again_by_its_file(tmp_path: Path, photos: Path):
     assert Path(row["file"]) == photos / "blue" / os.fsdecode(b"\xe9, 7.png")
     assert (row["truth"], row["answer"]) == ("blue", "red")
     assert 1 / 3 < float(row["score"]) <= 1
+
+
+def test_figures_are_left_with_what_they_were_made_of(tmp_path: Path, photos: Path):
+    """In both files alike, and on the terminal with their intervals."""
+    (photos / "red" / "0.png").rename(photos / "blue" / "7.png")
+    bundle, results = make_bundle(tmp_path / "models"), tmp_path / "results.json"
+
+    said = linnaeus(
+        "evaluate", bundle, photos, "--out", tmp_path / "out", "--results", results
+    )
+
+    found = json.loads(results.read_text())
+    assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    (graph,) = load_bundle(bundle).manifest.graphs
+    assert (found["bundle"], found["precision"]) == ("colors/1", "fp32")
+    assert found["graph_sha256"] == graph.sha256
+    assert found["data_sha256"] == load_dataset(photos).parts["train"].sha256()
+    assert found["confusable_pairs"] == [{"labels": ["red", "blue"], "counts": [0, 1]}]
+    rows = {row["label"]: row for row in found["per_class"]}
+    assert [rows["red"][key] for key in ("n", "predicted", "precision", "recall")] == [
+        1, 2, 0.5, 1,
+    ]  # fmt: skip
+    low, high = found["intervals_95"]["accuracy"]
+    line = rf"accuracy +│ +0\.8333 +│ +{low:.4f} to {high:.4f} "
+    assert re.search(line, said)
+    assert re.search(r"all: 6 images, +fp32", said)
 
 
 def test_all_mistakes_are_listed_the_surest_first(tmp_path: Path):

@@ -200,7 +200,8 @@ def test_a_page_on_a_bundle_says_what_it_is_for_and_shows_its_pictures(tmp_path:
 
     page = render(folder)
 
-    assert "<p>Says which color an image has. Made for tests.</p>" in page
+    lead = "Says which color an image has. Made for tests."
+    assert f"<h1>colors, version 1</h1>\n<p>{lead}</p>" in page
     shown = re.findall('<img src="data:(.*?);base64,.*?" alt="(.*?)">', page)
     assert [(kind, html.unescape(caption)) for kind, caption in shown] == [
         ("image/jpeg", CAPTIONS["mistakes.jpg"]),
