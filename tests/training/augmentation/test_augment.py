@@ -58,7 +58,6 @@ def test_nothing_changes_unless_it_is_named(pixels):
     images = augment(pixels, AugmentConfig(), flipped=None, generator=seeded())
 
     assert torch.equal(images, pixels.permute(0, 3, 1, 2) / 255)
-    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +92,7 @@ def test_the_same_seed_gives_the_same_images(pixels):
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.shape == (8, 3, 12, 10)
+    assert first.is_contiguous(memory_format=torch.channels_last)
     assert 0 <= first.min() <= first.max() <= 1
 
 
