@@ -93,8 +93,9 @@ def test_letters_that_no_font_has_are_told_of_in_a_line(caplog):
     assert caplog.messages == []
 
     # of a private area: nobody's font has it
-    draw_all(evaluation(("x\ue123", "y", "z"), several=False))
-    assert "no font here has \ue123: boxes" in caplog.text
+    found = evaluation(("x\ue123", "y", "z"), several=False)
+    draw_all(replace(found, negative="\ue124"))
+    assert "no font here has \ue123 \ue124: boxes" in caplog.text
 
 
 def test_a_confusion_matrix_has_the_truth_in_its_rows(monkeypatch: pytest.MonkeyPatch):
