@@ -68,7 +68,10 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     ) as error:  # border: damage raises zlib.error, MemoryError, EOFError …
         raise BundleError(f"cannot read {path}: {error}") from error
     golden = Golden(pixels, logits)
-    _check_arrays(golden, manifest)
+    try:
+        _check_arrays(golden, manifest)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
     return golden
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from classifier.bundle import Bundle
-from classifier.errors import BundleError
+from classifier.errors import BundleError, ClassifierError
 from classifier.golden import replay
 from classifier.hardware import has_fast_int8
 from classifier.manifest import GraphVariant, Precision
@@ -92,12 +92,17 @@ def load_session(
     """
     manifest = bundle.manifest
     graph = graph or bundle.read_graph(variant)
-    session = Session.load(graph, device=device, threads=threads)
-    expected = (manifest.preprocess.shape, manifest.logits)
-    if (session.shape, session.logits) != expected:
-        raise BundleError(
-            f"{variant.file} maps pixels {session.shape} to {session.logits} logits; "
-            f"the manifest says {expected[0]} and {expected[1]}"
-        )
-    replay(bundle.read_golden(), session, variant)
+    golden = bundle.read_golden()
+    try:
+        session = Session.load(graph, device=device, threads=threads)
+        expected = (manifest.preprocess.shape, manifest.logits)
+        if (session.shape, session.logits) != expected:
+            raise BundleError(
+                f"{variant.file} maps pixels {session.shape} to {session.logits} "
+                f"logits; the manifest says {expected[0]} and {expected[1]}"
+            )
+        replay(golden, session, variant)
+    except ClassifierError as error:  # many bundles have graphs of the same file name
+        name = f"{manifest.full_name} {variant.precision}"
+        raise type(error)(f"{name}: {error}") from error
     return session

@@ -25,6 +25,7 @@ from classifier.errors import (
     ImageFormatError,
     ImageTooLargeError,
     RequestError,
+    SessionError,
 )
 from classifier.golden import Golden
 from classifier.hardware import available_cores, has_fast_int8
@@ -207,28 +208,28 @@ def test_no_images_are_no_answers(colors):
 
 
 @pytest.mark.parametrize(
-    ("other", "found"),
+    ("other", "error", "found"),
     [
-        ({"side": 4}, r"pixels \(4, 4, 3\) to 3 logits"),
-        ({"classes": 5}, r"pixels \(8, 8, 3\) to 5 logits"),
+        (graph(side=4), BundleError, r"maps pixels \(4, 4, 3\) to 3 logits; the mani"),
+        (graph(classes=5), BundleError, r"maps pixels \(8, 8, 3\) to 5 logits; the m"),
+        (b"no graph", SessionError, "ONNX Runtime: "),
     ],
 )
-def test_a_graph_of_other_shapes_than_the_manifest_says_is_refused(
-    tmp_path, other, found
+def test_a_graph_of_another_kind_than_the_manifest_says_is_refused(
+    tmp_path, other, error, found
 ):
-    """The manifest is what pre- and postprocessing believe."""
-    small = graph(**other)
+    """The manifest is believed, and the message names the bundle."""
     fields = manifest_fields("colors", Task.MULTICLASS)
-    fields["graphs"][0]["sha256"] = hashlib.sha256(small).hexdigest()
+    fields["graphs"][0]["sha256"] = hashlib.sha256(other).hexdigest()
     folder = write_bundle(
         tmp_path,
         Manifest.model_validate_json(json.dumps(fields)),
-        graphs={"model.onnx": small},
+        graphs={"model.onnx": other},
         golden=Golden(golden_pixels(8), {Precision.FP32: np.zeros((2, 3), np.float32)}),
         card="",
     )
 
-    with pytest.raises(BundleError, match=f"maps {found}; the manifest says"):
+    with pytest.raises(error, match=f"^colors/1 fp32: .*{found}"):
         Classifier.load(folder)
 
 

@@ -84,10 +84,13 @@ def test_a_bundle_that_answers_as_expected_is_loaded(folder):
 
 @pytest.mark.parametrize("by", [0.0002, -0.0002, 5.0, np.nan, np.inf])
 def test_a_bundle_that_answers_differently_is_refused(folder, by):
-    """The message says by how much, and on which device."""
+    """The message says which of many, by how much, and on which device."""
     shifted(folder, by)
 
-    with pytest.raises(BundleError, match=r"model.onnx on cpu is off by .*; 0.0001 is"):
+    with pytest.raises(
+        BundleError,
+        match=r"^colors/1 fp32: .* model.onnx on cpu is off by .*; 0.0001 is",
+    ):
         Classifier.load(folder)
 
 
@@ -118,8 +121,8 @@ def test_the_error_is_told_to_who_asks(folder):
     ],
 )
 def test_other_shapes_than_the_manifest_says_are_refused(folder, changes, message):
-    """An array is checked before it is used."""
-    with pytest.raises(BundleError, match=message):
+    """An array is checked before it is used, and the message names its file."""
+    with pytest.raises(BundleError, match=rf"golden\.npz: .*{message}"):
         read(folder, npz(**(good() | changes)))
 
 
