@@ -1,7 +1,7 @@
 """machine, bundles → **findings**: what is really used, what to do about trouble."""
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from service.leader import lanes_each
 from service.settings import Settings, load_settings
 
 Level = Literal["ok", "note", "problem"]
+SUBJECT_WIDTH = len("imagenet/1 fp32")  # a longer one moves its line to the right
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
 PACKAGES = ("numpy", "pillow", "fastapi", "uvicorn", "uvloop", "httptools", "pydantic")
 
@@ -48,27 +49,29 @@ def command(
     device: Annotated[DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE")] = "auto",
 ) -> None:
     """Examine device, threads and bundles. Exit code 1 if there is a problem."""
-    findings = list(examine(models, device))
-    Console(emoji=False).print(as_table(findings))
-    problems = sum(finding.level == "problem" for finding in findings)
+    console = Console(emoji=False)
+    problems = 0
+    for finding in examine(models, device):
+        # Each at once: a bundle may take more memory than there is, which ends this.
+        console.print(as_row(finding))
+        problems += finding.level == "problem"
     if problems:
         plural = "" if problems == 1 else "s"
         typer.secho(f"{problems} problem{plural} found", fg="red", err=True)
         raise typer.Exit(1)
 
 
-def as_table(findings: Iterable[Finding]) -> Table:
-    """A line a finding, with what to do about it below; nothing is cut off."""
+def as_row(finding: Finding) -> Table:
+    """A finding, with what to do about it below; nothing is cut off."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=len("problem"))
+    table.add_column(no_wrap=True, min_width=SUBJECT_WIDTH)
     table.add_column(overflow="fold")
-    for finding in findings:
-        mark = MARKS.get(finding.level, "[red]problem[/red]")
-        found = escape(finding.text)
-        if finding.advice:
-            found += f"\n[bold]→ {escape(finding.advice)}[/bold]"
-        table.add_row(mark, escape(finding.subject), found)
+    mark = MARKS.get(finding.level, "[red]problem[/red]")
+    found = escape(finding.text)
+    if finding.advice:
+        found += f"\n[bold]→ {escape(finding.advice)}[/bold]"
+    table.add_row(mark, escape(finding.subject), found)
     return table
 
 

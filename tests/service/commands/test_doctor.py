@@ -166,6 +166,23 @@ def test_advice_is_told_where_the_terminal_has_no_arrows(tmp_path):
     assert b"? set LINNAEUS_MODELS, or build one" in result.stdout
 
 
+def test_a_doctor_that_is_killed_has_told_what_it_found(tmp_path):
+    """A bundle may need more memory than there is; how much there is was told then."""
+    golden = make_bundle(tmp_path) / "golden.npz"
+    golden.unlink()
+    os.mkfifo(golden)
+    with subprocess.Popen(
+        [sys.executable, "cli.py", "doctor", "--models", tmp_path, "--device", "cpu"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    ) as doctor:
+        with golden.open("wb"):  # waits until it is read, which goes no further
+            doctor.kill()
+        printed, _ = doctor.communicate()
+
+    assert b"memory" in printed
+
+
 def test_a_device_that_does_not_work_is_a_problem_with_advice(linnaeus, tmp_path):
     """Nothing falls back in silence."""
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cuda")
