@@ -7,7 +7,13 @@ from fastapi import FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
-from pydantic.json_schema import SkipJsonSchema, models_json_schema
+from pydantic.json_schema import (
+    GenerateJsonSchema,
+    JsonSchemaValue,
+    SkipJsonSchema,
+    models_json_schema,
+)
+from pydantic_core import core_schema
 from starlette.types import ASGIApp
 
 from service import examples, shapes
@@ -235,6 +241,17 @@ def classify_routes(one: ASGIApp, many: ASGIApp) -> list[RawRoute]:
     ]
 
 
+class WithoutDefaults(GenerateJsonSchema):
+    """Of a body: clients would be made to send what has a default (openapi-typescript).
+
+    Its descriptions say what holds where it is not set.
+    """
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """That of the value alone."""
+        return self.generate_inner(schema["schema"])
+
+
 def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[str, Any]:
     """The whole OpenAPI document, with the shapes that only `$ref` names."""
     document = get_openapi(
@@ -251,6 +268,7 @@ def build_document(app: FastAPI, referred: Sequence[type[BaseModel]]) -> dict[st
     _, told = models_json_schema(
         [(shape, "validation") for shape in referred],
         ref_template="#/components/schemas/{model}",
+        schema_generator=WithoutDefaults,
     )
     schemas |= told["$defs"]
     # all codes in one place, also those that belong to no route; /docs shows them

@@ -109,8 +109,8 @@ class Answer(Shape):
     image: Image
     predictions: list[Prediction] = Field(description="Best first.")
     decision: str | None = Field(None, description="The label decided on (binary).")
-    abstained: Literal[True] | None = Field(
-        None, description="The best score is under the model's abstain threshold."
+    abstained: bool | None = Field(
+        None, description="True: the best score is under the model's abstain threshold."
     )
     groups: list[Group] | None = Field(None, description="Fine-grained only.")
     explanation: Explanation | None = Field(

@@ -67,7 +67,9 @@ class RequestParameters(Asked):
     """Of a request as a whole; others, such as `priority`, change nothing."""
 
     binary_data_output: bool = Field(
-        False, description="Whether outputs are binary that do not say so themselves."
+        False,
+        description="Whether outputs are binary that do not say so themselves. "
+        "Unset: false.",
     )
     timeout: Size | None = Field(
         None, description="Microseconds; shortens LINNAEUS_REQUEST_TIMEOUT_MS."
@@ -127,20 +129,22 @@ class ServerMetadata(Shape):
 class ServerLive(Shape):
     """The process lives."""
 
-    live: Literal[True]
+    # Like the others only ever true, but the client that openapi-generator makes of
+    # such a constant for Python takes no boolean.
+    live: bool
 
 
 class ServerReady(ServerLive):
     """Traffic may come."""
 
-    ready: Literal[True]
+    ready: bool
 
 
 class ModelReady(Shape):
     """The model may be asked."""
 
     name: str
-    ready: Literal[True]
+    ready: bool
 
 
 class TensorMetadata(Shape):
@@ -168,7 +172,7 @@ class ConfigInput(Shape):
     data_type: str
     format: str
     dims: list[int]
-    optional: Literal[True]
+    optional: bool
 
 
 class ConfigOutput(Shape):

@@ -105,6 +105,24 @@ def test_every_operation_has_a_name_for_generated_clients(client):
     assert [name for name in names.values() if name.endswith(("_get", "_post"))] == []
 
 
+def test_the_shapes_are_those_that_generated_clients_can_send_and_read(client):
+    """TypeScript would have to send what has a default; Python takes no constant true.
+
+    (openapi-typescript 7, openapi-generator 7)
+    """
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    members = {
+        f"{name}.{member}": fact
+        for name, schema in schemas.items()
+        for member, fact in schema.get("properties", {}).items()
+    }
+
+    assert members.keys() >= {"RequestInput.parameters", "Answer.abstained"}
+    assert [name for name, fact in members.items() if "default" in fact] == []
+    kinds = ((n, k) for n, f in members.items() for k in (f, *f.get("anyOf", ())))
+    assert [name for name, kind in kinds if kind.get("const") is True] == []
+
+
 def test_the_document_is_built_once_and_beside_the_event_loop(settings_for):
     """It takes 0.2 s, in which no image would be answered."""
     with running(settings_for()) as server, ThreadPoolExecutor(4) as askers:
