@@ -42,9 +42,11 @@ fi
 
 ENGINE=podman deploy/build-image.sh cpu
 trap 'podman rm --force --time 0 "$name" >/dev/null 2>&1 || true' EXIT
+# Two lanes, for 1 GiB is not enough for one on each core of a larger machine.
 podman run --detach --name "$name" "${limits[@]}" --network none --read-only \
     --tmpfs /tmp:size=64m --cap-drop all --security-opt no-new-privileges \
-    --memory 1g --pids-limit 256 --env LINNAEUS_DRAIN_NOTICE_S=2 "$image" >/dev/null
+    --memory 1g --pids-limit 256 \
+    --env LINNAEUS_LANES=2 --env LINNAEUS_DRAIN_NOTICE_S=2 "$image" >/dev/null
 
 ready='
 import http.client, time

@@ -200,6 +200,15 @@ def test_an_image_is_not_built_to_be_tried_without_a_photo(
         assert said in tried.stderr
 
 
+def test_the_image_is_tried_with_as_many_lanes_as_its_memory_is_for():
+    """Where each of eight cores has a lane, the start alone takes more than 1 GiB."""
+    script = (ROOT / "deploy/image-test.sh").read_text()
+    run = script[script.index("podman run ") :].partition(">/dev/null")[0]
+
+    assert "--memory 1g" in run
+    assert "LINNAEUS_LANES=2" in run
+
+
 def test_an_image_is_built_with_docker_where_it_works(engines):
     """Nobody asked for Podman, and Compose takes what Docker has built."""
     subprocess.run([ROOT / "deploy/build-image.sh", "cpu"], check=True)
