@@ -157,7 +157,7 @@ def _cut_off(
     train: Split, label_names: tuple[str, ...], name: str, share: HeldOut, seed: int
 ) -> tuple[Split, Split]:
     """What is left of train, and the part cut off."""
-    count = round(share * len(train)) if share < 1 else int(share)
+    count = round(share * len(train)) if share < 1 else int(min(len(train), share))
     if not 0 <= count < len(train):
         raise DataError(
             f"{name} = {share} of {len(train)} training images leaves none to train on"

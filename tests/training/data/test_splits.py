@@ -1,5 +1,6 @@
 """Cuts are seeded and fair to every label, and the test split opens once."""
 
+import math
 import shutil
 from dataclasses import replace
 from unicodedata import normalize
@@ -162,12 +163,13 @@ def test_without_a_test_split_the_message_says_how_to_get_one(tmp_path):
         splits.test  # noqa: B018
 
 
-def test_a_cut_that_leaves_nothing_is_refused(tmp_path):
-    """Here 18 of 18 images."""
+@pytest.mark.parametrize("validation", [18, math.inf, math.nan])
+def test_a_cut_that_leaves_nothing_is_refused(tmp_path, validation):
+    """Here 18 of 18 images; the command line reads what is no number of images, too."""
     dataset = load_dataset(write_tree(tmp_path, {"red": 9, "blue": 9}))
 
     with pytest.raises(DataError, match="leaves none to train on"):
-        cut(dataset, validation=18)
+        cut(dataset, validation=validation)
 
 
 def test_a_cut_that_takes_the_last_image_of_a_label_is_refused(tmp_path):
