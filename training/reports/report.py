@@ -3,6 +3,8 @@
 import base64
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,19 +153,22 @@ def run_facts(path: Path) -> dict[str, Any]:
     """What the page says of a run or of an evaluation.
 
     Raises:
-        DataError: the folder holds neither.
-        CheckpointError: what the run has left is damaged.
+        DataError: the folder holds neither, or a file that only has its name.
+        CheckpointError: what the run has left is damaged, or not that of its end.
     """
     tables, details = [], {}
     if (path / TRANSFER).is_file():
-        tables.append(transfer_table(read_json(path / TRANSFER)))
+        with ours(path / TRANSFER):
+            tables.append(transfer_table(read_json(path / TRANSFER)))
     if (path / EVALUATION).is_file():
         found = read_json(path / EVALUATION)
-        tables.append(evaluation_table(found))
+        with ours(path / EVALUATION):
+            tables.append(evaluation_table(found))
         kept = ("bundle", "precision", "command", "commit", "machine", "measured")
         details["How it was measured"] = {key: found.get(key) for key in kept}
     if (path / LOG).is_file():
-        tables.append(log_table(path / LOG))
+        with ours(path / LOG):
+            tables.append(log_table(path / LOG))
     if (path / FINAL).is_file():
         details |= training_details(path / FINAL)
     if not tables:
@@ -180,11 +185,20 @@ def run_facts(path: Path) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def ours(path: Path) -> Iterator[None]:
+    """What cannot be made inside of the file at `path` is a DataError that names it."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} is not as Linnaeus writes it: {error!r}") from error
+
+
 def training_details(path: Path) -> dict[str, Any]:
     """Circumstances and config of a finished training; older runs kept less of it."""
-    from training.loop.checkpoint import read_checkpoint  # noqa: PLC0415 - torch is slow
+    from training.loop.checkpoint import read_finished  # noqa: PLC0415 - torch is slow
 
-    saved = read_checkpoint(path)
+    saved = read_finished(path)
     kept = ("command", "config_file", "commit", "gpu", "machine", "python", "versions")
     facts = {key: saved[key] for key in (*kept, "measured") if key in saved}
     facts |= {key: short(saved[key]) for key in ("epochs", "seconds")}
@@ -220,9 +234,11 @@ def evaluation_table(found: dict[str, Any]) -> dict[str, Any]:
 def log_table(path: Path) -> dict[str, Any]:
     """The epochs, to four digits; the file has all."""
     with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    cells = [[short(cell) if cell else "" for cell in row] for row in rows]
-    return {"title": "Epochs", "head": head, "rows": cells}
+        rows = list(csv.reader(file))
+    if not rows:
+        raise ValueError("it is empty")
+    cells = [[short(cell) if cell else "" for cell in row] for row in rows[1:]]
+    return {"title": "Epochs", "head": rows[0], "rows": cells}
 
 
 def written(value: Any) -> str:
@@ -234,7 +250,7 @@ def written(value: Any) -> str:
         return "; ".join(map(written, value))
     if value is None or value == []:
         return "none"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:

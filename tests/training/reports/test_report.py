@@ -95,6 +95,11 @@ def test_a_damaged_run_is_named(run: Path):
     with pytest.raises(CheckpointError, match=r"tiny/final\.pt"):
         render(run)
 
+    write_checkpoint(run / "final.pt", {"optimizers": []})  # as `last.pt` has them
+
+    with pytest.raises(CheckpointError, match=r"tiny/final\.pt is a checkpoint to go"):
+        render(run)
+
 
 def test_a_page_on_a_bundle_has_its_card(tmp_path: Path):
     """Intervals and rows of classes stand there alone; a bundle works without it."""
@@ -250,6 +255,26 @@ def test_a_page_on_a_transfer_says_which_stage_was_kept(
     assert found == [["stage", "accuracy"], ["probe", "0.9000"], *second]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "wrong"),
+    [
+        ("log.csv", "", "it is empty"),
+        ("log.csv", "epoch,loss\n1,low\n", "'low'"),
+        ("evaluation.json", '{"metrics": {}}', "'n'"),
+        ("evaluation.json", '{"metrics": []}', "'items'"),
+        ("transfer.json", '{"probe": {"accuracy": null}, "finetuned": {}}', "None"),
+    ],
+)
+def test_a_file_that_only_has_the_name_of_ours_is_named(
+    tmp_path: Path, name: str, content: str, wrong: str
+):
+    """Other programs leave such names, too."""
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(DataError, match=rf"{name} is not as Linnaeus .*{wrong}"):
+        render(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["[]", '{"metrics": ', "\udce9"])
 def test_what_is_no_record_of_an_evaluation_is_named(tmp_path: Path, content: str):
     """A list, half of a file, another encoding; nor is an empty folder anything."""
@@ -267,6 +292,7 @@ def test_what_is_set_to_nothing_is_set():
     config = {"crop": 0, "compile": False, "until": None, "sizes": [], "series": ""}
 
     assert written(config) == "crop = 0, compile = false"
+    assert written({"positive": ["kätzchen"]}) == 'positive = ["kätzchen"]'
     assert written([{"kind": "sgd"}, config]) == (
         "kind = sgd; crop = 0, compile = false"
     )
