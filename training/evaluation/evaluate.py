@@ -17,7 +17,7 @@ from classifier import Classifier
 from classifier.errors import ImageError
 from classifier.hardware import available_cores
 from classifier.manifest import Label, Manifest, Task
-from training.data.dataset import Dataset, Split
+from training.data.dataset import Dataset, Split, first_of
 from training.data.folder import nfc, wnid_of
 from training.errors import DataError
 from training.evaluation.figures import measure
@@ -165,7 +165,7 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
     if unknown:
         raise DataError(
             f"{dataset.name} has the label {unknown[0]!r}; {manifest.name} knows "
-            f"{', '.join(label.name for label in manifest.labels[:20])}"
+            f"{first_of([label.name for label in manifest.labels])}"
         )
     columns = np.array(positions, np.int64)
     if dataset.multi_label != (manifest.task is Task.MULTILABEL):
@@ -177,7 +177,8 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
         )
     if manifest.task is Task.MULTILABEL:
         truth = np.zeros((len(labels), len(manifest.labels)), np.bool_)
-        truth[:, columns] = labels.astype(bool)
+        for column, own in zip(columns, labels.astype(bool).T, strict=True):
+            truth[:, column] |= own  # two of the data's may mean one of the bundle's
         return truth
     index = columns[labels.astype(np.int64)]
     return index == 1 if manifest.task is Task.BINARY else index

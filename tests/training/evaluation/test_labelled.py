@@ -187,6 +187,18 @@ def test_of_several_labels_one_that_means_yes_is_enough(
     assert caplog.messages == [f"of {tmp_path.name}, taken for not-red: {others}{bare}"]
 
 
+def test_two_columns_of_one_label_are_both_counted(table: Path):
+    """A label may be written by its id in one and by its name in the other."""
+    fields = manifest_fields("colors", Task.MULTILABEL)
+    fields["labels"][0]["name"] = "crimson"
+    ours = Manifest.model_validate_json(json.dumps(fields))
+    table.write_text("file,red,crimson\na.png,1,0\nb.png,0,1\nc.png,0,0\n")
+
+    dataset, part = open_labelled(table, ours, split="all")
+
+    assert align(part.labels, dataset, ours)[:, 0].tolist() == [True, True, False]
+
+
 TENCH, TABBY = "n01440764 tench, Tinca tinca", "n02123045 tabby, tabby cat"
 
 
