@@ -15,6 +15,8 @@ from training.bundling.labels import bundle_labels
 from training.configs.config import Config, parse_config
 from training.configs.task_sections import BundleConfig
 from training.data import Splits
+from training.data.dataset import first_of
+from training.data.relabel import as_written
 from training.errors import ConfigError
 from training.files import try_folder
 from training.graphs.detector import SomeAgainstRest
@@ -128,12 +130,13 @@ def ask(
         DataError: all labels are positive, or validation has no image of yes or of no.
     """
     names = splits.dataset.label_names
+    positive = as_written(positive, names)
     unknown = [name for name in positive if name not in names]
     if config.task.activation != "softmax" or unknown:
         wished = ", ".join(map(repr, unknown or positive))
         raise ConfigError(
             f"cannot ask for {wished} of a {config.task} run with the labels "
-            f"{', '.join(names)}"
+            f"{first_of(names)}"
         )
     # The splits of the run, not new ones: a cut by yes and no would put images that the
     # network has learned into validation.

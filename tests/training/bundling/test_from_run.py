@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -313,6 +314,19 @@ def test_what_has_no_yes_or_no_is_not_asked(shop: tuple[Config, Splits]):
         ask(nn.Identity(), *shop, ("red", "pink"))
     with pytest.raises(DataError, match="cannot be the positive labels of shop"):
         ask(nn.Identity(), *shop, ("red", "green", "blue"))
+
+
+def test_a_label_is_asked_for_however_its_accents_are_written(
+    tmp_path: Path, write_config: WriteConfig
+):
+    """Folders of macOS have them in another form of Unicode than the keyboard."""
+    photos = write_tree(tmp_path / "shop", {"green": 30, "blue": 30})
+    (photos / "green").rename(photos / normalize("NFD", "grün"))
+    config = read_config(write_config("shop", "multiclass", "shop"))
+
+    asked = ask(nn.Identity(), config, open_splits(config, tmp_path), ("grün",))
+
+    assert asked[2].dataset.label_names == ("blue", normalize("NFD", "grün"))
 
 
 def test_a_detector_of_what_validation_lacks_is_refused(shop: tuple[Config, Splits]):
