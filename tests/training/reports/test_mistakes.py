@@ -2,6 +2,8 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +17,13 @@ from training.data import load_dataset
 from training.data.dataset import Split
 from training.evaluation.evaluate import evaluate
 from training.evaluation.labelled import open_labelled
-from training.reports.mistakes import TILE, Mistake, all_mistakes, draw_sheet
+from training.reports.mistakes import (
+    CAPTION,
+    TILE,
+    Mistake,
+    all_mistakes,
+    draw_sheet,
+)
 from training.reports.plots import confusion_plot
 
 
@@ -26,18 +34,22 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return load_dataset(root).parts["train"]
 
 
-def sheet(split: Split, mistake: Mistake, *, side: int = 24) -> np.ndarray:
-    """The sheet of one mistake, uint8 [H, W, 3]; the network sees squares of `side`."""
-    spec = PreprocessSpec(
+def spec(side: int, color: Literal["rgb", "gray"] = "rgb") -> PreprocessSpec:
+    """That of a network which sees squares of `side`."""
+    return PreprocessSpec(
         height=side,
         width=side,
-        color="rgb",
+        color=color,
         resize="squash",
         short_side=None,
         interpolation="nearest",
         background=(255, 255, 255),
     )
-    drawn = draw_sheet([mistake], split, spec)
+
+
+def sheet(split: Split, mistake: Mistake, *, side: int = 24) -> np.ndarray:
+    """The sheet of one mistake, uint8 [H, W, 3]; the network sees squares of `side`."""
+    drawn = draw_sheet([mistake], split, spec(side))
     assert drawn is not None
     return np.asarray(Image.open(io.BytesIO(drawn)))
 
@@ -45,6 +57,26 @@ def sheet(split: Split, mistake: Mistake, *, side: int = 24) -> np.ndarray:
 def caption(split: Split, answer: str, *, truth: str = "red", score: float = 0.98):
     """What stands under the image."""
     return sheet(split, Mistake(0, truth, answer, score))[TILE:]
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_each_mistake_has_its_tile_as_far_as_the_sheet_goes(
+    tmp_path: Path, color: Literal["rgb", "gray"]
+):
+    """In rows from the left; also as a network of gray images sees them."""
+    photos = write_tree(tmp_path / "photos", {"blue": 1, "green": 1})
+    split = load_dataset(photos).parts["train"]
+    bright = [1, 7, 8]  # the places of the green one, in the first row and the second
+    mistakes = [Mistake(int(place in bright), "a", "b", 0.9) for place in range(30)]
+
+    drawn = draw_sheet(mistakes, split, spec(24, color))
+
+    assert drawn is not None
+    gray = np.asarray(Image.open(io.BytesIO(drawn)).convert("L"))
+    assert gray.shape == (4 * (TILE + CAPTION), 6 * TILE)  # 24 of the 30
+    tiles = gray.reshape(4, TILE + CAPTION, 6, TILE)[:, 9 : TILE - 9, :, 9:-9]
+    levels = tiles.mean(axis=(1, 3)).ravel()
+    assert np.flatnonzero(levels > 90).tolist() == bright
 
 
 @pytest.mark.parametrize("side", [8, 24, 300])
@@ -86,4 +118,8 @@ def test_a_no_is_called_what_the_bundle_calls_it(tmp_path):
         ("red", "pale"),
         ("pale", "red"),
     }
+    yes = found.scores[:, 0]
+    sure = np.where(found.predicted, yes, 1 - yes)  # of what it has answered
+    found_sure = {each.index: each.score for each in all_mistakes(wrong)}
+    assert found_sure == pytest.approx(dict(enumerate(sure)))
     assert confusion_plot(found) != confusion_plot(replace(found, negative="not red"))
