@@ -89,6 +89,12 @@ def try_folder(folder: Path) -> None:
         Path(tempfile.mkdtemp(prefix=".trial-", dir=there)).rmdir()
 
 
+def try_file(path: Path) -> None:
+    """As `try_folder`, of a file in it. Raises DiskError."""
+    if not is_stream(path):
+        try_folder(path.parent)
+
+
 def discard(partial: Path) -> None:
     """Remove the file if it is there and the disk lets go of it."""
     try:

@@ -32,7 +32,7 @@ def command(
     from training.errors import DataError  # noqa: PLC0415
     from training.evaluation.evaluate import evaluate  # noqa: PLC0415
     from training.evaluation.labelled import open_labelled  # noqa: PLC0415
-    from training.files import is_stream, try_folder  # noqa: PLC0415
+    from training.files import try_file, try_folder  # noqa: PLC0415
     from training.reports.evaluation_files import (  # noqa: PLC0415
         print_table,
         write_evaluation,
@@ -47,8 +47,8 @@ def command(
         data, classifier.manifest, split=split, positive=tuple(positive or ())
     )
     try_folder(out)
-    if results is not None and not is_stream(results):
-        try_folder(results.parent)
+    if results is not None:
+        try_file(results)
     found = evaluate(classifier, dataset, part)
     write_evaluation(found, classifier, part, out, results=results)
     print_table(found, precision=classifier.variant.precision)

@@ -37,9 +37,12 @@ def command(
     from training.bundling.record import record_of  # noqa: PLC0415
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415
+    from training.files import try_file  # noqa: PLC0415
     from training.provenance import command_line, write_results  # noqa: PLC0415
 
     say_steps()
+    if results is not None:
+        try_file(results)
     rules = read_config(config).bundle if config is not None else None
     made = export_run(
         run,

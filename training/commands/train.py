@@ -41,6 +41,7 @@ def command(
     from training.commands.progress import say_steps  # noqa: PLC0415
     from training.configs.config import read_config  # noqa: PLC0415 - torch is slow to load
     from training.errors import ConfigError  # noqa: PLC0415
+    from training.files import try_file  # noqa: PLC0415
     from training.loop.distributed import start_ranks  # noqa: PLC0415
     from training.loop.runs import train  # noqa: PLC0415
 
@@ -48,6 +49,8 @@ def command(
     if results is not None and not test:
         raise typer.BadParameter("the figures of --results are those of --test")
     plan = read_config(config, tuple(changes))
+    if results is not None:
+        try_file(results)
     if minutes is not None and plan.probe_only:
         raise ConfigError(
             "--minutes is for layers that learn, and [transfer] finetune = false fits "

@@ -279,6 +279,11 @@ def test_a_place_that_takes_no_bundle_is_refused_before_the_data_is_opened(
     assert "cannot write" in str(result.exception)
     assert "models/photos" in str(result.exception)
 
+    result = export(finished, "--results", str(root / "models" / "record.json"))
+
+    assert result.exit_code == 1
+    assert f"cannot write {root / 'models'}: " in str(result.exception)
+
 
 def test_a_version_without_a_manifest_is_not_written_over(tmp_path: Path):
     """A copy of it may be under way. Other names count for nothing."""

@@ -53,6 +53,18 @@ def test_results_are_those_of_a_test(write_config: WriteConfig, color_folder: Pa
     assert "--test" in refusal(config, color_folder, "--results", "r.json")
 
 
+def test_results_that_cannot_be_written_are_refused_before_the_training(
+    write_config: WriteConfig, color_folder: Path
+):
+    """Not after hours of it; here a file is in the place of their folder."""
+    config = write_config("colors", "multiclass", "colors")
+    results = config / "r.json"
+
+    said = refusal(config, color_folder, "--test", "--results", str(results))
+
+    assert f"cannot write {config}" in said
+
+
 def test_the_rates_of_a_transfer_are_not_searched(
     write_config: WriteConfig, color_folder: Path
 ):
