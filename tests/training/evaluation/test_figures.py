@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from classifier.manifest import Manifest, Task
 from tests.synthetic import manifest_fields
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.figures import measure
+from training.evaluation.intervals import clopper_pearson
 
 # About 17 is where 1 - score is 0 in float32; 100 / 0.5 is where exp is.
 SURE = (3.0, 16.5, 17.5, 40.0, 100.0)
@@ -58,3 +60,35 @@ def test_a_score_that_reaches_its_threshold_is_a_yes():
     )
 
     assert found.predicted.tolist() == [[True, False], [False, True]]
+
+
+AT_07 = {"precision": (1, 2), "recall": (1, 3), "accuracy": (2, 5)}
+AT_05 = {"precision": (3, 4), "recall": (3, 3), "accuracy": (4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("task", "thresholds", "predicted", "shares"),
+    [
+        (Task.BINARY, [0.7], [2], AT_07),
+        (Task.BINARY, [0.5], [4], AT_05),  # which two of the scores just reach
+        (Task.MULTILABEL, [0.7, 0.5], [2, 4], {"exact_match": (2, 5)}),
+    ],
+)
+def test_shares_and_rows_are_of_the_answers_at_the_thresholds(
+    task: Task, thresholds: list[float], predicted: list[int], shares
+):
+    """So are their intervals."""
+    fields = manifest_fields("colors", task, classes=2)
+    fields["postprocess"]["thresholds"] = thresholds
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    logits = logit([[0.5], [0.5], [0.8], [0.8], [0.2]]).astype(np.float32)
+    truth = np.array([True, True, True, False, False])
+    if task is Task.MULTILABEL:
+        logits, truth = np.tile(logits, 2), np.tile(truth[:, None], 2)
+
+    found, intervals, rows = measure(manifest, logits, truth)
+
+    assert [(row.n, row.predicted) for row in rows] == [(3, n) for n in predicted]
+    for name, (successes, n) in shares.items():
+        assert found[name] == successes / n
+        assert intervals[name] == clopper_pearson(successes, n)
