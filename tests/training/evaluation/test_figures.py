@@ -92,3 +92,14 @@ def test_shares_and_rows_are_of_the_answers_at_the_thresholds(
     for name, (successes, n) in shares.items():
         assert found[name] == successes / n
         assert intervals[name] == clopper_pearson(successes, n)
+
+
+def test_a_label_of_the_right_group_is_right_by_its_group():
+    """As the manifest groups them: green and blue are cold, and red is warm."""
+    fields = manifest_fields("colors", Task.FINE_GRAINED)
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+    green = np.tile(np.float32([0, 9, 0]), (4, 1))
+
+    found, _, _ = measure(manifest, green, np.array([1, 2, 2, 0]))
+
+    assert (found["accuracy"], found["group_accuracy"]) == (1 / 4, 3 / 4)

@@ -119,6 +119,15 @@ def test_images_without_splits_are_measured_as_all_of_them(tmp_path: Path, split
     assert (part.name, len(part)) == ("all", 3)
 
 
+def test_a_test_split_that_is_not_there_is_not_made_of_the_others(tmp_path: Path):
+    """What was held out to choose by is no test; the names of what there is help."""
+    for folder in ("train", "val"):
+        write_tree(tmp_path / folder, {"red": 2, "green": 2})
+
+    with pytest.raises(DataError, match="no test split; it has train, validation, or"):
+        open_labelled(tmp_path, manifest(Task.MULTICLASS), split="test")
+
+
 @pytest.mark.parametrize("folder", ["test", "colors/test"])
 def test_a_folder_without_images_cannot_be_evaluated(tmp_path: Path, folder: str):
     """Not a figure over nothing."""
