@@ -183,6 +183,16 @@ def test_without_any_label_there_is_no_f1():
     assert found == {"exact_match": 1, "accuracy": 1}
 
 
+def test_a_score_just_below_its_threshold_is_a_no():
+    """As in the service: the threshold is not rounded to the float32 of the scores."""
+    scores = np.full(4, 0.7, np.float32)
+    above = float(scores[0]) + 1e-9
+
+    found = metrics.binary_metrics(scores, np.ones(4, bool), threshold=above)
+
+    assert found["recall"] == 0
+
+
 def test_confusable_pairs_join_both_directions():
     """0 taken for 1 twice and 1 for 0 once are one pair of three mistakes."""
     predicted, truth = np.array([1, 1, 0, 0, 2, 1]), np.array([0, 0, 0, 1, 2, 2])
@@ -193,6 +203,16 @@ def test_confusable_pairs_join_both_directions():
     assert (worst.a, worst.b, worst.a_as_b, worst.b_as_a) == (0, 1, 2, 1)
     assert worst.share == pytest.approx(3 / 4)
     assert [(p.a, p.b) for p in pairs] == [(0, 1), (1, 2)]
+
+
+def test_of_pairs_as_often_confused_the_rarer_classes_come_first():
+    """One of two images weighs more than one of four; the list has an end."""
+    truth, predicted = np.array([0, 1, 1, 1, 2, 3]), np.array([1, 1, 1, 1, 3, 3])
+
+    pairs = metrics.confusable_pairs(np.eye(4)[predicted], truth)
+
+    assert [(p.a, p.b, p.share) for p in pairs] == [(2, 3, 1 / 2), (0, 1, 1 / 4)]
+    assert metrics.confusable_pairs(np.eye(4)[predicted], truth, limit=1) == pairs[:1]
 
 
 def test_rows_of_the_confusion_matrix_are_the_truth():

@@ -65,6 +65,16 @@ def test_the_abstain_rule_is_what_it_says():
     assert 1 - correct[answered].mean() == pytest.approx(rule.risk)
 
 
+def test_where_all_are_answered_rounding_turns_no_image_away():
+    """Another processor's score of the least sure image may be a little lower."""
+    score = np.linspace(0.5, 0.9, 200)
+
+    rule = abstain_rule(score, np.ones(200, bool), risk=0.05)
+
+    assert rule is not None
+    assert (rule.coverage, rule.threshold) == (1, 0.25)
+
+
 @pytest.mark.parametrize("n", [300, 1000, 3000])
 def test_a_risk_over_the_wish_is_seldom_granted(n: int):
     """Wrong in 5.1 % whatever the score: with 95 % confidence there is no rule."""
