@@ -60,6 +60,11 @@ def test_a_score_that_reaches_its_threshold_is_a_yes():
     )
 
     assert found.predicted.tolist() == [[True, False], [False, True]]
+    # of a sigmoid both ends of the scale are looked at: how often is it yes?
+    assert [each.tolist() for each in found.answer_scores] == [
+        [0.5, 0.5, 0.25, 0.75],
+        4 * [False],
+    ]
 
 
 AT_07 = {"precision": (1, 2), "recall": (1, 3), "accuracy": (2, 5)}
