@@ -23,7 +23,6 @@ from training.errors import DataError
 from training.evaluation.figures import measure
 from training.evaluation.intervals import Intervals
 from training.evaluation.metrics import Booleans, ClassRow, Floats, Metrics, Truth
-from training.evaluation.selective import RiskCoverage, risk_coverage
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,6 @@ class Evaluation:
         if self.thresholds is None:
             return self.scores.max(axis=1), self.predicted == self.truth
         return self.scores.ravel(), self.truth.ravel().astype(bool)
-
-    @property
-    def curve(self) -> RiskCoverage | None:
-        """Risk against coverage, where abstaining makes sense."""
-        if self.thresholds is not None:
-            return None
-        return risk_coverage(*self.answer_scores)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, without the images' own."""

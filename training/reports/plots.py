@@ -15,6 +15,7 @@ from sklearn.metrics import (  # type: ignore[import-untyped]
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusion_matrix
 from training.evaluation.reliability import equal_width_bins
+from training.evaluation.selective import risk_coverage
 from training.reports.fonts import families, warn_of_missing
 
 Draw = Callable[[Evaluation], bytes]
@@ -141,13 +142,12 @@ def precision_recall_plot(evaluation: Evaluation) -> bytes:
 
 def risk_coverage_plot(evaluation: Evaluation) -> bytes:
     """Error rate of the answers that remain when the least sure are withheld."""
-    curve = evaluation.curve
+    curve = risk_coverage(*evaluation.answer_scores)
     figure = Figure(figsize=(5, 3.5))
     axes = figure.subplots()
-    if curve is not None:
-        axes.plot(curve.coverage, curve.risk, color=INK)
-        axes.fill_between(curve.coverage, curve.risk, color=INK, alpha=0.15)
-        axes.set_title(f"area under the curve {curve.aurc:.4f}", fontsize=9)
+    axes.plot(curve.coverage, curve.risk, color=INK)
+    axes.fill_between(curve.coverage, curve.risk, color=INK, alpha=0.15)
+    axes.set_title(f"area under the curve {curve.aurc:.4f}", fontsize=9)
     axes.set_xlabel("coverage: share of images answered")
     axes.set_ylabel("risk: share of answers wrong")
     axes.set_ylim(bottom=0)
