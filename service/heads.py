@@ -4,6 +4,7 @@ To parse it again takes a tenth of all that a tiny image costs. So what the pars
 in the heads of plain images is kept, for all connections of a process.
 """
 
+import re
 from typing import NamedTuple
 
 from service.exchange import Headers
@@ -11,8 +12,9 @@ from service.exchange import Headers
 END = b"\r\n\r\n"  # the parser takes no other end of a head
 MAX_HEADS = 1024
 MAX_HEAD_BYTES = 1024  # of one; without cookies most have 100 to 500
-# A dump of the memory would show them long after the request.
-CREDENTIALS = frozenset((b"authorization", b"proxy-authorization", b"cookie"))
+# Names of headers that clients prove themselves with, also to a gateway before this
+# service. A dump of the memory would show them long after the request.
+CREDENTIALS = re.compile(rb"auth|cookie|jwt|key|secret|session|signature|token")
 
 
 class Head(NamedTuple):
@@ -42,7 +44,7 @@ class Heads:
     def learn(self, head: bytes, read: Head) -> None:
         """Keep what was read in these bytes, if they came before."""
         if len(head) > MAX_HEAD_BYTES or any(
-            name in CREDENTIALS for name, _ in read.headers
+            CREDENTIALS.search(name) for name, _ in read.headers
         ):
             return
         if len(self._heads) >= MAX_HEADS and head not in self._heads:

@@ -16,7 +16,7 @@ from service.fast_path import PATH, FastPath, FastRequest, Reply
 from service.heads import END, Head, Heads
 from service.images import is_raw, media_type_of
 
-URL = PATH.encode()
+POST, URL = b"POST", PATH.encode()
 # A request whose body takes longer to come falls back to ASGI, which times it.
 BODY_TIMEOUT_S = 1.0
 # What is only read behind ASGI, or what changes how the body comes. Browsers,
@@ -57,7 +57,8 @@ class FastPathProtocol(HttpToolsProtocol):
         Call it between requests only. False: the parser has to read it.
         """
         end = data.find(END)
-        if end < 0 or self.flow.write_paused:
+        # Empty lines may stand before a head: the first end could be one of theirs.
+        if end < 0 or not data.startswith(POST) or self.flow.write_paused:
             self._unknown = None
             return False
         end += len(END)
@@ -127,7 +128,7 @@ class FastPathProtocol(HttpToolsProtocol):
         if busy or self.flow.write_paused:
             return None
         parser = self.parser
-        if parser.get_method() != b"POST" or parser.should_upgrade():
+        if parser.get_method() != POST or parser.should_upgrade():
             return None
         body_bytes = self._plain_body_bytes()
         if not 0 < body_bytes <= self._fast_path.max_bytes:

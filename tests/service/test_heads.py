@@ -44,7 +44,21 @@ def test_a_head_is_known_when_it_has_come_twice():
     assert heads.find(HEAD[:-1], 5) is None
 
 
-@pytest.mark.parametrize("name", [b"authorization", b"proxy-authorization", b"cookie"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"authorization",
+        b"proxy-authorization",
+        b"cookie",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-csrf-token",
+        b"x-session-id",
+        b"x-goog-iap-jwt-assertion",
+        b"x-hub-signature-256",
+        b"x-client-secret",
+    ],
+)
 def test_what_a_client_proves_itself_with_is_not_kept(name):
     """It would stay in memory after the request."""
     heads = Heads()
@@ -187,6 +201,29 @@ def test_a_piece_without_an_end_of_its_head_teaches_nothing(server, parsed):
             assert read_answer(stream)[0] == b"http/1.1 200 ok"
 
         assert parsed == [whole[:cut], whole[cut:]]
+
+
+def test_empty_lines_before_a_request_are_no_head(server, parsed):
+    """Also if its body shall be as long as what came of the request so far."""
+    head = request(bytes(100))[:-100]
+    behind = len(head) + 1
+    first = b"\r\n\r\n" + head.replace(b"100", b"%03d" % behind) + b"x"
+    for _ in range(2):
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+            peer.makefile("rb") as stream,
+        ):
+            parsed.clear()
+            peer.sendall(first)
+            wait_until(lambda: parsed)
+            peer.sendall(bytes(behind - 1))
+            read_answer(stream)
+    live = b"GET /livez HTTP/1.1\r\nHost: here\r\nX-Filler: "
+    live += b"x" * (behind - len(live) - 4) + b"\r\n\r\n"
+
+    (answer,) = conversation(server.port, [(b"\r\n\r\n" + live, 1)])
+
+    assert answer[2] == {"status": "live"}
 
 
 def test_a_known_head_waits_for_the_answer_before_it(server, parsed, monkeypatch):
