@@ -22,6 +22,7 @@ from service.outgoing import LAST_S, Outgoing
 MAX_HEAD_BYTES = 64 * 1024
 # Requests that a client sends ahead of their answers; each is kept until its turn.
 MAX_AHEAD = 256
+CODING = b"transfer-encoding"
 
 
 class RefusedError(Exception):
@@ -166,7 +167,7 @@ class BoundedConnection(HttpToolsProtocol):
                 raise RefusedError
         offer = self.parser.should_upgrade()
         if not offer:
-            self._check_host()
+            self._check_headers()
         self._in_head, self._in_body, self._crosses_boundary = False, True, True
         self._overhead_bytes = 0
         self._stop_timer()
@@ -222,12 +223,25 @@ class BoundedConnection(HttpToolsProtocol):
         """Answer what is not HTTP with a 400, unless it was refused already."""
         self._refuse_in_turn(partial(super().send_400_response, msg))
 
-    def _check_host(self) -> None:
-        """HTTP/1.1 needs one `Host` (RFC 9112, 3.2): a proxy may read another."""
-        hosts = [name for name, _ in self.headers].count(b"host")
+    def _check_headers(self) -> None:
+        """HTTP/1.1 needs one `Host` (RFC 9112, 3.2): a proxy may read another.
+
+        Of the transfer codings the parser undoes the last only, and looks at no other.
+        """
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
         if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
             self._refuse(HTTPStatus.BAD_REQUEST)
             raise RefusedError
+        if CODING in names:
+            values = (value for name, value in self.headers if name == CODING)
+            codings = [
+                coding.strip().lower() for coding in b",".join(values).split(b",")
+            ]
+            # the last one is another: the parser answers 400 (RFC 9112, 6.3)
+            if codings[-1] == b"chunked" and len(codings) > 1:
+                self._refuse(HTTPStatus.NOT_IMPLEMENTED)  # RFC 9112, 6.1
+                raise RefusedError
 
     def _time_head(self) -> None:
         if self._timer is None:

@@ -115,6 +115,26 @@ def test_small_chunks_and_a_trailer_are_fine(server):
 
 
 @pytest.mark.parametrize(
+    ("codings", "status"),
+    [
+        (b"chunked", 200),
+        (b"Chunked ", 200),
+        (b"gzip, chunked", 501),
+        (b"gzip\r\nTransfer-Encoding: chunked", 501),
+        (b"chunked, chunked", 400),
+        (b"gzip", 400),
+        (b"chunked, gzip", 400),
+    ],
+)
+def test_a_body_is_not_read_as_if_it_were_not_coded(server, codings, status):
+    """Of all codings only chunks are undone (RFC 9112, 6.1 and 6.3)."""
+    head = CHUNKED.replace(b"chunked", codings)
+    sent = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(RED), RED)
+
+    assert statuses(server.port, sent + LAST) == [status, 200][: 1 + (status == 200)]
+
+
+@pytest.mark.parametrize(
     "trailer",
     [
         b"Content-Type: application/json",
