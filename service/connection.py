@@ -168,16 +168,16 @@ class BoundedConnection(HttpToolsProtocol):
         offer = self.parser.should_upgrade()
         if not offer:
             self._check_headers()
-        self._in_head, self._in_body, self._crosses_boundary = False, True, True
-        self._overhead_bytes = 0
-        self._stop_timer()
-        if not offer:
             if self.expect_100_continue and self.parser.get_http_version() == "1.0":
                 self.expect_100_continue = False  # RFC 9110, 10.1.1
             super().on_headers_complete()
             # Trailers go nowhere: among the headers (RFC 9110, 6.5.1, forbids it) they
             # would say how to read a body, if they came in one piece with it.
             self.headers = []
+        # Not before: a target that cannot be read is refused as part of the head.
+        self._in_head, self._in_body, self._crosses_boundary = False, True, True
+        self._overhead_bytes = 0
+        self._stop_timer()
 
     def on_body(self, body: bytes) -> None:
         """Count it."""

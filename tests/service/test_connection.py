@@ -179,10 +179,11 @@ def test_no_more_than_some_are_kept(server):
         (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         (b"CONNECT any:443 HTTP/1.1\r\nHost: any\r\n\r\n", 400),
         (b"no HTTP\r\n\r\n", 400),
+        (b"GET http://any:99999/livez HTTP/1.1\r\nHost: any\r\n\r\n", 400),
         (b"GET /livez HTTP/1.1\r\nX-Filler: " + b"x" * MANY, 431),
         (CHUNKED + b"no length\r\n", 400),
     ],
-    ids=["hosts", "tunnel", "garbage", "large", "chunks"],
+    ids=["hosts", "tunnel", "garbage", "target", "large", "chunks"],
 )
 def test_a_refusal_waits_for_the_answers_before_it(server, first, refused, status):
     """A client takes the next answer for that of its oldest request."""
