@@ -59,7 +59,6 @@ class FastPathProtocol(HttpToolsProtocol):
         end = data.find(END)
         # Empty lines may stand before a head: the first end could be one of theirs.
         if end < 0 or not data.startswith(POST) or self.flow.write_paused:
-            self._unknown = None
             return False
         end += len(END)
         head, body_bytes = data[:end], len(data) - end

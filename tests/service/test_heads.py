@@ -4,13 +4,14 @@ import itertools
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.connection import Parser
 from service.heads import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads
@@ -132,6 +133,12 @@ def learned(port: int, *sent: bytes) -> None:
         conversation(port, [(each, 1) for each in sent])
 
 
+def connections(server: SimpleNamespace, wanted: Callable[..., object]) -> list:
+    """Of its connections those that are wanted."""
+    there = list(server.server.server_state.connections)  # the loop changes it
+    return [each for each in there if wanted(each)]
+
+
 @pytest.fixture
 def parsed(monkeypatch) -> list[bytes]:
     """Grows with each piece of data that the parser gets."""
@@ -185,16 +192,20 @@ def test_what_is_more_or_less_than_a_known_head_and_its_body_is_parsed(
 
 
 def test_a_piece_without_an_end_of_its_head_teaches_nothing(server, parsed):
-    """Its first bytes could pass for a head that declares the rest as its body."""
-    whole = request(SMALL, f"X-Client: {'slow' * 9}")
+    """Its first bytes could pass for a head that declares the rest as its body, or
+    what they say for that of the head before."""
+    before = request(SMALL, "X-Client: before")
+    whole = request(SMALL, f"X-Client: {'slow' * 9}", target="/classify?top_k=1")
     cut = len(SMALL) + 3
     assert cut < whole.index(b"\r\n\r\n")
     for _ in range(4):
-        parsed.clear()
         with (
             socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
             peer.makefile("rb") as stream,
         ):
+            peer.sendall(before)
+            assert len(read_answer(stream)[2]["predictions"]) == 3
+            parsed.clear()
             peer.sendall(whole[:cut])
             wait_until(lambda: parsed)
             peer.sendall(whole[cut:])
@@ -240,11 +251,15 @@ def test_a_known_head_waits_for_the_answer_before_it(server, parsed, monkeypatch
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
         peer.makefile("rb") as stream,
     ):
+        peer.sendall(request(SMALL))
+        read_answer(stream)
         parsed.clear()
         with monkeypatch.context() as patch:
             patch.setattr(engine, "submit", hold)
             peer.sendall(request(SMALL))
             wait_until(lambda: held)
+            (connection,) = connections(server, lambda each: each._waiting)
+            assert connection.timeout_keep_alive_task is None  # is not idle
             peer.sendall(request(BLUE))
             wait_until(lambda: parsed)
             assert len(held) == 1
@@ -252,6 +267,46 @@ def test_a_known_head_waits_for_the_answer_before_it(server, parsed, monkeypatch
         answers = [read_answer(stream)[2] for _ in range(2)]
 
     assert [a["predictions"][0]["label"] for a in answers] == ["red", "blue"]
+
+
+def test_a_client_that_does_not_read_its_answers_is_served_no_faster(server, parsed):
+    """Its known heads are parsed, and answered by ASGI once it reads."""
+    learned(server.port, request(SMALL))
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+        peer.makefile("rb") as stream,
+    ):
+        mine = peer.getsockname()
+        wait_until(lambda: connections(server, lambda each: each.client == mine))
+        (connection,) = connections(server, lambda each: each.client == mine)
+        call = server.server._loop.call_soon_threadsafe
+        call(connection.flow.pause_writing)
+        wait_until(lambda: connection.flow.write_paused)
+        parsed.clear()
+        peer.sendall(request(SMALL))
+        wait_until(lambda: parsed)
+        wait_until(lambda: connection.cycle is not None)
+        assert isinstance(connection.cycle, RequestResponseCycle)
+        call(connection.flow.resume_writing)
+        assert read_answer(stream)[0] == b"http/1.1 200 ok"
+
+
+def test_a_head_that_never_comes_with_its_body_is_not_kept(server, parsed):
+    """It could not be served without the parser."""
+    whole = request(SMALL, "X-Client: sends twice")
+    head = whole.removesuffix(SMALL)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+        peer.makefile("rb") as stream,
+    ):
+        peer.sendall(head)
+        wait_until(lambda: parsed)
+        peer.sendall(SMALL)
+        read_answer(stream)
+        mine = peer.getsockname()
+        (connection,) = connections(server, lambda each: each.client == mine)
+
+        assert head not in connection._heads._heads
 
 
 def test_a_body_that_looks_like_a_known_request_is_none(server, parsed):
