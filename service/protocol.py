@@ -21,9 +21,7 @@ POST, URL = b"POST", PATH.encode()
 BODY_TIMEOUT_S = 1.0
 # What is only read behind ASGI, or what changes how the body comes. Browsers,
 # proxies and tracing send many other headers, which nobody reads.
-TELLING_HEADERS = frozenset(
-    (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade")
-)
+TELLING_HEADERS = frozenset((b"content-encoding", b"transfer-encoding", b"expect"))
 STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
     for status in HTTPStatus
@@ -127,7 +125,7 @@ class FastPathProtocol(HttpToolsProtocol):
         if busy or self.flow.write_paused:
             return None
         parser = self.parser
-        if parser.get_method() != POST or parser.should_upgrade():
+        if parser.get_method() != POST:
             return None
         body_bytes = self._plain_body_bytes()
         if not 0 < body_bytes <= self._fast_path.max_bytes:

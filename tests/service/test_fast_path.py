@@ -243,6 +243,7 @@ def by_asgi(monkeypatch) -> list[bool]:
         "Authorization: Bearer any",
         "Cookie: a=b",
         "X-Request-ID: not harmless",
+        "Upgrade: h2c",  # without `Connection: Upgrade` no offer
     ],
 )
 def test_headers_that_nobody_reads_do_not_keep_a_request_from_the_short_way(

@@ -41,8 +41,11 @@ def exchange(port: int, *pieces: bytes) -> bytes:
     return received
 
 
-def test_a_declared_length_over_the_limit_is_refused_before_the_body(server):
+def test_a_declared_length_over_the_limit_is_refused_before_the_body(
+    server, monkeypatch
+):
     """No byte of it is waited for, so a client that asks first saves its upload."""
+    monkeypatch.setattr("service.protocol.BODY_TIMEOUT_S", 60)
     received = exchange(server.port, HEAD + b"Content-Length: 200001\r\n\r\n")
 
     assert received.startswith(b"HTTP/1.1 413")
