@@ -46,7 +46,7 @@ class FastPathProtocol(HttpToolsProtocol):
         request = self._coming
         if request is not None and request.timer is None:
             request.timer = self.loop.call_later(
-                BODY_TIMEOUT_S, self._time_out, request
+                BODY_TIMEOUT_S, self._fall_back_to_asgi, request
             )
 
     def serve_known(self, data: bytes) -> bool:
@@ -148,10 +148,6 @@ class FastPathProtocol(HttpToolsProtocol):
                     if name in TELLING_HEADERS:
                         return 0
         return length
-
-    def _time_out(self, request: FastRequest) -> None:
-        if self._coming is request and not self.transport.is_closing():
-            self._fall_back_to_asgi(request)
 
     def _fall_back_to_asgi(self, request: FastRequest) -> None:
         """Begin the request again there, with as much of its body as has come."""
