@@ -327,6 +327,21 @@ def test_a_body_that_looks_like_a_known_request_is_none(server, parsed):
         assert read_answer(stream) == live
 
 
+def test_a_known_request_within_a_head_is_part_of_it(server, parsed):
+    """Its first line is the value of a header."""
+    inner = request(SMALL)
+    learned(server.port, inner)
+    parsed.clear()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+        peer.makefile("rb") as stream,
+    ):
+        peer.sendall(b"GET /livez HTTP/1.1\r\nX-Inner: ")
+        wait_until(lambda: parsed)
+        peer.sendall(inner)
+        assert read_answer(stream)[2] == {"status": "live"}
+
+
 def test_a_full_service_refuses_known_heads_as_it_does_others(server, monkeypatch):
     """What cannot be held goes the long way, and nothing stays counted."""
     learned(server.port, request(SMALL))
@@ -340,8 +355,10 @@ def test_a_full_service_refuses_known_heads_as_it_does_others(server, monkeypatc
     assert bodies.buffered_bytes == 0
 
 
-def test_a_known_head_counts_as_the_first_of_its_connection(settings_for):
-    """No timer of a head is left that would end the connection."""
+def test_a_known_head_counts_as_the_first_of_its_connection(settings_for, monkeypatch):
+    """No timer of a head is left that would end the connection, and the end of the
+    service waits for no first request."""
+    monkeypatch.setattr("service.connection.LAST_S", 60)
     with running(settings_for(body_timeout_ms=300)) as hasty:
         learned(hasty.port, request(SMALL))
         with (
@@ -353,7 +370,11 @@ def test_a_known_head_counts_as_the_first_of_its_connection(settings_for):
             peer.settimeout(1)
             with pytest.raises(TimeoutError):
                 peer.recv(1)
-            peer.sendall(request(SMALL))
+            mine = peer.getsockname()
+            (connection,) = connections(hasty, lambda each: each.client == mine)
+            hasty.server._loop.call_soon_threadsafe(connection.shutdown)
+            peer.settimeout(20)
+            assert peer.recv(1) == b""
 
 
 class NoHeads(Heads):
