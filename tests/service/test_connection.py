@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from service.connection import MAX_AHEAD, MAX_HEAD_BYTES
-from tests.service.conftest import RED, running, send
+from tests.service.conftest import RED, running, send, wait_until
 from tests.synthetic import SLOW, png
 
 CHUNKED = (
@@ -197,8 +197,17 @@ def test_half_a_head_is_refused_after_the_answers_before_it(hasty):
     slow = png((SLOW, 0, 0), (300, 300))  # goes to a lane, not on the event loop
     query = b"POST /classify?model=poison HTTP/1.1\r\n"
     sent = post(image=slow).replace(b"POST /classify HTTP/1.1\r\n", query)
+    answers = b""
 
-    assert statuses(hasty.port, sent + GET[:-2]) == [200, 408]
+    with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as peer:
+        peer.sendall(sent + GET[:-2])
+        there = hasty.server.server_state.connections
+        wait_until(lambda: any(each._refusal is not None for each in list(there)))
+        peer.sendall(GET[-2:])  # too late
+        while chunk := peer.recv(65536):
+            answers += chunk
+
+    assert [int(code) for code in ANSWER.findall(answers)] == [200, 408]
 
 
 OFFER = (
