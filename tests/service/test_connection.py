@@ -114,6 +114,33 @@ def test_small_chunks_and_a_trailer_are_fine(server):
     assert found == [200, 200]
 
 
+def test_what_surrounds_chunks_may_be_as_much_as_is_in_them(server):
+    """More than a head may have, if the body is long."""
+    head = CHUNKED.replace(b"/classify", b"/classify/batch").replace(
+        b"image/png", b"multipart/form-data; boundary=none"
+    )
+
+    found = statuses(
+        server.port, head + b"9\r\n123456789\r\n" * 43_000 + b"0\r\n\r\n" + LAST
+    )
+
+    assert found == [400, 200]
+
+
+def test_a_head_after_a_long_body_is_bounded_alike(server):
+    """What the body had does not count for it."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(post(image=bytes(150_000)))
+        while not received.endswith(b"}"):
+            received += peer.recv(65536)
+        peer.sendall(b"GET / HTTP/1.1\r\nX-A: " + b"x" * 2 * MAX_HEAD_BYTES)
+        while chunk := peer.recv(65536):
+            received += chunk
+
+    assert [int(code) for code in ANSWER.findall(received)] == [415, 431]
+
+
 @pytest.mark.parametrize(
     ("codings", "status"),
     [
@@ -202,7 +229,8 @@ def test_half_a_head_is_refused_after_the_answers_before_it(hasty):
     with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as peer:
         peer.sendall(sent + GET[:-2])
         there = hasty.server.server_state.connections
-        wait_until(lambda: any(each._refusal is not None for each in list(there)))
+        wait_until(lambda: there)
+        wait_until(lambda: all(each._refusal is not None for each in list(there)))
         peer.sendall(GET[-2:])  # too late
         while chunk := peer.recv(65536):
             answers += chunk
