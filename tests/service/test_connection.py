@@ -150,7 +150,7 @@ def test_a_head_after_a_long_body_is_bounded_alike(server):
         (b"gzip\r\nTransfer-Encoding: chunked", 501),
         (b"chunked, chunked", 400),
         (b"gzip", 400),
-        (b"chunked, gzip", 400),
+        (b"gzip, deflate", 400),
     ],
 )
 def test_a_body_is_not_read_as_if_it_were_not_coded(server, codings, status):
