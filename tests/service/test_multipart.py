@@ -64,7 +64,16 @@ def test_more_parts_than_allowed_are_refused():
     [
         (b"--b--", "multipart/form-data", "boundary of the form has 0 characters"),
         (b"--b--", "multipart/form-data; boundary=" + "b" * 71, "has 71 characters"),
-        (b"hello", "multipart/form-data; boundary=b", "does not contain its own"),
+        (
+            b"hello",
+            "multipart/form-data; boundary=" + "b" * 70,
+            "does not contain its own",
+        ),
+        (
+            b"--b\r\nContent-Disposition: attachment; name=a\r\n\r\nx\r\n--b--",
+            "multipart/form-data; boundary=b",
+            "form-data with a name",
+        ),
         (b"--b\r\n\r\n\r\nx\r\n--b--", "multipart/form-data; boundary=b", "name"),
         (
             b"--b\r\n" + b"X: y\r\n" * 2000 + b"\r\n\r\n--b--",
