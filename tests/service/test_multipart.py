@@ -51,6 +51,15 @@ def test_a_form_that_is_cut_off_is_refused(contents, missing):
         read_parts(kept, content_type, max_parts=4)
 
 
+def test_a_name_in_no_known_encoding_is_read_as_far_as_it_can_be():
+    """The error that the field is unknown then shows it."""
+    body = b'--b\r\nContent-Disposition: form-data; name="a\xff"\r\n\r\nx\r\n--b--'
+
+    parts = read_parts(body, "multipart/form-data; boundary=b", max_parts=1)
+
+    assert parts == [Part("a\ufffd", b"x")]
+
+
 def test_more_parts_than_allowed_are_refused():
     """However small each of them is."""
     body, content_type = encoded([b""] * 5)
