@@ -125,6 +125,7 @@ class BoundedConnection(HttpToolsProtocol):
     def pass_head(self) -> None:
         """A request came whole, and did without the parser."""
         self._no_data_yet = self._in_head = False
+        self._overhead_bytes = 0
         self._stop_timer()
 
     def data_received(self, data: bytes) -> None:

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.connection import MAX_HEAD_BYTES as MAX_HEAD
 from service.connection import Parser
-from service.heads import MAX_HEAD_BYTES, MAX_HEADS, Head, Heads
+from service.heads import MAX_HEAD_BYTES, MAX_HEADERS, MAX_HEADS, Head, Heads
 from tests.service.conftest import running, wait_until
 from tests.service.test_fast_path import (
     LARGE,
@@ -80,7 +81,15 @@ def test_heads_are_bounded_in_bytes_and_number():
     assert heads.find(long, 5) is None
     assert heads.find(long[:-1], 5) is READ
 
-    for number in range(MAX_HEADS - 2):
+    many = READ._replace(headers=[(b"a", b"")] * MAX_HEADERS)
+    more = READ._replace(headers=[(b"a", b"")] * (MAX_HEADERS + 1))
+    for head, read in ((b"many", many), (b"more", more)):
+        heads.learn(head, read)
+        heads.learn(head, read)
+    assert heads.find(b"many", 5) is many
+    assert heads.find(b"more", 5) is None
+
+    for number in range(MAX_HEADS - 3):
         heads.learn(b"%d" % number, READ)
     heads.learn(HEAD, READ)
     assert heads.find(HEAD, 5) is READ
@@ -340,6 +349,22 @@ def test_a_known_request_within_a_head_is_part_of_it(server, parsed):
         wait_until(lambda: parsed)
         peer.sendall(inner)
         assert read_answer(stream)[2] == {"status": "live"}
+
+
+def test_empty_lines_between_known_requests_do_not_add_up(server, parsed):
+    """Before each there may be as many bytes of them as a head may have."""
+    learned(server.port, request(SMALL))
+    empty = b"\r\n" * (MAX_HEAD // 2)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+        peer.makefile("rb") as stream,
+    ):
+        for _ in range(3):  # the first is parsed: its connection began with others
+            parsed.clear()
+            peer.sendall(empty)
+            wait_until(lambda: sum(map(len, parsed)) == len(empty))
+            peer.sendall(request(SMALL))
+            assert read_answer(stream)[0] == b"http/1.1 200 ok"
 
 
 def test_a_full_service_refuses_known_heads_as_it_does_others(server, monkeypatch):
