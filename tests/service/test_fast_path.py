@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 from PIL import Image
@@ -48,6 +49,18 @@ def request(body: bytes, *headers: str, target: str = "/classify") -> bytes:
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
+def read_response(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+    """The next head and the body that it declares; None: the connection has ended."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = stream.read(1)
+        if not byte:
+            return None
+        head += byte
+    length = int(re.search(rb"content-length: (\d+)", head)[1])
+    return head, stream.read(length)
+
+
 def exchange(
     service: Service | SimpleNamespace, *pieces: bytes, answers: int = 1
 ) -> list[dict]:
@@ -55,17 +68,13 @@ def exchange(
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
         for piece in pieces:
             peer.sendall(piece)
-        read, found = b"", []
+        found = []
         with peer.makefile("rb") as stream:
             for _ in range(answers):
-                head = b""
-                while not head.endswith(b"\r\n\r\n"):
-                    byte = stream.read(1)
-                    assert byte, f"the connection ended after {head + read!r}"
-                    head += byte
-                length = int(re.search(rb"content-length: (\d+)", head)[1])
-                body = json.loads(stream.read(length))
-                found.append({"head": head, "body": body})
+                response = read_response(stream)
+                assert response, f"the connection ended after {found}"
+                head, body = response
+                found.append({"head": head, "body": json.loads(body)})
         return found
 
 

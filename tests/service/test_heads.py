@@ -2,9 +2,9 @@
 
 import itertools
 import json
-import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from tests.service.test_fast_path import (
     LARGE,
     SMALL,
     THROUGH_ASGI,
+    read_response,
     request,
     without_id,
 )
@@ -29,7 +30,6 @@ from tests.synthetic import png
 READ = Head(b"", [(b"host", b"here")], 5, True)
 HEAD = b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\n"
 BLUE = png((10, 10, 250))
-LENGTH = re.compile(rb"content-length: (\d+)")
 
 
 def test_a_head_is_known_when_it_has_come_twice():
@@ -99,16 +99,23 @@ def test_heads_are_bounded_in_bytes_and_number():
     assert len(heads._heads) == 1
 
 
+@contextmanager
+def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """A connection, and what is read from it."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as peer,
+        peer.makefile("rb") as stream,
+    ):
+        yield peer, stream
+
+
 def read_answer(stream: BinaryIO) -> tuple[bytes, list[bytes], dict] | None:
     """Status line, names of headers, and body; None: the server has closed."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        byte = stream.read(1)
-        if not byte:
-            return None
-        head += byte
+    response = read_response(stream)
+    if response is None:
+        return None
+    head, content = response
     status, *lines = head.lower().split(b"\r\n")
-    content = stream.read(int(LENGTH.search(head.lower())[1]))
     body = without_id(json.loads(content)) if content.startswith(b"{") else {}
     names = sorted(line.partition(b":")[0] for line in lines)
     return status, [n for n in names if n != b"server-timing"], body
@@ -120,10 +127,7 @@ def conversation(port: int, pieces: Sequence[tuple[bytes, int]]) -> list:
     None stands for an answer in whose place the server has closed.
     """
     found = []
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(port) as (peer, stream):
         for piece, due in pieces:
             try:
                 peer.sendall(piece)
@@ -195,7 +199,7 @@ def test_what_is_more_or_less_than_a_known_head_and_its_body_is_parsed(
     learned(server.port, request(SMALL))
     parsed.clear()
 
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+    with connected(server.port) as (peer, _):
         for piece in pieces:
             peer.sendall(piece)
             wait_until(lambda piece=piece: parsed[-1:] == [piece])
@@ -211,10 +215,7 @@ def test_a_piece_without_an_end_of_its_head_teaches_nothing(server, parsed):
     cut = len(SMALL) + 3
     assert cut < whole.index(b"\r\n\r\n")
     for _ in range(4):
-        with (
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-            peer.makefile("rb") as stream,
-        ):
+        with connected(server.port) as (peer, stream):
             peer.sendall(before)
             assert len(read_answer(stream)[2]["predictions"]) == 3
             parsed.clear()
@@ -232,10 +233,7 @@ def test_empty_lines_before_a_request_are_no_head(server, parsed):
     behind = len(head) + 1
     first = b"\r\n\r\n" + head.replace(b"100", b"%03d" % behind) + b"x"
     for _ in range(2):
-        with (
-            socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-            peer.makefile("rb") as stream,
-        ):
+        with connected(server.port) as (peer, stream):
             parsed.clear()
             peer.sendall(first)
             wait_until(lambda: parsed)
@@ -259,10 +257,7 @@ def test_a_known_head_waits_for_the_answer_before_it(server, parsed, monkeypatch
         held.append(lambda: submit(*given, **named))
         return lambda: None
 
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         peer.sendall(request(SMALL))
         read_answer(stream)
         parsed.clear()
@@ -284,10 +279,7 @@ def test_a_known_head_waits_for_the_answer_before_it(server, parsed, monkeypatch
 def test_a_client_that_does_not_read_its_answers_is_served_no_faster(server, parsed):
     """Its known heads are parsed, and answered by ASGI once it reads."""
     learned(server.port, request(SMALL))
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         mine = peer.getsockname()
         wait_until(lambda: connections(server, lambda each: each.client == mine))
         (connection,) = connections(server, lambda each: each.client == mine)
@@ -307,10 +299,7 @@ def test_a_head_that_never_comes_with_its_body_is_not_kept(server, parsed):
     """It could not be served without the parser."""
     whole = request(SMALL, "X-Client: sends twice")
     head = whole.removesuffix(SMALL)
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         peer.sendall(head)
         wait_until(lambda: parsed)
         peer.sendall(SMALL)
@@ -327,10 +316,7 @@ def test_a_body_that_looks_like_a_known_request_is_none(server, parsed):
     learned(server.port, inner)
     parsed.clear()
     outer = b"GET /livez HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n"
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         peer.sendall(outer % len(inner))
         live = read_answer(stream)
         peer.sendall(inner)
@@ -344,10 +330,7 @@ def test_a_known_request_within_a_head_is_part_of_it(server, parsed):
     inner = request(SMALL)
     learned(server.port, inner)
     parsed.clear()
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         peer.sendall(b"GET /livez HTTP/1.1\r\nX-Inner: ")
         wait_until(lambda: parsed)
         peer.sendall(inner)
@@ -358,10 +341,7 @@ def test_empty_lines_between_known_requests_do_not_add_up(server, parsed):
     """Before each there may be as many bytes of them as a head may have."""
     learned(server.port, request(SMALL))
     empty = b"\r\n" * (MAX_HEAD // 2)
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
-        peer.makefile("rb") as stream,
-    ):
+    with connected(server.port) as (peer, stream):
         for _ in range(3):  # the first is parsed: its connection began with others
             parsed.clear()
             peer.sendall(empty)
@@ -389,10 +369,7 @@ def test_a_known_head_counts_as_the_first_of_its_connection(settings_for, monkey
     monkeypatch.setattr("service.connection.LAST_S", 60)
     with running(settings_for(body_timeout_ms=300)) as hasty:
         learned(hasty.port, request(SMALL))
-        with (
-            socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as peer,
-            peer.makefile("rb") as stream,
-        ):
+        with connected(hasty.port) as (peer, stream):
             peer.sendall(request(SMALL))
             read_answer(stream)
             peer.settimeout(1)
