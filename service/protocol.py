@@ -87,13 +87,13 @@ class FastPathProtocol(HttpToolsProtocol):
         """Choose the fast path or ASGI for this request."""
         unknown, self._unknown = self._unknown, None
         head = self._plain_head()
-        if head is not None:
-            self._coming = self._fast_path.open(head)
-        if self._coming is None:
+        request = None if head is None else self._fast_path.open(head)
+        if head is None or request is None:
             super().on_headers_complete()
             return
-        self.cycle = self._coming  # type: ignore[assignment]  # looks like one
-        if head is not None and unknown is not None and unknown[1] == head.body_bytes:
+        self._coming = request
+        self.cycle = request  # type: ignore[assignment]  # looks like one
+        if unknown is not None and unknown[1] == head.body_bytes:
             self._heads.learn(unknown[0], head)
 
     def on_body(self, body: bytes) -> None:
