@@ -10,8 +10,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.pool import AsyncResult, Pool, ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,31 +105,35 @@ def _work(trial: Trial, number: int, start: Any, counts: Any) -> None:
 
 def _ahead(trial: Trial) -> float:
     pipeline, images, model = trial.pipeline, trial.images, trial.load_model()
-    with _pool(trial) as pool:
+    with _decoders(trial) as decoders:
         turns = _positions(len(images), batch=pipeline.batch)
-        waiting: queue.SimpleQueue[AsyncResult[Batch]] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[Future[Batch]] = queue.SimpleQueue()
 
-        def ask() -> AsyncResult[Batch]:
-            return pool.apply_async(_decode, (next(turns),))
+        def ask() -> Future[Batch]:
+            return decoders.submit(_decode, next(turns))
 
-        model.run(ask().get(START_TIMEOUT_S))
+        model.run(ask().result(START_TIMEOUT_S))
         count, started_s = 0, time.perf_counter()
         for _ in range(2 * pipeline.workers):  # each decodes one and has one done
             waiting.put(ask())
         while (spent_s := time.perf_counter() - started_s) < trial.seconds:
             waiting.put(ask())
-            model.run(waiting.get().get(START_TIMEOUT_S))
+            model.run(waiting.get().result(START_TIMEOUT_S))
             count += pipeline.batch
     return count / spent_s
 
 
-def _pool(trial: Trial) -> Pool:
-    """Decoders that end with the block; only the one that waits answers Ctrl-C."""
+def _decoders(trial: Trial) -> Executor:
+    """Workers that end with the block; only the one that waits answers Ctrl-C.
+
+    A `multiprocessing.Pool` would kill its own: one that is killed while it sends a
+    batch keeps the pipe's lock, and the end of the block waits for that forever.
+    """
     workers, arguments = trial.pipeline.workers, (trial.bundle, trial.images)
     if trial.pipeline.kind == "threads":
-        return ThreadPool(workers, _prepare, arguments)
+        return ThreadPoolExecutor(workers, initializer=_prepare, initargs=arguments)
     context = multiprocessing.get_context("spawn")
-    return context.Pool(workers, _prepare_apart, arguments)
+    return ProcessPoolExecutor(workers, context, _prepare_apart, arguments)
 
 
 # What a decoding worker was given once, so that tasks carry only positions.

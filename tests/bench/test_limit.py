@@ -1,5 +1,8 @@
 """bundle + machine → limit, on a bundle so small that its rate means nothing."""
 
+from concurrent.futures import BrokenExecutor
+from types import SimpleNamespace
+
 import pytest
 
 from bench.limit import candidates, search
@@ -41,6 +44,16 @@ def test_every_kind_of_pipeline_classifies(bundle, kind, decode):
     pipeline = Pipeline(kind, decode, workers=2, threads=1, batch=3)
 
     assert measure(Trial(pipeline, bundle, "fp32", IMAGES, seconds=0.05)) > 0
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_a_trial_whose_decoders_cannot_start_ends(tmp_path, monkeypatch, kind):
+    """At once, rather than starting them again and again until time is up."""
+    monkeypatch.setattr(Trial, "load_model", lambda self: SimpleNamespace(run=list))
+    pipeline = Pipeline(kind, "ahead", workers=2, threads=1, batch=3)
+
+    with pytest.raises(BrokenExecutor):
+        measure(Trial(pipeline, tmp_path / "missing", "fp32", IMAGES, seconds=0.05))
 
 
 def test_the_search_ends_with_three_finalists_best_first(bundle, monkeypatch):
