@@ -68,7 +68,7 @@ def test_a_client_that_does_not_read_is_cut_off(impatient, last):
         with pytest.raises(ConnectionResetError):  # the kernel, too, has dropped it
             client.makefile("rb").read()
 
-    assert not impatient.app.serving.metrics.in_flight
+    wait_until(lambda: not impatient.app.serving.metrics.in_flight)
     assert faults(impatient) == []
 
 
