@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from classifier.texts import Description, LabelText, Prose
 
@@ -29,6 +30,10 @@ BINARY_LABELS = 2  # negative, positive
 
 Version = Annotated[int, Field(ge=1, lt=10**MAX_VERSION_DIGITS)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_RULE = (  # the pattern in words
+    "its name must begin with a small letter or a digit and have at most 64 of them, "
+    "dots, hyphens and underscores"
+)
 FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 FileName = Annotated[str, Field(pattern=FILE_NAME.pattern)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -80,10 +85,16 @@ def describe_problems(
     error: ValidationError, *, whole: str = "", limit: int | None = None
 ) -> str:
     """What is wrong, field by field; `whole` names what is wrong as a whole."""
-    return "; ".join(
-        f"{'.'.join(map(str, detail['loc'])) or whole}: {detail['msg']}"
-        for detail in error.errors(include_url=False)[:limit]
-    )
+    problems = []
+    for detail in error.errors(include_url=False)[:limit]:
+        place = ".".join(map(str, detail["loc"])) or whole
+        problems.append(f"{place}: {sentence(detail)}" if place else sentence(detail))
+    return "; ".join(problems)
+
+
+def sentence(detail: ErrorDetails) -> str:
+    """What is wrong, without the words that pydantic puts before our own."""
+    return detail["msg"].removeprefix("Value error, ")
 
 
 class Label(Strict):

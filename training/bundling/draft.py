@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from classifier.bundle import taken_versions
 from classifier.golden import Golden
 from classifier.manifest import (
+    NAME_RULE,
     Gate,
     GraphVariant,
     Label,
@@ -126,9 +127,7 @@ def check_name(name: str) -> None:
         TypeAdapter(Name).validate_python(name)
     except ValidationError as error:
         raise ConfigError(
-            f"the bundle cannot be called {name!r}: its name must begin with a small "
-            "letter or a digit and have at most 64 of them, dots, hyphens and "
-            "underscores"
+            f"the bundle cannot be called {name!r}: {NAME_RULE}"
         ) from error
 
 

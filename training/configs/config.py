@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from classifier.manifest import Name, Task
+from classifier.manifest import NAME_RULE, Name, Task, sentence
 from training.configs.sections import (
     DataConfig,
     NetworkConfig,
@@ -256,8 +256,10 @@ def _inside(table: Any, section: str, change: str) -> dict[str, Any] | list[Any]
 
 def _explain(detail: ErrorDetails) -> str:
     key = ".".join(str(part) for part in detail["loc"]) or "(top level)"
+    if detail["type"] == "string_pattern_mismatch":  # of names only
+        return f"{key}: no bundle can be called {detail['input']!r}: {NAME_RULE}"
     if detail["type"] != "extra_forbidden":
-        return f"{key}: {detail['msg']}"
+        return f"{key}: {sentence(detail)}"
     section: Any = Config
     for part in detail["loc"][:-1]:
         if isinstance(part, str):

@@ -177,7 +177,7 @@ def test_a_config_begins_with_its_command(path):
         (
             "[train]",
             "[bundle]\nrecall = 0.98\nrisk = 0.02\n[train]",
-            r"bundle\.recall is for binary tasks; this is multiclass",
+            r"\(top level\): bundle\.recall is for binary tasks; this is multiclass",
         ),
         (
             "[train]",
@@ -189,7 +189,11 @@ def test_a_config_begins_with_its_command(path):
             'task = "binary"\nbundle.risk = 0.02',
             r"bundle\.risk is for multiclass and fine-grained tasks; this is binary",
         ),
-        ('name = "tiny"', 'name = "Tiny Net"', "name: String should match pattern"),
+        (
+            'name = "tiny"',
+            'name = "Tiny Net"',
+            "name: no bundle can be called 'Tiny Net': its name must begin",
+        ),
         (
             "[train]",
             "[bundle]\ndescription = '" + 2001 * "x" + "'\n[train]",

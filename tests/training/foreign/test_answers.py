@@ -1,5 +1,7 @@
 """What the user says is read as it is meant, or refused by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from training.foreign.facts import settle
 from training.foreign.findings import examine
 from training.foreign.verify import normalize
 
+ROOT = Path(__file__).parents[3]
 ORANGE = np.array([[[255, 128, 0]]], np.uint8)  # [1, 1, RGB]
 
 # What each library's own code makes of it, in the order of the network's channels.
@@ -51,6 +54,18 @@ def test_a_preset_prepares_a_pixel_as_its_library_does(tmp_path, preset):
     facts = settle(examine(stranger()), parse_answers(said))
 
     assert normalize(ORANGE, facts).ravel() == pytest.approx(PREPARED[preset])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_page_has_the_numbers_of_a_preset(preset):
+    """By its name alone nobody can tell whether they are those of the training."""
+    scale, mean, std, color = PRESETS[preset]
+    numbers = [",".join(f"{n:g}" for n in each) for each in ((scale,), mean, std)]
+    cells = [f"`{preset}`", *numbers, color or ""]
+
+    lines = (ROOT / "docs/import.md").read_text(encoding="utf-8").splitlines()
+
+    assert cells in [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 @pytest.mark.parametrize(
