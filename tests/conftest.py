@@ -2,6 +2,8 @@
 
 import csv
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +28,14 @@ class Photo(NamedTuple):
     wnid: str
     class_index: int  # 0 to 999, in the order of sorted wnids
     name: str
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder that anyone may look into; that of `tmp_path` is its owner's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ def whole(path: Path) -> Iterator[Path]:
         with writing(path):
             yield path
         return
+    refuse_folder(path)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with writing(path):  # which counts the room before the file is removed
@@ -84,15 +85,23 @@ def try_folder(folder: Path) -> None:
     Raises:
         DiskError: it cannot be made.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
     with writing(folder):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         Path(tempfile.mkdtemp(prefix=".trial-", dir=there)).rmdir()
 
 
 def try_file(path: Path) -> None:
     """As `try_folder`, of a file in it. Raises DiskError."""
     if not is_stream(path):
+        refuse_folder(path)
         try_folder(path.parent)
+
+
+def refuse_folder(path: Path) -> None:
+    """A file cannot take a folder's place. Raises DiskError where one is there."""
+    with writing(path):
+        if path.is_dir():
+            raise DiskError(f"cannot write {path}: it is a folder; name a file")
 
 
 def discard(partial: Path) -> None:

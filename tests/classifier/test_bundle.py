@@ -2,12 +2,8 @@
 
 import hashlib
 import json
-import os
 import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,9 +21,8 @@ from classifier.classifier import Classifier
 from classifier.errors import BundleError
 from classifier.manifest import Manifest, Precision
 from tests.classifier.processes import python
+from tests.powerless import powerless
 from tests.synthetic import golden_pixels, make_bundle
-
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -109,26 +104,6 @@ def test_a_folder_without_a_bundle_is_no_model(tmp_path, bundle):
     (tmp_path / "begun" / "1").mkdir(parents=True)
 
     assert list_bundles(tmp_path) == {"colors": [1]}
-
-
-@contextmanager
-def powerless() -> Iterator[None]:
-    """Root may read everything, so it is given up for a while."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-@pytest.fixture
-def volume() -> Iterator[Path]:
-    """A folder that anyone may look into; that of `tmp_path` is its owner's."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 def test_a_folder_that_cannot_be_read_is_named(volume):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.powerless import powerless
 from tests.training.disks import full_above
 from training.errors import DiskError
-from training.files import make_folder, try_folder, whole, write_whole
+from training.files import make_folder, try_file, try_folder, whole, write_whole
 
 
 def test_text_and_bytes_are_written_with_the_folders_above_them(tmp_path):
@@ -97,6 +98,30 @@ def test_a_file_in_the_place_of_a_folder_is_an_error_that_names_it(tmp_path):
         write_whole(tmp_path / "a" / "b.txt", "")
     with pytest.raises(DiskError, match="cannot make the folder"):
         make_folder(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize("place", [".", "/", "models"])
+def test_a_folder_in_the_place_of_a_file_is_refused_when_it_is_tried(
+    tmp_path, monkeypatch, place
+):
+    """And not after the work whose results go there; `.` has no name to write to."""
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+
+    for write in (try_file, lambda path: write_whole(path, "")):
+        with pytest.raises(DiskError, match=f"cannot write {place}: it is a folder"):
+            write(Path(place))
+    assert [file.name for file in tmp_path.iterdir()] == ["models"]
+
+
+@pytest.mark.parametrize("tried", [try_file, try_folder])
+def test_a_place_that_may_not_be_looked_at_is_refused_when_it_is_tried(volume, tried):
+    """It is in the folder of somebody else."""
+    (volume / "theirs").mkdir(mode=0)
+    place = volume / "theirs" / "models" / "photos"
+
+    with powerless(), pytest.raises(DiskError, match=f"cannot write {place}: .*denied"):
+        tried(place)
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

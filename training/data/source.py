@@ -18,7 +18,7 @@ from training.data.dataset import Dataset
 from training.data.folder import class_folders, fewest_labels, nfc, read_folder
 from training.data.mnist import is_mnist, read_mnist
 from training.data.table import IMAGES, read_table
-from training.data.tree import FolderTree, Tree, open_tree
+from training.data.tree import FolderTree, Tree, exists, open_tree
 from training.errors import DataError
 
 PREFERRED_TABLE = "labels.csv"
@@ -38,7 +38,7 @@ def load_dataset(
     Raises:
         DataError: nothing readable is there; the message says what was found.
     """
-    if path.suffix.lower() == ".csv" and path.is_file():
+    if path.suffix.lower() == ".csv" and exists(path) and path.is_file():
         tree: Tree = FolderTree(path.parent)
         return read_table(tree, path.name, multi_label=multi_label, trainable=trainable)
     tree = open_tree(path)

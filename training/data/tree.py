@@ -9,7 +9,7 @@ import os
 import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from classifier.names import is_junk
 from training.data.archives import TarTree, ZipTree, is_tar
@@ -89,7 +89,15 @@ def name_of(where: Path) -> str:
     return ARCHIVE_SUFFIX.sub("", name)
 
 
-def _refuse(error: OSError) -> None:
+def exists(path: Path) -> bool:
+    """Whether something is there. Raises DataError where that may not be looked at."""
+    try:
+        return path.exists()
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
     """A folder that cannot be listed would be left out, with all its images."""
     raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -121,13 +129,13 @@ def open_tree(path: Path) -> Tree:
 
     A lone folder that holds everything is stepped into: archives often have one.
     """
-    if path.is_dir():
-        tree: Tree = FolderTree(path)
-    elif not path.exists():
+    if not exists(path):
         raise DataError(
             f"{path} does not exist; docs/data.md says where the data sets of the "
             "shipped configs come from, docs/training.md what yours may look like"
         )
+    if path.is_dir():
+        tree: Tree = FolderTree(path)
     elif zipfile.is_zipfile(path):
         tree = ZipTree(path)
     elif is_tar(path):

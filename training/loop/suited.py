@@ -11,6 +11,7 @@ from classifier.texts import LabelText
 from training.configs.config import Config
 from training.data import Dataset, Splits
 from training.data.dataset import first_of
+from training.data.tree import exists
 from training.errors import ConfigError, DataError
 
 LOGGER = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def check_there(config: Config, root: Path) -> None:
         DataError: with the option that names another folder.
     """
     for path in (config.data.path, *(more.path for more in config.negatives)):
-        if not (root / path).exists():
+        if not exists(root / path):
             raise DataError(
                 f"there is no {path} in {root}; name the folder that holds it with "
                 "--data or LINNAEUS_DATA. Where the data sets of the shipped configs "

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from classifier.bundle import CARD, MANIFEST, list_versions, load_bundle
+from classifier.bundle import CARD, MANIFEST, Bundle, list_versions, load_bundle
 from classifier.manifest import Manifest
 from training.errors import DataError
 from training.files import write_whole
@@ -57,8 +57,12 @@ def default_page(path: Path) -> Path:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether it is a bundle's folder, of one version or of all of them."""
-    return (path / MANIFEST).is_file() or bool(list_versions(path))
+    """Whether it is a bundle's folder, of one version or of all of them.
+
+    Raises:
+        BundleError: it cannot be looked into.
+    """
+    return bool(list_versions(path)) or (path / MANIFEST).is_file()
 
 
 def render(path: Path) -> str:
@@ -77,16 +81,22 @@ def render(path: Path) -> str:
 def bundle_facts(path: Path) -> dict[str, Any]:
     """What the page says of a bundle."""
     bundle = load_bundle(path)
-    manifest, card = bundle.manifest, bundle.folder / CARD
+    manifest = bundle.manifest
     return {
         "title": f"{manifest.name}, version {manifest.version}",
         "lead": manifest.description,
         "tables": [labels_table(manifest), *graph_tables(manifest)],
         "pictures": pictures(bundle.folder),
         "details": {"Where it comes from": provenance(manifest)},
-        # The manifest has neither intervals nor rows of classes.
-        "card": typeset(card.read_text(encoding="utf-8")) if card.is_file() else "",
+        "card": typeset(card_of(bundle)),
     }
+
+
+def card_of(bundle: Bundle) -> str:
+    """It has what the manifest has not: intervals, and rows of classes."""
+    card = bundle.folder / CARD
+    with ours(card):
+        return card.read_text(encoding="utf-8") if card.is_file() else ""
 
 
 def provenance(manifest: Manifest) -> dict[str, Any]:
@@ -190,6 +200,8 @@ def ours(path: Path) -> Iterator[None]:
     """What cannot be made inside of the file at `path` is a DataError that names it."""
     try:
         yield
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is not as Linnaeus writes it: {error!r}") from error
 
@@ -275,5 +287,6 @@ def pictures(folder: Path) -> list[Picture]:
 
 def data_url(path: Path) -> str:
     """The file inside a URL."""
-    content = base64.b64encode(path.read_bytes()).decode()
+    with ours(path):
+        content = base64.b64encode(path.read_bytes()).decode()
     return f"data:{KINDS[path.suffix]};base64,{content}"

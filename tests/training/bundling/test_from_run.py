@@ -17,6 +17,7 @@ from classifier import Classifier
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
 from cli import app
+from tests.powerless import powerless
 from tests.training.conftest import config_in
 from tests.training.data.pictures import picture, write_tree
 from training.bundling.draft import next_version
@@ -279,10 +280,12 @@ def test_a_place_that_takes_no_bundle_is_refused_before_the_data_is_opened(
     assert "cannot write" in str(result.exception)
     assert "models/photos" in str(result.exception)
 
-    result = export(finished, "--results", str(root / "models" / "record.json"))
+    taken = root / "models"
+    for results, named in ((taken / "record.json", taken), (root, root)):
+        result = export(finished, "--results", str(results))
 
-    assert result.exit_code == 1
-    assert f"cannot write {root / 'models'}: " in str(result.exception)
+        assert result.exit_code == 1
+        assert f"cannot write {named}: " in str(result.exception)
 
 
 def test_a_version_without_a_manifest_is_not_written_over(tmp_path: Path):
@@ -311,6 +314,16 @@ def shop(tmp_path: Path, write_config: WriteConfig) -> tuple[Config, Splits]:
     write_tree(tmp_path / "shop", {"red": 1, "green": 30, "blue": 30})
     config = read_config(write_config("shop", "multiclass", "shop"))
     return config, open_splits(config, tmp_path)
+
+
+def test_a_folder_of_data_that_may_not_be_looked_at_is_named(
+    shop: tuple[Config, Splits], volume: Path
+):
+    """As one that is not there."""
+    (volume / "theirs").mkdir(mode=0)
+
+    with powerless(), pytest.raises(DataError, match=str(volume / "theirs")):
+        open_splits(shop[0], volume / "theirs")
 
 
 def test_what_has_no_yes_or_no_is_not_asked(shop: tuple[Config, Splits]):

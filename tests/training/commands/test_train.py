@@ -53,16 +53,21 @@ def test_results_are_those_of_a_test(write_config: WriteConfig, color_folder: Pa
     assert "--test" in refusal(config, color_folder, "--results", "r.json")
 
 
+@pytest.mark.parametrize(
+    ("results", "named"), [("colors.toml/r.json", "colors.toml"), (".", ".")]
+)
 def test_results_that_cannot_be_written_are_refused_before_the_training(
-    write_config: WriteConfig, color_folder: Path
+    write_config: WriteConfig, color_folder: Path, results: str, named: str
 ):
-    """Not after hours of it; here a file is in the place of their folder."""
+    """Not after hours of it: a file is in the place of their folder, or a folder in
+    their own.
+    """
     config = write_config("colors", "multiclass", "colors")
-    results = config / "r.json"
+    file = config.parent / results
 
-    said = refusal(config, color_folder, "--test", "--results", str(results))
+    said = refusal(config, color_folder, "--test", "--results", str(file))
 
-    assert f"cannot write {config}" in said
+    assert f"cannot write {config.parent / named}: " in said
 
 
 def test_the_rates_of_a_transfer_are_not_searched(

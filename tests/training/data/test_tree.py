@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.powerless import powerless
 from tests.training.data.pictures import encoded, write_tree
 from training.data import bounds
 from training.data import tree as tree_module
 from training.data.archives import ZipTree
+from training.data.source import load_dataset
 from training.data.tree import name_of, open_tree
 from training.errors import DataError
 
@@ -135,6 +137,16 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
 
     with pytest.raises(DataError):
         open_tree(path)
+
+
+@pytest.mark.parametrize("name", ["photos", "labels.csv"])
+def test_data_that_may_not_be_looked_at_is_named(volume, name):
+    """It is in the folder of somebody else."""
+    (volume / "theirs").mkdir(mode=0)
+    path = volume / "theirs" / name
+
+    with powerless(), pytest.raises(DataError, match=str(path)):
+        load_dataset(path)
 
 
 def test_a_cut_off_tar_names_the_file_that_is_missing_bytes(tmp_path):

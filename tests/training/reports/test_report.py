@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from classifier.errors import BundleError
 from classifier.manifest import Manifest, Task
+from tests.powerless import powerless
 from tests.synthetic import make_bundle, manifest_fields
 from tests.training.loop.runs import CONFIG
 from training.configs.config import parse_config
 from training.errors import CheckpointError, DataError
 from training.loop.checkpoint import write_checkpoint
 from training.reports.card import CAPTIONS
-from training.reports.report import graph_tables, labels_table, render, written
+from training.reports.report import (
+    default_page,
+    graph_tables,
+    labels_table,
+    render,
+    written,
+)
 
 LOG = """step,epoch,train_loss,validation_loss,seconds
 123456,1,1.4387431144714355,,0.000123456
@@ -116,6 +124,32 @@ def test_a_page_on_a_bundle_has_its_card(tmp_path: Path):
     card.unlink()
 
     assert "0.8 to 1" not in render(card.parent)
+
+
+def test_a_card_that_is_no_text_is_named(tmp_path: Path):
+    """Somebody has changed it with an editor of another encoding."""
+    card = make_bundle(tmp_path, "colors") / "card.md"
+    card.write_bytes("für Farben".encode("latin-1"))
+
+    with pytest.raises(DataError, match=r"colors/1/card\.md is not as Linnaeus writes"):
+        render(card.parent)
+
+
+def test_what_may_not_be_read_is_named(volume: Path):
+    """A run of somebody else: a file of it, or the whole folder."""
+    run = volume / "run"
+    run.mkdir()
+    (run / "log.csv").write_text(LOG)
+    for name in ("curves.png", "log.csv"):
+        (run / name).touch(0)
+        (run / name).chmod(0)
+        with powerless(), pytest.raises(DataError, match=f"cannot read {run / name}: "):
+            render(run)
+
+    run.chmod(0)
+
+    with powerless(), pytest.raises(BundleError, match=f"cannot read {run}: "):
+        default_page(run)
 
 
 def test_whatever_a_card_holds_does_nothing_to_its_page(tmp_path: Path):
