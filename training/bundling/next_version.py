@@ -23,7 +23,6 @@ from training.configs.task_sections import BundleConfig
 from training.data import Dataset, Splits, cut, load_dataset
 from training.data.dataset import Labels
 from training.data.splits import HeldOut
-from training.errors import DataError
 from training.evaluation.evaluate import align
 from training.evaluation.labelled import as_question, several_labels
 from training.files import try_folder
@@ -69,8 +68,6 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
     splits = splits_for(manifest, data)
     wishes = BundleConfig(
         description=manifest.description,
-        license=manifest.provenance.license,
-        source=manifest.provenance.source,
         int8=int8,
         fp16=fp16,
         half_storage=False,  # it is stored already as its maker wanted
@@ -172,8 +169,6 @@ def splits_for(manifest: Manifest, data: DataSource) -> Splits:
         return splits.relabelled(lambda dataset: counted_as(dataset, manifest))
     multi_label = several_labels(manifest.task)
     dataset = load_dataset(data.path, multi_label=multi_label)
-    if len(dataset.parts["train"]) < 2:  # noqa: PLR2004 - one to look at, one to keep
-        raise DataError(f"{data.path} has too few images to optimize by")
     counted = counted_as(dataset, manifest, data.positive)
     return cut(counted, validation=data.validation, seed=data.seed)
 
