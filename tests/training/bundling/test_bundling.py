@@ -289,13 +289,19 @@ def test_an_export_leaves_a_record_of_every_graph(colors_bundle: Path):
     """Figures with intervals, rules, gate, config and circumstances, in one file."""
     record = json.loads((colors_bundle.parent.parent / "colors.json").read_text())
     manifest = load_bundle(colors_bundle, version=1).manifest
-    assert record["bundle"] == "colors/1"
+    run = colors_bundle.parent.parent / "runs" / "colors"
+    saved = read_checkpoint(run / "final.pt")
+    assert (record["bundle"], record["task"]) == ("colors/1", "multiclass")
+    assert record["postprocess"] == manifest.postprocess.model_dump(mode="json")
+    assert record["validation"] == saved["scores"]
+    assert (record["epochs"], record["precision"]) == (8, "fp32")
     for graph in manifest.graphs:
         found = record[graph.precision]
         assert (found["split"], found["n"]) == ("test", 18)
         assert found["metrics"]["accuracy"] == 1.0
         assert found["intervals_95"]["accuracy"] == [pytest.approx(0.8147, abs=1e-4), 1]
         assert found["sha256"] == graph.sha256
+        assert found["bytes"] == (colors_bundle / "1" / graph.file).stat().st_size
     assert record["int8"]["gate"]["passed"]
     assert record["config"]["name"] == "colors"
     assert record["transfer"] is None

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
@@ -16,23 +17,22 @@ from typer.testing import CliRunner, Result
 from classifier import Classifier
 from classifier.bundle import load_bundle
 from classifier.hardware import describe
+from classifier.manifest import Task
 from cli import app
 from tests.powerless import powerless
 from tests.training.conftest import config_in
 from tests.training.data.pictures import picture, write_tree
 from training.bundling.draft import next_version
-from training.bundling.from_run import (
-    ask,
-    config_of,
-    remarks,
-)
+from training.bundling.from_run import ask, config_of, load_run, remarks
 from training.configs.config import Config, read_config
+from training.configs.sections import NetworkConfig
 from training.data import Splits, cut, load_dataset
 from training.errors import ConfigError, DataError
 from training.graphs.detector import SomeAgainstRest
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.runs import open_splits
-from training.provenance import circumstances
+from training.networks import build
+from training.provenance import circumstances, command_line
 
 WriteConfig = Callable[..., Path]
 
@@ -137,19 +137,27 @@ def test_a_label_that_sorts_elsewhere_is_other_data(finished: Path):
     assert "number 0 was 'blue' and is 'green' in the data" in str(result.exception)
 
 
-def test_the_same_data_elsewhere_is_the_same(finished: Path, tmp_path: Path):
+def test_the_same_data_elsewhere_is_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A run goes to another machine; a question to it changes no image's side.
 
-    Each `--positive` counts, and not the last of them alone.
+    Each `--positive` counts, and not the last of them alone. Here the data is where it
+    is looked for unless it is named, and the bundle goes where one is served from.
     """
-    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
-    elsewhere = ("--data", str(tmp_path / "elsewhere"))
+    shutil.move(tmp_path / "data", tmp_path / "shared" / "data")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    monkeypatch.chdir(checkout)
+    for name in ("LINNAEUS_DATA", "LINNAEUS_MODELS"):
+        monkeypatch.delenv(name, raising=False)
 
     both = ("--positive", "red", "--positive", "blue", "--name", "both")
-    result = export(finished, *elsewhere, *both)
+    result = CliRunner().invoke(app, ["export", str(finished), *both])
 
     assert result.exit_code == 0, result.output
-    asked = load_bundle(tmp_path / "models" / "both").manifest
+    assert result.stdout == "wrote models/both/1; its card: models/both/1/card.md\n"
+    asked = load_bundle(checkout / "models" / "both").manifest
     assert asked.task == "binary"
     assert [label.id for label in asked.labels] == ["green", "red-or-blue"]
 
@@ -190,17 +198,21 @@ def test_the_card_names_the_circumstances_of_the_training(finished: Path):
     """Trained on a GPU and exported here, later: the seconds are the GPU's."""
     there = {"machine": "16 x Xeon (avx2)", "gpu": "1 x NVIDIA H200"}
     there |= {"commit": "0123456789ab", "versions": {"torch": "2.0.0", "onnx": None}}
+    there |= {"seconds": 12.345, "command": "linnaeus train a.toml"}
     altered(finished, lambda saved: saved.update(there))
     results = finished.parent / "record.json"
 
     assert export(finished, "--results", str(results)).exit_code == 0
 
     bundle = load_bundle(finished.parent.parent / "models" / "photos")
-    hardware = "1 x NVIDIA H200, 16 x Xeon (avx2)"
+    hardware, now = "1 x NVIDIA H200, 16 x Xeon (avx2)", circumstances(command_line())
     assert bundle.manifest.provenance.hardware == hardware
+    assert bundle.manifest.provenance.seconds == 12.345
+    typed = bundle.manifest.provenance.command.split("; ")
+    assert typed == ["linnaeus train a.toml", now["command"]]
     assert bundle.manifest.provenance.commit == "0123456789ab"
     assert bundle.manifest.provenance.versions == {"torch": "2.0.0"}
-    card, now = (bundle.folder / "card.md").read_text(), circumstances("")
+    card = (bundle.folder / "card.md").read_text()
     assert f"Hardware: {hardware}; " in card
     assert "Commit: 0123456789ab; " in card
     assert (
@@ -211,17 +223,24 @@ def test_the_card_names_the_circumstances_of_the_training(finished: Path):
     assert record["training_hardware"] == hardware
     assert record["training_commit"] == "0123456789ab"
     assert record["training_versions"] == there["versions"]
+    assert record["training_seconds"] == 12.3
+    assert record["command"] == now["command"]
 
 
 def test_a_run_knows_its_machine_and_the_file_of_its_config(
-    trained: Path, finished: Path
+    trained: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As the file was given: a run's folder may have any name."""
+    """As the file was given: a run's folder may have any name.
+
+    Where data and models are, the environment may say.
+    """
     run = finished.rename(finished.with_name("try3"))
-
-    assert export(run).exit_code == 0
-
     root = run.parent.parent
+    for name in ("data", "models"):
+        monkeypatch.setenv(f"LINNAEUS_{name.upper()}", str(root / name))
+
+    assert CliRunner().invoke(app, ["export", str(run)]).exit_code == 0
+
     origin = load_bundle(root / "models" / "photos").manifest.provenance
     assert origin.config == str(trained.parent.parent / "photos.toml")
     assert origin.hardware == describe()
@@ -253,6 +272,28 @@ def test_the_card_says_where_the_time_of_features_is_not_counted(tmp_path, cache
 
     said = [line for line in lines if "came from the cache" in line]
     assert len(said) == (1 if cached else 0)
+    assert [line for line in lines if line not in said] == [
+        "Linear probe on validation: accuracy 0.9000",
+        "Kept: probe",
+    ]
+
+
+def test_the_card_counts_the_scenes_of_validation_and_both_stages_of_a_transfer(
+    tmp_path: Path,
+):
+    """Forty photos of one animal say as much as one or two."""
+    stages = {"probe": {"accuracy": 0.9}, "finetuned": {"accuracy": 0.95}}
+    (tmp_path / "transfer.json").write_text(json.dumps(stages | {"kept": "finetuned"}))
+    dataset = load_dataset(write_tree(tmp_path / "photos", {"blue": 9, "red": 9}))
+    train = replace(dataset.train, scenes=np.arange(18) // 3)
+    splits = cut(replace(dataset, parts={"train": train}), validation=6)
+
+    assert remarks(tmp_path, splits) == (
+        "Validation: 6 images of 2 scenes, none of which is in train",
+        "Linear probe on validation: accuracy 0.9000",
+        "Fine-tuned on validation: accuracy 0.9500",
+        "Kept: finetuned",
+    )
 
 
 def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(
@@ -327,24 +368,58 @@ def test_a_folder_of_data_that_may_not_be_looked_at_is_named(
 
 
 def test_what_has_no_yes_or_no_is_not_asked(shop: tuple[Config, Splits]):
-    """A label that the run does not know; or all labels, so that no would be none."""
+    """A label that the run does not know; or all labels, so that no would be none.
+
+    And a run that says yes or no has no probabilities to add.
+    """
+    binary = shop[0].model_copy(update={"task": Task.BINARY})
+    with pytest.raises(ConfigError, match="ask for 'red' of a binary run with the lab"):
+        ask(nn.Identity(), binary, shop[1], ("red",))
     with pytest.raises(ConfigError, match="ask for 'pink' of a multiclass run"):
         ask(nn.Identity(), *shop, ("red", "pink"))
     with pytest.raises(DataError, match="cannot be the positive labels of shop"):
         ask(nn.Identity(), *shop, ("red", "green", "blue"))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("lenet5", {}), ("efficientnet-lite0", {"pooled_stages": 5})]
+)
+def test_the_network_of_a_run_is_built_as_its_config_says(
+    shop: tuple[Config, Splits], name: str, options: dict[str, int]
+):
+    """Here for gray images that are no squares; its weights fit no other."""
+    config, splits = shop
+    data = config.data.model_copy(update={"color": "gray", "width": 48})
+    network = NetworkConfig(name=name, options=options)
+    config = config.model_copy(update={"data": data, "network": network})
+    sizes = {"classes": 3, "in_channels": 1, "image_size": (32, 48)}
+    weights = build(name, **sizes, **options).state_dict()
+
+    loaded = load_run(config, {"network": weights}, splits)
+
+    assert not loaded.training
+
+
 def test_a_label_is_asked_for_however_its_accents_are_written(
     tmp_path: Path, write_config: WriteConfig
 ):
-    """Folders of macOS have them in another form of Unicode than the keyboard."""
-    photos = write_tree(tmp_path / "shop", {"green": 30, "blue": 30})
+    """Folders of macOS have them in another form of Unicode than the keyboard.
+
+    The network is asked for the same labels as the data, and for each of them.
+    """
+    photos = write_tree(tmp_path / "shop", {"blue": 30, "green": 30, "red": 30})
     (photos / "green").rename(photos / normalize("NFD", "grün"))
     config = read_config(write_config("shop", "multiclass", "shop"))
+    splits = open_splits(config, tmp_path)
 
-    asked = ask(nn.Identity(), config, open_splits(config, tmp_path), ("grün",))
+    network, asked, relabelled = ask(nn.Identity(), config, splits, ("red", "grün"))
 
-    assert asked[2].dataset.label_names == ("blue", normalize("NFD", "grün"))
+    both = normalize("NFD", "red-or-grün")
+    assert relabelled.dataset.label_names == ("blue", both)
+    assert asked.task is Task.BINARY
+    assert network(torch.log(torch.tensor([[0.4, 0.1, 0.5]]))).sigmoid() == (
+        pytest.approx(0.6)
+    )
 
 
 def test_a_detector_of_what_validation_lacks_is_refused(shop: tuple[Config, Splits]):

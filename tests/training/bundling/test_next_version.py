@@ -1,5 +1,7 @@
 """A next version is the same model: smaller graphs, and nothing lost on the way."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,22 +12,30 @@ from typer.testing import CliRunner, Result
 from classifier import Classifier
 from classifier.bundle import Bundle, load_bundle
 from classifier.golden import write_golden
-from classifier.manifest import Precision
+from classifier.manifest import Manifest, Precision, Task
 from classifier.session import Session
 from cli import app
+from tests.synthetic import manifest_fields
 from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
-from training.bundling.next_version import DataSource, splits_for, unseen
+from training.bundling.next_version import (
+    DataSource,
+    smaller_graphs,
+    splits_for,
+    unseen,
+)
 from training.configs.task_sections import BundleConfig
 from training.errors import DataError
+from training.provenance import circumstances, command_line
 from training.quantization import gate
 
 WriteConfig = Callable[..., Path]
 
 
-def linnaeus(*arguments: object) -> Result:
+def linnaeus(*arguments: object, catch: bool = True) -> Result:
     """Run the command in this process; it must succeed."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    typed = [str(a) for a in arguments]
+    result = CliRunner().invoke(app, typed, catch_exceptions=catch)
     assert result.exit_code == 0, result.output
     return result
 
@@ -33,7 +43,8 @@ def linnaeus(*arguments: object) -> Result:
 @pytest.fixture
 def pooled(tmp_path: Path) -> Path:
     """`models/colors`, whose network pools globally, beside its `photos`."""
-    return pooled_bundle(tmp_path, BundleConfig(int8=False))
+    config = BundleConfig(int8=False, description="Tells colors.")
+    return pooled_bundle(tmp_path, config)
 
 
 def test_a_bundle_with_class_maps_is_optimized_and_keeps_them(pooled: Path):
@@ -63,9 +74,13 @@ def test_an_fp16_graph_explains_like_the_others(pooled: Path):
 
 
 def optimized(pooled: Path, *options: str) -> Bundle:
-    """The next version of the newest."""
-    linnaeus("optimize", pooled, pooled.parent.parent / "photos", *options)
-    return load_bundle(pooled)
+    """The next version of the newest, which the command names."""
+    done = linnaeus("optimize", pooled, pooled.parent.parent / "photos", *options)
+    bundle = load_bundle(pooled)
+    card = bundle.folder / "card.md"
+    said = f"wrote {bundle.folder}; what each graph reached: {card}\n"
+    assert done.stdout == said
+    return bundle
 
 
 def test_a_bundle_shows_no_test_image_where_its_config_says_so(tmp_path: Path):
@@ -100,15 +115,22 @@ def test_each_optimization_leaves_its_circumstances(pooled: Path):
     first = load_bundle(pooled).manifest.provenance
     optimized(pooled, "--no-int8")
     last = optimized(pooled, "--no-int8", "--fp16")
+    splits = splits_for(last.manifest, DataSource(pooled.parent.parent / "photos"))
+    now = circumstances(command_line())
 
     origin = last.manifest.provenance
     assert origin.model_copy(update={"optimizations": ()}) == first
     one, two = origin.optimizations
     assert (one.version, two.version) == (1, 2)
     assert two.command.split()[0] == "linnaeus"
-    assert {"calibration", "validation"} == set(two.data_sha256)
+    assert two.data_sha256 == {
+        "calibration": splits.calibration.sha256(),
+        "validation": splits.validation.sha256(),
+    }
+    assert (two.commit, two.hardware) == (now["commit"], now["machine"])
     assert {"onnx", "onnxruntime"} <= set(two.versions)
     assert two.created != first.created
+    assert last.manifest.description == "Tells colors."
     assert f"version 2, by `{two.command}`" in (last.folder / "card.md").read_text()
 
 
@@ -137,18 +159,35 @@ def test_an_int8_graph_stays_where_a_new_one_does_not_pass(
 
 
 def test_a_graph_that_answers_differently_here_is_left_out_by_name(pooled: Path):
-    """Its golden logits are taken anew, which would hide it from every load."""
+    """Its golden logits are taken anew, which would hide it from every load.
+
+    Nor does one stay that this version of ONNX Runtime does not take.
+    """
     before = optimized(pooled)
     golden = before.read_golden()
     golden.logits[Precision.INT8][:] += 100
     content = write_golden(golden, before.manifest)
     (before.folder / "golden.npz").write_bytes(content)
 
-    after = optimized(pooled, "--no-int8", "--fp16")
+    photos = pooled.parent.parent / "photos"
+    said = linnaeus("optimize", pooled, photos, "--no-int8", "--fp16").stderr
 
+    after = load_bundle(pooled)
     assert [g.precision for g in after.manifest.graphs] == ["fp32", "fp16"]
-    card = (after.folder / "card.md").read_text()
-    assert "Left out: the int8 graph of version 2: golden replay" in card
+    left_out = "eft out: the int8 graph of version 2: golden replay"
+    assert left_out in (after.folder / "card.md").read_text()
+    assert left_out in said
+
+    fp16 = after.graph(Precision.FP16)
+    (after.folder / fp16.file).write_bytes(b"?")
+    manifest = after.folder / "manifest.json"
+    changed = hashlib.sha256(b"?").hexdigest()
+    manifest.write_text(manifest.read_text().replace(fp16.sha256, changed))
+
+    staying, (line,) = smaller_graphs(load_bundle(pooled))
+
+    assert staying == {}
+    assert line.startswith("Left out: the fp16 graph of version 3: ")
 
 
 def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
@@ -189,10 +228,24 @@ def test_the_figures_of_each_graph_are_its_own(pooled: Path):
 
 def test_no_label_means_yes_to_a_bundle_of_another_task(pooled: Path):
     """It would change nothing, and whoever wrote it expects something else."""
-    photos = DataSource(pooled.parent.parent / "photos", positive=("red",))
+    photos = pooled.parent.parent / "photos"
 
     with pytest.raises(DataError, match=r"'red' cannot mean yes \(--positive\): "):
-        splits_for(load_bundle(pooled).manifest, photos)
+        linnaeus("optimize", pooled, photos, "--positive", "red", catch=False)
+
+
+def test_several_labels_are_read_where_the_bundle_gives_several(tmp_path: Path):
+    """Also of data in which each image happens to have one."""
+    photos = write_tree(tmp_path / "photos", {"blue": 9, "green": 9, "red": 9})
+    files = sorted(photos.glob("*/*.png"))
+    rows = [f"{file.relative_to(photos)},{file.parent.name}" for file in files]
+    (photos / "labels.csv").write_text("\n".join(["filename,labels", *rows]))
+    fields = manifest_fields("colors", Task.MULTILABEL)
+    manifest = Manifest.model_validate_json(json.dumps(fields))
+
+    splits = splits_for(manifest, DataSource(photos, validation=6))
+
+    assert splits.validation.labels.shape == (6, 3)
 
 
 @pytest.mark.parametrize("option", ["--seed", "--validation"])
@@ -204,9 +257,14 @@ def test_a_cut_below_nothing_is_refused_by_its_option(tmp_path: Path, option: st
     assert f"Invalid value for '{option}'" in result.output
 
 
-def test_a_config_says_alone_how_the_data_is_split(tmp_path: Path):
-    """Two answers to one question would be one too many."""
-    arguments = ["optimize", tmp_path, tmp_path, "--config", "a.toml", "--seed", 1]
+@pytest.mark.parametrize(
+    "option", [("--seed", 0), ("--validation", 0), ("--positive", "red")]
+)
+def test_a_config_says_alone_how_the_data_is_split(
+    tmp_path: Path, option: tuple[str, object]
+):
+    """Two answers to one question would be one too many; 0 is one, too."""
+    arguments = ["optimize", tmp_path, tmp_path, "--config", "a.toml", *option]
 
     result = CliRunner().invoke(app, [str(a) for a in arguments])
 

@@ -28,6 +28,15 @@ def test_a_refused_int8_graph_names_the_classes_it_would_hurt():
     )
 
 
+def test_of_many_classes_the_ten_that_lose_most_are_named():
+    """A thousand would be no line."""
+    change = np.linspace(-0.5, -0.01, 12)
+
+    line = refusal(Gated(None, GATE, change), [f"c{k}" for k in range(12)])
+
+    assert [f"`c{k}` " in line for k in range(12)] == [True] * 10 + [False] * 2
+
+
 def test_agreement_alone_can_be_what_failed():
     """Then there is no class to name."""
     line = refusal(Gated(None, GATE, np.zeros(2)), ["no", "yes"])

@@ -24,37 +24,47 @@ from tests.training.quantization.nets import (
     with_tail,
 )
 from training.bundling import bundling
-from training.bundling.bundling import calibrated, smaller
+from training.bundling.bundling import build_bundle, calibrated, smaller
 from training.bundling.draft import Recipe
 from training.bundling.labels import bundle_labels
-from training.bundling.next_version import DataSource, optimize_bundle
+from training.bundling.next_version import DataSource, optimize_bundle, splits_for
 from training.configs.task_sections import BundleConfig
 from training.data import Splits, cut, load_dataset
 from training.data.dataset import Split
 from training.data.pieces import in_pieces
+from training.data.scenes import Scenes
 from training.graphs.graph import run
 from training.quantization import float16
-from training.rules.rules import decisions
+from training.rules import requirements
+from training.rules.rules import answers
 
 
-@pytest.mark.parametrize(("factors", "is_stored"), [({}, True), (VANISHING, False)])
+@pytest.mark.parametrize(
+    ("factors", "wanted", "is_stored"),
+    [({}, True, True), (VANISHING, True, False), ({}, False, False)],
+)
 def test_weights_that_fp16_cannot_store_stay_in_fp32(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     factors: dict[str, float],
+    wanted: bool,
     is_stored: bool,
 ):
-    """It is tried by default, and a model is no less good without."""
+    """A model is no less good without, and its next version stays without."""
     monkeypatch.setattr(float16, "MIN_STORED_VALUES", 100)  # those of a small net
     graph = scaled(net(classes=3), factors)
 
-    folder = pooled_bundle(tmp_path, BundleConfig(int8=False), graph=graph)
+    config = BundleConfig(int8=False, half_storage=wanted)
+    folder = pooled_bundle(tmp_path, config, graph=graph)
+    optimize_bundle(folder, DataSource(tmp_path / "photos"), int8=False, fp16=False)
 
-    bundle = load_bundle(folder)
+    bundle, newer = (load_bundle(folder, version=version) for version in (1, 2))
+    assert newer.graph(Precision.FP32).sha256 == bundle.graph(Precision.FP32).sha256
     written = bundle.read_graph(bundle.graph(Precision.FP32))
     remark = "- Weights are stored in fp32: fp16 storage of the weights moves a logit"
     assert (b"w5_fp16" in written) is is_stored
-    assert (remark in (bundle.folder / "card.md").read_text()) is not is_stored
+    told = remark in (bundle.folder / "card.md").read_text()
+    assert told is (wanted and not is_stored)
 
 
 def with_parts(splits: Splits, **parts: Split) -> Splits:
@@ -105,16 +115,10 @@ def test_a_yes_or_no_that_int8_confuses_is_judged_by_its_threshold(tmp_path: Pat
         load_dataset(write_tree(tmp_path, {"blue": 30, "red": 30})), validation=0.5
     )
     recipe, rules = small_recipe(splits, Task.BINARY), plain_rules(Task.BINARY)
-    nodes = [
-        helper.make_node("Mul", ["scores", "far"], ["farther"]),
-        helper.make_node("Sin", ["farther"], ["logits"]),
-    ]
     # decisions that hang on the fourth decimal of a score cannot survive 8 bits
-    far = {"far": np.float32(1e4)}
-    graph = with_tail(net(classes=1), nodes, far, outputs=1)
+    graph = waves(1e4)
     batches = in_pieces(splits.validation.pixels(recipe.preprocess), size=16)
-    right = decisions(run(graph, batches), rules).astype(np.int64)
-    splits = with_parts(splits, validation=replace(splits.validation, labels=right))
+    splits = rightly_labelled(splits, graph, recipe)
     remarks: list[str] = []
 
     made = smaller(graph, recipe, splits, rules, batches, remarks)
@@ -125,6 +129,83 @@ def test_a_yes_or_no_that_int8_confuses_is_judged_by_its_threshold(tmp_path: Pat
         r"change: `(blue|red)` -\d",
         remarks[-1],
     )
+
+
+def waves(far: float) -> bytes:
+    """A yes or no that changes at every so small step of a score."""
+    nodes = [
+        helper.make_node("Mul", ["scores", "far"], ["farther"]),
+        helper.make_node("Sin", ["farther"], ["logits"]),
+    ]
+    return with_tail(net(classes=1), nodes, {"far": np.float32(far)}, outputs=1)
+
+
+def rightly_labelled(
+    splits: Splits, graph: bytes, recipe: Recipe, *, scenes: Scenes | None = None
+) -> Splits:
+    """With validation labels by which every answer of the graph is right."""
+    batches = in_pieces(splits.validation.pixels(recipe.preprocess), size=16)
+    labels = answers(run(graph, batches), plain_rules(recipe.task)).astype(np.int64)
+    judges = replace(splits.validation, labels=labels, scenes=scenes)
+    return with_parts(splits, validation=judges)
+
+
+@pytest.mark.parametrize(("far", "is_told"), [(1, False), (1000, True)])
+def test_the_card_says_where_a_smaller_graph_grants_something_else(
+    tmp_path: Path, far: float, is_told: bool
+):
+    """No gate judges an fp16 graph; one that grants the same needs no line."""
+    photos = write_tree(tmp_path / "photos", {"blue": 30, "red": 30})
+    splits = cut(load_dataset(photos), validation=0.5)
+    config = BundleConfig(int8=False, fp16=True, false_negative_cost=2)
+    recipe = replace(small_recipe(splits, Task.BINARY), config=config)
+    graph = waves(far)
+    splits = rightly_labelled(splits, graph, recipe)
+
+    made = build_bundle(graph, recipe, splits, tmp_path / "models")
+
+    card = (made.folder / "card.md").read_text()
+    asked = "Asked for: the least cost, 1 for a false positive and 2 for a false"
+    assert f"- {asked}" in card
+    assert (f"- fp16: {asked}" in card) is is_told
+
+
+@pytest.mark.parametrize(
+    ("risk", "in_pairs", "proven"),
+    [(0.2, False, 0.1533), (0.2, True, None), (0.3, True, 0.2831)],
+)
+def test_a_bundle_grants_what_its_validation_images_prove(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    risk: float,
+    in_pairs: bool,
+    proven: float | None,
+):
+    """Eighteen right answers prove a risk below 0.2, nine scenes do not.
+
+    And what fp32 was granted an int8 graph has to keep: here it may lose nothing.
+    """
+    monkeypatch.setattr(requirements, "MAX_RISK_RISE", -1)
+    colors = dict.fromkeys(("blue", "green", "red"), 60)
+    splits = cut(load_dataset(write_tree(tmp_path / "photos", colors)), validation=18)
+    recipe = replace(
+        small_recipe(splits, Task.MULTICLASS), config=BundleConfig(risk=risk)
+    )
+    graph = net(classes=3).SerializeToString()
+    scenes = np.arange(18) // 2 if in_pairs else None
+    splits = rightly_labelled(splits, graph, recipe, scenes=scenes)
+
+    made = build_bundle(graph, recipe, splits, tmp_path / "models")
+
+    card = (made.folder / "card.md").read_text()
+    granted = proven is not None
+    asked = f"- Asked for: at most {risk:g} of the answers wrong. "
+    assert f"{asked}{'Granted' if granted else 'Not reached'}" in card
+    # of fp32, and of int8 in the reason why there is none
+    assert card.count(f"the risk is at most {proven}") == 2 * granted
+    assert (made.manifest.postprocess.abstain_threshold is not None) is granted
+    assert (made.manifest.graph(Precision.INT8) is None) is granted
+    assert ("- No int8 graph: " in card) is granted
 
 
 def plain_rules(task: Task) -> PostprocessSpec:
@@ -192,6 +273,11 @@ def test_int8_made_by_a_few_images_says_so_on_the_card_and_before(
             "WARNING",
         ),
         (
+            {"blue": 25, "green": 25},
+            "50 calibration images; they lack 1 label of train: `red`",
+            "WARNING",
+        ),
+        (
             {"blue": 1},
             "1 calibration image; give at least 50, or ranges may be too narrow; "
             "they lack 2 labels of train: `green`, `red`",
@@ -220,9 +306,17 @@ def test_calibration_images_are_counted_and_labels_that_they_lack_named(
 
 @pytest.mark.parametrize(("factors", "is_made"), [({}, True), (HUGE, False)])
 def test_a_network_that_overflows_in_fp16_has_no_such_graph(
-    tmp_path: Path, factors: dict[str, float], is_made: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    factors: dict[str, float],
+    is_made: bool,
 ):
-    """A CPU computes it in fp32, and would find nothing wrong with it."""
+    """A CPU computes it in fp32, and would find nothing wrong with it.
+
+    Golden images are few where they are large: here one is too large by far.
+    """
+    monkeypatch.setattr(bundling, "GOLDEN_BYTES", 1)
     graph = scaled(net(classes=3), factors)
     config = BundleConfig(int8=False, fp16=True)
 
@@ -233,6 +327,9 @@ def test_a_network_that_overflows_in_fp16_has_no_such_graph(
     assert ("fp16 were computed on a CPU, in fp32 arithmetic" in card) is is_made
     assert ("- No fp16 graph: activations reach" in card) is not is_made
     assert ("- fp16: activations reach " in card) is is_made
+    warned = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert any("No fp16 graph: act" in line for line in warned) is not is_made
+    assert len(bundle.read_golden().pixels) == 1
 
 
 def test_an_fp16_graph_goes_where_its_weights_are_found_to_overflow(
@@ -244,17 +341,18 @@ def test_an_fp16_graph_goes_where_its_weights_are_found_to_overflow(
         unlooked.setattr(bundling, "MAX_ACTIVATION", np.inf)
         folder = pooled_bundle(tmp_path, config, graph=graph)
 
-    optimize_bundle(folder, DataSource(tmp_path / "photos"), int8=False, fp16=True)
+    for fp16 in (False, True):
+        optimize_bundle(folder, DataSource(tmp_path / "photos"), int8=False, fp16=fp16)
 
-    old, gone = (load_bundle(folder, version=version) for version in (1, 2))
+    old, gone = (load_bundle(folder, version=version) for version in (2, 3))
     assert old.manifest.graph(Precision.FP16) is not None
     assert gone.manifest.graph(Precision.FP16) is None
     card = (gone.folder / "card.md").read_text()
-    assert "- Left out: the fp16 graph of version 1: activations reach" in card
+    assert "- Left out: the fp16 graph of version 2: activations reach" in card
     assert "Not made anew: the fp16 graph" not in card
 
 
-def test_a_part_of_a_large_validation_is_looked_at_for_fp16(
+def test_a_part_of_a_large_validation_is_looked_at_for_fp16_and_replayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Spread over all of it: class folders come one after another."""
@@ -263,5 +361,9 @@ def test_a_part_of_a_large_validation_is_looked_at_for_fp16(
 
     folder = pooled_bundle(tmp_path, BundleConfig(int8=False, fp16=True))
 
-    card = (load_bundle(folder).folder / "card.md").read_text()
+    bundle = load_bundle(folder)
+    images = splits_for(bundle.manifest, DataSource(tmp_path / "photos")).validation
+    pixels = images.pixels(bundle.manifest.preprocess)
+    assert bundle.read_golden().pixels.tolist() == pixels[[0, 1, 3, 5]].tolist()
+    card = (bundle.folder / "card.md").read_text()
     assert re.search(r"fp16: activations reach \d+ within 4 validation images", card)
