@@ -128,8 +128,10 @@ class RequestLog:
     def _request_id(self, headers: Headers) -> str:
         """The client's own `X-Request-ID` when it is harmless, else a new one."""
         for name, value in headers:
-            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-                return str(value, "ascii")
+            if name == b"x-request-id":
+                own = value.strip()  # the parser leaves spaces after it
+                if REQUEST_ID.fullmatch(own):
+                    return str(own, "ascii")
         return f"{self._prefix}{next(self._numbers):08x}"
 
 

@@ -61,12 +61,13 @@ def content_type_of(scope: Scope, *, accept: str) -> str:
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value.decode("latin-1")
-        elif name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-            encoding = value.decode("latin-1")
-            raise MediaTypeError(
-                f"the body is encoded as {shown(encoding)}; send it as it is",
-                accept=accept,
-            )
+        elif name == b"content-encoding":
+            encoding = value.decode("latin-1").strip()
+            if encoding.lower() not in ("", "identity"):
+                raise MediaTypeError(
+                    f"the body is encoded as {shown(encoding)}; send it as it is",
+                    accept=accept,
+                )
     media_type = media_type_of(content_type)
     if media_type in (FORM, JSON) or (accept is ACCEPT_ONE and is_raw(media_type)):
         return content_type

@@ -77,12 +77,13 @@ def header_bytes_of(scope: Scope) -> int | None:
     """
     for name, value in scope["headers"]:
         if name == LENGTH_HEADER:
-            if not value.isdigit() or len(value) > MAX_DIGITS:
+            told = value.strip()
+            if not told.isdigit() or len(told) > MAX_DIGITS:
                 raise MalformedRequestError(
                     f"{LENGTH} is "
-                    f"{shown(str(value, 'latin-1'))}; a number of bytes is needed"
+                    f"{shown(str(told, 'latin-1'))}; a number of bytes is needed"
                 )
-            return int(value)
+            return int(told)
     return None
 
 

@@ -133,6 +133,30 @@ def test_a_content_type_is_read_alike_on_both_ways(service, content_type):
     assert without_id(short["body"]) == without_id(through_asgi["body"])
 
 
+INFER = "/v2/models/colors/infer"
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/classify", ()),
+        ("/classify", ("Content-Encoding: identity",)),
+        (INFER, ("Content-Encoding: Identity", "Inference-Header-Content-Length: 0")),
+    ],
+)
+def test_spaces_after_a_header_are_not_of_its_value(service, target, headers):
+    """RFC 9112, 5.1; the parser leaves them there."""
+    spaced = [f"{header} \t" for header in ("X-Request-ID: mine", *headers)]
+    sent = request(SMALL, *spaced, target=target)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
+        peer.sendall(sent)
+        with peer.makefile("rb") as stream:
+            head, body = read_response(stream)
+
+    assert head.startswith(b"HTTP/1.1 200 "), body
+    assert b"x-request-id: mine\r\n" in head
+
+
 def test_a_problem_does_not_end_the_connection(service):
     """The next request on it is answered."""
     first, second = exchange(
