@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.bodies import Bodies
 from service.errors import BodyTooLargeError, MalformedRequestError
 from service.exchange import Exchange
+from service.oip import compression
 from service.oip.compression import (
     PIECE_BYTES,
     READ_BYTES,
@@ -68,6 +69,16 @@ def test_what_is_not_whole_is_refused(encoding, damage):
 
     with pytest.raises(MalformedRequestError, match=encoding):
         list(decompressed(body, encoding))
+
+
+def test_what_follows_in_a_piece_of_its_own_is_refused(encoding, monkeypatch):
+    """The end of the whole may be that of a piece."""
+    whole = COMPRESS[encoding](b"tensor")
+    monkeypatch.setattr(compression, "READ_BYTES", len(whole))
+
+    assert list(decompressed(whole, encoding)) == [b"tensor"]
+    with pytest.raises(MalformedRequestError, match="goes on"):
+        list(decompressed(whole + b"x", encoding))
 
 
 def test_of_a_bomb_only_what_is_asked_for_is_unpacked():

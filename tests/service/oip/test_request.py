@@ -46,11 +46,11 @@ def binary_request(size: int, **members: Any) -> dict[str, Any]:
 
 def test_images_are_read_from_json_and_from_behind_it():
     """base64 there, lengths and bytes here."""
-    tensor = elements(RED, b"", b"abc")
-    request = binary_request(len(tensor), shape=[3])
+    tensor = elements(RED, b"", b"abc", b"")
+    request = binary_request(len(tensor), shape=[4])
 
     assert read(in_json(RED, b"abc")).images == [RED, b"abc"]
-    assert read(request, tensor).images == [RED, b"", b"abc"]
+    assert read(request, tensor).images == [RED, b"", b"abc", b""]
 
 
 def test_as_many_images_as_are_accepted_are_taken():
@@ -63,8 +63,10 @@ def test_as_many_images_as_are_accepted_are_taken():
 @pytest.mark.parametrize("data", [FLAT, NESTED])
 def test_pixels_are_read_flat_or_nested(data):
     """Row-major either way."""
-    found = read(pixels(data, [2, *SHAPE])).pixels
+    inference = read(pixels(data, [2, *SHAPE]))
+    found = inference.pixels
 
+    assert inference.count == 2
     np.testing.assert_array_equal(np.stack(found), np.array(NESTED))
     assert found[0].dtype == np.uint8
 
@@ -91,6 +93,7 @@ def test_outputs_are_all_in_json_unless_asked_otherwise():
         Output("scores", binary=False),
         Output("logits", binary=False),
     ]
+    assert read(in_json(RED, outputs=[])).outputs == read(in_json(RED)).outputs
     assert all(output.binary for output in read(in_json(RED, **whole)).outputs)
     assert read(in_json(RED, **whole, **one)).outputs == [Output("logits", False)]
     assert read(in_json(RED, **classes)).outputs == [Output("scores", False, 2)]
@@ -140,6 +143,10 @@ WRONG = [
         "has shape [1, 1]; this model takes [N]",
     ),
     ({"inputs": [input_of()]}, "needs either data or the parameter"),
+    (
+        {"inputs": [input_of(data=[""], parameters={"binary_data_size": 0})]},
+        "needs either data or the parameter",
+    ),
     ({"inputs": [input_of(data="")]}, "not a list of 1 elements"),
     ({"inputs": [input_of(data=[1])]}, "image[0] is not a string of base64"),
     ({"inputs": [input_of(data=["%"])]}, "image[0] is not base64"),
@@ -151,6 +158,7 @@ WRONG = [
     (pixels(FLAT, [2, 2, 2, 4]), "this model takes [N, 2, 2, 3]"),
     (pixels(FLAT, [2]), "this model takes [N, 2, 2, 3]"),
     (pixels(FLAT[:-1], [2, *SHAPE]), "list of 23 elements; its shape needs 24"),
+    (pixels([], [2, *SHAPE]), "list of 0 elements; its shape needs 24"),
     (pixels(NESTED[:1], [2, *SHAPE]), "list of 1 elements; its shape needs 2"),
     (pixels([NESTED[0], [[]]], [2, *SHAPE]), "its shape needs 2"),
     (pixels([*FLAT[:-1], 256], [2, *SHAPE]), "no whole number from 0 to 255"),
@@ -214,7 +222,7 @@ def test_after_a_wrong_element_no_other_is_looked_at(body):
     ("tensor", "size", "text"),
     [
         (b"", 0, "ends within its element 0"),
-        (b"\x01\x00", 2, "ends within its element 0"),
+        (b"\x01\x00\x00", 3, "ends within its element 0"),
         (b"\xff\xff\xff\xffabc", 7, "ends within its element 0"),
         (elements(b"a", b"b"), 10, "goes on for 5 bytes after its 1 elements"),
         (elements(b"a"), 4, "5 bytes follow the JSON"),
@@ -228,6 +236,32 @@ def test_lengths_that_do_not_fit_are_refused(tensor, size, text):
         read(binary_request(size), tensor)
 
     assert text in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [23, 25])
+def test_pixels_of_another_size_than_their_shape_are_refused(size):
+    """One byte too many as well as one too few."""
+    request = binary_request(size, name="pixels", datatype="UINT8", shape=[2, *SHAPE])
+
+    with pytest.raises(MalformedRequestError, match=f"has {size} bytes; .* needs 24"):
+        read(request, bytes(size))
+
+
+def test_a_json_that_shall_be_longer_than_the_body_is_refused():
+    """By one byte, too: it would be read as if its length had not been told."""
+    text = json.dumps(in_json(RED)).encode()
+
+    with pytest.raises(MalformedRequestError, match=f"has only {len(text)} bytes"):
+        read_inference(text, len(text) + 1, shape=SHAPE, max_items=4)
+
+
+@pytest.mark.parametrize("shape", [[10**999], [-(10**999)], [1, 10**999]])
+def test_what_an_error_repeats_of_a_shape_is_cut(shape):
+    """A number of JSON may have thousands of digits."""
+    with pytest.raises(ServiceError, match="000…") as raised:
+        read({"inputs": [input_of(shape=shape, data=[""])]})
+
+    assert len(str(raised.value)) < 200
 
 
 def test_json_of_countless_values_is_refused_before_it_is_parsed():
