@@ -65,11 +65,10 @@ def decompressed(body: bytes, encoding: str) -> Iterator[bytes]:
     try:
         for start in range(0, len(body), READ_BYTES):
             unused: bytes | memoryview = view[start : start + READ_BYTES]
-            piece = b""
-            while unused or len(piece) == PIECE_BYTES:  # more may be ready inside
-                piece = inflater.decompress(unused, PIECE_BYTES)
+            # after its end zlib gives back what follows, again and again
+            while unused and not inflater.eof:
+                yield inflater.decompress(unused, PIECE_BYTES)
                 unused = inflater.unconsumed_tail
-                yield piece
             if inflater.eof:
                 break
     except zlib.error as error:

@@ -141,7 +141,9 @@ INFER = "/v2/models/colors/infer"
     [
         ("/classify", ()),
         ("/classify", ("Content-Encoding: identity",)),
+        ("/classify", ("Content-Encoding:",)),
         (INFER, ("Content-Encoding: Identity", "Inference-Header-Content-Length: 0")),
+        (INFER, ("Content-Encoding:", "Inference-Header-Content-Length: 0")),
     ],
 )
 def test_spaces_after_a_header_are_not_of_its_value(service, target, headers):

@@ -6,6 +6,7 @@ import tracemalloc
 import zlib
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,14 @@ def test_what_is_not_whole_is_refused(encoding, damage):
 
     with pytest.raises(MalformedRequestError, match=encoding):
         list(decompressed(body, encoding))
+
+
+def test_what_follows_the_end_is_refused_after_many_pieces_too(encoding):
+    """zlib goes on to give it back, so that a request of 1 KB never ended."""
+    body = COMPRESS[encoding](bytes(PIECE_BYTES + 1)) + b"x"
+
+    with pytest.raises(MalformedRequestError, match="goes on"):
+        list(islice(decompressed(body, encoding), 99))
 
 
 def test_what_follows_in_a_piece_of_its_own_is_refused(encoding, monkeypatch):
