@@ -61,6 +61,7 @@ async def test_what_is_wrong_in_one_piece_is_wrong_in_slices(monkeypatch, text):
         ("QUJDREVGQUI=\r\n", r"'\r' at position 12; send it without line breaks"),
         ("QUJDREVGQUJD RE", "' ' at position 12; send it without"),
         ("QUJDREVG-_8=", "'-' at position 8; send the alphabet with + and /"),
+        ("QUJDREVG_-8=", "'_' at position 8; send the alphabet with + and /"),
         ("QUJDREVGQ%JD", "'%' at position 9"),
         ("QUJDREV\u00e9QUJD", "'\u00e9' at position 7"),
         ("QUJDREVGQ", "is not base64: 9 characters, not a multiple of 4"),
@@ -77,7 +78,17 @@ async def test_what_is_wrong_with_base64_is_named(monkeypatch, text, said):
 
 
 @pytest.mark.parametrize(
-    "body", [b"[]", b'"QUJD"', b"{}", b'{"images":["QUJD"]}', b'{"image":"","top_k":1}']
+    "body",
+    [
+        b"[]",
+        b'"QUJD"',
+        b" null",
+        b"\n7",
+        b"true",
+        b"{}",
+        b'{"images":["QUJD"]}',
+        b'{"image":"","top_k":1}',
+    ],
 )
 async def test_json_of_another_shape_is_an_invalid_parameter(body):
     """It is JSON, and so not malformed."""
@@ -88,6 +99,15 @@ async def test_json_of_another_shape_is_an_invalid_parameter(body):
 async def test_of_a_member_given_twice_the_last_counts():
     """As most readers of JSON do; RFC 8259, section 4, leaves it open."""
     assert await read_image(b'{"image":"*","image":"QUJD"}', JSON) == b"ABC"
+
+
+async def test_as_many_images_as_are_accepted_are_read():
+    """And one more is refused, with both numbers."""
+    body = json.dumps({"images": ["QUJD"] * 3}).encode()
+
+    assert await read_images(body, JSON, max_items=3) == [b"ABC"] * 3
+    with pytest.raises(TooManyImagesError, match="has 3 images; at most 2"):
+        await read_images(body, JSON, max_items=2)
 
 
 async def test_a_large_image_is_decoded_in_slices():

@@ -83,6 +83,11 @@ def test_more_parts_than_allowed_are_refused():
             "multipart/form-data; boundary=b",
             "form-data with a name",
         ),
+        (
+            b"--b\r\nContent-Disposition: form-data; filename=a\r\n\r\nx\r\n--b--",
+            "multipart/form-data; boundary=b",
+            "form-data with a name",
+        ),
         (b"--b\r\n\r\n\r\nx\r\n--b--", "multipart/form-data; boundary=b", "name"),
         (
             b"--b\r\n" + b"X: y\r\n" * 2000 + b"\r\n\r\n--b--",

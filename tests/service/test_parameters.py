@@ -23,6 +23,23 @@ def test_every_parameter_can_be_given():
 
 
 @pytest.mark.parametrize(
+    ("query", "meant"),
+    [
+        (b"threshold=0", Parameters(threshold=0.0)),
+        (b"threshold=1", Parameters(threshold=1.0)),
+        (b"version=" + b"9" * 18, Parameters(version=10**18 - 1)),
+        (b"%74op_k=%33", Parameters(top_k=3)),
+        (b"explain=True", Parameters(explain=True)),
+        (b"explain=1", Parameters(explain=True)),
+        (b"explain=0", Parameters(explain=False)),
+    ],
+)
+def test_what_is_at_a_bound_or_written_otherwise_is_taken(query, meant):
+    """And means the same."""
+    assert read_parameters(query) == meant
+
+
+@pytest.mark.parametrize(
     ("query", "said"),
     [
         (b"topk=3", "'topk' is not a parameter; allowed: model, version, top_k"),
@@ -35,6 +52,8 @@ def test_every_parameter_can_be_given():
         (b"version=" + b"9" * 19, "version has 19 digits; at most 18 are allowed"),
         (b"top_k=" + b"9" * 9999, "top_k has 9999 digits; at most 18"),
         (b"threshold=nan", "threshold is 'nan'; a number from 0 to 1"),
+        (b"threshold=0.1_5", "a number from 0 to 1"),
+        (b"threshold=%D9%A0", "a number from 0 to 1"),
         (b"threshold=1.01", "a number from 0 to 1"),
         (b"threshold=inf", "a number from 0 to 1"),
         (b"explain=maybe", "true or false"),
