@@ -76,6 +76,7 @@ ERRORS = [
     ("GET", "/v2/models/colors/versions/-1/ready", {}, 404),
     ("GET", "/v2/models/colors/versions/99999999999/ready", {}, 404),
     ("GET", f"/v2/models/colors/versions/{'9' * 5000}/ready", {}, 404),
+    ("GET", "/v2/models/colors/versions/%C2%B2/ready", {}, 404),  # a digit to Python
     ("GET", INFER, {}, 405),
     ("DELETE", "/v2", {}, 405),
     ("POST", INFER, {}, 400),
