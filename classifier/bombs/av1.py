@@ -1,4 +1,4 @@
-"""AV1 data → **frame sizes**: the sequence headers among its units (OBUs).
+"""AV1 data → **frame sizes**: the frames among its units (OBUs), by sequence headers.
 
 AV1 Bitstream & Decoding Process Specification, sections 5.3, 5.5 and 4.10.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from classifier.bombs.budget import Budget
 
-SEQUENCE_HEADER = 1
+SEQUENCE_HEADER, FRAME_HEADER, FRAME = 1, 3, 6
 # Up to its frame sizes no header has more: 32 operating points of 89 bits, and 200.
 HEADER_BYTES = 512
 MAX_ZEROS = 31  # of a number of variable length; what has more stands for no number
@@ -37,12 +37,15 @@ class Bits:
 
 
 def frame_sizes(data: bytes, budget: Budget) -> Iterator[tuple[int, int]]:
-    """Width and height of the largest frame that each sequence header allows.
+    """Width and height of each frame, shown or not: the largest that the sequence
+    header before it allows. One that no frame follows counts as if one did.
 
     Raises:
         IndexError: the data ends inside a header, or the budget does.
     """
     at = 0
+    size_told: tuple[int, int] | None = None
+    is_counted = False  # the next frame, with its sequence header
     while at < len(data):
         budget.take_pieces()
         head = data[at]
@@ -50,9 +53,15 @@ def frame_sizes(data: bytes, budget: Budget) -> Iterator[tuple[int, int]]:
         size = len(data) - at
         if head & 0b10:
             size, at = _leb128(data, at)
-        if head >> 3 & 0b1111 == SEQUENCE_HEADER:
+        kind = head >> 3 & 0b1111
+        if kind == SEQUENCE_HEADER:
             header = Bits(data[at : at + min(size, HEADER_BYTES)])
-            yield _size_in(header, budget)
+            size_told, is_counted = _size_in(header, budget), True
+            yield size_told
+        elif kind in (FRAME_HEADER, FRAME) and size_told is not None:
+            if not is_counted:
+                yield size_told
+            is_counted = False
         at += size
 
 

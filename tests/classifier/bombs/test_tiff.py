@@ -1,6 +1,7 @@
 """TIFF directories of many entries and values, and tiles beyond the image."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from classifier.bombs.tiff import (
     MAX_ENTRIES,
     MAX_EXIF_NUMBERS,
     MAX_VALUES,
-    check_tiff_tile,
+    check_tiff_tiles,
 )
+from classifier.decode import DecodeLimits
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 from tests.classifier.files import directory, tiff
 from tests.classifier.test_decode import decoded
@@ -23,7 +25,7 @@ EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
 def test_a_tile_whose_side_is_a_text_is_damage(tags):
     """Times a number it would be that many texts."""
     with pytest.raises(ImageDecodeError, match="its tiles have no size"):
-        check_tiff_tile(tags, 1_000)
+        check_tiff_tiles(tags, 1_000)
 
 
 def test_a_tiff_of_too_many_strips_is_refused():
@@ -75,6 +77,39 @@ def test_a_tile_larger_than_the_cap_is_refused():
 
     with pytest.raises(ImageTooLargeError, match="tiles of 60000x60000 pixels"):
         decoded(data)
+
+
+def tiled(width: int, length: int, *, tile: tuple[int, int], share: int) -> bytes:
+    """A flat TIFF of tiles, which all have the same data; `share` is their number."""
+    content = zlib.compress(bytes(tile[0] * tile[1]))
+    at = 8 + 2 + 12 * 10 + 4
+    places = struct.pack(f"<{share}I", *[at + 8 * share] * share)
+    sizes = struct.pack(f"<{share}I", *[len(content)] * share)
+    first = directory(
+        8,
+        (256, LONG, 1, width),
+        (257, LONG, 1, length),
+        (258, SHORT, 1, 8),
+        (259, SHORT, 1, 8),  # deflate
+        (262, SHORT, 1, 1),
+        (277, SHORT, 1, 1),
+        (322, LONG, 1, tile[0]),
+        (323, LONG, 1, tile[1]),
+        (324, LONG, share, places),
+        (325, LONG, share, sizes),
+    )
+    return b"II*\0\x08\0\0\0" + first + content
+
+
+def test_tiles_that_reach_far_beyond_the_image_are_refused():
+    """They are unpacked whole, each anew: 100 KB could have taken minutes."""
+    fine, many = (
+        tiled(16 * n, 1, tile=(16, 10_000), share=n) for n in (8, 100_000 // 10_000 + 1)
+    )
+
+    assert decoded(fine, limits=DecodeLimits(max_pixels=400_000)).info.width == 128
+    with pytest.raises(ImageTooLargeError, match="tiles of 16x10000 pixels cover 176x"):
+        decoded(many, limits=DecodeLimits(max_pixels=400_000))
 
 
 @pytest.mark.parametrize(
