@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.shapes import Shape
 
 MAX_ID = 1024  # characters; the answer repeats it
+# Tensors of a list; more than there are, so that what is wrong with them can be told.
+# Room for half a million objects, validated in one go, was room for a second.
+MAX_TENSORS = 16
 
 Size = Annotated[int, Field(ge=0, lt=2**63)]  # int64 of the protocol's parameters
 
@@ -81,9 +84,14 @@ class InferenceRequest(Asked):
 
     id: str | None = Field(None, max_length=MAX_ID)
     parameters: RequestParameters | None = None
-    inputs: list[RequestInput] = Field(min_length=1, fail_fast=True)
+    inputs: list[RequestInput] = Field(
+        min_length=1, max_length=MAX_TENSORS, fail_fast=True
+    )
     outputs: list[RequestOutput] | None = Field(
-        None, fail_fast=True, description="Unset or empty: all."
+        None,
+        max_length=MAX_TENSORS,
+        fail_fast=True,
+        description="Unset or empty: all.",
     )
 
 

@@ -33,6 +33,15 @@ def test_a_form_is_split_as_a_client_joined_it(contents):
     assert parts == [Part("file", content) for content in contents]
 
 
+def test_the_name_of_a_file_may_have_semicolons():
+    """It is a header like any other, and many of them are none."""
+    name = "a;" * 63
+    head = f'Content-Disposition: form-data; name=a; filename="{name[:-1]}"'
+    body = f"--b\r\n{head}\r\n\r\nx\r\n--b--".encode()
+
+    assert read_parts(body, "multipart/form-data; boundary=b", max_parts=1)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_parts_or_an_error(body):
     """Hostile framing causes nothing else."""
@@ -99,6 +108,13 @@ def test_more_parts_than_allowed_are_refused():
             b"\r\n--b\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--b--",
             "multipart/form-data; boundary=b",
             "goes on after its closing boundary",
+        ),
+        (b"--b--", "multipart/form-data" + ";" * 65, "more than 64 semicolons"),
+        (
+            b"--b\r\nContent-Disposition: form-data; name=a%b\r\n\r\nx\r\n--b--"
+            % (b";" * 64),
+            "multipart/form-data; boundary=b",
+            "more than 64 semicolons",
         ),
     ],
 )

@@ -219,6 +219,19 @@ def test_after_a_wrong_element_no_other_is_looked_at(body):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": [input_of()] * 17 + [{}]},
+        in_json(RED, outputs=[{"name": "scores"}] * 17 + [{}]),
+    ],
+)
+def test_of_more_tensors_than_there_can_be_no_other_is_looked_at(body):
+    """Half a million good ones took a second, in which nothing else ran."""
+    with pytest.raises(MalformedRequestError, match="should have at most 16 items"):
+        read(body)
+
+
+@pytest.mark.parametrize(
     ("tensor", "size", "text"),
     [
         (b"", 0, "ends within its element 0"),
