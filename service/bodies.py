@@ -7,6 +7,8 @@ from starlette.types import Receive, Scope
 from service.errors import BodyTimeoutError, BodyTooLargeError, OverloadedError
 from service.exchange import ClientGoneError, Exchange, exchange_of
 
+UINT64_DIGITS = 20
+
 
 class Bodies:
     """Reads request bodies whole, within one allowance for the process."""
@@ -28,7 +30,7 @@ class Bodies:
         for name, value in scope["headers"]:
             # Checked before a byte is read, so `Expect: 100-continue` saves the upload.
             if name == b"content-length":
-                check_size(int(value), limit)  # digits, or the server had refused it
+                check_size(declared_size(value), limit)
         exchange = exchange_of(scope)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -74,6 +76,14 @@ class Bodies:
         chunk: bytes = message.get("body", b"")
         self.hold(len(chunk), exchange, limit=limit)
         return chunk, message.get("more_body", False)
+
+
+def declared_size(value: bytes) -> int:
+    """A `Content-Length`: digits of a number of 64 bits, or the parser had refused it.
+
+    Any zeros may stand before them, and `int` takes 4,300 digits in all.
+    """
+    return int(value.strip()[-UINT64_DIGITS:])
 
 
 def check_size(size: int, limit: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.bodies import declared_size
 from service.fast_path import PATH, FastPath, FastRequest, Reply
 from service.heads import END, Head, Heads
 from service.images import is_raw, media_type_of
@@ -140,7 +141,7 @@ class FastPathProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             match name:
                 case b"content-length":
-                    length = int(value)  # digits, or the parser had refused it
+                    length = declared_size(value)
                 case b"content-type":
                     if not _is_raw(value):
                         return 0

@@ -2,6 +2,7 @@
 
 import socket
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,21 @@ def test_no_header_breaks_the_service(server, name, value):
         answered = connection.recv(65536)
 
     assert answered == b"" or answered.startswith(b"HTTP/1.1 4"), answered
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+def test_zeros_before_a_length_change_nothing(server, path):
+    """However many: `int` takes 4,300 digits, and the answer was a 500."""
+    head = f"POST {path} HTTP/1.1\r\nHost: any\r\nContent-Type: image/png\r\n"
+    if path != "/classify":
+        head = head.replace("image/png", "application/json")
+    length = "0" * 5_000 + str(len(RED))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(f"{head}Content-Length: {length} \r\n\r\n".encode() + RED)
+        answered = connection.recv(65536)
+
+    status = b"200" if path == "/classify" else b"400"
+    assert answered.startswith(b"HTTP/1.1 " + status), answered
 
 
 def test_the_service_is_as_well_as_before(client):
