@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from classifier.names import is_junk
 from training.data.bounds import (
@@ -72,6 +73,44 @@ class ZipTree:
         return self.__dict__ | {"_archive": None, "_process": -1}
 
 
+class _Unpacked:
+    """What a compressed tar unpacks to, as far as that is accepted.
+
+    tarfile reads names in one piece, of whatever length a header says, and goes through
+    what is left out here, be it a terabyte of zeros.
+    """
+
+    def __init__(self, file: BinaryIO, where: Path) -> None:
+        self._file, self._where = file, where
+        self.tell, self.close = file.tell, file.close
+
+    def read(self, size: int) -> bytes:
+        """Bytes. Raises DataError where these would be too many."""
+        check_unpacked(self._where, self._file.tell() + size)
+        if size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{self._where} has a header of {size} bytes, and is damaged"
+            )
+        return self._file.read(size)
+
+    def seek(self, position: int) -> int:
+        """Go on at a position. Raises DataError where it is too far."""
+        check_unpacked(self._where, position)
+        return self._file.seek(position)
+
+
+class _Archive(tarfile.TarFile):
+    """A tar that is bounded where it is compressed, by whatever."""
+
+    @classmethod
+    def taropen(
+        cls, name: Any, mode: Any = "r", fileobj: Any = None, **given: Any
+    ) -> Any:
+        """Called with the unpacking file; with none for a plain tar."""
+        file: Any = None if fileobj is None else _Unpacked(fileobj, Path(name))
+        return super().taropen(name, mode, file, **given)
+
+
 class TarTree:
     """A tar archive: a plain one is read by offset, a compressed one held in memory."""
 
@@ -82,7 +121,7 @@ class TarTree:
         self._offsets: dict[str, tuple[int, int]] = {}
         folders: set[str] = set()
         try:
-            with tarfile.open(where) as archive:
+            with _Archive.open(where) as archive:
                 plain = not _is_compressed(where)
                 for member in archive:
                     name = member.name.removeprefix("./").rstrip("/")
@@ -166,7 +205,10 @@ class TarTree:
 def is_tar(where: Path) -> bool:
     """Whether a file is a tar, compressed or not; a damaged one is a `DataError`."""
     try:
-        return tarfile.is_tarfile(where)
+        with _Archive.open(where):
+            return True
+    except tarfile.TarError:
+        return False
     except DAMAGE as error:
         raise DataError(f"cannot read {where}: {error}") from error
 

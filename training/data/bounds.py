@@ -11,6 +11,8 @@ MAX_FILES = 5_000_000
 MAX_FILE_BYTES = 256 << 20
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_RATIO = 200
+# Every folder of a name becomes a name of its own: 64 KB of "a/a/a/…" took 240 MB.
+MAX_NAME, MAX_DEPTH = 4096, 64
 # A compressed tar has no index: it is held in memory, so it must fit there.
 MAX_HELD_BYTES = 4 << 30
 
@@ -24,7 +26,15 @@ def parents(names: Iterable[str]) -> frozenset[str]:
 
 
 def check_name(where: Path, name: str) -> None:
-    """Refuse a member name that would lead out of the folder it is unpacked to."""
+    """Refuse a member name that would lead out of the folder it is unpacked to, or that
+    no file system holds.
+    """
+    if len(name) > MAX_NAME or name.count("/") > MAX_DEPTH:
+        raise DataError(
+            f"{where}: member {name[:40]!r}… has {len(name)} characters and lies "
+            f"{name.count('/')} folders deep; at most {MAX_NAME} and {MAX_DEPTH} are "
+            "accepted"
+        )
     parts = PurePosixPath(name.replace("\\", "/")).parts
     drive = len(name) > 1 and name[1] == ":"
     if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.archives import DAMAGE
+from training.data.bounds import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
 from training.data.dataset import ArraySamples, Dataset, Split
 from training.data.tree import Tree
 from training.errors import DataError
@@ -102,9 +103,15 @@ def _read_binary(tree: Tree, name: str) -> tuple[Images, Indices]:
 def _read_pickle(tree: Tree, name: str) -> tuple[Images, Indices]:
     where = tree.where / name
     try:
-        batch = _ArrayUnpickler(io.BytesIO(tree.read(name)), encoding="bytes").load()
-        planes = np.asarray(batch[b"data"], np.uint8)
-        return _planes_last(planes), np.asarray(batch[b"labels"], np.int64)
+        content = tree.read(name)
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        planes, labels = batch[b"data"], batch[b"labels"]
+        # Lists may hold themselves many times, and an array may only say its shape.
+        if not isinstance(planes, np.ndarray) or planes.nbytes > len(content):
+            raise DataError(f"{where} is no CIFAR-10 batch: its data are no array")
+        if not isinstance(labels, list) or not all(type(n) is int for n in labels):
+            raise DataError(f"{where} is no CIFAR-10 batch: its labels are no numbers")
+        return _planes_last(planes.astype(np.uint8)), np.asarray(labels, np.int64)
     except DataError:
         raise
     # A damaged pickle can raise nearly anything; whatever it is, the file is no batch.
@@ -144,16 +151,30 @@ def read_packed(tree: Tree, name: str) -> tuple[Images, Indices]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(tree.read(name))) as packed:
-            labels = np.load(io.BytesIO(packed.read("y.npy")), allow_pickle=False)
+            labels = np.load(io.BytesIO(_read(packed, "y.npy")), allow_pickle=False)
             strips = sorted(
                 member
                 for member in packed.namelist()
                 if PurePosixPath(member).suffix == ".webp"
             )
-            images = [_strip(packed.read(member)) for member in strips]
+            images, held_bytes = [], 0
+            for member in strips:
+                images.append(_strip(_read(packed, member)))
+                held_bytes += images[-1].nbytes
+                if held_bytes > MAX_UNPACKED_BYTES:
+                    raise ValueError(f"its images have over {MAX_UNPACKED_BYTES} bytes")
     except (KeyError, ValueError, *DAMAGE) as error:
         raise DataError(f"cannot read {tree.where / name}: {error}") from error
     return np.concatenate(images), labels.astype(np.int64)
+
+
+def _read(packed: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of one member, up to the bound. Raises ValueError above it."""
+    with packed.open(name) as member:
+        data = member.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"{name} has over {MAX_FILE_BYTES} bytes")
+    return data
 
 
 def _strip(data: bytes) -> Images:

@@ -7,6 +7,7 @@ applied to document recognition", 1998.
 
 import gzip
 import io
+import math
 import zlib
 
 import numpy as np
@@ -68,7 +69,7 @@ def _read_idx(tree: Tree, name: str, *, axes: int) -> NDArray[np.uint8]:
     header = 4 + 4 * axes
     sizes = np.frombuffer(data[4:header].ljust(header - 4, b"\0"), ">u4")
     shape = tuple(sizes.tolist())
-    if data[:4] != bytes((0, 0, UINT8, axes)) or len(data) - header != np.prod(shape):
+    if data[:4] != bytes((0, 0, UINT8, axes)) or len(data) - header != math.prod(shape):
         raise DataError(
             f"{tree.where / name} is no IDX file of uint8 with {axes} axes: "
             f"it starts with {data[:4].hex()} and is {len(data)} bytes long"

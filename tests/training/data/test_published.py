@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from PIL import Image
 
 from classifier.manifest import PreprocessSpec
 from classifier.preprocess import preprocess
-from training.data import load_dataset
-from training.data.cifar import TEST_BATCH, TRAIN_BATCHES, read_packed
+from training.data import cifar, load_dataset
+from training.data.cifar import PACKED, TEST_BATCH, TRAIN_BATCHES, read_packed
 from training.data.tree import open_tree
 from training.errors import DataError
 
@@ -88,6 +89,60 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, batches):
     assert not (tmp_path / "pwned").exists()
 
 
+def nested(depth: int) -> list:
+    """A list that holds itself 2 ** depth times, in a few hundred bytes."""
+    numbers = [1, 2]
+    for _ in range(depth):
+        numbers = [numbers, numbers]
+    return numbers
+
+
+class Shape:
+    """Unpickled, it would be an array of that many bytes, of which none was sent."""
+
+    def __init__(self, *sides):
+        self.sides = sides
+
+    def __reduce__(self):
+        return np.ndarray, (self.sides, np.dtype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "said"),
+    [
+        (nested(12), [0], "its data are no array"),
+        (Shape(10, 3072), [0] * 10, "its data are no array"),
+        (np.zeros((1, 3072), np.uint8), nested(12), "its labels are no numbers"),
+    ],
+)
+def test_a_batch_is_no_larger_than_its_file(tmp_path, batches, data, labels, said):
+    """Otherwise a few hundred bytes could ask for all memory there is."""
+    for name in batches:
+        batch = {b"data": data, b"labels": labels}
+        (tmp_path / name).write_bytes(pickle.dumps(batch, protocol=4))
+
+    with pytest.raises(DataError, match=said):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("bound", ["MAX_FILE_BYTES", "MAX_UNPACKED_BYTES"])
+def test_the_packed_cifar_is_bounded(tmp_path, monkeypatch, bound):
+    """The zip in it, and all its images together."""
+    strip = io.BytesIO()
+    Image.new("RGB", (32, 3200)).save(strip, "WEBP", lossless=True)
+    for name in PACKED:
+        with zipfile.ZipFile(tmp_path / name, "w") as target:
+            target.writestr("0.webp", strip.getvalue())
+            labels = io.BytesIO()
+            np.save(labels, np.zeros(100, np.int64))
+            target.writestr("y.npy", labels.getvalue())
+
+    assert len(load_dataset(tmp_path).train.samples) == 100
+    monkeypatch.setattr(cifar, bound, 500)
+    with pytest.raises(DataError, match="over 500 bytes"):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x80\x02]q\x00."])
 def test_a_damaged_batch_names_its_file(tmp_path, batches, damage):
     """Whatever the damage raises inside."""
@@ -135,8 +190,14 @@ def test_idx_files_are_read(digits):
 
 @pytest.mark.parametrize(
     "damage",
-    [b"\x1f\x8b cut", gzip.compress(b"\0\0\x0d\x03 floats"), gzip.compress(b"")],
-    ids=["no gzip", "wrong type", "empty"],
+    [
+        b"\x1f\x8b cut",
+        gzip.compress(b"\0\0\x0d\x03 floats"),
+        gzip.compress(b""),
+        # 2 ** 64 bytes, for which 64 bits are too few
+        gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4)),
+    ],
+    ids=["no gzip", "wrong type", "empty", "vast"],
 )
 def test_a_damaged_idx_file_is_refused_by_name(digits, damage):
     """Wrong type, wrong length, or no gzip at all."""

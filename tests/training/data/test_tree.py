@@ -13,7 +13,7 @@ import pytest
 
 from tests.powerless import powerless
 from tests.training.data.pictures import encoded, write_tree
-from training.data import bounds
+from training.data import archives, bounds
 from training.data import tree as tree_module
 from training.data.archives import ZipTree
 from training.data.source import load_dataset
@@ -114,6 +114,63 @@ def test_an_archive_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch)
         target.writestr("red/0.png", bytes(8 << 20))
 
     with pytest.raises(DataError, match="claims to unpack to 8388608 bytes"):
+        open_tree(archive)
+
+
+def compressed(archive: Path, *members: tuple[str, bytes, int]) -> Path:
+    """A compressed tar of members: name, kind and a size, all of it zeros."""
+    content = b""
+    for name, kind, size in members:
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, size
+        content += member.tobuf(tarfile.GNU_FORMAT)
+        content += bytes(-(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+    archive.write_bytes(gzip.compress(content + bytes(2 * tarfile.BLOCKSIZE)))
+    return archive
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("a/0.png", tarfile.REGTYPE, 9), ("__MACOSX/0", tarfile.REGTYPE, 4 << 20)],
+        [("././@LongLink", tarfile.GNUTYPE_LONGNAME, 4 << 20)],
+        [("a", tarfile.DIRTYPE, 0)] * 4_000,
+    ],
+    ids=["what is left out", "a name", "folders"],
+)
+def test_a_compressed_tar_may_not_grow_without_bounds(tmp_path, monkeypatch, members):
+    """What is no file of the data set is unpacked, too, and a name held in memory."""
+    archive = compressed(tmp_path / "bomb.tar.gz", *members)
+    open_tree(compressed(tmp_path / "fine.tar.gz", ("a/0.png", tarfile.REGTYPE, 9)))
+    monkeypatch.setattr(bounds, "MAX_UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(bounds, "MAX_RATIO", 10)
+
+    with pytest.raises(DataError, match="claims to unpack to"):
+        open_tree(archive)
+
+
+def test_a_name_in_a_tar_is_not_read_beyond_the_bound_of_a_file(tmp_path, monkeypatch):
+    """tarfile reads it in one piece."""
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1_000)
+    name = ("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2_000)
+
+    with pytest.raises(DataError, match="has a header of 2048 bytes"):
+        open_tree(compressed(tmp_path / "bomb.tar.gz", name))
+
+
+@pytest.mark.parametrize("name", ["a/" * 65 + "0.png", "a" * 4_093 + ".png"])
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_name_of_many_folders_is_refused(tmp_path, name, suffix):
+    """Each of them becomes a name: 64 KB of one name took 240 MB."""
+    archive = tmp_path / f"deep{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as target:
+            target.writestr(name, b"")
+    else:
+        with tarfile.open(archive, "w") as target:
+            target.addfile(tarfile.TarInfo(name))
+
+    with pytest.raises(DataError, match="at most 4096 and 64 are accepted"):
         open_tree(archive)
 
 
