@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import onnx
-from onnx import ModelProto, TensorProto, helper, inliner, version_converter
+from onnx import ModelProto, NodeProto, TensorProto, helper, inliner, version_converter
 
 from training.graphs.graph import MAX_GRAPH_BYTES, GraphError, opset, parse, serialize
 
@@ -62,6 +62,7 @@ def read_graph(path: Path) -> Foreign:
     sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     try:
         if model.functions:
+            refuse_vast_functions(model)
             model = inliner.inline_local_functions(model)
         refuse_foreign_operators(model)
         free_empty_sides(model)
@@ -90,17 +91,25 @@ def embed_weights(model: ModelProto, graph: Path) -> dict[str, bytes]:
     Returns what these hold, by the names that the graph calls them.
 
     Raises:
-        GraphError: a file is missing, too short, or not beside `graph`.
+        GraphError: a file is missing, too short, or not beside `graph`, or all weights
+            together are too large.
     """
     files: dict[str, bytes] = {}
+    total = embedded = 0
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         name, offset, length = _place(tensor)
         path = _beside(graph, name, tensor.name)
         if name not in files:
-            total = sum(map(len, files.values()))
             files[name] = _read_bounded(path, MAX_GRAPH_BYTES - total)
+            total += len(files[name])
+        embedded += length  # tensors may share their bytes: 20 MB became 8 GB
+        if embedded > MAX_GRAPH_BYTES:
+            raise GraphError(
+                f"the weights have {embedded} bytes up to {tensor.name!r}; at most "
+                f"{MAX_GRAPH_BYTES} are read"
+            )
         raw = files[name][offset : offset + length]
         if len(raw) != length:
             raise GraphError(
@@ -184,6 +193,43 @@ def refuse_unreadable_names(model: ModelProto) -> None:
         raise GraphError(f"not valid ONNX: the name {broken!r} is not text")
 
 
+def refuse_vast_functions(model: ModelProto) -> None:
+    """Raise GraphError where the functions of a file unfold to too many nodes.
+
+    One that calls another twice, which calls a third twice, doubles them with every 25
+    bytes. Calls count as nodes, so that functions which do nothing are seen as well.
+    """
+    bodies: dict[tuple[str, str], list[NodeProto]] = {}
+    for function in model.functions:
+        key = (function.domain.removesuffix("ai.onnx"), function.name)
+        bodies.setdefault(key, []).extend(function.node)
+    waiting, count = list(model.graph.node), len(model.graph.node)
+    while waiting:
+        node = waiting.pop()
+        refuse_control_flow(node)  # its graphs could call functions, too
+        body = bodies.get((node.domain.removesuffix("ai.onnx"), node.op_type), [])
+        count += len(body)
+        if count > MAX_NODES:
+            raise GraphError(
+                f"the functions of the graph unfold to more than {MAX_NODES} nodes"
+            )
+        waiting += body
+
+
+def refuse_control_flow(node: NodeProto) -> None:
+    """Raise GraphError at a node that holds graphs, or chooses what runs."""
+    has_graph = any(a.HasField("g") or a.graphs for a in node.attribute)
+    if node.op_type in CONTROL_FLOW or has_graph:
+        raise GraphError(
+            f"the graph has control flow ({_full_name(node)}); export the network in "
+            "evaluation mode with fixed shapes"
+        )
+
+
+def _full_name(node: NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}".lstrip(".")
+
+
 def refuse_foreign_operators(model: ModelProto) -> None:
     """Raise GraphError at operators that cannot be trusted or replayed."""
     nodes = model.graph.node
@@ -192,15 +238,10 @@ def refuse_foreign_operators(model: ModelProto) -> None:
     if len(nodes) > MAX_NODES:
         raise GraphError(f"the graph has {len(nodes)} nodes; at most {MAX_NODES}")
     for node in nodes:
-        name = f"{node.domain}.{node.op_type}".lstrip(".")
+        name = _full_name(node)
         if node.domain not in DOMAINS:
             raise GraphError(f"the graph needs the custom operator {name}")
-        has_graph = any(a.HasField("g") or a.graphs for a in node.attribute)
-        if node.op_type in CONTROL_FLOW or has_graph:
-            raise GraphError(
-                f"the graph has control flow ({name}); export the network in "
-                "evaluation mode with fixed shapes"
-            )
+        refuse_control_flow(node)
         if node.op_type in RANDOM:
             raise GraphError(f"the graph is random ({name}); export it for inference")
 

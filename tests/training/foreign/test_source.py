@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.training.foreign.strangers import stranger
+from training.foreign import source
 from training.foreign.findings import examine
 from training.foreign.source import read_graph
 from training.graphs.graph import GraphError
@@ -43,6 +44,22 @@ def test_weights_beside_the_graph_are_brought_into_it(tmp_path):
     whole = next(t for t in stranger().graph.initializer if t.name == "head")
     assert head.data_location == TensorProto.DEFAULT
     assert np.array_equal(numpy_helper.to_array(head), numpy_helper.to_array(whole))
+
+
+def test_weights_that_share_a_file_are_counted_each(tmp_path, monkeypatch):
+    """Each becomes bytes of its own: a file of 20 MB became 8 GB of them."""
+    path = external(tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    head = next(t for t in model.graph.initializer if t.name == "head")
+    for n in range(100):
+        model.graph.initializer.add().CopyFrom(head)
+        model.graph.initializer[-1].name = f"head{n}"
+    path = save(model, tmp_path)
+    bound = path.stat().st_size + (tmp_path / "head.bin").stat().st_size
+    monkeypatch.setattr(source, "MAX_GRAPH_BYTES", bound)
+
+    with pytest.raises(GraphError, match=rf"the weights have \d+ .* at most {bound}"):
+        read_graph(path)
 
 
 def test_the_hashes_are_those_of_the_files(tmp_path):
@@ -234,3 +251,42 @@ def test_functions_of_the_file_are_unfolded(tmp_path):
     assert not foreign.model.functions
     assert {node.domain for node in foreign.model.graph.node} <= {"", "ai.onnx"}
     onnx.checker.check_model(foreign.model)
+
+
+def doubling(depth: int) -> onnx.ModelProto:
+    """Functions, each of which calls the one before it twice."""
+    model = stranger()
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("local", 1)]
+    for n in range(depth):
+        called = (
+            {"op_type": f"F{n - 1}", "domain": "local"} if n else {"op_type": "Relu"}
+        )
+        body = [
+            helper.make_node(inputs=[a], outputs=[b], **called) for a, b in ("ab", "bc")
+        ]
+        model.functions.append(
+            helper.make_function("local", f"F{n}", ["a"], ["c"], body, opsets)
+        )
+    model.opset_import.append(opsets[1])
+    model.graph.node[-1].output[0] = "half"
+    model.graph.node.append(
+        helper.make_node(f"F{depth - 1}", ["half"], ["logits"], domain="local")
+    )
+    return model
+
+
+def test_functions_that_unfold_to_a_vast_graph_are_refused(tmp_path):
+    """Each doubles it, with some twenty bytes: a kilobyte could have taken days."""
+    assert read_graph(save(doubling(4), tmp_path)).model.graph.node
+    with pytest.raises(GraphError, match="unfold to more than 50000 nodes"):
+        read_graph(save(doubling(40), tmp_path))
+
+
+def test_a_function_that_calls_itself_is_refused(tmp_path):
+    """Before it is unfolded."""
+    model = doubling(1)
+    for node in model.functions[0].node:
+        node.op_type, node.domain = "F0", "local"
+
+    with pytest.raises(GraphError, match="unfold to more than 50000 nodes"):
+        read_graph(save(model, tmp_path))
