@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ImageError
+from classifier.manifest import Manifest
 from service.asking import classify_decoded, classify_many
 from service.bodies import image_too_large
 from service.catalog import CatalogEntry
 from service.contract import Outcome, Settled, Timing, outcome_of
 from service.disconnect import CancelOnDisconnect
 from service.errors import EngineFailedError, ItemError, ServiceError
-from service.exchange import exchange_of
+from service.exchange import Headers, exchange_of
 from service.images import JSON_IN_THREAD_BYTES, off_loop
 from service.oip.compression import decompress, encoding_of
 from service.oip.descriptions import find_model
@@ -31,6 +32,10 @@ from service.oip.response import write_answer
 from service.problems import problem_of
 from service.routes.classify import send_answer, server_timing
 from service.serving import Serving
+
+# Of an output that is written at once: 7 ms of texts `value:index:label`. Of 64 images
+# and 1,000 labels they kept all others waiting for a quarter of a second.
+VALUES_ON_LOOP = 2_048
 
 
 class Infer:
@@ -53,7 +58,7 @@ class Infer:
             finally:
                 serving.bodies.release(exchange)
             outcomes = all_of(settled, PIXELS if inference.pixels else IMAGE)
-            body, headers = write_answer(entry.manifest, inference, outcomes)
+            body, headers = await write(entry.manifest, inference, outcomes)
             timing = Timing.longest([outcome.timing for outcome in outcomes])
             if timing is not None:
                 exchange.timed(timing)
@@ -111,6 +116,15 @@ class Infer:
             else:
                 metrics.failed(problem_of(fate).code)
         return settled
+
+
+async def write(
+    manifest: Manifest, inference: Inference, outcomes: Sequence[Outcome]
+) -> tuple[bytes, Headers]:
+    """The answer: short ones are written here, long ones in a thread."""
+    if len(outcomes) * len(manifest.labels) <= VALUES_ON_LOOP:
+        return write_answer(manifest, inference, outcomes)
+    return await asyncio.to_thread(write_answer, manifest, inference, outcomes)
 
 
 def check_images(images: Sequence[bytes], limit: int) -> None:

@@ -1,5 +1,6 @@
 """Outcomes as tensors, where a label or a task needs care."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from service.contract import Outcome, Timing
 from service.oip.descriptions import output_sizes
 from service.oip.request import Inference, Output
 from service.oip.response import column_labels, columns, write_answer
+from service.routes.infer import VALUES_ON_LOOP, write
 from tests.synthetic import manifest_fields
 
 BEST = [Output("scores", binary=False, classes=1)]
@@ -92,3 +94,30 @@ def test_a_float_of_the_json_is_that_of_the_engine():
 
     data = np.array(json.loads(text)["outputs"][0]["data"], np.float32)
     np.testing.assert_array_equal(data, row.logits)
+
+
+def test_a_long_answer_does_not_keep_others_waiting():
+    """The event loop turns while its texts are written; a short one is not worth it."""
+    model = manifest()
+    inference = Inference([], [], BEST)
+    fits = VALUES_ON_LOOP // len(model.labels)
+
+    async def turns_while_written(count: int) -> int:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        turning = asyncio.create_task(turn())
+        outcomes = [outcome(model, 9, 0, 0)] * count
+        assert await write(model, inference, outcomes) == write_answer(
+            model, inference, outcomes
+        )
+        turning.cancel()
+        return turns
+
+    assert asyncio.run(turns_while_written(fits)) == 0
+    assert asyncio.run(turns_while_written(fits + 1)) > 0
