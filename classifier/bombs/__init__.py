@@ -17,7 +17,11 @@ from classifier.bombs.bmp import check_bmp_runs
 from classifier.bombs.gif import check_gif_pieces
 from classifier.bombs.jpeg import check_jpeg_header, check_jpeg_scans
 from classifier.bombs.png import check_png_chunks
-from classifier.bombs.tiff import check_tiff_directory, check_tiff_tiles
+from classifier.bombs.tiff import (
+    check_tiff_directory,
+    check_tiff_scans,
+    check_tiff_tiles,
+)
 
 # By the first two bytes, which is all that tells these formats apart.
 HEADER_CHECKS: Mapping[bytes, Callable[[bytes], None]] = {
@@ -53,7 +57,9 @@ def check_opened(image: Image.Image, data: bytes, *, max_pixels: int) -> None:
         case "BMP":
             check_bmp_runs(image)
         case "TIFF":
-            check_tiff_tiles(getattr(image, "tag_v2", {}), max_pixels)
+            tags = getattr(image, "tag_v2", {})
+            pixels = check_tiff_tiles(tags, max_pixels)
+            check_tiff_scans(tags, data, max(pixels, image.width * image.height))
 
 
 __all__ = ["check_bytes", "check_opened"]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from PIL.JpegImagePlugin import MARKER
 
 from classifier.errors import ImageDecodeError
@@ -11,6 +12,7 @@ from classifier.errors import ImageDecodeError
 # ITU-T T.81, B.1.1: markers but those without a length (TEM, RST0 to RST7). FF 00 is
 # a byte of entropy-coded data and FF FF is fill.
 WITH_LENGTH = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+MARK = 0xFF  # begins each
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 # Pillow's loop over the header takes 0.4 µs for a byte of fill and 1 µs for a segment.
@@ -102,6 +104,12 @@ def scan_starts(data: bytes) -> int:
     even = np.frombuffer(data, "<u2", len(data) // 2)
     odd = np.frombuffer(data, "<u2", (len(data) - 1) // 2, offset=1)
     return int(np.count_nonzero(even == marker) + np.count_nonzero(odd == marker))
+
+
+def scan_places(data: bytes) -> npt.NDArray[np.int64]:
+    """Where FF DA occurs, in order."""
+    values = np.frombuffer(data, np.uint8)
+    return np.flatnonzero((values[:-1] == MARK) & (values[1:] == START_OF_SCAN))
 
 
 def _markers(data: bytes) -> Iterator[int]:

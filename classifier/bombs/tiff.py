@@ -7,7 +7,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from classifier.bombs.budget import Budget
+from classifier.bombs.jpeg import MAX_WALKED_PIXELS, scan_places
 from classifier.errors import ImageDecodeError, ImageTooLargeError
 
 # Pillow makes Python objects of each entry, strip, tile and number: 5 microseconds and
@@ -24,8 +28,9 @@ MAX_TILED = 4
 
 # TIFF 6.0, sections 2, 8 and 15
 BYTE, ASCII, UNDEFINED = 1, 2, 7  # kept as the bytes they are
-WIDTH, LENGTH, STRIP_OFFSETS = 256, 257, 273
-TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS = 322, 323, 324
+WIDTH, LENGTH, COMPRESSION, STRIP_OFFSETS, STRIP_BYTES = 256, 257, 259, 273, 279
+TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
+JPEG = 7  # of compressions
 DIRECTORIES = frozenset((34665, 34853, 40965))  # EXIF, GPS, interoperability
 # Types that Pillow takes the place of a directory from, in the letters of `struct`.
 PLACES: Mapping[int, str] = {
@@ -159,9 +164,12 @@ def _is_big(data: bytes) -> bool:
     return data[2:3] == b"+"
 
 
-def check_tiff_tiles(tags: Mapping[int, object], max_pixels: int) -> None:
+def check_tiff_tiles(tags: Mapping[int, object], max_pixels: int) -> int:
     """Refuse a huge tile, whose buffer is allocated whole, however small the image; and
     tiles that reach far beyond the image.
+
+    Returns:
+        the pixels of all tiles.
 
     Raises:
         ImageDecodeError: the tiles' sides are no numbers.
@@ -183,6 +191,7 @@ def check_tiff_tiles(tags: Mapping[int, object], max_pixels: int) -> None:
             f"the image's tiles of {width}x{length} pixels cover {across}x{down}; "
             f"at most {MAX_TILED * max_pixels} pixels are accepted"
         )
+    return across * down
 
 
 def _padded(side: object, tile: int) -> int:
@@ -190,3 +199,36 @@ def _padded(side: object, tile: int) -> int:
     if not isinstance(side, int) or tile < 1:
         return 0  # Pillow refuses it
     return -(-side // tile) * tile
+
+
+def check_tiff_scans(tags: Mapping[int, object], data: bytes, pixels: int) -> None:
+    """Refuse JPEG in strips or tiles that walks `pixels` too often; see jpeg.py.
+
+    Raises:
+        ImageDecodeError: it does, or the places of the strips are no numbers.
+    """
+    if tags.get(COMPRESSION) != JPEG:
+        return
+    places = scan_places(data)
+    # libtiff takes either for the other
+    for offsets, lengths in ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES)):
+        starts = _integers(tags.get(offsets), len(data))
+        sizes = _integers(tags.get(lengths), len(data))
+        if len(sizes) != len(starts) or not sizes.all():  # libtiff guesses
+            sizes = np.full(len(starts), len(data))
+        first, last = np.searchsorted(places, [starts, starts + sizes])
+        walked = int((last - first).sum()) * pixels // max(1, len(starts))
+        if walked > MAX_WALKED_PIXELS:
+            raise ImageDecodeError(
+                f"the JPEG in the TIFF has {walked} pixels in all its scans; "
+                f"at most {MAX_WALKED_PIXELS} are accepted"
+            )
+
+
+def _integers(values: object, most: int) -> npt.NDArray[np.int64]:
+    """A number or numbers of a tag, each at most `most`."""
+    try:
+        numbers = np.array(values if values is not None else (), np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ImageDecodeError("the TIFF is damaged: its strips are nowhere") from error
+    return numbers.ravel().clip(0, most)

@@ -16,7 +16,11 @@ BOUNDS = {
     ],
     "PNG": [png.MAX_CHUNKS, png.MAX_PACKED],
     "GIF": [gif.MAX_PIECES],
-    "TIFF": [tiff.MAX_ENTRIES, f"{tiff.MAX_TILED} times that"],
+    "TIFF": [
+        tiff.MAX_ENTRIES,
+        f"{tiff.MAX_TILED} times that",
+        tiff.MAX_WALKED_PIXELS,
+    ],
     "BMP with run lengths": [bmp.MAX_RUN_PIXELS],
     "AVIF": [budget.MAX_PIECES, {3: "three"}[avif.MAX_SUM]],
     "EXIF of more": [decode.MAX_EXIF_BYTES],

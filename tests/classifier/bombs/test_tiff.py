@@ -5,16 +5,19 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from classifier.bombs import tiff as module
 from classifier.bombs.tiff import (
     MAX_ENTRIES,
     MAX_EXIF_NUMBERS,
     MAX_VALUES,
+    check_tiff_scans,
     check_tiff_tiles,
 )
 from classifier.decode import DecodeLimits
 from classifier.errors import ImageDecodeError, ImageTooLargeError
-from tests.classifier.files import directory, tiff
+from tests.classifier.files import directory, encode, tiff
 from tests.classifier.test_decode import decoded
 
 SHORT, LONG, RATIONAL = 3, 4, 5
@@ -174,3 +177,39 @@ def test_the_directories_of_exif_are_counted_together():
 def test_a_directory_of_exif_that_is_not_there_is_no_harm(place):
     """It may be missing, or the first once more."""
     assert decoded(tiff((EXIF, LONG, 1, place))).info.format == "TIFF"
+
+
+def in_jpeg(scans: int, *, is_sized: bool) -> bytes:
+    """A TIFF of 64x64 pixels, in one strip of JPEG with so many more scans."""
+    jpeg = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    pixels = jpeg[:-2] + last * scans + jpeg[-2:]
+    size = len(pixels) if is_sized else 0
+    return tiff((259, SHORT, 1, 7), (279, LONG, 1, size), pixels=pixels)
+
+
+@pytest.mark.parametrize("is_sized", [True, False])
+def test_jpeg_in_a_tiff_may_not_walk_its_pixels_too_often(monkeypatch, is_sized):
+    """As JPEG alone may not: 200 KB took 6 s."""
+    monkeypatch.setattr(module, "MAX_WALKED_PIXELS", 20 * 64 * 64)
+
+    assert decoded(in_jpeg(5, is_sized=is_sized)).info.width == 64
+    with pytest.raises(ImageDecodeError, match="in all its scans; at most 81920"):
+        decoded(in_jpeg(20, is_sized=is_sized))
+
+
+@pytest.mark.parametrize("places", ["a", (2**64,), (b"a",)])
+def test_strips_that_are_nowhere_are_damage(places):
+    """A file may give any type."""
+    with pytest.raises(ImageDecodeError, match="its strips are nowhere"):
+        check_tiff_scans({259: 7, 273: places}, b"", 64)
+
+
+def test_tiles_are_looked_at_beside_strips():
+    """A file may name both, and scans may be shared by all that it names."""
+    data = b"\xff\xda" * 50
+
+    with pytest.raises(ImageDecodeError, match="has 2500000000 pixels in all its"):
+        check_tiff_scans(
+            {259: 7, 273: 0, 279: 2, 324: (0, 0), 325: (99, 100)}, data, 50_000_000
+        )
