@@ -12,6 +12,7 @@ from rich.table import Table
 from classifier.bundle import list_bundles, load_bundle
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
+from service.engine.models import check_no_link
 
 
 def command(
@@ -28,11 +29,13 @@ def command(
     for name, versions in list_bundles(models).items():
         for version in versions:
             try:
-                manifest = load_bundle(models / name, version).manifest
+                path = models / name / str(version)
+                bundle = load_bundle(path)
+                check_no_link(path, bundle)
             except BundleError as error:
                 broken.append(str(error))
             else:
-                table.add_row(*map(escape, _row(manifest)))
+                table.add_row(*map(escape, _row(bundle.manifest)))
     console = Console(emoji=False)
     if table.rows:
         console.print(table)

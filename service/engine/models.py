@@ -96,12 +96,12 @@ def find_bundles(settings: Settings) -> list[Bundle]:
             raise BundleError(f"{shown(entry)} names no version; write NAME or NAME/2")
         path = resolve(root / name, int(version) if version else None)
         bundle = load_bundle(path)
-        _check_no_link(path, bundle)
+        check_no_link(path, bundle)
         bundles[bundle.manifest.full_name] = bundle  # "a,a/2" may name one twice
     return list(bundles.values())
 
 
-def _check_no_link(path: Path, bundle: Bundle) -> None:
+def check_no_link(path: Path, bundle: Bundle) -> None:
     """Raises BundleError for a link by which a bundle seems to have another name.
 
     It would be loaded a second time, and nobody could ask for it by that name.

@@ -48,3 +48,18 @@ def test_a_folder_that_is_not_there_is_refused(linnaeus, tmp_path):
 def test_a_folder_without_bundles_is_said_to_be_empty(linnaeus, tmp_path):
     """Nothing at all would look like a fault."""
     assert "holds no bundle" in linnaeus("models", "--models", tmp_path).stdout
+
+
+@pytest.mark.parametrize(("name", "target"), [("pets/1", "dogs/1"), ("pets", "dogs")])
+def test_a_bundle_that_is_there_again_by_a_link_is_listed_once(
+    linnaeus, tmp_path, name, target
+):
+    """`serve` would refuse the link, so it is told what to do about it."""
+    make_bundle(tmp_path, "dogs")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / target)
+
+    shown = linnaeus("models", "--models", tmp_path).stdout
+
+    assert shown.count("dogs/1 ") == 1
+    assert f"{tmp_path / 'pets' / '1'} is by a link" in shown
