@@ -17,7 +17,7 @@ from training.configs.task_sections import BundleConfig
 from training.data import Splits
 from training.data.dataset import first_of
 from training.data.relabel import as_written
-from training.errors import ConfigError
+from training.errors import CheckpointError, ConfigError
 from training.files import try_folder
 from training.graphs.detector import SomeAgainstRest
 from training.graphs.export import export_network
@@ -194,7 +194,10 @@ def exported_by(now: dict[str, Any]) -> str:
 
 
 def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
-    """Lines for the card: what validation was, and which stage of a transfer won."""
+    """Lines for the card: what validation was, and which stage of a transfer won.
+
+    Raises CheckpointError where the record of a transfer is damaged.
+    """
     lines = []
     if splits.validation.scenes is not None:
         count = len(np.unique(splits.validation.scenes))
@@ -205,12 +208,21 @@ def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
     path = run / RECORD
     if not path.is_file():
         return tuple(lines)
-    record = json.loads(path.read_text(encoding="utf-8"))
-    lines.append(f"Linear probe on validation: {listed(record['probe'])}")
+    try:
+        return (*lines, *stages(json.loads(path.read_text(encoding="utf-8"))))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not as Linnaeus writes it: {error!r}"
+        ) from error
+
+
+def stages(record: dict[str, Any]) -> list[str]:
+    """Lines for the card: both stages of a transfer, and the one that won."""
+    lines = [f"Linear probe on validation: {listed(record['probe'])}"]
     if record["finetuned"] is not None:
         lines.append(f"Fine-tuned on validation: {listed(record['finetuned'])}")
     if record.get("features_cached"):  # records of before do not say
         lines.append(
             "Features came from the cache: the seconds of training are without theirs"
         )
-    return (*lines, f"Kept: {record['kept']}")
+    return [*lines, f"Kept: {record['kept']}"]

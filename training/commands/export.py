@@ -50,7 +50,7 @@ def command(
         models=models,
         name=name,
         rules=rules,
-        positive=tuple(dict.fromkeys(positive or ())),
+        positive=tuple(positive or ()),
     )
     if results is not None:
         write_results(results, record_of(run, made, command_line()))

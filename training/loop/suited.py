@@ -96,7 +96,8 @@ def check_watched(task: Task, splits: Splits) -> None:
             "tell nothing; give a larger share, or more images of it"
         )
     if missing:
-        LOGGER.info("validation has no image of %s: nothing watches it", names)
+        them = "it" if len(missing) == 1 else "them"
+        LOGGER.info("validation has no image of %s: nothing watches %s", names, them)
 
 
 def check_chosen(config: Config, splits: Splits) -> None:

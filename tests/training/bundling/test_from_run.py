@@ -27,7 +27,7 @@ from training.bundling.from_run import ask, config_of, load_run, remarks
 from training.configs.config import Config, read_config
 from training.configs.sections import NetworkConfig
 from training.data import Splits, cut, load_dataset
-from training.errors import ConfigError, DataError
+from training.errors import CheckpointError, ConfigError, DataError
 from training.graphs.detector import SomeAgainstRest
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.runs import open_splits
@@ -162,6 +162,14 @@ def test_the_same_data_elsewhere_is_the_same(
     assert [label.id for label in asked.labels] == ["green", "red-or-blue"]
 
 
+def test_a_label_that_means_yes_twice_is_refused(finished: Path):
+    """As by `optimize` and by a config: one of the two was meant to be another."""
+    result = export(finished, "--name", "is-red", *2 * ("--positive", "red"))
+
+    assert result.exit_code == 1
+    assert "'red' is named twice among the positive labels" in str(result.exception)
+
+
 def test_a_question_to_a_run_needs_a_name_of_its_own(finished: Path):
     """As the next version of the run's bundle it would answer that one's clients."""
     result = export(finished, "--positive", "red")
@@ -276,6 +284,16 @@ def test_the_card_says_where_the_time_of_features_is_not_counted(tmp_path, cache
         "Linear probe on validation: accuracy 0.9000",
         "Kept: probe",
     ]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"probe": {}}', '{"probe": 1}'])
+def test_a_damaged_record_of_a_transfer_is_named(tmp_path: Path, content: str):
+    """In one line, and not in a traceback."""
+    (tmp_path / "transfer.json").write_text(content)
+    photos = write_tree(tmp_path / "photos", {"blue": 9, "red": 9})
+
+    with pytest.raises(CheckpointError, match=r"transfer\.json is not as Linnaeus"):
+        remarks(tmp_path, cut(load_dataset(photos)))
 
 
 def test_the_card_counts_the_scenes_of_validation_and_both_stages_of_a_transfer(

@@ -145,17 +145,28 @@ def test_a_transfer_chooses_by_validation(tmp_path: Path, write_config: WriteCon
         open_splits(config, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        ({"red": 1, "green": 30}, "red: nothing watches it"),
+        ({"red": 1, "green": 1}, "green, red: nothing watches them"),
+    ],
+)
 def test_labels_that_nothing_watches_are_named(
-    tmp_path: Path, write_config: WriteConfig, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    write_config: WriteConfig,
+    caplog: pytest.LogCaptureFixture,
+    count: dict[str, int],
+    said: str,
 ):
-    """One of three labels has a single image, which train keeps."""
-    write_tree(tmp_path / "shop", {"red": 1, "green": 30, "blue": 30})
+    """Train keeps the single image of a label."""
+    write_tree(tmp_path / "shop", count | {"blue": 30})
     config = write_config("shop", "multiclass", "shop")
 
     with caplog.at_level("INFO", "training"):
         open_splits(read_config(config), tmp_path)
 
-    assert "validation has no image of red: nothing watches it" in caplog.messages
+    assert f"validation has no image of {said}" in caplog.messages
 
 
 @pytest.mark.parametrize(
