@@ -4,8 +4,8 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ def find_bundle(model: str | None, models: Path) -> Path:
 def write(
     results: Iterable[Result], output: str, *, ids: Sequence[str], total: int
 ) -> int:
-    """Print all answers, with a bar on a terminal; how many images failed.
+    """Print all answers, under a bar on a terminal; how many images failed.
 
     `ids` are those of the model's labels, by class index.
     """
@@ -131,8 +131,8 @@ def write(
         "csv": partial(write_csv, ids=ids),
         "jsonl": write_jsonl,
     }
-    with progress(total) as advance:
-        return writers[output](advance(results), sys.stdout)
+    with closing(under_bar(results, output, total)) as answers:
+        return writers[output](answers, sys.stdout)
 
 
 def find_images(name: str) -> Iterator[Path]:
@@ -154,12 +154,14 @@ def find_images(name: str) -> Iterator[Path]:
         yield path
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[Iterable[Result]], Iterable[Result]]]:
-    """A bar on stderr while there is something to wait for and someone to look."""
+def under_bar(results: Iterable[Result], output: str, total: int) -> Generator[Result]:
+    """The same, with a bar on stderr while there is something to wait for and someone
+    to look. Lines on a terminal tell by themselves how far it is.
+    """
     console = Console(stderr=True)
-    if total == 1 or not console.is_terminal:
-        yield lambda results: results
+    listed = output != "table" and sys.stdout.isatty()
+    if listed or total == 1 or not console.is_terminal:
+        yield from results
         return
     columns = (
         TextColumn("classify"),
@@ -168,8 +170,13 @@ def progress(total: int) -> Iterator[Callable[[Iterable[Result]], Iterable[Resul
         TaskProgressColumn(show_speed=True),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield lambda results: bar.track(results, total=total)
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # to stderr, away from the file or pipe of the answers
+    ) as bar:
+        yield from bar.track(results, total=total)
 
 
 def write_table(results: Iterable[Result], out: TextIO) -> int:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,14 @@ from pathlib import Path
 import pytest
 
 from classifier import Classifier
-from classifier.errors import BundleError, EmptyImageError, RequestError
-from service.commands.classify import write_jsonl
+from classifier.device import cuda_problem
+from classifier.errors import (
+    BundleError,
+    DeviceUnavailableError,
+    EmptyImageError,
+    RequestError,
+)
+from service.commands.classify import write, write_jsonl
 from tests.classifier.processes import ROOT, python
 from tests.synthetic import make_bundle, png
 
@@ -176,12 +183,53 @@ def test_jsonl_says_that_a_model_abstained(linnaeus, photos):
     assert (line["abstained"], line["predictions"]) == (True, [])
 
 
+@pytest.mark.parametrize(
+    ("output", "first"), [("csv", "image,rank"), ("jsonl", '{"path'), ("table", "  ")]
+)
+def test_a_terminal_has_a_bar_beside_the_file_of_the_answers(
+    linnaeus, photos, monkeypatch, output, first
+):
+    """`classify photos --format csv > answers.csv`; a table comes after the bar."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "xterm")
+
+    result = linnaeus("classify", photos, "--model", "colors", "--format", output)
+
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", result.stderr)
+    assert "3/3 100%" in shown
+    assert result.stderr.endswith("\x1b[2K")  # the bar is gone
+    assert result.stdout.startswith(first)
+    assert all(path.name in result.stdout for path in photos.rglob("*.png"))
+    if output == "table":
+        assert result.output.rindex("\x1b[2K") < result.output.index("answer")
+
+
+def test_one_image_has_no_bar(linnaeus, photos, monkeypatch):
+    """There is nothing to wait for."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    assert not linnaeus("classify", photos / "more", "--model", "colors").stderr
+
+
+@pytest.mark.parametrize(("output", "bar"), [("jsonl", False), ("table", True)])
+def test_lines_on_a_terminal_have_no_bar(monkeypatch, capsys, output, bar):
+    """It would stand between them."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    results = [(Path("a.png"), EmptyImageError("the image is empty"))] * 2
+
+    assert write(results, output, ids=(), total=2) == 2
+
+    assert ("2/2" in capsys.readouterr().err) == bar
+
+
 def test_csv_has_a_row_for_each_prediction(linnaeus, photos):
     """And one for an image that failed, with its error."""
     names = (photos / "a.PNG", photos / "notes.txt")
 
     result = linnaeus("classify", *names, "--model", "colors", "--format", "csv")
 
+    assert result.stderr == "1 of 2 images failed\n"
     rows = list(csv.DictReader(result.stdout.splitlines()))
     assert (rows[0]["image"], rows[0]["label"]) == (str(names[0]), "red")
     assert [row["rank"] for row in rows] == ["1", "2", ""]
@@ -296,10 +344,10 @@ def test_a_name_that_is_not_utf_8_does_not_end_the_run(linnaeus, tmp_path):
 
 def test_no_image_at_all_is_a_usage_error(linnaeus, tmp_path):
     """Not an empty success."""
-    result = linnaeus("classify", tmp_path, "--model", "colors")
+    result = linnaeus("classify", tmp_path, "*.gif", "--model", "colors")
 
     assert result.exit_code == 2
-    assert "no image among" in result.stderr
+    assert f"no image among: {tmp_path} *.gif" in result.stderr
 
 
 def test_a_name_of_no_letters_is_no_folder(linnaeus, photos, monkeypatch):
@@ -395,7 +443,8 @@ def test_a_models_folder_that_is_not_there_is_said_to_be_none(linnaeus, tmp_path
     result = linnaeus("classify", tmp_path, "--models", tmp_path / "none")
 
     assert isinstance(result.exception, BundleError)
-    assert f"{tmp_path / 'none'} is no folder" in str(result.exception)
+    said = f"--model must name a model: {tmp_path / 'none'} is no folder; --models"
+    assert str(result.exception).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +454,11 @@ def test_a_models_folder_that_is_not_there_is_said_to_be_none(linnaeus, tmp_path
         (("--model", "colors/3"), BundleError),
         (("--model", "x" * 300), BundleError),  # no name of a file is so long
         (("--model", "colors", "--precision", "fp16"), BundleError),
+        pytest.param(
+            ("--model", "colors", "--device", "cuda"),
+            DeviceUnavailableError,
+            marks=pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here"),
+        ),
         (("--model", "colors", "--top-k", "0"), RequestError),
         (("--model", "colors", "--threshold", "1.5"), RequestError),
     ],
