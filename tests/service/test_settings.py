@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from classifier.device import DeviceChoice
+from classifier.variant import PrecisionChoice
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
@@ -48,6 +51,22 @@ def test_a_setting_that_has_a_most_says_it():
     assert silent == ["port"]  # which is none above 65,535
 
 
+def test_of_most_settings_one_is_the_least():
+    """None at all means something to few of them, and time for a run there must be."""
+    bounds = {}
+    for name, shape in Settings.model_json_schema()["properties"].items():
+        kinds = shape.get("anyOf", [shape])
+        for kind in kinds:
+            if kind.get("type") in {"integer", "number"}:
+                least = {"minimum", "exclusiveMinimum"} & kind.keys()
+                bounds[name] = {bound: kind[bound] for bound in least}
+
+    none = {"port", "drain_notice_s", "drain_timeout_s"}
+    assert bounds.pop("hang_timeout_s") == {"exclusiveMinimum": 0}
+    assert {name for name in bounds if bounds[name] == {"minimum": 0}} == none
+    assert all(bounds[name] == {"minimum": 1} for name in bounds.keys() - none)
+
+
 def test_the_documentation_has_no_setting_that_does_not_exist(table):
     """What is documented works."""
     assert set(table) == {f"LINNAEUS_{name.upper()}" for name in Settings.model_fields}
@@ -61,9 +80,11 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
         ("LINNAEUS_MAX_PIXELS", "0", ["'0'", "greater than or equal to 1"]),
         ("LINNAEUS_MAX_PIXELS", "200000000", ["'200000000'", "178956970"]),
         ("LINNAEUS_PROT", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
+        ("linnaeus_prot", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
         ("LINNAEUS_XYZZY", "1", ["not a setting", "docs/settings.md"]),
         ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
         ("LINNAEUS_QUEUE_CAPACITY", "32", ["'32'", "LINNAEUS_MAX_BATCH_ITEMS", "64"]),
+        ("LINNAEUS_MAX_BATCH_ITEMS", "0", ["'0'", "greater than or equal to 1"]),
         ("LINNAEUS_MAX_BATCH_ITEMS", "300", ["QUEUE_CAPACITY is '256'", "300"]),
         ("LINNAEUS_MAX_BUFFERED_BYTES", "9", ["'9'", "MAX_BODY_BYTES", "20971520"]),
         ("LINNAEUS_MAX_BATCH_BODY_BYTES", "536870913", ["MAX_BUFFERED_BYTES is"]),
@@ -81,6 +102,25 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     for text in (variable, *said):
         assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("device", get_args(DeviceChoice)),
+        ("precision", get_args(PrecisionChoice)),
+        ("engine", ("auto", "own", "shared")),
+        ("decode", ("auto", "lane", "ahead")),
+        ("log_level", ("debug", "info", "warning", "error")),
+        ("log_format", ("auto", "console", "json")),
+    ],
+)
+def test_each_word_that_a_setting_has_is_taken(monkeypatch, name, words):
+    """Of device and precision, those that the library and the options have."""
+    for word in words:
+        monkeypatch.setenv(f"LINNAEUS_{name.upper()}", word)
+
+        assert getattr(load_settings(), name) == word
 
 
 @pytest.mark.parametrize("variable", ["LINNAEUS_PORT", "LINNAEUS_PROT"])
@@ -133,7 +173,7 @@ def test_an_argument_goes_before_the_environment(monkeypatch):
 
 def test_bundles_to_load_are_a_list_with_commas(monkeypatch):
     """As people write lists in an environment, not JSON."""
-    monkeypatch.setenv("LINNAEUS_LOAD", "imagenet, dog/2,")
+    monkeypatch.setenv("LINNAEUS_LOAD", "imagenet, dog/2, ,")
 
     assert load_settings().load == ("imagenet", "dog/2")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cli
+from service.settings import Settings
 from tests.classifier.processes import ROOT, python
 from tests.synthetic import png
 
@@ -46,6 +47,22 @@ def test_serve_names_the_variable_of_each_option(linnaeus):
     for option in ("host", "port", "models", "load", "device", "precision"):
         assert f"--{option}" in text
         assert f"[LINNAEUS_{option.upper()}]" in text
+
+
+@pytest.mark.parametrize("name", ["classify", "models", "doctor"])
+def test_an_option_that_is_a_setting_too_has_its_variable_and_default(name):
+    """So that the command answers as the service does."""
+    lazy = cli.LazyCommand(name, cli.COMMANDS[name])
+    command = lazy.make_context(name, [], resilient_parsing=True).command
+    options = {
+        "default_model" if p.name == "model" else p.name: p for p in command.params
+    }
+    shared = options.keys() & Settings.model_fields
+
+    assert {"models"} <= shared
+    for setting in shared:
+        assert options[setting].envvar == f"LINNAEUS_{setting.upper()}"
+        assert options[setting].default == Settings.model_fields[setting].default
 
 
 @pytest.mark.parametrize("name", SERVING)
