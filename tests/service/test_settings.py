@@ -76,7 +76,7 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
     ("variable", "value", "said"),
     [
         ("LINNAEUS_PORT", "70000", ["'70000'", "65535"]),
-        ("LINNAEUS_DEVICE", "gpu", ["'gpu'", "'auto', 'cpu' or 'cuda'"]),
+        ("LINNAEUS_DEVICE", "gpu", ["'gpu': input should be 'auto', 'cpu' or 'cuda'"]),
         ("LINNAEUS_MAX_PIXELS", "0", ["'0'", "greater than or equal to 1"]),
         ("LINNAEUS_MAX_PIXELS", "200000000", ["'200000000'", "178956970"]),
         ("LINNAEUS_PROT", "80", ["not a setting", "did you mean LINNAEUS_PORT?"]),
@@ -102,6 +102,7 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
 
     for text in (variable, *said):
         assert text in str(error.value)
+    assert ("Service" in str(error.value)) == value.startswith("tcp:")
 
 
 @pytest.mark.parametrize(
