@@ -58,13 +58,13 @@ def test_what_is_below_the_lowest_level_is_not_logged(log_format, lowest):
     ],
 )
 def test_lines_are_json_unless_somebody_looks(log_format, stream, json_lines, colors):
-    """A traceback is drawn with colors for eyes alone, too."""
-    written = stream()
+    """A traceback is drawn with colors for eyes alone, too, and without variables."""
+    written, image = stream(), "the bytes of " + "a photo"
     log = build_log(Settings(log_format=log_format), written)
 
     log.info("first")
     try:
-        raise ValueError("broken")
+        raise ValueError(f"broken after {len(image)} bytes")
     except ValueError as error:
         log.error("second", exc_info=error)
 
@@ -72,6 +72,7 @@ def test_lines_are_json_unless_somebody_looks(log_format, stream, json_lines, co
     assert text.startswith('{"') == json_lines
     assert ("\x1b[" in text) == colors
     assert ("╭" in text) == colors
+    assert image not in text
 
 
 def test_the_time_of_a_line_is_in_utc(monkeypatch):
