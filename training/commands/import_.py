@@ -77,6 +77,7 @@ def command(  # one parameter an option: the list is the interface
     from classifier.errors import ClassifierError  # noqa: PLC0415  slow to load
     from training.bundling.draft import check_name  # noqa: PLC0415
     from training.commands.progress import say_steps  # noqa: PLC0415
+    from training.files import try_folder  # noqa: PLC0415
     from training.foreign.answers import PARSERS  # noqa: PLC0415
     from training.foreign.bundle import Origin  # noqa: PLC0415
 
@@ -99,6 +100,7 @@ def command(  # one parameter an option: the list is the interface
     photos = None if synthetic else list(find_images(samples or ()))
     try:
         check_name(origin.name)
+        try_folder(models / origin.name)
         folder = _import(context, origin, given, photos, models)
     except (ClassifierError, TrainingError) as error:
         raise TrainingError(f"{file.name}: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from classifier.bundle import write_bundle
 from classifier.manifest import Manifest, PostprocessSpec, Provenance, Task
 from training.bundling.draft import check_name, next_version
+from training.files import try_folder
 from training.pretrained.imagenet_card import write_card
 from training.pretrained.photos import Photos, load_photos
 from training.pretrained.published import (
@@ -33,10 +34,11 @@ def build_imagenet_bundle(model: str, *, name: str, data: Path, models: Path) ->
         models: where bundles live.
 
     Raises:
-        TrainingError: a stage fails; nothing is written.
+        TrainingError: `models` cannot be written, or a stage fails; nothing is written.
         BundleError: the disk refuses.
     """
     check_name(name)
+    try_folder(models / name)
     started_s = time.perf_counter()
     published = find_published(model)
     network = load_published(published)

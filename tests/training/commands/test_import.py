@@ -171,6 +171,17 @@ def test_a_name_that_no_bundle_may_have_is_refused_first(folder):
     assert "cannot be called 'My Net': its name must begin" in str(done.exception)
 
 
+def test_a_place_that_takes_no_bundle_is_refused_before_anything_is_asked(folder):
+    """Here a file is in the place of the models."""
+    (folder / "models").write_text("")
+
+    done = linnaeus(folder)
+
+    assert done.exit_code == 1
+    place = folder / "models" / "my-net"
+    assert str(done.exception).startswith(f"My Net.onnx: cannot write {place}: ")
+
+
 @pytest.mark.parametrize(
     ("stem", "name"),
     [("My Net", "my-net"), ("ResNet50_v2.1", "resnet50_v2.1"), ("é", "imported")],

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from classifier import Classifier
 from classifier.bundle import load_bundle
 from cli import app
-from training.errors import DataError, TrainingError
+from training.errors import DataError, DiskError, TrainingError
 from training.pretrained.photos import load_photos
 from training.pretrained.published import (
     PUBLISHED,
@@ -176,3 +176,15 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(tmp_path
 
     assert result.exit_code == 1
     assert "cannot be called 'My Pets'" in str(result.exception)
+
+
+def test_a_place_that_takes_no_bundle_is_refused_before_the_weights_are_read(tmp_path):
+    """Not after the minutes, either; here a file is in the place of the models."""
+    models = tmp_path / "models"
+    models.write_text("")
+    places = ("--models", str(models), "--data", str(tmp_path))
+
+    result = CliRunner().invoke(app, ["pretrained", "efficientnet-lite0", *places])
+
+    assert isinstance(result.exception, DiskError)
+    assert f"cannot write {models / 'imagenet'}" in str(result.exception)
