@@ -254,7 +254,7 @@ def write_csv(results: Iterable[Result], out: TextIO, *, ids: Sequence[str]) -> 
             failed += 1
             writer.writerow((path, *[""] * 6, result))
             continue
-        decision, named = result.decision or "", name_labels(result)
+        decision, named = result.decision, name_labels(result)
         if not named:
             writer.writerow((path, *[""] * 5, decision, ""))
         for rank, (label, index, score) in enumerate(named, 1):

@@ -1,6 +1,7 @@
 """`linnaeus classify`: files, folders and globs in; a table, CSV or JSONL out."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from classifier import Classifier
+from classifier.classifier import Classification
+from classifier.decode import ImageInfo
 from classifier.device import cuda_problem
 from classifier.errors import (
     BundleError,
@@ -18,7 +21,9 @@ from classifier.errors import (
     EmptyImageError,
     RequestError,
 )
-from service.commands.classify import write, write_jsonl
+from classifier.manifest import Task
+from classifier.postprocess import GroupScore, Prediction
+from service.commands.classify import write, write_csv, write_jsonl, write_table
 from tests.classifier.processes import ROOT, python
 from tests.synthetic import make_bundle, png
 
@@ -105,6 +110,27 @@ def test_a_table_shows_what_would_steer_the_terminal(linnaeus, tmp_path):
     result = linnaeus("classify", tmp_path, "--model", "colors")
 
     assert r"a\x1b]0;title\x07\u202e\n.png" in result.stdout
+
+
+def test_a_table_shows_what_failed_as_it_is_too(linnaeus, tmp_path):
+    """In the row of it and in its reason."""
+    bad, gone = tmp_path / "[b]\x1b.txt", tmp_path / "gone\x1b.png"
+    bad.write_text("no image")
+
+    result = linnaeus("classify", bad, gone, "--model", "colors")
+
+    assert result.exit_code == 1
+    assert r"[b]\x1b.txt" in result.stdout
+    assert result.stdout.count(r"gone\x1b.png") == 2
+
+
+def test_a_path_is_folded_and_not_cut_off_on_a_narrow_terminal(
+    linnaeus, photos, monkeypatch
+):
+    """Its end is what tells images apart."""
+    monkeypatch.setenv("COLUMNS", "40")
+
+    assert "…" not in linnaeus("classify", photos, "--model", "colors").stdout
 
 
 def test_a_named_file_is_tried_whatever_its_suffix(linnaeus, photos):
@@ -283,6 +309,65 @@ def test_an_image_without_a_label_is_told_as_such(linnaeus, tmp_path):
     assert "no label over its threshold" in nothing.stdout
     assert "abstained" in abstained.stdout
     assert (nothing.exit_code, abstained.exit_code) == (0, 0)
+
+
+def answer(*scores: float, groups=None) -> Classification:
+    """One of a model whose labels are called `[0]` and so on."""
+    return Classification(
+        task=Task.FINE_GRAINED if groups else Task.MULTICLASS,
+        predictions=tuple(
+            Prediction(f"[{index}]", index, f"id-{index}", score, None)
+            for index, score in enumerate(scores)
+        ),
+        decision=None,
+        abstained=not scores,
+        groups=groups,
+        image=ImageInfo(width=8, height=8, format="PNG"),
+        warnings=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("classification", "cells"),
+    [
+        (answer(0.98, 0.0049), "[0] 0.980"),
+        (answer(0.95, 0.044, 0.006), "[0] 0.950 [1] 0.04, [2] 0.01"),
+        (answer(0.5, groups=(GroupScore("[b]", 0.75),)), "[0] ([b] 0.75) 0.500"),
+        (answer(), "abstained"),
+    ],
+)
+def test_a_row_of_the_table_is_rounded_for_eyes(classification, cells):
+    """To two digits beside the best, whose score has three."""
+    out = io.StringIO()
+
+    assert write_table([(Path("a.png"), classification)], out) == 0
+
+    assert out.getvalue().splitlines()[3].split() == ["a.png", *cells.split()]
+
+
+@pytest.mark.parametrize(
+    ("classification", "rows"),
+    [
+        (
+            answer(0.95, 0.0123456789),
+            [
+                ["a.png", "1", "[0]", "cat", "0", "0.950000", "", ""],
+                ["a.png", "2", "[1]", "dog", "1", "0.012346", "", ""],
+            ],
+        ),
+        (answer(), [["a.png", "", "", "", "", "", "", ""]]),
+        (EmptyImageError("it is empty"), [["a.png", *[""] * 6, "it is empty"]]),
+    ],
+)
+def test_each_row_of_csv_has_all_columns(classification, rows):
+    """One says that there is no label, or why there is none."""
+    out = io.StringIO()
+
+    write_csv([(Path("a.png"), classification)], out, ids=("cat", "dog"))
+
+    head, *written = csv.reader(io.StringIO(out.getvalue()))
+    assert written == rows
+    assert len(head) == len(rows[0])
 
 
 def test_the_table_has_no_label_whose_score_it_would_show_as_0(linnaeus, photos):
