@@ -312,11 +312,11 @@ def test_an_image_without_a_label_is_told_as_such(linnaeus, tmp_path):
 
 
 def answer(*scores: float, groups=None) -> Classification:
-    """One of a model whose labels are called `[0]` and so on."""
+    """One of a model whose labels are called `[b0]` and so on."""
     return Classification(
         task=Task.FINE_GRAINED if groups else Task.MULTICLASS,
         predictions=tuple(
-            Prediction(f"[{index}]", index, f"id-{index}", score, None)
+            Prediction(f"[b{index}]", index, f"id-{index}", score, None)
             for index, score in enumerate(scores)
         ),
         decision=None,
@@ -330,9 +330,9 @@ def answer(*scores: float, groups=None) -> Classification:
 @pytest.mark.parametrize(
     ("classification", "cells"),
     [
-        (answer(0.98, 0.0049), "[0] 0.980"),
-        (answer(0.95, 0.044, 0.006), "[0] 0.950 [1] 0.04, [2] 0.01"),
-        (answer(0.5, groups=(GroupScore("[b]", 0.75),)), "[0] ([b] 0.75) 0.500"),
+        (answer(0.98, 0.0049), "[b0] 0.980"),
+        (answer(0.95, 0.044, 0.006), "[b0] 0.950 [b1] 0.04, [b2] 0.01"),
+        (answer(0.5, groups=(GroupScore("[b]", 0.75),)), "[b0] ([b] 0.75) 0.500"),
         (answer(), "abstained"),
     ],
 )
@@ -351,8 +351,8 @@ def test_a_row_of_the_table_is_rounded_for_eyes(classification, cells):
         (
             answer(0.95, 0.0123456789),
             [
-                ["a.png", "1", "[0]", "cat", "0", "0.950000", "", ""],
-                ["a.png", "2", "[1]", "dog", "1", "0.012346", "", ""],
+                ["a.png", "1", "[b0]", "cat", "0", "0.950000", "", ""],
+                ["a.png", "2", "[b1]", "dog", "1", "0.012346", "", ""],
             ],
         ),
         (answer(), [["a.png", "", "", "", "", "", "", ""]]),
