@@ -9,6 +9,7 @@ import pytest
 
 from classifier import hardware, resample
 from classifier.bundle import load_bundle
+from classifier.decode import MAX_BYTES_A_PIXEL
 from classifier.device import cuda_problem
 from classifier.golden import Golden, write_golden
 from service.files import MOST_FILES
@@ -113,19 +114,20 @@ def test_a_wrong_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "value", "text"),
     [
-        ("LINNAEUS_LOAD", "nope is no bundle"),
-        ("LINNAEUS_DEFAULT_MODEL", "is 'nope'; loaded are"),
+        ("LINNAEUS_LOAD", "nope", "nope is no bundle"),
+        ("LINNAEUS_LOAD", "colors/2", "has no version 2"),
+        ("LINNAEUS_DEFAULT_MODEL", "is-red", "is 'is-red'; loaded are"),
     ],
 )
 def test_a_model_that_is_not_there_is_a_problem(
-    linnaeus, tmp_path, monkeypatch, name, text
+    linnaeus, tmp_path, monkeypatch, name, value, text
 ):
-    """The service would refuse to start."""
+    """The service would refuse to start; in the folder of LINNAEUS_MODELS they are."""
     make_bundle(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv(name, "nope")
+    monkeypatch.setenv(name, value)
 
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
 
@@ -133,12 +135,31 @@ def test_a_model_that_is_not_there_is_a_problem(
     assert text in result.stdout
 
 
-def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "said"), [("", "holds none"), ("none", "is no folder")]
+)
+def test_no_bundle_is_a_problem_with_advice(linnaeus, tmp_path, folder, said):
     """A service would not start."""
-    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+    models = tmp_path / folder
+
+    result = linnaeus("doctor", "--models", models, "--device", "cpu")
 
     assert result.exit_code == 1
+    assert result.stderr == "1 problem found\n"
+    assert f"{models} {said}" in result.stdout
     assert "linnaeus pretrained efficientnet-lite0" in result.stdout
+
+
+def test_names_are_shown_as_they_are(linnaeus, tmp_path):
+    """Brackets are no colors of the terminal, and colons no emoji."""
+    bundle = tmp_path / ":cat: [b]" / "[b]pets" / "1"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("{")
+
+    shown = linnaeus("doctor", "--models", bundle.parents[1], "--device", "cpu").stdout
+
+    assert re.search(r"problem +\[b\]pets/1 ", shown)
+    assert str(bundle) in " ".join(shown.split())
 
 
 @pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
@@ -206,7 +227,7 @@ def test_nothing_is_cut_off_on_a_narrow_terminal(linnaeus, tmp_path, monkeypatch
 def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     linnaeus, tmp_path, monkeypatch
 ):
-    """Advice names a number of pixels that fits."""
+    """Advice names a number of pixels that fits, where one does beside the bodies."""
     there = hardware.memory_bytes()
     if there is None:
         pytest.skip("this machine does not say how much memory it has")
@@ -217,7 +238,10 @@ def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     [fitting] = re.findall(r"LINNAEUS_MAX_PIXELS to (\d+)", tight.stdout)
     monkeypatch.setenv("LINNAEUS_MAX_PIXELS", fitting)
     fits = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+    monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(there + 10**8))
+    over = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
 
+    assert "set LINNAEUS_MAX_BUFFERED_BYTES to less" in over.stdout
     assert f"there are {there / 1e9:.1f} GB" in tight.stdout
     assert "MAX_PIXELS" not in fits.stdout
 
@@ -262,9 +286,11 @@ def test_a_quota_of_part_of_a_core_is_noted(linnaeus, tmp_path, monkeypatch):
     shown = {}
     for quota in (1.5, 2.0):
         monkeypatch.setattr(hardware, "quota_cores", lambda of=quota: of)
+        cores = hardware.available_cores()
         shown[quota] = linnaeus(
             "doctor", "--models", tmp_path, "--device", "cpu"
         ).stdout
+        assert f"{cores} cores: affinity {hardware.affinity_cores()}" in shown[quota]
 
     assert "a cgroup quota of 1.5 cores" in shown[1.5]
     assert "a quota of whole cores keeps lanes from being throttled" in shown[1.5]
@@ -293,9 +319,16 @@ def test_the_worst_images_are_as_many_as_lanes(linnaeus, tmp_path, monkeypatch):
     monkeypatch.setenv("LINNAEUS_LANES", "7")
     monkeypatch.setenv("LINNAEUS_PROCESSES", "3")
 
-    result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
+    monkeypatch.setenv("LINNAEUS_MAX_BUFFERED_BYTES", str(10**8))
 
-    assert "GB for images in 21 lanes and bodies" in result.stdout
+    said = linnaeus("doctor", "--models", tmp_path, "--device", "cpu").stdout
+    monkeypatch.delenv("LINNAEUS_LANES")
+    shared = linnaeus("doctor", "--models", tmp_path, "--device", "cpu").stdout
+
+    worst = 21 * 50_000_000 * MAX_BYTES_A_PIXEL + 3 * 10**8
+    assert f"at worst {worst / 1e9:.1f} GB for images in 21 lanes and bodies" in said
+    lanes = 3 * max(1, hardware.available_cores() // 3)
+    assert f"GB for images in {lanes} lanes and bodies in 3 processes;" in shared
 
 
 def test_the_bodies_of_each_process_are_counted(linnaeus, tmp_path, monkeypatch):
@@ -323,4 +356,5 @@ def test_a_mistyped_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
 
     assert result.exit_code == 1
+    assert result.stderr == "1 problem found\n"
     assert "did you mean LINNAEUS_MAX_PIXELS?" in result.stdout
