@@ -196,7 +196,7 @@ def run() -> None:
     """Run the command, and write all that it has printed.
 
     What is left in the buffer would be written while Python ends, too late to say in a
-    line that the disk is full, or to say nothing where the reader of a pipe is gone.
+    line that the disk is full. A reader that is gone click has seen before.
     """
     try:
         try:
@@ -205,12 +205,8 @@ def run() -> None:
             if sys.stdout is not None:  # a closed one
                 sys.stdout.flush()
     except OSError as error:
-        if error.errno not in (*FULL, errno.EPIPE):
-            raise
-        # it is tried again while Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:
-            sys.exit(1)
+        if error.errno in FULL:  # it is tried again while Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 
 

@@ -163,11 +163,12 @@ FULL = Path("/dev/full")
 )
 def test_a_full_disk_under_the_output_is_told_in_one_line(models, command):
     """Whether a line is written at once, or what was printed when all is done."""
+    buffered = {"LINNAEUS_MODELS": str(models), "PYTHONUNBUFFERED": ""}
     with FULL.open("w") as full:
         done = subprocess.run(
             (sys.executable, "-c", "import cli; cli.main()", *command),
             cwd=ROOT,
-            env=os.environ | {"LINNAEUS_MODELS": str(models)},
+            env=os.environ | buffered,
             input=png((10, 240, 10)),
             stdout=full,
             stderr=subprocess.PIPE,
