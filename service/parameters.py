@@ -10,6 +10,8 @@ from service.errors import InvalidParameterError, shown
 
 NAMES = ("model", "version", "top_k", "threshold", "explain")
 
+# Of a number. float() alone would also take " 1 ", "0_1" and digits of other scripts.
+NUMERALS = frozenset("0123456789.eE+-")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -91,7 +93,7 @@ def _fraction(values: dict[str, str], name: str) -> float | None:
     if text is None:
         return None
     try:
-        number = float(text) if text.isascii() and "_" not in text else math.nan
+        number = float(text) if NUMERALS.issuperset(text) else math.nan
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:

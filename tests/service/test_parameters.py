@@ -27,6 +27,7 @@ def test_every_parameter_can_be_given():
     [
         (b"threshold=0", Parameters(threshold=0.0)),
         (b"threshold=1", Parameters(threshold=1.0)),
+        (b"threshold=5e-1", Parameters(threshold=0.5)),
         (b"version=" + b"9" * 18, Parameters(version=10**18 - 1)),
         (b"%74op_k=%33", Parameters(top_k=3)),
         (b"explain=True", Parameters(explain=True)),
@@ -54,6 +55,8 @@ def test_what_is_at_a_bound_or_written_otherwise_is_taken(query, meant):
         (b"threshold=nan", "threshold is 'nan'; a number from 0 to 1"),
         (b"threshold=0.1_5", "a number from 0 to 1"),
         (b"threshold=%D9%A0", "a number from 0 to 1"),
+        (b"threshold=%200.5", "threshold is ' 0.5'; a number from 0 to 1"),
+        (b"threshold=0.5%0A", "a number from 0 to 1"),
         (b"threshold=1.01", "a number from 0 to 1"),
         (b"threshold=inf", "a number from 0 to 1"),
         (b"explain=maybe", "true or false"),
