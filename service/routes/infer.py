@@ -87,7 +87,6 @@ class Infer:
             ),
             JSON_IN_THREAD_BYTES,
         )
-        check_images(inference.images, settings.max_body_bytes)
         if inference.timeout_us is not None:
             deadline = min(deadline, complete + inference.timeout_us / 1e6)
         return inference, deadline
@@ -98,6 +97,7 @@ class Infer:
         """What becomes of each image, counted."""
         engine, key, metrics = self._serving.engine, entry.key, entry.metrics
         try:
+            check_images(inference.images, self._serving.settings.max_body_bytes)
             if inference.pixels:
                 settled = await classify_decoded(
                     engine, key, inference.pixels, deadline=deadline
@@ -108,7 +108,7 @@ class Infer:
                 )
         except ServiceError as error:  # the request is refused as a whole
             for _ in range(inference.count):
-                metrics.failed(error.code)
+                metrics.failed(problem_of(error).code)
             raise
         for fate in settled:
             if isinstance(fate, Outcome):

@@ -36,19 +36,24 @@ def test_an_image_without_an_answer_is_counted_by_its_code(server, ask):
     assert counts[labels] == before + 1
 
 
+@pytest.mark.parametrize(
+    ("second", "status", "code"),
+    [(RED, 503, "overloaded"), (bytes(200_001), 413, "body_too_large")],
+    ids=["overloaded", "body_too_large"],
+)
 def test_the_images_of_an_inference_that_is_refused_whole_are_counted(
-    server, monkeypatch
+    server, monkeypatch, second, status, code
 ):
     """Each of them, as those of a batch are."""
     counts = server.app.serving.metrics.images.values
-    labels = ("colors", "1", "overloaded")
-    before = counts[labels]
+    labels = ("colors", "1", code)
+    before = counts.get(labels, 0)
 
     monkeypatch.setattr(server.app.serving.engine._backlog, "capacity", 1)
-    status = server.client.post(INFER, json=in_json(RED, RED)).status_code
+    answer = server.client.post(INFER, json=in_json(RED, second))
 
-    assert status == 503
-    assert counts[labels] == before + 2
+    assert answer.status_code == status
+    assert counts.get(labels, 0) == before + 2
 
 
 def test_to_wait_for_mates_is_to_wait():
