@@ -73,6 +73,9 @@ def running(settings: Settings) -> Iterator[SimpleNamespace]:
     finally:
         server.should_exit = True
         thread.join()
+    serving = app.serving  # nothing of any request is left, whatever became of it
+    assert (serving.metrics.in_flight, serving.bodies.buffered_bytes) == (0, 0)
+    assert serving._active == 0
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What is counted: each image by its code, and each value in its range."""
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.contract import Timing
 from service.metrics import Distribution, Metrics, ModelMetrics
@@ -56,17 +57,32 @@ def test_the_images_of_an_inference_that_is_refused_whole_are_counted(
     assert counts.get(labels, 0) == before + 2
 
 
-def test_to_wait_for_mates_is_to_wait():
-    """Whoever alerts on the queue wants all of it: until a lane came, and until it
-    ran."""
+def test_the_page_adds_up_what_was_counted():
+    """In seconds, by ranges that include those below. To wait for mates is to wait:
+    whoever alerts on the queue wants all of it, until a lane came and until it ran."""
     metrics = Metrics()
-    timing = Timing(
-        decode_ms=1.0, queue_ms=2.0, batch_ms=4.0, infer_ms=8.0, batch_size=1
-    )
+    model = ModelMetrics(metrics, ("colors", 1))
+    for size in (1, 3):
+        model.answered(Timing(1000.0, 2000.0, 4000.0, 8000.0, size))
+    for elapsed_s in (0.2, 0.3):
+        metrics.answered("/classify", 200, "ok", elapsed_s)
 
-    ModelMetrics(metrics, ("colors", 1)).answered(timing)
-
-    assert metrics.queue.line("colors", "1").total == pytest.approx(0.006)
+    page = text_string_to_metric_families(metrics.page().decode())
+    found = {
+        (sample.name.removeprefix("linnaeus_"), sample.labels.get("le")): sample.value
+        for family in page
+        for sample in family.samples
+    }
+    sums = {name: value for (name, _), value in found.items() if "_sum" in name}
+    assert sums == {
+        "request_seconds_sum": pytest.approx(0.5),
+        "decode_seconds_sum": 2.0,
+        "queue_seconds_sum": 12.0,
+        "infer_seconds_sum": 16.0,
+        "batch_size_sum": 4.0,
+    }
+    sizes = [found["batch_size_bucket", le] for le in ("1", "2", "4", "+Inf")]
+    assert sizes == [1, 1, 2, 2]
 
 
 def test_a_value_on_a_bound_belongs_to_the_range_below_it():

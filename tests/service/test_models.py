@@ -30,6 +30,7 @@ def test_a_long_version_is_found_by_every_route(dated, version):
     detail = dated.get("/models/colors", params={"version": version}).json()
     tensors = dated.get(f"/v2/models/colors/versions/{version}")
 
+    assert detail["default"] == (version == LONGEST)  # the newest answers
     assert answer["model"] == {"name": "colors", "version": version}
     assert (detail["version"], detail["versions"]) == (version, [DATED, LONGEST])
     assert tensors.json()["versions"] == [str(DATED), str(LONGEST)]
