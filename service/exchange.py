@@ -29,6 +29,8 @@ UNSENT = 0
 
 MAX_LOGGED_PATH = 200
 
+SCOPE_KEY = "linnaeus"  # of the exchange, in the scope of ASGI
+
 Headers = list[tuple[bytes, bytes]]
 
 # Ends the connection, once the server has sent the answer it stands in.
@@ -145,7 +147,7 @@ def common_headers(exchange: Exchange) -> Headers:
 
 def exchange_of(scope: Scope) -> Exchange:
     """The exchange that the middleware opened for this request."""
-    exchange: Exchange = scope["linnaeus"]
+    exchange: Exchange = scope[SCOPE_KEY]
     return exchange
 
 
@@ -162,10 +164,11 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = self._request_log.open(
+        # one that falls back from the fast path began there
+        exchange = scope.get(SCOPE_KEY) or self._request_log.open(
             scope["method"], scope["path"], scope["headers"]
         )
-        inner = {**scope, "linnaeus": exchange}
+        inner = {**scope, SCOPE_KEY: exchange}
         if scope["method"] == "HEAD":
             inner["method"] = "GET"  # the server leaves out the body (RFC 9110, 9.3.2)
         try:

@@ -116,9 +116,15 @@ class FastPath:
         return True
 
     def forget(self, request: FastRequest) -> None:
-        """ASGI takes this request, from its start."""
-        self._release(request)
+        """The parser reads this request anew, from its first byte."""
+        self.release(request)
         self._request_log.forget()
+
+    def release(self, request: FastRequest) -> None:
+        """It is answered, or ASGI takes it, with its exchange; hold nothing more."""
+        request.stop_timer()
+        self._serving.bodies.release(request.exchange)
+        self._serving.leave()
 
     def submit(self, request: FastRequest, answered: Answered) -> None:
         """The body is complete: run it; `answered` is called once, unless lost."""
@@ -181,13 +187,8 @@ class FastPath:
             request.withdraw()
             # the connection keeps its last request, and `withdraw` holds the pixels
             request.withdraw = None
-        self._release(request)
+        self.release(request)
         self._request_log.close(request.exchange, PATH)
-
-    def _release(self, request: FastRequest) -> None:
-        request.stop_timer()
-        self._serving.bodies.release(request.exchange)
-        self._serving.leave()
 
 
 def _expire(settle: Settle) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bodies import declared_size
+from service.exchange import SCOPE_KEY
 from service.fast_path import PATH, FastPath, FastRequest, Reply
 from service.heads import END, Head, Heads
 from service.images import is_raw, media_type_of
@@ -152,7 +153,8 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def _fall_back_to_asgi(self, request: FastRequest) -> None:
         """Begin the request again there, with as much of its body as has come."""
-        self._fast_path.forget(request)
+        self._fast_path.release(request)
+        self.scope[SCOPE_KEY] = request.exchange  # type: ignore[literal-required]
         self._coming = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().on_headers_complete()

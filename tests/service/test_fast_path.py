@@ -320,6 +320,23 @@ def test_requests_on_the_short_way_are_counted_and_logged(service, image):
     assert service.metric("linnaeus_requests_in_flight") == 1  # the scrape itself
 
 
+def test_the_time_of_a_body_counts_on_the_short_way_too(server, by_asgi, monkeypatch):
+    """Also that after which the request falls back to ASGI, under the same id."""
+    monkeypatch.setattr("service.protocol.BODY_TIMEOUT_S", 0.3)
+    sent = request(SMALL, "Connection: close")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(sent[:-1])
+        wait_until(lambda: by_asgi)
+        peer.sendall(sent[-1:])
+        head, body = read_response(peer.makefile("rb"))
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    mine = json.loads(body)["id"]
+    (line,) = [each for each in lines if each.get("request_id") == mine]
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert line["elapsed_ms"] >= 300
+
+
 def test_a_client_that_leaves_costs_no_inference(server, monkeypatch):
     """Its image is withdrawn from the engine, where it may still wait."""
     submitted, withdrawn = [], []
