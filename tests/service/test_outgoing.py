@@ -17,7 +17,7 @@ import pytest
 
 from service import outgoing
 from service.connection import MAX_AHEAD
-from service.outgoing import Dropping
+from service.outgoing import Dropping, Outgoing
 from tests.service.conftest import RED, running
 from tests.service.test_limits import wait_until
 
@@ -127,8 +127,10 @@ def test_a_bare_refusal_is_heard_by_who_still_sends(impatient, sent, status):
     assert last.startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_a_client_that_goes_on_sending_is_cut_off(impatient):
-    """It has heard its answer, or never will."""
+def test_a_client_that_goes_on_sending_is_cut_off(impatient, monkeypatch):
+    """It has heard its answer, and that it was the last, or never will."""
+    monkeypatch.setattr(outgoing, "MAX_DROPPED_BYTES", 1_000_000)
+    monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 3600)
     with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as client:
         client.sendall(
             b"POST /classify HTTP/1.1\r\nHost: any\r\nContent-Length: 999999999\r\n\r\n"
@@ -140,6 +142,17 @@ def test_a_client_that_goes_on_sending_is_cut_off(impatient):
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     wait_until(lambda: not impatient.server.server_state.connections)
+
+
+def test_a_client_that_sends_nothing_more_is_not_waited_for(impatient, monkeypatch):
+    """There is nothing to be dropped, so its connection is over at once."""
+    monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 3600)
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as client:
+        client.sendall(LAST)
+        answer = client.makefile("rb").read()
+        wait_until(lambda: not impatient.server.server_state.connections)
+
+    assert answer.startswith(ANSWER)
 
 
 def test_while_the_service_stops_a_client_that_sends_hears_of_it(settings_for):
@@ -180,17 +193,52 @@ def test_the_end_does_not_wait_for_a_client_that_goes_on_sending(settings_for):
     assert faults(server) == []
 
 
-async def hear_out(sent: bytes) -> set[object]:
-    """Drop what a client sends that neither ends nor goes on; the connections left."""
+class Losing(asyncio.Protocol):
+    """Tells that its connection has ended."""
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has."""
+        self.lost.set()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_what_is_left_of_a_small_answer_is_not_kept_for_ever(closed):
+    """Nothing pauses for so little; nor does it help to have read once before."""
+    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    connection = SimpleNamespace(loop=loop, is_receiving=lambda: False)
+    transport, protocol = await loop.create_connection(Losing, sock=ours)
+    out = Outgoing(transport, connection, timeout_s=0.01)
+    with theirs, closing(transport):
+        out.write(bytes(60_000))
+        assert transport.get_write_buffer_size() > 0
+        if closed:
+            out.close()
+        else:
+            out.time_reader()
+            out.stop_timer()
+            out.time_reader()
+        async with asyncio.timeout(10):
+            await protocol.lost.wait()
+
+
+async def hear_out(sent: bytes, *, ends_s: float = math.inf) -> set[object]:
+    """Drop what a client sends that does not end, and if that has an end also does not
+    pause; the connections left."""
     loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
     connection = SimpleNamespace(loop=loop, connections=set())
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    transport.set_protocol(Dropping(transport, connection, ends_s=math.inf))
+    transport.set_protocol(Dropping(transport, connection, ends_s=ends_s))
     with theirs, closing(transport):
         theirs.sendall(sent)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(2):
-                while connection.connections:  # noqa: ASYNC110
+                while connection.connections:
+                    if ends_s < math.inf:
+                        theirs.send(b"x")
                     await asyncio.sleep(0.005)
         return set(connection.connections)
 
@@ -208,3 +256,11 @@ async def test_a_client_that_neither_goes_on_nor_ends_is_cut_off(monkeypatch):
     monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 0.01)
 
     assert await hear_out(bytes(1001)) == set()
+
+
+async def test_a_client_that_goes_on_for_longer_than_it_may_is_cut_off(monkeypatch):
+    """However little it sends."""
+    monkeypatch.setattr(outgoing, "MAX_PAUSE_S", 0.1)
+    soon = asyncio.get_running_loop().time() + 0.2
+
+    assert await hear_out(b"x", ends_s=soon) == set()
