@@ -2,17 +2,19 @@
 
 import asyncio
 import base64
+import json
 
 import numpy as np
 import pytest
 
 from classifier.bundle import load_bundle
 from classifier.decode import ImageInfo
+from service import errors
 from service.catalog import CatalogEntry
 from service.contract import LoadedModel, Outcome, Timing
 from service.metrics import Metrics
 from service.parameters import Parameters
-from service.routes.batch import write_results
+from service.routes.batch import _raise_common, write_results
 from service.shapes import BatchAnswer
 from tests.service.conftest import BLUE, GREEN, RED, send
 from tests.synthetic import make_bundle, png
@@ -124,6 +126,39 @@ def test_a_batch_that_makes_no_sense_is_refused_whole(client, request_of, status
     response = client.post("/classify/batch", **request_of())
 
     assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_a_batch_is_logged_by_its_images_and_tells_its_longest_times(server):
+    """Those of its single images would be many."""
+    images = [RED, GARBAGE, GREEN]
+    response = post(server.client, images)
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    mine = response.headers["X-Request-ID"]
+    (line,) = [each for each in lines if each.get("request_id") == mine]
+    assert (line["images"], line["succeeded"]) == (3, 2)
+    assert response.headers["Server-Timing"].startswith("decode;dur=")
+
+
+@pytest.mark.parametrize(
+    ("met", "status"),
+    [
+        ([], None),
+        ([errors.DeadlineExceededError("late")] * 2, 504),
+        ([errors.NotReadyError("no lane")] * 2, 503),
+        ([errors.DeadlineExceededError("late"), errors.EngineFailedError("")], None),
+        ([errors.EngineFailedError("")] * 2, None),
+    ],
+)
+def test_only_what_another_try_may_mend_is_the_status_of_all(met, status):
+    """And only if every image met it."""
+    found = None
+    try:
+        _raise_common(met)
+    except errors.ServiceError as error:
+        found = error.status
+
+    assert found == status
 
 
 async def test_while_a_large_batch_is_written_others_have_their_turns(tmp_path):

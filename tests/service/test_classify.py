@@ -6,6 +6,8 @@ import re
 import pytest
 
 from classifier import Classifier
+from service.contract import Timing
+from service.routes.classify import server_timing
 from tests.service.conftest import BLUE, GRAY, GREEN, RED, send
 
 AS_JSON = {"Content-Type": "application/json"}
@@ -182,6 +184,12 @@ def test_the_answer_says_where_its_time_went(client):
         r"decode;dur=[\d.]+, queue;dur=[\d.]+, "
         r'batch;dur=[\d.]+;desc="\d+", infer;dur=[\d.]+',
         header,
+    )
+    timing = Timing(
+        decode_ms=1.0, queue_ms=2.0, batch_ms=4.0, infer_ms=8.0, batch_size=16
+    )
+    assert server_timing(timing) == (
+        b'decode;dur=1.000, queue;dur=2.000, batch;dur=4.000;desc="16", infer;dur=8.000'
     )
 
 

@@ -97,7 +97,7 @@ def without_id(body: dict) -> dict:
 def test_the_fast_path_and_asgi_answer_alike(service, body, model):
     """Status, headers and members, of answers and of problems."""
     target = f"/classify?model={model}"
-    heads, bodies = [], []
+    heads, bodies, logged = [], [], []
     for headers in (
         ("Content-Type: image/png",),
         ("Content-Type: image/png", THROUGH_ASGI),
@@ -106,8 +106,11 @@ def test_the_fast_path_and_asgi_answer_alike(service, body, model):
         status, *lines = answer["head"].split(b"\r\n")
         heads.append((status, sorted(line.partition(b":")[0] for line in lines)))
         bodies.append(without_id(answer["body"]))
+        mine = re.search(rb"x-request-id: (\w+)", answer["head"])[1].decode()
+        logged.append(service.logged("request", request_id=mine))
 
     assert heads[0] == heads[1]
+    assert logged[0].keys() == logged[1].keys()
     assert bodies[0] == bodies[1]
 
 
@@ -247,9 +250,13 @@ def test_parameters_count_on_the_short_way(service):
 
 def test_a_client_that_closes_is_answered_and_closed(service):
     """`Connection: close` is kept."""
-    (answer,) = exchange(service, request(SMALL, "Connection: close"))
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
+        peer.sendall(request(SMALL, "Connection: close"))
+        stream = peer.makefile("rb")
+        head, _ = read_response(stream)
 
-    assert b"connection: close" in answer["head"].lower()
+        assert stream.read() == b""
+    assert b"connection: close" in head.lower()
 
 
 @pytest.fixture
@@ -356,14 +363,16 @@ def test_a_client_that_leaves_costs_no_inference(server, monkeypatch):
     assert withdrawn == submitted == [("colors", 1)]
 
 
-def test_a_request_that_breaks_off_is_counted_and_held_no_more(service):
+@pytest.mark.parametrize("headers", [(), (THROUGH_ASGI,)])
+def test_a_request_that_breaks_off_is_counted_and_held_no_more(service, headers):
     """Half a body, then nothing."""
     gone = partial(service.metric, "linnaeus_requests_total", code="client_gone")
-    before = gone()
+    before, mine = gone(), f"broken-{len(headers)}"
 
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as peer:
-        peer.sendall(request(noise(300))[:5000])
-    service.logged("request", code="client_gone")
+        peer.sendall(request(noise(300), f"X-Request-ID: {mine}", *headers)[:5000])
+    line = service.logged("request", request_id=mine)
+    assert (line["code"], line["status"]) == ("client_gone", 499)
 
     assert gone() == before + 1
     assert service.metric("linnaeus_buffered_bytes") == 0

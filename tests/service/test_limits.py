@@ -53,6 +53,31 @@ def test_a_declared_length_over_the_limit_is_refused_before_the_body(
     assert b"connection: close" in received.lower()
 
 
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/classify", {}),
+        ("/classify", {"Content-Encoding": "identity"}),  # through ASGI
+        ("/classify/batch", None),
+        ("/v2/models/colors/infer", {"Inference-Header-Content-Length": "0"}),
+    ],
+)
+def test_an_image_may_have_as_many_bytes_as_it_may_have(client, path, headers, more):
+    """And not one more. Around it there may be others, up to the bound of all."""
+    image = RED + bytes(200_000 + more - len(RED))
+    if headers is None:
+        answer = client.post(path, files=[("files", image), ("files", RED)])
+        (code, *_) = [
+            each.get("error", {}).get("code", "ok") for each in answer.json()["results"]
+        ]
+        status = {"ok": 200, "body_too_large": 413}[code]
+    else:
+        status = client.post(path, content=image, headers=headers).status_code
+
+    assert status == (413 if more else 200)
+
+
 def test_chunks_are_counted(server):
     """A body without a declared length is bounded as well."""
     chunk = b"%x\r\n%b\r\n" % (50_000, b"x" * 50_000)
@@ -70,6 +95,7 @@ def test_a_slow_body_ends_in_408(server):
 
     assert received.startswith(b"HTTP/1.1 408")
     assert b"body_timeout" in received
+    assert b"connection: close" in received
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD[:30], HEAD + b"X-More: and more"])
@@ -263,6 +289,8 @@ def test_a_connection_without_a_request_keeps_nothing_of_its_last_image(
             )
             assert answer.status_code == 200
         wait_until(lambda: tickets() == 0)
+        cycles = [each.cycle for each in server.server.server_state.connections]
+        assert not any(getattr(cycle, "chunks", ()) for cycle in cycles)
 
 
 def test_a_client_that_leaves_costs_no_further_work(settings_for):

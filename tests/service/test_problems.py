@@ -99,6 +99,7 @@ def test_an_error_is_a_problem(client, method, path, body, status, code):
     assert (response.status_code, problem.code) == (status, code), problem.detail
     assert problem.status == status
     assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
     assert problem.request_id == response.headers["X-Request-ID"]
     assert problem.type == f"/docs#{code}"
 
