@@ -58,6 +58,7 @@ class Exchange:
     code: str = "ok"
     status: int = UNSENT
     held_bytes: int = 0  # of the body, until the answer is sent
+    accepted: bool = False  # by the fast path, which then fell back to ASGI
     facts: dict[str, object] = field(default_factory=dict)  # for the log only
 
     def timed(self, timing: Timing) -> None:

@@ -120,8 +120,15 @@ class FastPath:
         self.release(request)
         self._request_log.forget()
 
+    def hand_over(self, request: FastRequest) -> Exchange:
+        """ASGI takes it, and counts it out; it holds the body anew."""
+        request.stop_timer()
+        self._serving.bodies.release(request.exchange)
+        request.exchange.accepted = True
+        return request.exchange
+
     def release(self, request: FastRequest) -> None:
-        """It is answered, or ASGI takes it, with its exchange; hold nothing more."""
+        """It is answered, or its client has left; hold nothing more."""
         request.stop_timer()
         self._serving.bodies.release(request.exchange)
         self._serving.leave()

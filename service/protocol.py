@@ -153,8 +153,8 @@ class FastPathProtocol(HttpToolsProtocol):
 
     def _fall_back_to_asgi(self, request: FastRequest) -> None:
         """Begin the request again there, with as much of its body as has come."""
-        self._fast_path.release(request)
-        self.scope[SCOPE_KEY] = request.exchange  # type: ignore[literal-required]
+        exchange = self._fast_path.hand_over(request)
+        self.scope[SCOPE_KEY] = exchange  # type: ignore[literal-required]
         self._coming = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
         super().on_headers_complete()

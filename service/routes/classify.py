@@ -26,34 +26,40 @@ class ClassifyOne:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """bytes → image → outcome → answer; every refusal is raised as its error."""
+        serving = self._serving
+        if not exchange_of(scope).accepted:  # once is enough, also while draining
+            serving.enter()
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            serving.leave()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         serving, exchange = self._serving, exchange_of(scope)
-        with serving:
-            content_type = content_type_of(scope, accept=ACCEPT_ONE)
-            question = read_question(scope["query_string"], serving, exchange)
-            entry, parameters = question.entry, question.parameters
-            limit = serving.settings.max_body_bytes
-            try:
-                body = await serving.bodies.read(scope, receive, limit=limit)
-                deadline = serving.deadline()  # first: to read an image takes time, too
-                image = await read_image(body, content_type)
-                async with CancelOnDisconnect(receive):
-                    outcome = await classify(
-                        serving.engine,
-                        entry.key,
-                        image,
-                        deadline=deadline,
-                        explain=parameters.explain,
-                    )
-                answer = entry.answer(
-                    outcome, parameters, request_id=exchange.request_id
+        content_type = content_type_of(scope, accept=ACCEPT_ONE)
+        question = read_question(scope["query_string"], serving, exchange)
+        entry, parameters = question.entry, question.parameters
+        limit = serving.settings.max_body_bytes
+        try:
+            body = await serving.bodies.read(scope, receive, limit=limit)
+            deadline = serving.deadline()  # first: to read an image takes time, too
+            image = await read_image(body, content_type)
+            async with CancelOnDisconnect(receive):
+                outcome = await classify(
+                    serving.engine,
+                    entry.key,
+                    image,
+                    deadline=deadline,
+                    explain=parameters.explain,
                 )
-            except (ClassifierError, ServiceError) as error:
-                entry.metrics.failed(problem_of(error).code)
-                raise
-            finally:
-                serving.bodies.release(exchange)
-            exchange.timed(outcome.timing)
-            await send_json(send, answer, timing=outcome.timing)
+            answer = entry.answer(outcome, parameters, request_id=exchange.request_id)
+        except (ClassifierError, ServiceError) as error:
+            entry.metrics.failed(problem_of(error).code)
+            raise
+        finally:
+            serving.bodies.release(exchange)
+        exchange.timed(outcome.timing)
+        await send_json(send, answer, timing=outcome.timing)
 
 
 async def send_json(send: Send, body: bytes, *, timing: Timing | None) -> None:

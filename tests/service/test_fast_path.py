@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.app import Application
-from tests.service.conftest import wait_until
+from tests.service.conftest import running, wait_until
 from tests.service.processes import Service, serve
 from tests.synthetic import make_bundle, png
 
@@ -342,6 +342,26 @@ def test_the_time_of_a_body_counts_on_the_short_way_too(server, by_asgi, monkeyp
     (line,) = [each for each in lines if each.get("request_id") == mine]
     assert head.startswith(b"HTTP/1.1 200 ")
     assert line["elapsed_ms"] >= 300
+
+
+def test_what_was_accepted_before_a_drain_is_answered_though_its_body_is_slow(
+    settings_for, by_asgi, monkeypatch
+):
+    """Also where it falls back to ASGI when new requests are refused already."""
+    monkeypatch.setattr("service.protocol.BODY_TIMEOUT_S", 0.5)
+    with (
+        running(settings_for(drain_timeout_s=20)) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer,
+    ):
+        serving = server.app.serving
+        peer.sendall(request(SMALL)[:-1])
+        wait_until(lambda: serving.bodies.buffered_bytes)
+        server.server._loop.call_soon_threadsafe(server.server.drain)
+        wait_until(lambda: serving._refusing and by_asgi)
+        peer.sendall(SMALL[-1:])
+        answer = peer.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_leaves_costs_no_inference(server, monkeypatch):

@@ -1,5 +1,6 @@
 """Everything that grows has a bound, in bytes, in time and in number."""
 
+import asyncio
 import base64
 import gc
 import json
@@ -11,7 +12,10 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
+from service.bodies import Bodies
 from service.engine.ticket import Ticket
+from service.errors import BodyTimeoutError
+from service.exchange import SCOPE_KEY, Exchange
 from service.routes import batch, classify, infer
 from tests.service.conftest import GREEN, RED, running, send, wait_until
 from tests.synthetic import SLOW, png
@@ -87,6 +91,18 @@ def test_chunks_are_counted(server):
     )
 
     assert received.startswith(b"HTTP/1.1 413")
+
+
+async def test_the_time_of_a_body_counts_from_the_head():
+    """The fast path has waited for a while before it falls back."""
+    bodies = Bodies(max_buffered_bytes=1, timeout_s=100)
+    began_s = time.perf_counter() - 100
+    scope = {"headers": [], SCOPE_KEY: Exchange("id", "POST", "/", began_s)}
+    never = asyncio.Event()
+
+    with pytest.raises(BodyTimeoutError, match="within 100 s"):
+        async with asyncio.timeout(5):
+            await bodies.read(scope, never.wait, limit=1)
 
 
 def test_a_slow_body_ends_in_408(server):
