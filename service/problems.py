@@ -120,9 +120,7 @@ def problem_of(error: Exception) -> Problem:
         case ServiceError():
             return Problem(error.code, FIXED_DETAIL)
         case ImageError() | RequestError():
-            # a newer classifier may add one
-            code = error.code if error.code in PROBLEM_TYPES else "image_undecodable"
-            return Problem(code, str(error))
+            return Problem(error.code, str(error))
         case SessionError():
             return Problem("engine_failed", FIXED_DETAIL)
         case _:

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -362,6 +363,30 @@ def test_what_was_accepted_before_a_drain_is_answered_though_its_body_is_slow(
         answer = peer.makefile("rb").read()
 
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_body_that_is_waited_for_no_more_does_not_fall_back(
+    server, by_asgi, monkeypatch, leaves
+):
+    """It has come, or its client has left, before its time was over."""
+    monkeypatch.setattr("service.protocol.BODY_TIMEOUT_S", 0.2)
+    serving, loop, later = server.app.serving, server.server._loop, threading.Event()
+    sent, complaints = request(LARGE), []
+    monkeypatch.setattr(loop, "call_exception_handler", complaints.append)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as peer:
+        peer.sendall(sent[:-1])
+        wait_until(lambda: serving.bodies.buffered_bytes)
+        if leaves:
+            peer.close()
+            wait_until(lambda: not serving.metrics.in_flight)
+        else:
+            peer.sendall(sent[-1:])
+            read_response(peer.makefile("rb"))
+        loop.call_soon_threadsafe(loop.call_later, 0.2, later.set)
+        assert later.wait(20)
+
+    assert by_asgi == complaints == []
 
 
 def test_a_client_that_leaves_costs_no_inference(server, monkeypatch):

@@ -18,7 +18,7 @@ def dated(settings_for, tmp_path_factory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("dated")
     for version in (DATED, LONGEST):
         make_bundle(root, version=version)
-    load = f"colors/{DATED},colors/{LONGEST}"
+    load = f"colors/{LONGEST},colors/{DATED}"  # listed as they are sorted
     with running(settings_for(models=root, load=load)) as server:
         yield server.client
 

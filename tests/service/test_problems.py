@@ -129,6 +129,8 @@ def test_every_error_class_has_its_code_and_status():
     assert len(kinds) > 1
     for kind in kinds:
         assert PROBLEM_TYPES[kind.code].status == kind.status, kind
+    of_images = classifier_errors.ImageError.__subclasses__()
+    assert {kind.code for kind in of_images} <= PROBLEM_TYPES.keys()
 
 
 @pytest.mark.parametrize(

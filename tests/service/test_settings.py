@@ -85,9 +85,13 @@ def test_the_documentation_has_no_setting_that_does_not_exist(table):
         ("LINNAEUS_PORT", "tcp://10.0.0.1:80", ["enableServiceLinks"]),
         ("LINNAEUS_QUEUE_CAPACITY", "32", ["'32'", "LINNAEUS_MAX_BATCH_ITEMS", "64"]),
         ("LINNAEUS_MAX_BATCH_ITEMS", "0", ["'0'", "greater than or equal to 1"]),
-        ("LINNAEUS_MAX_BATCH_ITEMS", "300", ["QUEUE_CAPACITY is '256'", "300"]),
+        (
+            "LINNAEUS_MAX_BATCH_ITEMS",
+            "300",
+            ["QUEUE_CAPACITY is '256'", "300", "a batch of"],
+        ),
         ("LINNAEUS_MAX_BUFFERED_BYTES", "9", ["'9'", "MAX_BODY_BYTES", "20971520"]),
-        ("LINNAEUS_MAX_BATCH_BODY_BYTES", "536870913", ["MAX_BUFFERED_BYTES is"]),
+        ("LINNAEUS_MAX_BATCH_BODY_BYTES", "536870913", ["BUFFERED_BYTES is", "a body"]),
         *[(name, "inf", ["'inf'", "86400"]) for name in SECONDS],
     ],
 )

@@ -28,14 +28,19 @@ from tests.service.oip.bodies import (
 from tests.synthetic import png
 
 
-def test_json_alone_is_enough(client):
+@pytest.mark.parametrize("given", ["42", ""])
+def test_json_alone_is_enough(client, given):
     """As curl and KServe's clients send it."""
-    response = client.post(INFER, json=in_json(RED, GREEN, id="42"))
+    response = client.post(INFER, json=in_json(RED, GREEN, id=given))
 
     assert response.headers["Content-Type"] == "application/json"
     assert LENGTH not in response.headers
     answer = InferenceResponse.model_validate_json(response.content)
-    assert (answer.id, answer.model_name, answer.model_version) == ("42", "colors", "1")
+    assert (answer.id, answer.model_name, answer.model_version) == (
+        given,
+        "colors",
+        "1",
+    )
     scores, logits = answer.outputs
     assert scores.shape == logits.shape == [2, 3]
     first = send(client, RED).json()["predictions"][0]
@@ -111,6 +116,19 @@ def test_every_error_has_the_shape_of_the_protocol(client, method, path, body, s
     assert response.headers["X-Request-ID"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"live": True, "ready": True}),
+        ("/v2/models/colors/ready", {"name": "colors", "ready": True}),
+    ],
+)
+def test_health_is_told_in_the_body_too(client, path, told):
+    """Some clients read it and not the status."""
+    assert client.get(path).json() == told
+
+
 def test_what_begins_like_the_prefix_is_not_below_it(client):
     """Errors of other paths are problems, as ever."""
     response = client.get("/v2x")
@@ -148,12 +166,14 @@ def test_a_bomb_is_refused_at_the_bound_of_bodies(server, encoding, compress):
     assert server.app.serving.bodies.buffered_bytes == 0
 
 
-def test_an_image_over_the_bound_of_pixels_names_its_position(client):
-    """Nothing of it is decoded."""
-    response = client.post(INFER, json=in_json(RED, png((0, 0, 0), (1001, 1000))))
+@pytest.mark.parametrize("image", [png((0, 0, 0), (1001, 1000)), bytes(200_001)])
+def test_an_image_over_a_bound_names_its_position(client, image):
+    """The request itself was read whole, so that its connection goes on."""
+    response = client.post(INFER, json=in_json(RED, image))
 
     status, text = error_of(response)
     assert (status, text.partition(":")[0]) == (413, "image[1]")
+    assert "Connection" not in response.headers
 
 
 def test_an_error_of_the_service_does_not_tell_its_cause(server):
@@ -164,8 +184,9 @@ def test_an_error_of_the_service_does_not_tell_its_cause(server):
     status, text = error_of(response)
     request_id = response.headers["X-Request-ID"]
     assert status == HTTPStatus.INTERNAL_SERVER_ERROR
-    assert text.endswith(
-        f"pixels[0]: The cause is in the service's log, under {request_id}."
+    assert text == (
+        "The engine failed on this image. pixels[0]: The cause is in the service's "
+        f"log, under {request_id}."
     )
     faults = [line for line in server.log.getvalue().splitlines() if request_id in line]
     assert any("Gather" in line for line in faults)

@@ -159,6 +159,8 @@ WRONG = [
     (pixels(FLAT, [2]), "this model takes [N, 2, 2, 3]"),
     (pixels(FLAT[:-1], [2, *SHAPE]), "list of 23 elements; its shape needs 24"),
     (pixels([], [2, *SHAPE]), "list of 0 elements; its shape needs 24"),
+    (pixels(5, [2, *SHAPE]), "pixels is not a list of 24 elements"),
+    (pixels({"0": [1]}, [2, *SHAPE]), "pixels is not a list of 24 elements"),
     (pixels(NESTED[:1], [2, *SHAPE]), "list of 1 elements; its shape needs 2"),
     (pixels([NESTED[0], [[]]], [2, *SHAPE]), "its shape needs 2"),
     (pixels([*FLAT[:-1], 256], [2, *SHAPE]), "no whole number from 0 to 255"),
