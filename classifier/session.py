@@ -29,6 +29,7 @@ INPUT, OUTPUT, CLASS_MAPS = "pixels", "logits", "class_maps"
 # Threads that ONNX Runtime may be told to start: all of them at once, and where there
 # are too many it never ends. No machine has more cores.
 MAX_THREADS = 4096
+NOWHERE = "/dev/null"  # no folder: no file lies below it
 FATAL_ONLY = 4  # of ONNX Runtime: lesser ones arrive as exceptions, translated here
 
 # It would round weights that the maker of an int8 graph has left in floats, with one
@@ -153,6 +154,10 @@ def _options(threads: int) -> Any:
     # Spinning burns a second core for 3 % of latency.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # Weights in a file beside a graph of bytes would be sought where the process runs.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", NOWHERE
+    )
     return options
 
 

@@ -135,15 +135,20 @@ def test_bytes_that_are_no_graph_are_a_session_error(content):
         Session.load(content, threads=1)
 
 
-def test_a_graph_cannot_reach_for_other_files(tmp_path, monkeypatch):
-    """Weights outside the graph would escape its hash."""
+@pytest.mark.parametrize(
+    "location", ["secret", "../here/secret", "/etc/hostname", "../../etc/hostname"]
+)
+def test_a_graph_cannot_reach_for_other_files(tmp_path, monkeypatch, location):
+    """Weights outside the graph would escape its hash, also from where we run."""
+    tmp_path = tmp_path / "here"
+    tmp_path.mkdir()
     monkeypatch.chdir(tmp_path)
     outside = onnx.load_from_string(graph())
     [weights] = [i for i in outside.graph.initializer if i.name == "weights"]
     (tmp_path / "secret").write_bytes(weights.raw_data)
     weights.ClearField("raw_data")
     weights.data_location = TensorProto.EXTERNAL
-    weights.external_data.add(key="location", value="../../etc/hostname")
+    weights.external_data.add(key="location", value=location)
 
     with pytest.raises(SessionError):
         Session.load(outside.SerializeToString(), threads=1)
