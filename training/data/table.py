@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.manifest import MAX_LABELS
 from classifier.names import is_image_name
 from training.data.dataset import (
     Dataset,
@@ -76,6 +77,11 @@ def read_table(
         raise DataError(
             f"{table.where} has {len(label_names)} label(s) {list(label_names)}; "
             f"at least {fewest} must be there{_as_question(table)}"
+        )
+    if len(label_names) > MAX_LABELS:  # before an array of them all is made
+        raise DataError(
+            f"{table.where} has {len(label_names)} labels; at most {MAX_LABELS} are "
+            "allowed"
         )
     labels = _array(table, found, len(label_names), multi_label=multi_label)
     splits = {}

@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.data.pictures import encoded
 from training.data import load_dataset
+from training.data import table as table_module
 from training.data.relabel import as_binary
 from training.errors import DataError
 
@@ -74,6 +75,16 @@ def test_a_table_of_another_encoding_is_told_how_to_save_it(tmp_path, encoding, 
 
     with pytest.raises(DataError, match=f'line {line} is not UTF-8; .* "CSV UTF'):
         load_dataset(table)
+
+
+def test_more_labels_than_a_bundle_holds_are_refused_before_their_array(
+    write, monkeypatch
+):
+    """Two labels a row, each of its own: 120,000 rows asked for 27 GB."""
+    monkeypatch.setattr(table_module, "MAX_LABELS", 3)
+
+    with pytest.raises(DataError, match="has 4 labels; at most 3 are allowed"):
+        load_dataset(write("file,labels\na.png,c|d\nb.png,e|f\n"))
 
 
 @pytest.mark.parametrize(("multi_label", "most"), [(False, 0.5), (True, 2.5)])
