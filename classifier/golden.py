@@ -77,7 +77,13 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
 
 def _check_size(archive: Path | BytesIO, name: str) -> None:
     with zipfile.ZipFile(archive) as members:
-        size = sum(member.file_size for member in members.infolist())
+        found = members.infolist()
+    # of bzip2 and LZMA zipfile unpacks all that there is, whatever size is declared
+    if any(
+        m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in found
+    ):
+        raise BundleError(f"{name} is compressed otherwise than by deflate")
+    size = sum(member.file_size for member in found)
     if size > MAX_BYTES:
         raise BundleError(f"{name} unpacks to {size} bytes; {MAX_BYTES} are allowed")
 

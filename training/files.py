@@ -138,6 +138,13 @@ def damaged_member(path: Path) -> str | None:
         zipfile.BadZipFile: it is no zip file. Damage can raise any other error, too.
     """
     with zipfile.ZipFile(path) as members:
+        # torch reads no other; of bzip2 and LZMA zipfile unpacks all that there is
+        known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        odd = next(
+            (m for m in members.infolist() if m.compress_type not in known), None
+        )
+        if odd is not None:
+            return odd.filename
         folders = (m for m in members.infolist() if m.external_attr & ZIP_FOLDER)
         marked = next((member.filename for member in folders), None)
         return members.testzip() or marked

@@ -232,6 +232,13 @@ def test_a_zip_bomb_is_not_unpacked(folder):
         read(folder, content)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compression_than_deflate_is_refused(folder, method):
+    """1 KB of bzip2 is unpacked to 3 GB, whatever the directory says."""
+    with pytest.raises(BundleError, match="otherwise than by deflate"):
+        read(folder, archive("pixels.npy", npy(good()["pixels"]), method=method))
+
+
 def test_a_shape_is_not_believed(folder):
     """A header of 128 bytes may claim petabytes."""
     head = npy(np.zeros((2, 8, 8, 3), np.uint8))

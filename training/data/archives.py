@@ -14,6 +14,7 @@ from training.data.bounds import (
     MAX_HELD_BYTES,
     bounded,
     check_count,
+    check_method,
     check_name,
     check_unpacked,
     parents,
@@ -44,6 +45,7 @@ class ZipTree:
             check_name(where, member.filename)
             if is_junk(member.filename):
                 continue
+            check_method(where, member)
             if member.is_dir():
                 folders.add(member.filename.rstrip("/"))
             else:

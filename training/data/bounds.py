@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
 
 from training.errors import DataError
 
@@ -29,16 +30,33 @@ def check_name(where: Path, name: str) -> None:
     """Refuse a member name that would lead out of the folder it is unpacked to, or that
     no file system holds.
     """
+    check_depth(where, name)
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    drive = len(name) > 1 and name[1] == ":"
+    if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:
+        raise DataError(f"{where}: member {name!r} leads out of the archive")
+
+
+def check_method(where: Path, member: ZipInfo) -> None:
+    """Refuse bzip2 and LZMA: of these zipfile unpacks all that there is at once,
+    whatever is asked for; 1 KB took 3 GB.
+    """
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise DataError(
+            f"{where}: {member.filename} is compressed by method "
+            f"{member.compress_type}; only {ZIP_STORED} (stored) and {ZIP_DEFLATED} "
+            "(deflate) are accepted"
+        )
+
+
+def check_depth(where: Path, name: str) -> None:
+    """Refuse the name of a file or folder that lies deeper than anybody's data."""
     if len(name) > MAX_NAME or name.count("/") > MAX_DEPTH:
         raise DataError(
             f"{where}: member {name[:40]!r}… has {len(name)} characters and lies "
             f"{name.count('/')} folders deep; at most {MAX_NAME} and {MAX_DEPTH} are "
             "accepted"
         )
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    drive = len(name) > 1 and name[1] == ":"
-    if name.startswith(("/", "\\")) or ".." in parts or drive or "\0" in name:
-        raise DataError(f"{where}: member {name!r} leads out of the archive")
 
 
 def check_count(where: Path, files: int) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data.archives import DAMAGE
-from training.data.bounds import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
+from training.data.bounds import MAX_FILE_BYTES, MAX_UNPACKED_BYTES, check_method
 from training.data.dataset import ArraySamples, Dataset, Split
 from training.data.tree import Tree
 from training.errors import DataError
@@ -151,6 +151,8 @@ def read_packed(tree: Tree, name: str) -> tuple[Images, Indices]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(tree.read(name))) as packed:
+            for info in packed.infolist():
+                check_method(tree.where / name, info)
             labels = np.load(io.BytesIO(_read(packed, "y.npy")), allow_pickle=False)
             strips = sorted(
                 member

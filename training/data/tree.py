@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 
 from classifier.names import is_junk
 from training.data.archives import TarTree, ZipTree, is_tar
-from training.data.bounds import MAX_FILE_BYTES, check_count
+from training.data.bounds import MAX_FILE_BYTES, check_count, check_depth
 from training.errors import DataError
 
 # What people call the folders of a split, and the split.
@@ -56,6 +56,8 @@ class FolderTree:
             inside = PurePosixPath(Path(parent).relative_to(where).as_posix())
             below[:] = [name for name in below if not is_junk(name)]
             folders.update(str(inside / name) for name in below)
+            for name in below:
+                check_depth(where, str(inside / name))
             names += [str(inside / name) for name in files if not is_junk(name)]
             check_count(where, len(names))
         self.names = tuple(sorted(names))

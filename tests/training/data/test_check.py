@@ -141,23 +141,17 @@ def test_a_broken_file_is_named(tree):
     assert not findings.sound
 
 
-@pytest.mark.parametrize(
-    ("packing", "at", "byte"),
-    [
-        (zipfile.ZIP_DEFLATED, 0, 0x07),  # there is no block of type 3
-        (zipfile.ZIP_LZMA, 4, 0xFF),  # nor are there such properties
-    ],
-)
-def test_a_damaged_member_of_a_zip_is_named(tree, packing, at, byte):
+def test_a_damaged_member_of_a_zip_is_named(tree):
     """One bad member out of sixteen does not end the check."""
     archive = tree / "a.zip"
-    with zipfile.ZipFile(archive, "w", packing) as target:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
         for path in sorted(tree.rglob("*.png")):
             target.write(path, path.relative_to(tree))
         damaged = target.infolist()[3]
     content = bytearray(archive.read_bytes())
     lengths = struct.unpack_from("<HH", content, damaged.header_offset + 26)
-    content[damaged.header_offset + 30 + sum(lengths) + at] = byte
+    start = damaged.header_offset + 30 + sum(lengths)
+    content[start] = 0x07  # there is no block of type 3
     archive.write_bytes(content)
 
     findings = check(load_dataset(archive))

@@ -125,6 +125,16 @@ def test_a_batch_is_no_larger_than_its_file(tmp_path, batches, data, labels, sai
         load_dataset(tmp_path)
 
 
+def test_the_packed_cifar_is_not_of_bzip2(tmp_path):
+    """Of which zipfile unpacks all that there is at once."""
+    for name in PACKED:
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_BZIP2) as target:
+            target.writestr("y.npy", b"")
+
+    with pytest.raises(DataError, match="compressed by method 12"):
+        load_dataset(tmp_path)
+
+
 @pytest.mark.parametrize("bound", ["MAX_FILE_BYTES", "MAX_UNPACKED_BYTES"])
 def test_the_packed_cifar_is_bounded(tmp_path, monkeypatch, bound):
     """The zip in it, and all its images together."""

@@ -174,6 +174,27 @@ def test_a_name_of_many_folders_is_refused(tmp_path, name, suffix):
         open_tree(archive)
 
 
+def test_folders_on_disk_are_no_deeper_than_in_an_archive(tmp_path):
+    """A thousand of them were beyond Python's stack."""
+    inside = tmp_path.joinpath("data", *["a"] * 66)
+    inside.mkdir(parents=True)
+    (inside / "0.png").write_bytes(b"")
+
+    with pytest.raises(DataError, match="lies 65 folders deep; at most 4096 and 64"):
+        open_tree(tmp_path / "data")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_is_not_of_bzip2_or_lzma(tmp_path, method):
+    """zipfile bounds neither: 1 KB of bzip2 took 3 GB, whatever was asked for."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", method) as target:
+        target.writestr("red/0.png", b"")
+
+    with pytest.raises(DataError, match=f"is compressed by method {method}; only 0"):
+        open_tree(archive)
+
+
 def test_a_member_is_read_only_up_to_the_bound(tmp_path, monkeypatch):
     """Whatever a header claims, no single file fills the memory."""
     archive = tmp_path / "large.zip"

@@ -48,6 +48,17 @@ def test_a_damaged_file_is_a_clear_error(tmp_path, content):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_torch_does_not_write_is_not_unpacked(tmp_path, method):
+    """Comparing the checksum of 1 KB of bzip2 took 3 GB."""
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", method) as target:
+        target.writestr("a/data.pkl", b"")
+
+    with pytest.raises(CheckpointError, match=r"damaged \(member 'a/data.pkl'\)"):
+        read_checkpoint(path)
+
+
 def test_no_damage_is_taken_for_a_checkpoint(tmp_path):
     """A bit that turns is found by the checksums, or is of nothing that is read."""
     path, rng = tmp_path / "a.pt", np.random.default_rng(0)
