@@ -1,6 +1,5 @@
 """long work → **progress**: a live line on a terminal, by rich if it is there."""
 
-import sys
 from typing import Protocol, TextIO
 
 
@@ -45,8 +44,9 @@ class _Quiet:
 class _Bar:
     """A live progress line by rich."""
 
-    def __init__(self, total_steps: int, first_step: int) -> None:
-        from rich.progress import (  # noqa: PLC0415 - slow to import
+    def __init__(self, live: TextIO, total_steps: int, first_step: int) -> None:
+        from rich.console import Console  # noqa: PLC0415 - slow to import
+        from rich.progress import (  # noqa: PLC0415
             BarColumn,
             MofNCompleteColumn,
             Progress,
@@ -59,6 +59,8 @@ class _Bar:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
+            console=Console(file=live),
+            redirect_stdout=False,  # it may be a file while the line is on stderr
         )
         self._task = self._progress.add_task(
             "starting", total=total_steps, completed=first_step
@@ -84,9 +86,9 @@ class _Bar:
 
 def open_bar(live: TextIO | None, total_steps: int, first_step: int = 0) -> Bar:
     """A line that moves on a terminal; on any other stream only what is said."""
-    if live is not None and live.isatty() and live in (sys.stdout, sys.stderr):
+    if live is not None and live.isatty():
         try:
-            return _Bar(total_steps, first_step)
+            return _Bar(live, total_steps, first_step)
         except ImportError:  # on a bare host, where the CIFAR-10 table runs
             pass
     return _Quiet(live)

@@ -1,6 +1,8 @@
 """What happens in a run is written down: as a table, as events, as curves."""
 
 import io
+import os
+import pty
 import sys
 
 import pytest
@@ -149,11 +151,23 @@ def test_a_file_in_the_place_of_the_events_is_named(tmp_path):
 
 
 def test_a_line_on_a_terminal_is_shown_as_it_is_written(monkeypatch, capsys):
-    """Its brackets and colons are no colors and no emoji."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    bar = open_bar(sys.stdout, 10)
+    """Its brackets and colons are no colors and no emoji; stdout may be a file."""
+    terminal, side = pty.openpty()
+    with open(side, "w") as live:
+        monkeypatch.setattr(sys, "stderr", live)
+        bar = open_bar(live, 10)
+        bar.say("features of pets [red] [/x] :cat:")
+        bar.show(4, "image 4 of 10")
+        sys.stdout.write("an answer\n")
+        bar.close()
+        live.write("end")
+        live.flush()
+        shown = b""
+        while not shown.endswith(b"end"):
+            shown += os.read(terminal, 4096)
+    os.close(terminal)
 
-    bar.say("features of pets [red] [/x] :cat:")
-    bar.close()
-
-    assert "features of pets [red] [/x] :cat:" in capsys.readouterr().out
+    assert b"features of pets [red] [/x] :cat:" in shown
+    assert b"4/10" in shown
+    assert b"an answer" not in shown
+    assert capsys.readouterr().out == "an answer\n"
