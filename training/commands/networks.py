@@ -113,7 +113,10 @@ def print_table(rows: Rows) -> None:
     for heading in HEADINGS:
         right = heading.endswith("(M)")
         shown.add_column(
-            heading, justify="right" if right else "left", no_wrap=heading == "name"
+            heading,
+            justify="right" if right else "left",
+            no_wrap=heading in {"name", "image"},
+            overflow="fold",
         )
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         last = following is None or following.family != row.family

@@ -74,7 +74,9 @@ def print_table(evaluation: Evaluation, *, precision: str) -> None:
     title = f"{data}: {evaluation.n} images, {precision}"
     table = Table(title=escape(title))
     for column in ("figure", "value", "95 % interval"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
+        table.add_column(
+            column, justify="left" if column == "figure" else "right", overflow="fold"
+        )
     for name, value in sorted(evaluation.metrics.items()):
         low, high = evaluation.intervals.get(name, (None, None))
         interval = "" if low is None else f"{low:.4f} to {high:.4f}"

@@ -26,6 +26,18 @@ def test_the_table_shows_every_network_in_full():
     assert "none published" in shown.output
 
 
+def test_nothing_is_cut_off_on_a_common_terminal(monkeypatch):
+    """80 columns are fewer than the table would like; sizes stay in one piece."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal, so that its width counts
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown = invoke().output
+
+    assert "…" not in shown
+    assert all(row.name in shown for row in table())
+    assert shown.count(" 224x224x3 ") == sum(row.image_size == 224 for row in table())
+
+
 @pytest.mark.parametrize("family", ["ResNet", "resnet"])
 def test_one_family_alone(family):
     """ResNet is not PreActResNet."""

@@ -58,6 +58,20 @@ def listed(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_no_figure_is_cut_off_on_a_narrow_terminal(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """They are what the command is for."""
+    monkeypatch.setenv("COLUMNS", "30")
+    arguments = ["evaluate", make_bundle(tmp_path / "models"), photos]
+    arguments += ["--out", tmp_path / "out"]
+
+    shown = CliRunner().invoke(app, [str(a) for a in arguments]).stdout
+
+    assert "…" not in shown
+    assert "1.0000" in shown
+
+
 def test_a_mistake_is_found_again_by_its_file(tmp_path: Path, photos: Path):
     """A picture of the sheet tells nobody which file has the wrong label.
 
