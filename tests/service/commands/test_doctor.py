@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,12 @@ from classifier.bundle import load_bundle
 from classifier.decode import MAX_BYTES_A_PIXEL
 from classifier.device import cuda_problem
 from classifier.golden import Golden, write_golden
+from service.commands import doctor
+from service.engine.arrangement import Arrangement
+from service.engine.models import load_model
 from service.files import MOST_FILES
 from tests.classifier.processes import ROOT
+from tests.classifier.test_classifier import two_graphs
 from tests.synthetic import make_bundle
 
 
@@ -101,6 +106,50 @@ def test_the_arrangement_is_shown_as_the_settings_want_it(
     result = linnaeus("doctor", "--models", tmp_path, "--device", "cpu")
 
     assert "fp32 in 3 lanes" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("narrow_s", "where"), [(1, ""), (0, " (tiny images: on the event loop)")]
+)
+def test_an_arrangement_is_told_in_lanes_threads_and_milliseconds(
+    linnaeus, tmp_path, monkeypatch, narrow_s, where
+):
+    """Of the graph that would be served, with known costs in place of measured ones."""
+    folder = two_graphs(tmp_path, passed=True)
+
+    def known(*arguments, **options):
+        model = load_model(*arguments, **options)
+        crowd = model.arrangement.crowd
+        arranged = Arrangement(
+            lanes=1,
+            crowd=replace(crowd, threads=1, batch=8, cost_s=0.0125),
+            lone=replace(crowd, threads=4, batch=1, cost_s=0.004),
+            narrow_s=narrow_s,
+            abreast=1,
+        )
+        return replace(model, arrangement=arranged)
+
+    monkeypatch.setattr(doctor, "load_model", known)
+    monkeypatch.setenv("LINNAEUS_PRECISION", "int8")
+
+    result = linnaeus("doctor", "--models", folder.parents[1], "--device", "cpu")
+
+    assert (
+        f"int8 in 1 lane{where}, each a run of 1 thread with up to 8 images, 12.5 ms "
+        "an image; a lone image on 4 threads, 4 ms" in " ".join(result.stdout.split())
+    )
+
+
+def test_a_broken_graph_does_not_hide_the_one_after_it(linnaeus, tmp_path):
+    """Each is examined; what cannot be served is told with where to look."""
+    folder = two_graphs(tmp_path, passed=True)
+    (folder / "model.onnx").write_bytes(b"damaged")
+
+    result = linnaeus("doctor", "--models", folder.parents[1], "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert re.search(r"problem +colors/1 fp32 +.*SHA-256", result.stdout)
+    assert re.search(r"ok +colors/1 int8 +golden replay off by", result.stdout)
 
 
 def test_a_wrong_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):
