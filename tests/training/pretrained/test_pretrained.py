@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from classifier import Classifier
 from classifier.bundle import load_bundle
 from cli import app
-from training.errors import DataError, DiskError, TrainingError
+from training.errors import ConfigError, DataError, DiskError, TrainingError
 from training.pretrained.photos import load_photos
 from training.pretrained.published import (
     PUBLISHED,
@@ -178,13 +178,28 @@ def test_a_name_that_no_bundle_may_have_is_refused_before_anything_else(tmp_path
     assert "cannot be called 'My Pets'" in str(result.exception)
 
 
-def test_a_place_that_takes_no_bundle_is_refused_before_the_weights_are_read(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("efficientnet-lite0", "imagenet"), ("efficientnet-lite1", "efficientnet-lite1")],
+)
+def test_a_place_that_takes_no_bundle_is_refused_before_the_weights_are_read(
+    tmp_path, model, name
+):
     """Not after the minutes, either; here a file is in the place of the models."""
     models = tmp_path / "models"
     models.write_text("")
     places = ("--models", str(models), "--data", str(tmp_path))
 
-    result = CliRunner().invoke(app, ["pretrained", "efficientnet-lite0", *places])
+    result = CliRunner().invoke(app, ["pretrained", model, *places])
 
     assert isinstance(result.exception, DiskError)
-    assert f"cannot write {models / 'imagenet'}" in str(result.exception)
+    assert f"cannot write {models / name}" in str(result.exception)
+
+
+def test_a_model_that_is_not_published_is_answered_with_those_that_are():
+    """The command has the names twice, for its help should not wait for torch."""
+    result = CliRunner().invoke(app, ["pretrained", "resnet50"])
+
+    assert isinstance(result.exception, ConfigError)
+    known = ", ".join(name.replace("_", "-") for name in PUBLISHED)
+    assert str(result.exception) == f"unknown model 'resnet50'; there are: {known}"
