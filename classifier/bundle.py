@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class Bundle:
         Raises:
             BundleError: missing or altered.
         """
-        path = self.folder / variant.file
+        path = self._part(variant.file)
         with _reading(path):
             graph = path.read_bytes()
         found = hashlib.sha256(graph).hexdigest()
@@ -72,7 +73,15 @@ class Bundle:
 
     def read_golden(self) -> Golden:
         """The examples to replay. Raises BundleError."""
-        return read_golden(self.folder / GOLDEN, self.manifest)
+        return read_golden(self._part(GOLDEN), self.manifest)
+
+    def _part(self, name: str) -> Path:
+        """The place of a file. Raises BundleError for a pipe, which may never end."""
+        path = self.folder / name
+        with _reading(path):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise BundleError(f"{path} is no file")
+        return path
 
 
 def resolve(path: Path, version: int | None = None) -> Path:

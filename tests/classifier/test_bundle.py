@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -154,6 +155,16 @@ def test_a_missing_part_is_named(bundle, name):
     (bundle / name).unlink()
 
     with pytest.raises(BundleError, match=f"cannot read .*{name}"):
+        Classifier.load(bundle)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "golden.npz"])
+def test_a_pipe_in_the_place_of_a_part_is_no_file(bundle, name):
+    """Reading it would wait for a writer, for ever."""
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+
+    with pytest.raises(BundleError, match=f"{name} is no file"):
         Classifier.load(bundle)
 
 

@@ -187,7 +187,7 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # numbers, and depth, too
         raise ConfigError(f"cannot read {path}: {error}") from error
     for change in changes:
         _apply(table, change)

@@ -213,6 +213,13 @@ def test_broken_toml_names_the_file(read):
         read("[data]", "[data")
 
 
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["nested", "long"])
+def test_a_value_that_no_parser_takes_names_the_file(read, value):
+    """Nor is it a traceback."""
+    with pytest.raises(ConfigError, match=r"cannot read .*a\.toml: "):
+        read("[data]", f"x = {value}\n[data]")
+
+
 def test_changes_of_the_command_line_go_over_the_file(read):
     """Minutes replace epochs; words need no quotes."""
     config = read("", "", "train.minutes=5", "schedule.shape=linear", "seed=7")
