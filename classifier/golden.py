@@ -17,6 +17,7 @@ import numpy.typing as npt
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest, Precision
 from classifier.session import Batch, Logits, Session
+from classifier.zips import unpacks_at_once
 
 # One example of the largest side and of the most labels fits: 48 MiB and 1.2 MB.
 MAX_BYTES = 64 * 2**20
@@ -78,10 +79,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
 def _check_size(archive: Path | BytesIO, name: str) -> None:
     with zipfile.ZipFile(archive) as members:
         found = members.infolist()
-    # of bzip2 and LZMA zipfile unpacks all that there is, whatever size is declared
-    if any(
-        m.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for m in found
-    ):
+    if any(map(unpacks_at_once, found)):
         raise BundleError(f"{name} is compressed otherwise than by deflate")
     size = sum(member.file_size for member in found)
     if size > MAX_BYTES:

@@ -5,7 +5,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,14 +137,17 @@ def damaged_member(path: Path) -> str | None:
         OSError: the file cannot be read.
         zipfile.BadZipFile: it is no zip file. Damage can raise any other error, too.
     """
+    from classifier.zips import unpacks_at_once  # noqa: PLC0415 - slow to load
+
     with zipfile.ZipFile(path) as members:
-        # torch reads no other; of bzip2 and LZMA zipfile unpacks all that there is
-        known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-        odd = next(
-            (m for m in members.infolist() if m.compress_type not in known), None
-        )
-        if odd is not None:
-            return odd.filename
-        folders = (m for m in members.infolist() if m.external_attr & ZIP_FOLDER)
-        marked = next((member.filename for member in folders), None)
+        found = members.infolist()
+        odd = first_name(member for member in found if unpacks_at_once(member))
+        if odd is not None:  # torch reads no such member
+            return odd
+        marked = first_name(m for m in found if m.external_attr & ZIP_FOLDER)
         return members.testzip() or marked
+
+
+def first_name(members: Iterable[zipfile.ZipInfo]) -> str | None:
+    """The name of the first member, if there is one."""
+    return next((member.filename for member in members), None)

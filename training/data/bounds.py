@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
+from zipfile import ZipInfo
 
+from classifier.zips import unpacks_at_once
 from training.errors import DataError
 
 # Bounds against archive bombs. Photos hardly shrink in an archive, raw bitmaps shrink
@@ -38,14 +39,11 @@ def check_name(where: Path, name: str) -> None:
 
 
 def check_method(where: Path, member: ZipInfo) -> None:
-    """Refuse bzip2 and LZMA: of these zipfile unpacks all that there is at once,
-    whatever is asked for; 1 KB took 3 GB.
-    """
-    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+    """Refuse bzip2 and LZMA, of which no bound on the bytes that are read holds."""
+    if unpacks_at_once(member):
         raise DataError(
             f"{where}: {member.filename} is compressed by method "
-            f"{member.compress_type}; only {ZIP_STORED} (stored) and {ZIP_DEFLATED} "
-            "(deflate) are accepted"
+            f"{member.compress_type}; only 0 (stored) and 8 (deflate) are accepted"
         )
 
 
