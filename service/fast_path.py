@@ -117,21 +117,15 @@ class FastPath:
 
     def forget(self, request: FastRequest) -> None:
         """The parser reads this request anew, from its first byte."""
-        self.release(request)
+        self._release(request)
+        self._serving.leave()
         self._request_log.forget()
 
     def hand_over(self, request: FastRequest) -> Exchange:
         """ASGI takes it, and counts it out; it holds the body anew."""
-        request.stop_timer()
-        self._serving.bodies.release(request.exchange)
+        self._release(request)
         request.exchange.accepted = True
         return request.exchange
-
-    def release(self, request: FastRequest) -> None:
-        """It is answered, or its client has left; hold nothing more."""
-        request.stop_timer()
-        self._serving.bodies.release(request.exchange)
-        self._serving.leave()
 
     def submit(self, request: FastRequest, answered: Answered) -> None:
         """The body is complete: run it; `answered` is called once, unless lost."""
@@ -194,8 +188,13 @@ class FastPath:
             request.withdraw()
             # the connection keeps its last request, and `withdraw` holds the pixels
             request.withdraw = None
-        self.release(request)
+        self._release(request)
+        self._serving.leave()
         self._request_log.close(request.exchange, PATH)
+
+    def _release(self, request: FastRequest) -> None:
+        request.stop_timer()
+        self._serving.bodies.release(request.exchange)
 
 
 def _expire(settle: Settle) -> None:
