@@ -1,5 +1,6 @@
 """content → **file**: whole or not at all, and a clear word where the disk refuses."""
 
+import csv
 import secrets
 import shutil
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.errors import DiskError
+from training.errors import DataError, DiskError, TrainingError
 
 ZIP_FOLDER = 0x10  # a bit of a member's attributes, outside of its checksum
 
@@ -125,6 +126,17 @@ def room_left(path: Path) -> str:
         return f" ({shutil.disk_usage(there).free:,} bytes are free there)"
     except OSError:
         return ""
+
+
+@contextmanager
+def ours(path: Path, raises: type[TrainingError] = DataError) -> Iterator[None]:
+    """What cannot be made inside of the file at `path` is an error that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise raises(f"cannot read {path}: {error.strerror}") from error
+    except (AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
+        raise raises(f"{path} is not as Linnaeus writes it: {error!r}") from error
 
 
 def damaged_member(path: Path) -> str | None:

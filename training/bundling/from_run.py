@@ -18,7 +18,7 @@ from training.data import Splits
 from training.data.dataset import first_of
 from training.data.relabel import as_written
 from training.errors import CheckpointError, ConfigError
-from training.files import try_folder
+from training.files import ours, try_folder
 from training.graphs.detector import SomeAgainstRest
 from training.graphs.export import export_network
 from training.graphs.views import Viewed
@@ -208,12 +208,8 @@ def remarks(run: Path, splits: Splits) -> tuple[str, ...]:
     path = run / RECORD
     if not path.is_file():
         return tuple(lines)
-    try:
+    with ours(path, CheckpointError):
         return (*lines, *stages(json.loads(path.read_text(encoding="utf-8"))))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not as Linnaeus writes it: {error!r}"
-        ) from error
 
 
 def stages(record: dict[str, Any]) -> list[str]:

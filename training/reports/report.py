@@ -3,8 +3,6 @@
 import base64
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from classifier.bundle import CARD, MANIFEST, Bundle, list_versions, load_bundle
 from classifier.manifest import Manifest
 from training.errors import DataError
-from training.files import write_whole
+from training.files import ours, write_whole
 from training.loop.log import short
 from training.reports.card import CAPTIONS
 from training.reports.typeset import typeset
@@ -193,17 +191,6 @@ def run_facts(path: Path) -> dict[str, Any]:
         "pictures": pictures(path),
         "details": details,
     }
-
-
-@contextmanager
-def ours(path: Path) -> Iterator[None]:
-    """What cannot be made inside of the file at `path` is a DataError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except (AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} is not as Linnaeus writes it: {error!r}") from error
 
 
 def training_details(path: Path) -> dict[str, Any]:
