@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,6 +18,7 @@ from classifier.errors import BundleError
 from classifier.golden import Golden, read_golden, write_golden
 from classifier.manifest import (
     FILE_NAME,
+    MAX_LABELS,
     GraphVariant,
     Manifest,
     Precision,
@@ -24,6 +27,10 @@ from classifier.manifest import (
 
 MANIFEST, GOLDEN, CARD = "manifest.json", "golden.npz", "card.md"
 MAX_MANIFEST_BYTES = 32 * 2**20
+# A label has four, a threshold one, and all else hundreds. pydantic keeps every value
+# that is wrong, and for each missing field the whole manifest again: a few KB a value.
+MAX_MANIFEST_VALUES = 6 * MAX_LABELS
+VALUE = re.compile(rb'"[^"]*"?|([,\[{])')  # a text, or what stands before a value
 
 LOST_FOUND = "lost+found"  # of a volume's file system, and closed to all but root
 
@@ -170,11 +177,25 @@ def read_manifest(path: Path) -> Manifest:
                 f"{path} has {size} bytes; at most {MAX_MANIFEST_BYTES} are allowed"
             )
         text = path.read_bytes()
+    if _has_more_values(text, MAX_MANIFEST_VALUES):
+        raise BundleError(
+            f"{path} has more than {MAX_MANIFEST_VALUES} values, which is as many as "
+            f"{MAX_LABELS} labels need"
+        )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         problems = describe_problems(error, whole="manifest", limit=10)
         raise BundleError(f"{path}: {problems}") from error
+
+
+def _has_more_values(text: bytes, most: int) -> bool:
+    """Of a JSON text, without parsing it; commas within its texts are none."""
+    if sum(map(text.count, (b",", b"[", b"{"))) <= most:  # nearly always
+        return False
+    bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    before = (found for found in VALUE.finditer(bare) if found[1])
+    return next(islice(before, most, None), None) is not None
 
 
 @contextmanager

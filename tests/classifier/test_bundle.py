@@ -11,6 +11,7 @@ import pytest
 
 from classifier.bundle import (
     MAX_MANIFEST_BYTES,
+    MAX_MANIFEST_VALUES,
     list_bundles,
     list_versions,
     load_bundle,
@@ -20,7 +21,7 @@ from classifier.bundle import (
 )
 from classifier.classifier import Classifier
 from classifier.errors import BundleError
-from classifier.manifest import Manifest, Precision
+from classifier.manifest import MAX_LABELS, Manifest, Precision
 from tests.classifier.processes import python
 from tests.powerless import powerless
 from tests.synthetic import golden_pixels, make_bundle
@@ -207,6 +208,45 @@ def test_a_manifest_of_gigabytes_is_not_read(tmp_path):
 
     with pytest.raises(BundleError, match="at most 33554432 are allowed"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("item", [b"0,", b"{},", b"[[]],"])
+def test_a_manifest_of_countless_values_is_refused_before_it_is_parsed(tmp_path, item):
+    """Of 3 MB in which every label is wrong pydantic made 4 GB of errors."""
+    path = tmp_path / "manifest.json"
+    path.write_bytes(b'{"labels": [' + item * MAX_MANIFEST_VALUES + b"0]}")
+
+    with pytest.raises(BundleError, match="more than 600000 values"):
+        read_manifest(path)
+
+
+def test_commas_and_brackets_within_texts_are_no_values(bundle):
+    """Names of labels have them, and quotes before them."""
+    path = bundle / "manifest.json"
+    fields = json.loads(path.read_bytes())
+    fields["provenance"]["source"] = '\\",[{' * MAX_MANIFEST_VALUES
+    path.write_text(json.dumps(fields))
+
+    assert read_manifest(path).provenance.source == fields["provenance"]["source"]
+
+
+def test_a_manifest_of_as_many_labels_as_there_may_be_is_read(bundle):
+    """Each with a threshold."""
+    path = bundle / "manifest.json"
+    fields = json.loads(path.read_bytes())
+    fields["task"] = "multilabel"
+    fields["labels"] = [
+        {"id": f"{n}", "name": f'"{n}", or [{n}]', "group": None}
+        for n in range(MAX_LABELS)
+    ]
+    fields["postprocess"] |= {
+        "activation": "sigmoid",
+        "thresholds": [0.5] * MAX_LABELS,
+        "abstain_threshold": None,
+    }
+    path.write_text(json.dumps(fields))
+
+    assert len(read_manifest(path).labels) == MAX_LABELS
 
 
 def test_a_precision_that_is_not_there_is_refused(bundle):
