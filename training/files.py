@@ -135,7 +135,10 @@ def ours(path: Path, raises: type[TrainingError] = DataError) -> Iterator[None]:
         yield
     except OSError as error:
         raise raises(f"cannot read {path}: {error.strerror}") from error
-    except (AttributeError, LookupError, TypeError, ValueError, csv.Error) as error:
+    except (
+        *(AttributeError, LookupError, TypeError, ValueError),
+        *(RecursionError, csv.Error),
+    ) as error:
         raise raises(f"{path} is not as Linnaeus writes it: {error!r}") from error
 
 

@@ -186,7 +186,7 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
         ConfigError: every problem, each with its key and what is allowed there.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # numbers, and depth, too
         raise ConfigError(f"cannot read {path}: {error}") from error
     for change in changes:
@@ -196,7 +196,10 @@ def read_config(path: Path, changes: tuple[str, ...] = ()) -> Config:
 
 def parse_config(table: dict[str, Any], where: str) -> Config:
     """Check a table; `where` names it in messages."""
-    text = json.dumps(with_normalization(table), default=str)
+    try:
+        text = json.dumps(with_normalization(table), default=str)
+    except (ValueError, RecursionError) as error:  # TOML's numbers, and dotted keys
+        raise ConfigError(f"cannot read {where}: {error}") from error
     try:
         # Strict is stricter with Python's values: no list may stand for a tuple there.
         return Config.model_validate_json(text, strict=True)
@@ -234,7 +237,7 @@ def _apply(table: dict[str, Any], change: str) -> None:
         inside.pop("minutes" if last == "epochs" else "epochs", None)
     try:
         inside[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word is a string
+    except (ValueError, RecursionError):  # a bare word is a string
         inside[last] = value.strip()
 
 

@@ -256,7 +256,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object. Raises DataError naming the file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} is not a JSON object")

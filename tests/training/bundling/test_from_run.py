@@ -286,7 +286,9 @@ def test_the_card_says_where_the_time_of_features_is_not_counted(tmp_path, cache
     ]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"probe": {}}', '{"probe": 1}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"probe": {}}', '{"probe": 1}', "[" * 100_000]
+)
 def test_a_damaged_record_of_a_transfer_is_named(tmp_path: Path, content: str):
     """In one line, and not in a traceback."""
     (tmp_path / "transfer.json").write_text(content)

@@ -213,11 +213,34 @@ def test_broken_toml_names_the_file(read):
         read("[data]", "[data")
 
 
-@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["nested", "long"])
-def test_a_value_that_no_parser_takes_names_the_file(read, value):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = " + "[" * 5000,
+        "x = " + "9" * 5000,
+        "x = 0x" + "f" * 5000,
+        "x." * 5000 + "x = 1",
+    ],
+    ids=["nested", "long", "hexadecimal", "dotted"],
+)
+def test_a_value_that_no_parser_takes_names_the_file(read, line):
     """Nor is it a traceback."""
     with pytest.raises(ConfigError, match=r"cannot read .*a\.toml: "):
-        read("[data]", f"x = {value}\n[data]")
+        read("[data]", f"{line}\n[data]")
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["nested", "long"])
+def test_a_change_that_no_parser_takes_names_its_key(read, value):
+    """As a word would in its place."""
+    with pytest.raises(
+        ConfigError, match=r"train\.epochs: Input should be a valid number"
+    ):
+        read("", "", f"train.epochs={value}")
+
+
+def test_a_byte_order_mark_is_passed_over(read):
+    """Some editors of Windows begin every text with one."""
+    assert read(CONFIG, f"\ufeff{CONFIG}") == read()
 
 
 def test_changes_of_the_command_line_go_over_the_file(read):

@@ -109,6 +109,15 @@ def test_a_damaged_run_is_named(run: Path):
         render(run)
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "transfer.json"])
+def test_a_record_nested_too_deeply_is_named(run: Path, name: str):
+    """Nobody of ours wrote it so."""
+    (run / name).write_text("[" * 100_000)
+
+    with pytest.raises(DataError, match=f"cannot read .*tiny/{name}: "):
+        render(run)
+
+
 def test_a_page_on_a_bundle_has_its_card(tmp_path: Path):
     """Intervals and rows of classes stand there alone; a bundle works without it."""
     card = make_bundle(tmp_path, "colors") / "card.md"
