@@ -112,6 +112,11 @@ class _Archive(tarfile.TarFile):
         file: Any = None if fileobj is None else _Unpacked(fileobj, Path(name))
         return super().taropen(name, mode, file, **given)
 
+    def next(self) -> tarfile.TarInfo | None:
+        """The member that follows; tarfile would keep it too, in half a KB each."""
+        self.members: list[tarfile.TarInfo] = []
+        return super().next()
+
 
 class TarTree:
     """A tar archive: a plain one is read by offset, a compressed one held in memory."""

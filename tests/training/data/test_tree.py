@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -147,6 +148,25 @@ def test_a_compressed_tar_may_not_grow_without_bounds(tmp_path, monkeypatch, mem
 
     with pytest.raises(DataError, match="claims to unpack to"):
         open_tree(archive)
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_of_a_member_of_a_tar_little_more_than_its_name_is_kept(tmp_path, kind):
+    """A hundred take 500 bytes of a compressed archive, and there may be millions."""
+    count = 1_000
+    members = [(f"a/{n}.png", kind, 0) for n in range(count)]
+    archive = compressed(
+        tmp_path / "many.tar.gz", *members, ("0.png", tarfile.REGTYPE, 0)
+    )
+    open_tree(archive)  # what is imported for the first one is none of it
+    tracemalloc.start()
+
+    tree = open_tree(archive)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(tree.names) + len(tree.folders) >= count
+    assert peak < 400 * count
 
 
 def test_a_name_in_a_tar_is_not_read_beyond_the_bound_of_a_file(tmp_path, monkeypatch):
