@@ -336,9 +336,11 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
     """Here its path is too long; without the right to list it, it would be left out."""
     write_tree(tmp_path / "data", {"red": 2, "blue": 2})
     at = os.open(tmp_path / "data" / "red", os.O_RDONLY)
-    for _ in range(20):  # each reached from the one above, as no path may be so long
-        os.mkdir("x" * 250, dir_fd=at)
-        below = os.open("x" * 250, os.O_RDONLY, dir_fd=at)
+    # 4,090 characters below the data set, which are too many with those before it; each
+    # is reached from the one above, as no path may be so long
+    for length in [*[250] * 16, 70]:
+        os.mkdir("x" * length, dir_fd=at)
+        below = os.open("x" * length, os.O_RDONLY, dir_fd=at)
         os.close(at)
         at = below
     os.close(at)
