@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -225,9 +226,8 @@ def _in_columns(table: Table) -> tuple[tuple[str, ...], Indices]:
     rows: Indices = [[] for _ in table.rows]
     for n, row in enumerate(table.rows):
         for k, name in enumerate(names):
-            cell = row[name].strip().lower()
-            yes = TRUE.fullmatch(cell) is not None
-            if not yes and not FALSE.fullmatch(cell):
+            yes = _is_yes(row[name])
+            if yes is None:
                 raise DataError(
                     f"{table.place(n)}: column {name!r} holds {row[name]!r}. "
                     f"Without a column {' or '.join(LABEL_COLUMNS)}, every other "
@@ -236,6 +236,15 @@ def _in_columns(table: Table) -> tuple[tuple[str, ...], Indices]:
             if yes:
                 rows[n].append(k)
     return names, rows
+
+
+@lru_cache(maxsize=256)
+def _is_yes(cell: str) -> bool | None:
+    """What a cell says of its label; None: nothing. There are N x K, and few differ."""
+    said = cell.strip().lower()
+    if TRUE.fullmatch(said):
+        return True
+    return False if FALSE.fullmatch(said) else None
 
 
 def _single(table: Table, rows: Indices) -> NDArray[np.int64]:
