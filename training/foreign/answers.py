@@ -6,8 +6,9 @@ import json
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -201,7 +202,8 @@ def read_labels(source: str) -> tuple[Label, ...]:
     readers = {".csv": _from_csv, ".json": _from_json}
     try:
         rows = readers.get(path.suffix.lower(), _from_lines)(text)
-        labels = tuple(_label(*row) for row in rows)
+        # one too many says enough: their number has to be the network's
+        labels = tuple(_label(*row) for row in islice(rows, MAX_LABELS + 1))
     except (ValueError, RecursionError, csv.Error) as error:
         raise AnswerError(f"cannot read labels from {path}: {error}") from error
     if not labels:
@@ -226,19 +228,18 @@ def _label(place: str, label_id: str, name: str, group: str | None) -> Label:
         raise ValueError(f"{place}: {describe_problems(error)}") from error
 
 
-def _from_lines(text: str) -> list[Row]:
+def _from_lines(text: str) -> Iterator[Row]:
     # `splitlines` would also part names at a form feed, or at U+2028 from a website
-    lines = text.rstrip().split("\n")[: MAX_LABELS + 1]
-    rows: list[Row] = []
-    for number, name in enumerate(map(str.strip, lines), 1):
-        if name:
-            rows.append((f"line {number}", name, name, None))
-        elif rows:  # above the first name it is nobody's
+    begun = False
+    for number, line in enumerate(text.rstrip().split("\n"), 1):
+        if name := line.strip():
+            begun = True
+            yield f"line {number}", name, name, None
+        elif begun:  # above the first name it is nobody's
             raise ValueError(f"line {number} is empty; each line is a name")
-    return rows
 
 
-def _from_csv(text: str) -> list[Row]:
+def _from_csv(text: str) -> Iterator[Row]:
     table = csv.DictReader(io.StringIO(text))
     columns = table.fieldnames or ()
     if "name" not in columns:
@@ -249,7 +250,6 @@ def _from_csv(text: str) -> list[Row]:
     for name in ("id", "name", "group"):  # of two the last would hide the first
         if columns.count(name) > 1:
             raise ValueError(f"it has the column {name!r} twice; take one of them out")
-    rows = []
     for row in table:
         place = f"line {table.line_num}"
         if not row["name"]:
@@ -260,11 +260,10 @@ def _from_csv(text: str) -> list[Row]:
                 f"{len(columns)} columns; a comma in a name needs quotes around it"
             )
         label_id = row.get("id") or row["name"]
-        rows.append((place, label_id, row["name"], row.get("group")))
-    return rows
+        yield place, label_id, row["name"], row.get("group")
 
 
-def _from_json(text: str) -> list[Row]:
+def _from_json(text: str) -> Iterator[Row]:
     found = json.loads(text, object_pairs_hook=_of_unique_keys)
     if isinstance(found, dict):
         keys = [str(index) for index in range(len(found))]
@@ -277,7 +276,7 @@ def _from_json(text: str) -> list[Row]:
         found = [found[key] for key in keys]
     if not isinstance(found, list):
         raise ValueError('it is neither a list of names nor {"0": ["id", "name"], …}')
-    return [_from_item(index, item) for index, item in enumerate(found)]
+    return (_from_item(index, item) for index, item in enumerate(found))
 
 
 def _of_unique_keys(members: list[tuple[str, Any]]) -> dict[str, Any]:

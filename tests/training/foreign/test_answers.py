@@ -148,6 +148,25 @@ def test_as_many_labels_are_read_as_a_bundle_may_have(tmp_path):
     assert len(read_labels(str(path))) > MAX_LABELS
 
 
+@pytest.mark.parametrize(
+    ("suffix", "first", "line", "last"),
+    [
+        (".txt", "", "{}\n", ""),
+        (".csv", "name\n", "{}\n", ""),
+        (".json", "[", '"{}",', '"x"]'),
+    ],
+)
+def test_one_label_more_than_a_bundle_may_have_is_the_last_that_is_read(
+    tmp_path, suffix, first, line, last
+):
+    """Four million of them, in 8 MB, took 2 GB and half a minute."""
+    path = tmp_path / f"labels{suffix}"
+    lines = "".join(line.format(n) for n in range(2 * MAX_LABELS))
+    path.write_text(f"{first}{lines}{last}")
+
+    assert len(read_labels(str(path))) == MAX_LABELS + 1
+
+
 def test_a_label_that_stands_there_twice_is_named(tmp_path):
     """An id must be one label's; names alone may repeat, in a CSV file."""
     path = tmp_path / "labels.txt"
