@@ -13,6 +13,15 @@ from pathlib import Path
 from training.errors import DataError, DiskError, TrainingError
 
 ZIP_FOLDER = 0x10  # a bit of a member's attributes, outside of its checksum
+# What reading a file raises whose content is other than its reader expects.
+OTHERWISE = (
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    csv.Error,
+)
 
 
 @contextmanager
@@ -135,10 +144,7 @@ def ours(path: Path, raises: type[TrainingError] = DataError) -> Iterator[None]:
         yield
     except OSError as error:
         raise raises(f"cannot read {path}: {error.strerror}") from error
-    except (
-        *(AttributeError, LookupError, TypeError, ValueError),
-        *(RecursionError, csv.Error),
-    ) as error:
+    except OTHERWISE as error:
         raise raises(f"{path} is not as Linnaeus writes it: {error!r}") from error
 
 
