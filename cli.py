@@ -170,6 +170,7 @@ def as_it_can_be_shown(error: UnicodeError) -> tuple[str | bytes, int]:
 
 def main() -> None:
     """Run the command; our own errors end with one clear line and exit code 1."""
+    open_the_closed()
     try:
         run()
     except OSError as error:
@@ -192,6 +193,20 @@ def main() -> None:
         sys.exit(1)
 
 
+def open_the_closed() -> None:
+    """What a shell has closed (`>&-`) becomes /dev/null.
+
+    Python has None there, which cannot be asked whether it is a terminal. And the next
+    file or socket that is opened would take the number of the stream, and get what a
+    library prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115  to the end
+            os.set_inheritable(stream.fileno(), True)  # as those of a shell are
+            setattr(sys, name, stream)
+
+
 def run() -> None:
     """Run the command, and write all that it has printed.
 
@@ -202,8 +217,7 @@ def run() -> None:
         try:
             app()
         finally:
-            if sys.stdout is not None:  # a closed one
-                sys.stdout.flush()
+            sys.stdout.flush()
     except OSError as error:
         if error.errno in FULL:  # it is tried again while Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

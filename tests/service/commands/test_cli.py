@@ -49,6 +49,36 @@ def test_serve_names_the_variable_of_each_option(linnaeus):
         assert f"[LINNAEUS_{option.upper()}]" in text
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--port", "70000"), "LINNAEUS_PORT is '70000'"),
+        (("--host", "no host"), "cannot listen on no host:"),
+        (("--models", "no models"), "no models is no folder"),
+        (("--load", "no/1"), "no is no bundle"),
+        (("--precision", "fp16"), "has no fp16 graph"),
+        (("--device", "cpu"), "LINNAEUS_DEFAULT_MODEL is 'none'"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_an_option_of_serve_goes_before_its_variable(
+    linnaeus, monkeypatch, options, said
+):
+    """Each is seen in what it makes impossible, or possible."""
+    monkeypatch.setenv("LINNAEUS_DEFAULT_MODEL", "none")  # it ends whatever happens
+    monkeypatch.setenv("LINNAEUS_PORT", "0")
+    monkeypatch.setenv("LINNAEUS_HOST", "127.0.0.1")
+    monkeypatch.setenv("LINNAEUS_LOAD", "colors")
+    monkeypatch.setenv("LINNAEUS_PRECISION", "fp32")
+    if "--device" in options:  # which few machines have, and this one need not
+        monkeypatch.setenv("LINNAEUS_DEVICE", "cuda")
+
+    result = linnaeus("serve", *options)
+
+    assert result.exit_code == 1
+    assert said in str(result.exception)
+
+
 @pytest.mark.parametrize("name", ["classify", "models", "doctor"])
 def test_an_option_that_is_a_setting_too_has_its_variable_and_default(name):
     """So that the command answers as the service does."""
@@ -109,18 +139,27 @@ def test_help_loads_nothing_heavy():
     assert "imported: []" in result.stdout
 
 
-def test_a_command_whose_extra_is_missing_says_which():
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("train", "torch", "train"),
+        ("import", "onnx", "import"),
+        ("pretrained", "onnx", "train,pretrained"),
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_which(name, module, extra):
     """Not a traceback: the serving image has no torch."""
+    given = "efficientnet-lite0" if name == "pretrained" else "x"
     code = (
-        "import sys; sys.modules['torch'] = None; import cli; "
-        "sys.argv = ['linnaeus', 'train', 'x']; cli.main()"
+        f"import sys; sys.modules[{module!r}] = None; import cli; "
+        f"sys.argv = ['linnaeus', {name!r}, {given!r}]; cli.main()"
     )
 
     result = python(code, check=False)
 
     assert result.returncode == 1
-    assert "linnaeus train needs torch, which is not installed" in result.stderr
-    assert "-e '.[train]'" in result.stderr  # `cpu` would spoil a GPU installation
+    assert f"linnaeus {name} needs {module}, which is not installed" in result.stderr
+    assert f"-e '.[{extra}]'" in result.stderr  # `cpu` would spoil a GPU installation
     assert "in the folder of the checkout" in result.stderr  # `.` is nothing elsewhere
     assert "Traceback" not in result.stderr
 
@@ -179,6 +218,24 @@ def test_a_full_disk_under_the_output_is_told_in_one_line(models, command):
     [line] = done.stderr.decode().splitlines()
     assert line == "linnaeus: cannot write: [Errno 28] No space left on device"
     assert done.returncode == 1
+
+
+def test_an_output_that_is_closed_takes_nothing_and_is_no_fault(models):
+    """As a shell leaves it by `>&-`."""
+    done = subprocess.run(
+        (
+            *("sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "cli"),
+            *("classify", "--model=colors", "--format=csv", "-"),
+        ),
+        cwd=ROOT,
+        env=os.environ | {"LINNAEUS_MODELS": str(models)},
+        input=png((10, 240, 10)),
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stderr, done.returncode) == (b"", 0)
 
 
 def test_a_reader_that_is_gone_ends_a_command_in_silence(models):
