@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from training.foreign.bundle import Origin
     from training.foreign.questions import Question
 
+NOT_STATED = "not stated"
 EXISTING = typer.Argument(help="The .onnx file.", show_default=False)
 Text = str | None
 
@@ -63,8 +64,8 @@ def command(  # one parameter an option: the list is the interface
     ] = False,
     name: Annotated[Text, option("Of the bundle; default: the file's name.")] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
-    license: Annotated[str, typer.Option(help="Of the weights.")] = "not stated",
-    source: Annotated[str, typer.Option(help="Where they come from.")] = "not stated",
+    license: Annotated[str, typer.Option(help="Of the weights.")] = NOT_STATED,
+    source: Annotated[str, typer.Option(help="Where they come from.")] = NOT_STATED,
     models: Annotated[
         Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
     ] = Path("models"),
@@ -88,8 +89,8 @@ def command(  # one parameter an option: the list is the interface
         file=file,
         name=name or slug(file.stem),
         description=description or f"Imported from {file.name}.",
-        license=license,
-        source=source,
+        license=license or NOT_STATED,
+        source=source or NOT_STATED,
         command=spelled(context, given),
     )
     if samples and synthetic:
@@ -103,7 +104,7 @@ def command(  # one parameter an option: the list is the interface
         try_folder(models / origin.name)
         folder = _import(context, origin, given, photos, models)
     except (ClassifierError, TrainingError) as error:
-        raise TrainingError(f"{file.name}: {error}") from error
+        raise TrainingError(f"{file.name or file}: {error}") from error
     typer.echo(f"wrote {folder}")
 
 
@@ -156,7 +157,12 @@ def _ask(question: "Question") -> str:
 
     typer.echo(f"\n{question.option}: {question.why}")
     while True:
-        text: str = typer.prompt(question.choices)
+        try:
+            text: str = typer.prompt(question.choices)
+        except typer.Abort as end:  # of Ctrl-C and of Ctrl-D alike
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from end
+            raise
         try:
             parse_answers({_key(question): text})
         except AnswerError as error:

@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -52,7 +53,9 @@ def test_a_described_file_becomes_a_bundle(folder):
     done = linnaeus(folder, *FACTS, *labels, "--samples", str(folder / "photos"))
 
     assert done.exit_code == 0, done.output
+    assert done.stdout == f"wrote {folder / 'models' / 'my-net' / '1'}\n"
     classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
+    assert classifier.manifest.description == "Imported from My Net.onnx."
     assert [label.name for label in classifier.manifest.labels] == [
         "Apple",
         "Pear",
@@ -77,21 +80,22 @@ def test_what_the_card_says_cannot_steer_a_terminal(folder, option):
     assert not (folder / "models").exists()
 
 
+@pytest.mark.parametrize("option", ["models", "data"])
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"serve"}))
-def test_each_command_on_the_models_folder_takes_it_from_the_environment(name):
+def test_each_command_takes_a_folder_from_the_environment(name, option):
     """As `serve` does by its settings: what one writes is what the next one finds."""
     lazy = cli.LazyCommand(name, cli.COMMANDS[name])
     command = lazy.make_context(name, [], resilient_parsing=True).command
-    variables = [p.envvar for p in command.params if p.name == "models"]
+    variables = [p.envvar for p in command.params if f"--{option}" in p.opts]
 
-    assert set(variables) <= {"LINNAEUS_MODELS"}
+    assert set(variables) <= {f"LINNAEUS_{option.upper()}"}
 
 
 def test_a_bundle_is_written_where_the_environment_says(folder, monkeypatch):
     """And the command of its manifest names the folder."""
     monkeypatch.setenv("LINNAEUS_MODELS", str(folder / "elsewhere"))
     options = [*FACTS, "--labels", str(folder / "labels.csv"), "--synthetic"]
-    options += ["--description", "Which fruit."]
+    options += ["--description", "Which fruit.", "--license", ""]
 
     done = CliRunner().invoke(
         cli.app, ["import", str(folder / "My Net.onnx"), *options]
@@ -99,8 +103,11 @@ def test_a_bundle_is_written_where_the_environment_says(folder, monkeypatch):
 
     assert done.exit_code == 0, done.output
     bundle = load_bundle(folder / "elsewhere" / "my-net")
-    assert "--models" in bundle.manifest.provenance.command
+    origin = bundle.manifest.provenance
     assert bundle.manifest.description == "Which fruit."
+    assert (origin.license, origin.source) == ("not stated", "not stated")
+    end = ["--synthetic", "--description", "Which fruit.", "--models"]
+    assert shlex.split(origin.command)[-5:] == [*end, str(folder / "elsewhere")]
 
 
 def test_the_command_in_the_manifest_makes_the_bundle_again(folder):
@@ -171,6 +178,15 @@ def test_a_name_that_no_bundle_may_have_is_refused_first(folder):
     assert "cannot be called 'My Net': its name must begin" in str(done.exception)
 
 
+def test_a_folder_in_place_of_the_file_is_named(folder, monkeypatch):
+    """Also the one that has no name."""
+    monkeypatch.chdir(folder)
+
+    done = CliRunner().invoke(cli.app, ["import", "."])
+
+    assert str(done.exception).startswith(".: cannot read .: ")
+
+
 def test_a_place_that_takes_no_bundle_is_refused_before_anything_is_asked(folder):
     """Here a file is in the place of the models."""
     (folder / "models").write_text("")
@@ -184,7 +200,12 @@ def test_a_place_that_takes_no_bundle_is_refused_before_anything_is_asked(folder
 
 @pytest.mark.parametrize(
     ("stem", "name"),
-    [("My Net", "my-net"), ("ResNet50_v2.1", "resnet50_v2.1"), ("é", "imported")],
+    [
+        ("My Net", "my-net"),
+        ("ResNet50_v2.1", "resnet50_v2.1"),
+        ("é", "imported"),
+        ("a" * 65, "a" * 64),
+    ],
 )
 def test_a_file_name_becomes_a_bundle_name(stem, name):
     """Blanks and capitals do not belong into an address."""
@@ -270,41 +291,77 @@ def test_each_fact_is_an_option_and_documented(option):
     assert option in help_page.output
 
 
-def test_on_a_terminal_the_questions_are_asked(folder):
-    """Each open fact, with its reason and choices, until the answer can be read."""
-    answers = ["purple", "rgb", "1", "0.5", "0.25", "squash", "bilinear", "multiclass"]
+def at_a_terminal(
+    folder: Path, typed: str, *, ends: str = "", interrupt_at: bytes = b""
+) -> tuple[int, str]:
+    """The status of the import, and what the terminal shows of it.
+
+    `ends` redirects a stream as a shell does; Ctrl-C comes when a text is there.
+    """
     terminal, side = pty.openpty()
-    arguments = ["--synthetic", "--models", str(folder / "models")]
+    places = (folder / "My Net.onnx", "--synthetic", "--models", folder / "models")
     command = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "cli",
-            "import",
-            str(folder / "My Net.onnx"),
-            *arguments,
-        ],
+        (
+            *("sh", "-c", f'exec "$@" {ends}', "sh"),
+            *(sys.executable, "-m", "cli", "import", *places),
+        ),
         stdin=side,
         stdout=side,
         stderr=side,
         cwd=ROOT,
     )
     os.close(side)
-    typed = [*answers, str(folder / "labels.csv")]
-    os.write(terminal, "".join(f"{answer}\n" for answer in typed).encode())
-
+    os.write(terminal, typed.encode())
     shown = b""
     with suppress(OSError):  # the terminal's end: its other side is closed
         while piece := os.read(terminal, 4096):
             shown += piece
+            if interrupt_at and interrupt_at in shown:
+                command.send_signal(signal.SIGINT)
+                interrupt_at = b""
     os.close(terminal)
+    return command.wait(), shown.decode()
 
-    assert command.wait() == 0, shown.decode()
-    assert b"what white is before mean and std" in shown
-    assert b"color is 'purple'; it must be one of: rgb, bgr, gray" in shown
-    classifier = Classifier.load(folder / "models" / "my-net", device="cpu")
-    assert classifier.manifest.task == "multiclass"
-    command = classifier.manifest.provenance.command
+
+def test_on_a_terminal_the_questions_are_asked(folder):
+    """Each open fact, with its reason and choices, until the answer can be read."""
+    answers = ["purple", "rgb", "1", "0.5", "0.25", "crop", "bilinear", "multiclass"]
+    answers += [str(folder / "labels.csv"), "8"]
+
+    status, shown = at_a_terminal(folder, "".join(f"{each}\n" for each in answers))
+
+    assert status == 0, shown
+    assert "what white is before mean and std" in shown
+    assert "rgb|bgr: " in shown
+    assert "color is 'purple'; it must be one of: rgb, bgr, gray" in shown
+    assert "--short-side: " in shown  # asked for once there is a crop
+    manifest = load_bundle(folder / "models" / "my-net").manifest
+    assert manifest.task == "multiclass"
+    command = manifest.provenance.command
     assert "--synthetic" in command
     assert "--mean 0.5 --std 0.25" in command  # as answered
+    assert "--short-side 8" in command
     assert "purple" not in command
+
+
+@pytest.mark.parametrize("ends", ["</dev/null", "<&-", ">/dev/null"])
+def test_nobody_is_asked_who_could_not_answer_or_not_see_the_question(folder, ends):
+    """The terminal is at one end only; an input that is closed is none."""
+    status, shown = at_a_terminal(folder, "\x04", ends=ends)  # Ctrl-D, if one asked
+
+    assert status == 1
+    assert "still needed:" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "interrupt_at", "status"), [("", b"rgb|bgr", 130), ("\x04", b"", 1)]
+)
+def test_a_question_can_be_left(folder, typed, interrupt_at, status):
+    """By Ctrl-C with the status that it has in each command; or by Ctrl-D."""
+    ended, shown = at_a_terminal(folder, typed, interrupt_at=interrupt_at)
+
+    assert ended == status
+    assert "rgb|bgr" in shown
+    assert "Traceback" not in shown
+    assert not (folder / "models").exists()
