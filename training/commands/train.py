@@ -48,6 +48,8 @@ def command(
     changes = [*(change or []), *_length(minutes)]
     if results is not None and not test:
         raise typer.BadParameter("the figures of --results are those of --test")
+    if test and find_rate:
+        raise typer.BadParameter("--find-rate trains nothing that --test could measure")
     plan = read_config(config, tuple(changes))
     if results is not None:
         try_file(results)
@@ -139,6 +141,7 @@ def _test(trained: Any, results: Path | None) -> None:
 
 def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
     from training.errors import ConfigError  # noqa: PLC0415
+    from training.files import try_file  # noqa: PLC0415
     from training.loop.rate_finder import draw_rates, find_rate  # noqa: PLC0415
     from training.loop.runs import prepare  # noqa: PLC0415
 
@@ -147,6 +150,7 @@ def _find_rate(config: Any, data: Path, folder: Path, ranks: Any) -> None:
             "--find-rate searches the rates of [[optimizer]]; [transfer] has its own: "
             "transfer.head_rate and transfer.body_rate"
         )
+    try_file(folder / "rates.png")
     ready = prepare(config, root=data, runs=folder.parent, ranks=ranks)
     curve = find_rate(
         ready.network, config, ready.batches, ready.objective, ranks, ready.proxy

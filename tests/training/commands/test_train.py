@@ -1,6 +1,7 @@
 """`linnaeus train --test` measures what the task is watched by, whatever the task."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,38 @@ def test_the_rates_of_a_transfer_are_not_searched(
     assert "transfer.head_rate" in refusal(config, color_folder, "--find-rate")
 
 
+def test_a_rate_is_searched_in_place_of_a_training(
+    write_config: WriteConfig, color_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A factor and its curve, in the folder that a run of this config has."""
+    config = write_config("colors", "multiclass", "colors")
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setenv("LINNAEUS_DATA", str(color_folder))
+
+    result = CliRunner().invoke(app, ["train", config.name, "--find-rate"])
+
+    assert result.exit_code == 0, result.output
+    found = re.search(
+        r"rates by about ([\d.]+(e-\d+)?); the curve is in (.*)", result.output
+    )
+    assert found is not None
+    assert float(found[1]) > 0
+    assert found[3] == "runs/colors/rates.png"
+    assert [file.name for file in Path("runs/colors").iterdir()] == ["rates.png"]
+
+
+def test_a_search_of_a_rate_tries_its_place_and_measures_no_test(
+    write_config: WriteConfig, color_folder: Path
+):
+    """Before it begins; the config is in the place of the folder."""
+    config = write_config("colors", "multiclass", "colors")
+    place = ("--out", str(config))
+
+    said = refusal(config, color_folder / "nowhere", "--find-rate", *place)
+    assert f"cannot write {config}" in said
+    assert "--test" in refusal(config, color_folder, "--find-rate", "--test")
+
+
 def test_a_head_alone_is_given_no_minutes(
     write_config: WriteConfig, color_folder: Path
 ):
@@ -108,6 +141,7 @@ def test_a_detector_is_measured_by_its_own_scores(
 
     found = measured(config, color_folder)
 
+    assert (config.with_suffix("") / "curves.png").is_file()
     assert found["images"] == 18
     assert found["average_precision"] > 0.9
     assert found["accuracy"] == found["accuracy_views"] == 1.0
@@ -136,9 +170,19 @@ def test_the_figures_of_a_test_are_those_of_the_test_split(
             image.unlink()
 
     config = write_config("colors", "multiclass", "colors", epochs="1")
+    results = config.with_suffix(".json")
     found = measured(config, tmp_path / "data")
+    record = json.loads(results.read_text())
 
     assert found["images"] == 5
+    assert record["network"] == "lenet5"
+    assert record["data"] == "colors"
+    assert record["train_images"] == 54
+    assert set(record["validation"]) == {"accuracy", "loss"}
+    assert record["epochs"] == record["plan"]["epochs"] == 1.0
+    assert record["training_seconds"] > 0
+    assert record["config"]["data"]["validation"] == 18
+    assert {"commit", "machine", "command"} <= set(record)
 
 
 def test_one_label_of_many_is_measured_by_accuracy(
