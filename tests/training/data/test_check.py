@@ -308,6 +308,8 @@ def test_each_kind_of_finding_has_its_own_examples(tree):
 
     text = CliRunner().invoke(app, ["check", str(tree)]).stdout
 
+    assert "\ntest: 6 images (blue 3, red 3)\n" in text
+    assert text.endswith("\nlook at the findings above\n")
     sections: dict[str, list[str]] = {}
     found: list[str] = []
     for line in text.splitlines():
@@ -330,6 +332,20 @@ def test_each_kind_of_finding_has_its_own_examples(tree):
     assert "other.png" in contradiction
 
 
+def test_data_are_described_split_by_split(tree):
+    """How the labels were read, and how often each occurs: of twenty, it says so."""
+    for n in range(19):
+        (tree / "train" / f"hue{n:02}").mkdir()
+        (tree / "train" / f"hue{n:02}" / "1.png").write_bytes(b"not looked into")
+
+    said = CliRunner().invoke(app, ["describe", str(tree)]).stdout.splitlines()
+
+    assert said[0] == f"{tree.name}: 21 labels, one label an image"
+    hues = ", ".join(f"hue{n:02} 1" for n in range(19))
+    assert said[1].startswith("test: 4 images (blue 2, hue00 0, ")
+    assert said[2:] == [f"train: 31 images (blue 6, {hues} and 1 more)"]
+
+
 def test_groups_are_told_where_labels_have_some(tmp_path):
     """A fine-grained task is meant, or a hyphen stands where it should not."""
     write_tree(tmp_path, {"red": 1, "blue": 1})
@@ -341,7 +357,7 @@ def test_groups_are_told_where_labels_have_some(tmp_path):
     grouped = CliRunner().invoke(app, ["describe", str(tmp_path)]).stdout
 
     assert "groups:" not in plain
-    assert "groups: apple, green" in grouped
+    assert grouped.endswith("groups: apple, green\n")
 
 
 def test_data_that_cannot_be_read_is_told_from_data_with_findings(tmp_path):
@@ -349,5 +365,9 @@ def test_data_that_cannot_be_read_is_told_from_data_with_findings(tmp_path):
     folder = write_tree(tmp_path / "data", {"red": 1, "blue": 1})
     (folder / "red" / "notes.heic").write_bytes(b"x")
 
-    for path, status in ((folder, 0), (tmp_path / "none", 2)):
-        assert CliRunner().invoke(app, ["check", str(path)]).exit_code == status
+    for path, status, end in (
+        (folder, 0, "nothing wrong\n"),
+        (tmp_path / "none", 2, ""),
+    ):
+        result = CliRunner().invoke(app, ["check", str(path)])
+        assert (result.exit_code, result.stdout[-14:]) == (status, end)

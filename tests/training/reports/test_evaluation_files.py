@@ -156,6 +156,26 @@ def test_without_a_positive_there_is_no_curve_of_recall(tmp_path: Path):
     assert files == FOR_ALL | {"confusion.png"}
 
 
+def test_the_test_split_is_measured_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Into the folder that is said at the end."""
+    bundle = make_bundle(tmp_path / "models")
+    for split, images in (("train", 2), ("test", 1)):
+        write_tree(
+            tmp_path / "photos" / split, dict.fromkeys(("blue", "green", "red"), images)
+        )
+    monkeypatch.chdir(tmp_path)
+
+    said = linnaeus("evaluate", bundle, "photos")
+    train = linnaeus("evaluate", bundle, "photos", "--split", "train")
+
+    assert "photos, test: 3 images" in said
+    assert "photos, train: 6 images" in train
+    assert said.endswith("figures, plots and mistakes in runs/evaluation\n")
+    assert {file.name for file in Path("runs/evaluation").iterdir()} >= FOR_ALL
+
+
 def test_other_files_of_the_folder_stay(tmp_path: Path, photos: Path):
     """It may be that of a run, whose curves are no picture of an evaluation."""
     (tmp_path / "curves.png").write_bytes(b"of the run")
