@@ -96,18 +96,18 @@ DETAILS = {
     "body_too_large": "the body has 30000000 bytes or more; at most 20971520 are "
     "accepted here",
     "too_many_images": "the batch has 65 images; at most 64 are accepted",
-    "image_too_many_pixels": "the image is 60000x60000 pixels; at most 50000000 are "
-    "accepted",
+    "image_too_many_pixels": "the image declares 60000x60000 pixels; at most 50000000 "
+    "pixels are accepted",
     "media_type_unsupported": "the Content-Type is 'text/plain'; taken are image/*, "
     "application/octet-stream, multipart/form-data, application/json",
-    "image_format_unsupported": "these bytes are not an image of a format we take: "
+    "image_format_unsupported": "not an image of an accepted format; accepted are "
     "JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF",
-    "image_undecodable": "the image is damaged or cut off",
+    "image_undecodable": "the image cannot be decoded: image file is truncated",
     "invalid_parameter": "top_k is 2000; for this model 1 to 1000 are allowed",
     "internal_error": "The cause is in the service's log, under this request_id.",
     "engine_failed": "The cause is in the service's log, under this request_id.",
-    "overloaded": "256 images are waiting; no more are accepted just now",
+    "overloaded": "256 images wait for imagenet, and 1 more came; at most 256 may wait",
     "draining": "the service is stopping; another process may answer",
-    "not_ready": "no lane is running",
+    "not_ready": "no lane is alive",
     "deadline_exceeded": "the answer did not come before the deadline of this request",
 }

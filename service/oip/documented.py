@@ -6,6 +6,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from service import examples
+from service.headers import TIMED
 from service.images import JSON, RAW
 from service.oip import shapes
 from service.oip.compression import FORMATS
@@ -83,10 +84,11 @@ def infer_routes(endpoint: ASGIApp) -> list[RawRoute]:
         200: {
             "description": "Inferred.",
             "headers": {
+                **TIMED,
                 LENGTH: {
                     "description": "Bytes of the JSON, where outputs are binary.",
                     "schema": {"type": "integer", "minimum": 1},
-                }
+                },
             },
             "content": {
                 JSON: {"example": examples.INFERRED},

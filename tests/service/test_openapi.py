@@ -1,5 +1,6 @@
 """The OpenAPI document says what the application does, and does what it says."""
 
+import re
 from asyncio import _get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +12,12 @@ from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
 
 from service import examples
+from service.asking import LATE
+from service.engine.lanes import NO_LANE
+from service.engine.line import no_room
 from service.problems import PROBLEM_TYPES
-from tests.service.conftest import running
+from tests.service.conftest import RED, running
+from tests.synthetic import png
 
 WITH_INPUT = [
     ("/classify", "POST"),
@@ -181,6 +186,7 @@ ANSWERED = [
     (200, "/metrics", {}),
     (200, "/v2", {}),
     (200, "/v2/models/{name}", {}),
+    (200, INFER, {"json": examples.INFERENCE}),
     (200, "/v2/repository/index", {"content": b""}),
     (400, "/classify", {"content": b""}),
     (400, INFER, {"content": b"{"}),
@@ -235,6 +241,46 @@ def test_every_problem_has_an_example(client):
         .get("examples", {})
     }
     assert shown == set(PROBLEM_TYPES) - {"route_not_found", "method_not_allowed"}
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+PART = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+SAID = {
+    "malformed_request": ("/classify", {"content": PART, "headers": FORM}),
+    "image_empty": ("/classify", {"content": b""}),
+    "route_not_found": ("/clasify", {}),
+    "model_not_found": ("/classify", {"params": {"model": "dog"}}),
+    "body_too_large": ("/classify", {"content": bytes(30_000_000)}),
+    "too_many_images": ("/classify/batch", {"json": {"images": [""] * 9}}),
+    "image_too_many_pixels": ("/classify", {"content": png((0, 0, 0), (60_000, 60))}),
+    "media_type_unsupported": ("/classify", {"content": b"x", "headers": TEXT}),
+    "image_format_unsupported": ("/classify", {"content": b"text"}),
+    "image_undecodable": ("/classify", {"content": RED[:44]}),
+    "invalid_parameter": ("/classify", {"params": {"top_k": 2000}}),
+}
+
+
+@pytest.mark.parametrize("code", SAID)
+def test_the_example_of_an_error_is_what_is_said(client, code):
+    """But for the numbers, and which models are loaded."""
+    path, request = SAID[code]
+
+    problem = client.post(path, **request).json()
+
+    said, example = (
+        re.sub(r"\d+|loaded are .*", "…", text)
+        for text in (problem["detail"], examples.DETAILS[code])
+    )
+    assert (problem["code"], said) == (code, example)
+
+
+def test_the_example_of_a_refusal_for_a_while_is_what_is_said():
+    """Of a queue that is full, without lanes, and past the deadline."""
+    full = no_room(("imagenet", 1), 256, 1, capacity=256, retry_after_s=1)
+
+    assert examples.DETAILS["overloaded"] == str(full)
+    assert examples.DETAILS["not_ready"] == NO_LANE
+    assert examples.DETAILS["deadline_exceeded"] == LATE
 
 
 def test_the_example_answers_are_what_is_answered(client):
