@@ -1,15 +1,19 @@
 """The pages work in a browser, offline, for every task, and look after themselves."""
 
+import json
 import re
+import shlex
 import shutil
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 
+import httpx
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
-from tests.service.conftest import BLUE, GRAY, GREEN, RED, running
-from tests.synthetic import make_bundle
+from service import examples
+from tests.service.conftest import BLUE, GRAY, GREEN, RED, running, send
+from tests.synthetic import make_bundle, png
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -21,8 +25,16 @@ def test_a_page_asks_no_other_host_for_anything(client, path):
 
     assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", response.text)
     policy = response.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
+    assert re.fullmatch(
+        "default-src 'none'; script-src 'sha256-[^ ]+'; style-src 'sha256-[^ ]+'; "
+        "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+        policy,
+    )
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cache-Control"] == "no-cache"  # of a release before
+    for place in re.findall(r'<a href="(.*?)"', response.text):
+        assert client.get(f"/{place.removeprefix('./')}").status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -100,49 +112,161 @@ def test_a_picture_is_answered_with_bars(page):
 
 
 @pytest.mark.parametrize(
-    ("model", "image", "said"),
+    ("model", "image", "counting", "said"),
     [
-        ("is-red", RED, "red"),
-        ("is-red", GREEN, "not red"),
-        ("has", GRAY, "red, green, blue"),
-        ("shades", RED, "warm"),
-        ("shades", GRAY, "The model does not know."),
+        ("is-red", RED, 1, r"^red\nred: [\d.]+ %, threshold [\d.]+ %$"),
+        ("is-red", GREEN, 0, r"^not red\nred: [\d.]+ %, threshold [\d.]+ %$"),
+        ("has", GRAY, 3, "^red, green, blue$"),
+        ("shades", RED, 2, r"^[\w-]+\nwarm: [\d.]+ %$(.|\n)*^Groups\nwarm$"),
+        ("shades", GRAY, 0, "^The model does not know.$"),
     ],
     ids=["yes", "no", "labels", "groups", "abstains"],
 )
-def test_every_task_is_shown(page, model, image, said):
-    """Decision, thresholds, groups and abstention."""
+def test_every_task_is_shown(page, model, image, counting, said):
+    """Decision, thresholds, groups and abstention, and what counts for it."""
     give(page, image)
     page.select_option("#model", label=model)
+    wait_for_answer(page, model)
 
+    shown = plain(page.inner_text("#answer"))
+    assert re.search(said, re.sub("\n+", "\n", shown), re.MULTILINE), shown
+    assert page.locator("li.counts").count() == counting
+
+
+def plain(text):
+    """With spaces that break, and an x for times."""
+    signs = {"\N{NO-BREAK SPACE}": " ", "\N{MULTIPLICATION SIGN}": "x"}
+    return text.translate(str.maketrans(signs))
+
+
+def wait_for_answer(page, model):
+    """Until it is of this model."""
     page.wait_for_function(
-        "said => document.getElementById('answer').innerText.includes(said)", arg=said
+        """model => document.querySelector("#answer:not(.busy) .facts")
+            ?.innerText.includes(`${model} version`)""",
+        arg=model,
     )
 
 
+def percent(score):
+    """As the page writes it."""
+    digits = 2 if score < 0.1 or score > 0.99 else 1
+    return f"{100 * score:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+# Of each row: what is written, how long its bar is, where its threshold is marked.
+ROWS = """() => Array.from(document.querySelectorAll("#answer li"), (row) => ({
+    words: Array.from(row.querySelectorAll(".row span"), (e) => e.textContent),
+    long: parseFloat(row.querySelector(".bar i").style.width),
+    mark: parseFloat(row.querySelector(".bar b")?.style.left ?? -1),
+    counts: row.classList.contains("counts"),
+}))"""
+
+
+@pytest.mark.parametrize("model", ["colors", "is-red", "has"])
+def test_a_bar_is_as_long_as_its_score(page, client, model):
+    """And says it; the threshold, where there is one, decides whether it counts."""
+    given = {"top_k": 3} if model == "has" else {}
+    said = send(client, RED, model=model, **given).json()["predictions"]
+    page.select_option("#model", label=model)
+    give(page, RED)
+    wait_for_answer(page, model)
+    # they grow from nothing
+    page.wait_for_function(
+        "document.querySelector('#answer .bar i').style.width !== '0px'"
+    )
+
+    rows = page.evaluate(ROWS)
+
+    assert len(rows) == len(said)
+    for place, (row, prediction) in enumerate(zip(rows, said, strict=True)):
+        score, threshold = prediction["score"], prediction.get("threshold")
+        words = percent(score)
+        if threshold is not None:
+            words += f", threshold {percent(threshold)}"
+        assert row["words"] == [prediction["label"], words]
+        assert row["long"] == pytest.approx(100 * score, abs=0.01)
+        mark = -1 if threshold is None else 100 * threshold
+        assert row["mark"] == pytest.approx(mark, abs=0.01)
+        assert row["counts"] == (place == 0 if threshold is None else score > threshold)
+
+
+def test_below_the_bars_is_all_that_was_answered(page):
+    """Size, model, times, what there is to know of the picture, and the JSON."""
+    with page.expect_response("**/classify?*") as answered:
+        give(page, png((240, 10, 10), (4, 4)))
+    page.wait_for_selector("#answer .facts")
+
+    answer = answered.value.json()
+    size = "{width} x {height} {format}".format(**answer["image"])
+    facts = plain(page.inner_text("#answer .facts"))
+    assert re.fullmatch(
+        rf"{size} · colors version 1( · (decode|queue|batch|infer) [\d.]+ ms){{4}}",
+        facts,
+    )
+    assert "About this picture" in page.inner_text("#answer")
+    assert page.inner_text("#answer .warn") == answer["warnings"][0]
+    assert json.loads(page.locator("#answer pre").last.text_content()) == answer
+
+
 @pytest.mark.parametrize(
-    ("image", "top_k", "threshold", "said"),
+    ("name", "kind"),
+    [("it's.png", "image/png"), ("photo.txt", "application/octet-stream")],
+)
+def test_the_command_of_an_answer_answers_the_same(page, tmp_path, name, kind):
+    """In a shell, whatever the file is called, and whatever it seems to be."""
+    (tmp_path / name).write_bytes(RED)
+    page.set_input_files("#file", tmp_path / name)
+    wait_for_verdict(page, "red")
+
+    shown, answer = page.locator("#answer pre").all_text_contents()
+    curl, *options, url = shlex.split(shown)
+
+    assert (curl, options) == (
+        "curl",
+        ["-H", f"Content-Type: {kind}", "--data-binary", f"@{name}"],
+    )
+    again = httpx.post(url, content=RED, headers={"Content-Type": kind}).json()
+    assert again["predictions"] == json.loads(answer)["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("image", "top_k", "threshold", "said", "shown"),
     [
-        (GRAY, "", "", "3 over the threshold"),
-        (GRAY, "1", "", "1 of the 1 shown over the threshold"),
-        (GRAY, "2", "0.5", "2 of the 2 shown over the threshold"),
-        (RED, "2", "0.9", "1 over the threshold"),
-        (GRAY, "3", "1", "none of its labels"),
-        (GRAY, "", "0.5", "3 over the threshold"),
+        (GRAY, "", "", "3 over the threshold", 3),
+        (RED, "", "", "1 over the threshold", 3),
+        (GRAY, "1", "", "1 of the 1 shown over the threshold", 1),
+        (GRAY, "2", "0.5", "2 of the 2 shown over the threshold", 2),
+        (RED, "2", "0.9", "1 over the threshold", 1),
+        (GRAY, "3", "1", "none of its labels", 0),
+        (GRAY, "", "0.5", "3 over the threshold", 3),
+        (RED, "", "0.9", "1 over the threshold", 1),
     ],
-    ids=["as-it-is", "cut", "cut-above", "not-cut", "whole", "all-above"],
+    ids=[
+        "as-it-is",
+        "with-those-under-it",
+        "cut",
+        "cut-above",
+        "not-cut",
+        "whole",
+        "all-above",
+        "only-those-above",
+    ],
 )
 def test_labels_are_counted_no_further_than_they_came(
-    page, image, top_k, threshold, said
+    page, image, top_k, threshold, said, shown
 ):
     """Where the list was cut, others may be over the threshold, too."""
     page.select_option("#model", label="has")
     page.fill("#top-k", top_k)
     page.fill("#threshold", threshold)
-    give(page, image)
+    with page.expect_request("**/classify?*") as asked:
+        give(page, image)
 
     page.wait_for_selector("#answer .verdict")
+    assert ("top_k" in asked.value.url) == bool(top_k or not threshold)
     assert said in re.split("\n+", page.inner_text("#answer .verdict"))
+    assert page.locator("#answer li").count() == shown
 
 
 def test_the_command_is_that_of_the_answer(page):
@@ -189,14 +313,58 @@ def test_while_an_answer_is_awaited_the_old_one_is_marked_as_such(explaining_pag
     assert "round trip" in page.inner_text("#clock")
 
 
-def test_no_more_predictions_are_asked_for_than_a_model_gives(page):
-    """As many as there are labels; a binary answer has one."""
-    most = {}
-    for model in ("colors", "is-red"):
-        page.select_option("#model", label=model)
-        most[model] = page.get_attribute("#top-k", "max")
+@pytest.fixture
+def held(page):
+    """What is asked of the service, which does not hear of it."""
+    held = []
+    # a lambda, as above
+    page.route("**/classify?*", lambda route: held.append(route))  # noqa: PLW0108
+    yield held
+    page.unroute("**/classify?*")
 
-    assert most == {"colors": "3", "is-red": "1"}
+
+@pytest.mark.parametrize("then", ["picture", "link"])
+def test_what_is_no_longer_asked_is_withdrawn(page, held, then):
+    """Its answer, come late, would hide what came after it; nor is it a failure."""
+    with page.expect_request("**/classify?*"):
+        give(page, RED)
+
+    with page.expect_event("requestfailed"):
+        if then == "picture":
+            give(page, GREEN)
+        else:
+            drop(page, text="https://example.com/cat.jpg")
+
+    if then == "picture":
+        page.evaluate("state.file.arrayBuffer()")  # as long as a failure is looked into
+        assert page.locator("#answer.busy").count() == 1
+        assert page.locator("#answer .bad").count() == 0
+        held[-1].continue_()
+        wait_for_verdict(page, "green")
+    else:
+        page.wait_for_selector("#answer:not(.busy) .bad")
+        assert "That is no file" in page.inner_text("#answer")
+        assert page.inner_text("#clock") == ""
+
+
+def test_a_model_is_described_and_asked_anew(page, client):
+    """No more is asked for than it gives, nor what was asked of the one before."""
+    listed = {m["name"]: m for m in client.get("/models").json()["models"]}
+    for name, most, words in (
+        ("shades", 6, "one of many, in groups (fine-grained), 6 labels, fp32 on cpu."),
+        ("is-red", 1, "yes or no (binary), 2 labels, fp32 on cpu."),
+        ("colors", 3, "one of many (multiclass), 3 labels, fp32 on cpu."),
+    ):
+        page.fill("#top-k", "2")
+        page.fill("#threshold", "0.5")
+        page.select_option("#model", label=name)
+        fields = page.locator("#top-k, #threshold")
+
+        assert fields.evaluate_all("all => all.map((e) => e.value)") == ["", ""]
+        assert page.get_attribute("#top-k", "max") == str(most)
+        assert page.get_attribute("#top-k", "placeholder") == str(listed[name]["top_k"])
+        description = listed[name]["description"]
+        assert page.inner_text("#about") == f"{description} Answers {words}"
 
 
 def test_an_error_is_shown_with_its_code(page):
@@ -204,13 +372,18 @@ def test_an_error_is_shown_with_its_code(page):
     give(page, b"not a picture")
 
     page.wait_for_selector("#answer .bad")
-    assert "image_format_unsupported" in page.inner_text("#answer")
+    assert re.search(r"image_format_unsupported · \w+", page.inner_text("#answer"))
 
 
 HTML = {"content_type": "text/html", "body": "<h1>413 Request Entity Too Large</h1>"}
 PROBLEM = {
     "content_type": "application/problem+json",
     "body": '{"title": "The service is stopping", "detail": "…", "code": "draining"}',
+}
+UNKNOWN = {
+    "status": 404,
+    "content_type": "application/problem+json",
+    "body": '{"title": "No such model", "detail": "…", "code": "model_not_found"}',
 }
 
 
@@ -256,20 +429,35 @@ def test_a_page_that_is_older_than_its_service_asks_for_the_models_again(
     browser, settings_for, tmp_path
 ):
     """A tab stays open over a deployment, with the model that was chosen in it."""
-    for name in ("colors", "shades"):
-        make_bundle(tmp_path, name)
+    make_bundle(tmp_path, "colors")
+    for version in (1, 2, 3):
+        make_bundle(tmp_path, "shades", version=version)
+
+    def loading(*versions, **given):
+        load = ("colors", *(f"shades/{version}" for version in versions))
+        return settings_for(models=tmp_path, load=load, **given)
+
     with ExitStack() as until_the_end:
-        with running(settings_for(models=tmp_path)) as server:
+        with running(loading(1, 2)) as server:
             page = until_the_end.enter_context(opened(browser, server.url))
-            page.select_option("#model", label="shades")
-        make_bundle(tmp_path, "shades", version=2)
-        settings = settings_for(models=tmp_path, port=server.port)
-        until_the_end.enter_context(running(settings))
+            options = page.locator("#model option").all_text_contents()
+            assert options == ["colors", "shades / 1", "shades / 2"]
+            page.select_option("#model", label="shades / 1")
+        until_the_end.enter_context(running(loading(2, 3, port=server.port)))
 
         give(page, RED)
         page.wait_for_selector("#answer .facts")
 
-        assert "shades version 2" in page.inner_text("#answer .facts")
+        assert "shades version 3" in page.inner_text("#answer .facts")
+
+
+def test_a_model_that_is_listed_and_not_found_is_asked_for_twice_at_most(page):
+    """Of several processes one may be newer than the other."""
+    page.route("**/classify?*", lambda route: route.fulfill(**UNKNOWN))
+    give(page, RED)
+
+    page.wait_for_selector("#answer .bad")
+    assert "model_not_found" in page.inner_text("#answer")
 
 
 def paste(page, image):
@@ -293,6 +481,23 @@ def test_a_pasted_picture_is_taken(page):
     page.wait_for_selector("#answer .verdict")
 
 
+def test_a_pasted_text_is_left_to_its_field(page):
+    """A number for one of them, for example."""
+    prevented = page.locator("#top-k").evaluate(
+        """field => {
+            const data = new DataTransfer(), options = { bubbles: true };
+            data.setData("text/plain", "2");
+            Object.assign(options, { clipboardData: data, cancelable: true });
+            const paste = new ClipboardEvent("paste", options);
+            field.dispatchEvent(paste);
+            return paste.defaultPrevented;
+        }"""
+    )
+
+    assert prevented is False
+    assert page.locator("#answer .bad").count() == 0
+
+
 def drop(page, *files, text=None):
     """Let go over the page what another window gave: files by path, or a link."""
     devtools = page.context.new_cdp_session(page)
@@ -313,6 +518,7 @@ def test_a_dropped_picture_is_taken(page, photo):
     drop(page, photo)
 
     wait_for_verdict(page, "red")
+    assert page.locator(".over").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -449,7 +655,7 @@ def test_the_page_works_by_keyboard(page):
     assert reached[-4:] == ["file", "model", "top-k", "threshold"]
 
 
-def red_corner(kind, *, turned=False):
+def red_corner(kind, *, turned=False, **options):
     """A file of a picture that is red in what is its upper right once it is upright."""
     image = Image.new("RGB", (90, 90))
     image.paste((240, 0, 0), (45, 0, 90, 45))
@@ -459,7 +665,7 @@ def red_corner(kind, *, turned=False):
         exif[ExifTags.Base.Orientation] = 3
         image.rotate(180).save(stream, kind, exif=exif)
     else:
-        image.save(stream, kind)
+        image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -497,12 +703,16 @@ def test_the_picture_is_overlaid_with_what_spoke_for_its_label(explaining_page):
     page.wait_for_selector("#heat-text", state="hidden")
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 @pytest.mark.parametrize(
     ("kind", "turned", "drawn"),
     [
         ("PNG", True, True),
         ("JPEG", True, True),
         ("WEBP", False, True),
+        ("WEBP with colors", False, True),
         ("WEBP", True, False),
     ],
 )
@@ -511,14 +721,80 @@ def test_no_map_is_drawn_on_a_picture_that_may_be_turned(
 ):
     """Chromium turns the others by their EXIF, but not WebP; the words say so."""
     page = explaining_page
+    kind, *more = kind.split()
+    options = {"icc_profile": SRGB} if more else {}
     page.check("#explain")
-    give(page, red_corner(kind, turned=turned))
+    give(page, red_corner(kind, turned=turned, **options))
     page.wait_for_selector("#heat" if drawn else "text=No map is drawn")
 
     said = page.inner_text("#heat-text")
     assert "“red” is in the upper right part" in said
     assert ("No map is drawn" in said) != drawn
     assert page.is_visible("#heat") == drawn
+
+
+def test_what_the_model_did_not_see_is_dark(explaining_page):
+    """And what it saw is told; nothing of it lies on the next picture."""
+    page = explaining_page
+
+    def see_half(route):
+        answer = route.fetch()
+        told = answer.json()
+        told["explanation"]["region"] = [0.25, 0, 0.75, 1]
+        route.fulfill(response=answer, json=told)
+
+    page.route("**/classify?*", see_half)
+    page.check("#explain")
+    give(page, RED)
+    page.wait_for_selector("#heat", state="visible")
+
+    margin = """document.getElementById("heat").getContext("2d")
+        .getImageData(100, 400, 1, 1).data"""
+    assert list(page.evaluate(margin)) == [0, 0, 0, 153]
+    said = plain(page.inner_text("#heat-text"))
+    assert said.endswith("The model saw 50 % of the picture, inside the frame.")
+
+    page.unroute("**/classify?*")
+    page.route("**/classify?*", lambda _: None)  # is not answered
+    give(page, GREEN)
+    page.wait_for_selector("#heat", state="hidden")
+    page.wait_for_selector("#heat-text", state="hidden")
+
+
+@pytest.mark.parametrize(
+    ("grid", "region", "said"),
+    [
+        ([[0, 0, 1]], [0, 0, 1, 1], "Of 1 x 3 places, “red” is in the right part"),
+        ([[0], [0], [1]], [0, 0, 1, 1], "Of 3 x 1 places, “red” is in the lower part"),
+        ([[0.5, 1, 0]], [0, 0, 1, 1], "Of 1 x 3 places, “red” is in the middle part"),
+        ([[1, 0, 0]], [0.5, 0, 1, 1], "Of 1 x 3 places, “red” is in the middle part"),
+        ([[0, 0]], [0, 0, 1, 1], "Nowhere among 1 x 2 places does the picture speak"),
+    ],
+)
+def test_an_explanation_is_told_in_words(page, grid, region, said):
+    """For who does not see the map: where in the whole picture, if anywhere."""
+    explanation = {"label": "red", "grid": grid, "region": region}
+
+    told = page.evaluate("told => inWords(told)", explanation)
+
+    told = plain(told)
+    assert told.replace("what speaks most for ", "").startswith(said)
+
+
+def test_a_picture_that_the_browser_cannot_show_is_answered(page):
+    """It says so in its place, until there is one that it can."""
+    stream = BytesIO()
+    Image.new("RGB", (20, 20), (240, 10, 10)).save(stream, "TIFF")
+    give(page, stream.getvalue())
+    wait_for_verdict(page, "red")
+    page.wait_for_selector("#no-preview", state="visible")
+    assert page.is_hidden("#preview")
+
+    give(page, GREEN)
+    page.wait_for_selector("#preview", state="visible")
+    assert page.is_hidden("#no-preview")
+    assert page.is_hidden("#invitation strong")
+    assert page.get_attribute("#preview", "alt") == "a.png"
 
 
 def test_a_model_that_does_not_explain_is_not_asked_to(explaining_page):
@@ -544,6 +820,65 @@ def test_the_documentation_is_drawn_from_the_document(page, server):
     assert "/classify/batch" in text
     assert "Retry-After" in page.text_content("main")  # in a part that is folded
     assert "AnswerShape" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "top_k query integer from 1 How many predictions. Unset: the model's own",
+        "threshold query number 0 to 1 Instead of the model's thresholds",
+        'Content-Encoding header "gzip", "deflate", "identity" How the body',
+        "multipart/form-data field file: binary",
+        "multipart/form-data field files: list of binary",
+        "image/* binary",
+        f'application/json ImageBody {{ "image": "{examples.PNG_BASE64}" }}',
+        '"predictions": [ { "label": "red", "index": 0,',
+        "text/plain string",
+        "results list of Answer or ItemError",
+        "explains boolean explain=true is available.",
+        "Prediction One label with its score.",
+        "GET /readyz May traffic come?",
+        "overloaded 503 The service is full " + examples.DETAILS["overloaded"],
+        'datatype "FP32", "BYTES"',
+    ],
+)
+def test_the_documentation_says_of_each_part_what_it_is(documentation, words):
+    """Parameters, bodies, examples, answers, shapes and errors."""
+    assert words in documentation
+
+
+@pytest.fixture(scope="module")
+def documentation(browser, server):
+    """Its words, those that are folded too, and spaces between them."""
+    page = browser.new_page()
+    page.goto(f"{server.url}/docs")
+    page.wait_for_selector("#overloaded")
+    opened = page.locator("details[open] > summary .verb").all_inner_texts()
+    page.evaluate("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    text = page.inner_text("body")
+    page.close()
+    assert set(opened) == {"POST"}  # what a reader comes for
+    return " ".join(text.split())
+
+
+def test_the_documentation_is_introduced_by_the_document(documentation, client):
+    """Title line and description."""
+    info = client.get("/openapi.json").json()["info"]
+
+    assert f"{info['summary']}, version {info['version']}" in documentation
+    words = " ".join(info["description"].replace("`", "").split())
+    assert words in documentation
+
+
+def test_a_document_that_does_not_come_is_told(browser, server):
+    """In place of the routes."""
+    page = browser.new_page()
+    page.route("**/openapi.json", lambda route: route.fulfill(status=502, **HTML))
+    page.goto(f"{server.url}/docs")
+
+    page.wait_for_selector(".bad")
+    assert "openapi.json could not be read" in page.inner_text("main")
+    page.close()
 
 
 @pytest.mark.parametrize("page_is", ["fresh", "open"])
