@@ -225,6 +225,29 @@ async def test_what_is_left_of_a_small_answer_is_not_kept_for_ever(closed):
             await protocol.lost.wait()
 
 
+@pytest.mark.parametrize("over", [Outgoing.stop_timer, Outgoing.end])
+async def test_an_answer_that_was_read_leaves_no_timer_behind(over):
+    """It would compare the next answer with what was unread of this one."""
+    loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+    timers = []
+
+    def call_later(*arguments):
+        timers.append(loop.call_later(*arguments))
+        return timers[-1]
+
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    connection = SimpleNamespace(loop=SimpleNamespace(call_later=call_later))
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    out = Outgoing(transport, connection, timeout_s=3600)
+    with theirs, closing(transport):
+        out.write(bytes(60_000))
+        out.time_reader()
+        over(out)
+        transport.abort()
+
+    assert [timer.cancelled() for timer in timers] == [True]
+
+
 async def hear_out(sent: bytes, *, ends_s: float = math.inf) -> set[object]:
     """Drop what a client sends that does not end, and if that has an end also does not
     pause; the connections left."""

@@ -14,6 +14,7 @@ from classifier.bundle import load_bundle
 from classifier.decode import MAX_BYTES_A_PIXEL
 from classifier.device import cuda_problem
 from classifier.golden import Golden, write_golden
+from classifier.manifest import Precision
 from service.commands import doctor
 from service.engine.arrangement import Arrangement
 from service.engine.models import load_model
@@ -151,6 +152,21 @@ def test_a_broken_graph_does_not_hide_the_one_after_it(linnaeus, tmp_path):
     assert result.exit_code == 1
     assert re.search(r"problem +colors/1 fp32 +.*SHA-256", result.stdout)
     assert re.search(r"ok +colors/1 int8 +golden replay off by", result.stdout)
+
+
+def test_each_graph_is_replayed_against_what_it_gave_itself(linnaeus, tmp_path):
+    """Not against the logits of the one before it."""
+    bundle = load_bundle(two_graphs(tmp_path, passed=True))
+    golden = bundle.read_golden()
+    logits = golden.logits | {Precision.INT8: golden.logits[Precision.INT8] + 5e-5}
+    other = write_golden(Golden(golden.pixels, logits), bundle.manifest)
+    (bundle.folder / "golden.npz").write_bytes(other)
+
+    models = bundle.folder.parents[1]
+    result = linnaeus("doctor", "--models", models, "--device", "cpu")
+
+    assert re.search(r"ok +colors/1 fp32 +golden replay off by 0 ", result.stdout)
+    assert re.search(r"ok +colors/1 int8 +golden replay off by \de-05 ", result.stdout)
 
 
 def test_a_wrong_setting_is_a_problem(linnaeus, tmp_path, monkeypatch):

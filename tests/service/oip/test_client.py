@@ -78,18 +78,43 @@ def test_a_model_tells_the_tensors_that_it_takes_and_gives(
         {"name": "scores", "datatype": "FP32", "shape": [-1, scores]},
         {"name": "logits", "datatype": "FP32", "shape": [-1, logits]},
     ]
-    assert told["versions"] == ["1"]
+    assert (told["name"], told["versions"]) == (model, ["1"])
     assert result.as_numpy("scores").shape == (2, scores)
     assert result.as_numpy("logits").shape == (2, logits)
 
 
 def test_the_configuration_says_that_one_input_is_enough(asked):
     """Both are optional there, as a request has one."""
-    config = asked.get_model_config("colors")
+    config = asked.get_model_config("is-red")
 
-    assert [tensor["optional"] for tensor in config["input"]] == [True, True]
-    assert config["max_batch_size"] == 8
-    assert config["output"][0]["dims"] == [3]
+    assert asked.get_model_metadata("is-red")["platform"] == "onnxruntime_onnx"
+    assert config == {
+        "name": "is-red",
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "max_batch_size": 8,
+        "input": [
+            {
+                "name": "image",
+                "data_type": "TYPE_STRING",
+                "format": "FORMAT_NONE",
+                "dims": [],
+                "optional": True,
+            },
+            {
+                "name": "pixels",
+                "data_type": "TYPE_UINT8",
+                "format": "FORMAT_NHWC",
+                "dims": [8, 8, 3],
+                "optional": True,
+            },
+        ],
+        "output": [
+            {"name": "scores", "data_type": "TYPE_FP32", "dims": [2]},
+            {"name": "logits", "data_type": "TYPE_FP32", "dims": [1]},
+        ],
+        "dynamic_batching": {},
+    }
 
 
 def test_the_index_lists_every_version(asked, server):
