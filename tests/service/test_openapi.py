@@ -3,6 +3,7 @@
 import re
 from asyncio import _get_running_loop
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
 
 from service import examples
+from service.app import project_version
 from service.asking import LATE
 from service.engine.lanes import NO_LANE
 from service.engine.line import no_room
@@ -227,20 +229,69 @@ def test_no_parameter_may_be_null(client):
     assert {kind for _, kind in types} == {"string", "integer", "number", "boolean"}
 
 
+def test_any_route_may_meet_a_bug(client):
+    """A client that reads no 500 would take its body for an answer."""
+    paths = client.get("/openapi.json").json()["paths"]
+    without = [
+        (path, method)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "500" not in operation["responses"]
+    ]
+
+    assert without == []
+
+
 def test_every_problem_has_an_example(client):
     """In the document as a whole, and at the routes where it can occur."""
     document = client.get("/openapi.json").json()
 
-    assert set(document["x-problems"]) == set(examples.DETAILS) == set(PROBLEM_TYPES)
+    titles = {code: problem_type.title for code, problem_type in PROBLEM_TYPES.items()}
+    assert document["x-problems"] == {
+        code: {"status": status, "title": title, "detail": examples.DETAILS[code]}
+        for code, (status, title) in PROBLEM_TYPES.items()
+    }
     classify = document["paths"]["/classify"]["post"]["responses"]
     shown = {
-        code
-        for response in classify.values()
-        for code in response["content"]
-        .get("application/problem+json", {})
-        .get("examples", {})
+        code: example["summary"]
+        for status, response in classify.items()
+        if status != "200"
+        for code, example in response["content"]["application/problem+json"][
+            "examples"
+        ].items()
     }
-    assert shown == set(PROBLEM_TYPES) - {"route_not_found", "method_not_allowed"}
+    del titles["route_not_found"], titles["method_not_allowed"]
+    assert shown == titles
+    assert classify["413"]["description"] == HTTPStatus(413).phrase
+
+
+def test_a_body_is_documented_with_what_it_must_hold(client):
+    """A generated client sends a field that is required, and no other."""
+    paths = client.get("/openapi.json").json()["paths"]
+    one, many = (
+        paths[path]["post"]["requestBody"]["content"]
+        for path in ("/classify", "/classify/batch")
+    )
+
+    binary = {"type": "string", "format": "binary"}
+    assert one["image/*"] == one["application/octet-stream"] == {"schema": binary}
+    for body, field, kind in (
+        (one, "file", binary),
+        (many, "files", {"type": "array", "items": binary, "minItems": 1}),
+    ):
+        assert body["multipart/form-data"]["schema"] == {
+            "type": "object",
+            "required": [field],
+            "additionalProperties": False,
+            "properties": {field: kind},
+        }
+
+
+def test_the_document_says_what_it_is_of(client):
+    """Name and version of the service."""
+    info = client.get("/openapi.json").json()["info"]
+
+    assert (info["title"], info["version"]) == ("Linnaeus", project_version())
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
