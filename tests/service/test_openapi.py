@@ -197,6 +197,7 @@ ANSWERED = [
     (415, "/classify/batch", {"content": b"x", "headers": TEXT}),
     (415, INFER, {"content": b"x", "headers": {"Content-Encoding": "br"}}),
     (422, "/classify", {"params": {"size": 1}, "content": b"x"}),
+    (422, "/models/{name}", {"params": {"size": 1}}),
 ]
 
 
@@ -216,15 +217,20 @@ def test_every_header_of_an_answer_is_documented(client, status, path, request_)
 
 
 def test_no_parameter_may_be_null(client):
-    """In a query or a path `null` is a text, and the service would refuse it."""
+    """In a query or a path `null` is a text, and the service would refuse it. What is
+    not in the path need not be sent.
+    """
     paths = client.get("/openapi.json").json()["paths"]
-    types = {
-        (parameter["name"], parameter["schema"].get("type"))
+    parameters = [
+        parameter
         for methods in paths.values()
         for operation in methods.values()
         for parameter in operation.get("parameters", [])
-    }
+    ]
+    types = {(each["name"], each["schema"].get("type")) for each in parameters}
+    needed = {each["in"] for each in parameters if each.get("required")}
 
+    assert needed == {"path"}
     assert {name for name, _ in types} >= {"model", "version", "top_k", "threshold"}
     assert {kind for _, kind in types} == {"string", "integer", "number", "boolean"}
 

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from classifier.bundle import load_bundle
 from classifier.errors import BundleError
 from classifier.manifest import Task
 from service.address import Address, bind
@@ -33,6 +34,7 @@ from service.problems import PROBLEM_TYPES
 from service.server import Server, serve
 from service.settings import Settings
 from service.shapes import ModelDetail, ModelList
+from tests.classifier.test_classifier import two_graphs
 from tests.service.conftest import RED, running, send
 from tests.service.processes import Service
 from tests.service.processes import serve as serve_process
@@ -60,13 +62,26 @@ def test_every_loaded_model_is_listed(client):
     assert [m.name for m in models if m.default] == ["colors"]
 
 
-def test_a_model_is_described_by_its_manifest(client):
+def test_a_model_is_described_by_its_manifest(client, bundles):
     """Everything that decides its answers."""
     detail = ModelDetail.model_validate_json(client.get("/models/shades").content)
 
+    manifest = load_bundle(bundles / "shades").manifest
+    assert detail.manifest == manifest.model_dump(mode="json")
+    assert detail.description == manifest.description
     assert detail.manifest["labels"][0] == {"id": "red", "name": "red", "group": "warm"}
     assert detail.manifest["postprocess"]["abstain_threshold"] == 0.6
     assert (detail.versions, detail.explains, detail.device) == ([1], False, "cpu")
+
+
+def test_a_model_says_which_of_its_graphs_runs(settings_for, tmp_path):
+    """That which the settings chose, and not the first."""
+    two_graphs(tmp_path, passed=True)
+    settings = settings_for(models=tmp_path, precision="int8")
+    with running(settings) as server:
+        (model,) = server.client.get("/models").json()["models"]
+
+    assert model["precision"] == "int8"
 
 
 def test_a_model_lists_no_more_predictions_than_it_answers_with(settings_for, tmp_path):
