@@ -162,12 +162,18 @@ def test_no_route_promises_an_error_of_the_framework(client):
 def test_a_binary_inference_is_documented_with_its_headers(client, path, name):
     """A generated client can send them, and knows where the JSON of an answer ends."""
     operation = client.get("/openapi.json").json()["paths"][path]["post"]
-    headers = {p["name"] for p in operation["parameters"] if p["in"] == "header"}
+    headers = {
+        p["name"]: p["schema"] for p in operation["parameters"] if p["in"] == "header"
+    }
     answer = operation["responses"]["200"]
 
     assert operation["operationId"] == name
-    assert headers == {"Inference-Header-Content-Length", "Content-Encoding"}
-    assert "Inference-Header-Content-Length" in answer["headers"]
+    assert headers == {
+        "Inference-Header-Content-Length": {"type": "integer", "minimum": 0},
+        "Content-Encoding": {"type": "string", "enum": ["gzip", "deflate", "identity"]},
+    }
+    length = answer["headers"]["Inference-Header-Content-Length"]
+    assert length["schema"] == {"type": "integer", "minimum": 1}
     assert answer["content"]["application/octet-stream"]["schema"]["format"] == "binary"
 
 
