@@ -208,7 +208,9 @@ ANSWERED = [
 
 
 @pytest.mark.parametrize(("status", "path", "request_"), ANSWERED)
-def test_every_header_of_an_answer_is_documented(client, status, path, request_):
+def test_the_type_and_every_header_of_an_answer_are_documented(
+    client, status, path, request_
+):
     """With each the id of the request, by which the log is searched."""
     method = "POST" if {"json", "content"} & set(request_) else "GET"
     document = client.get("/openapi.json").json()
@@ -217,6 +219,7 @@ def test_every_header_of_an_answer_is_documented(client, status, path, request_)
     answer = client.request(method, path.format(name="colors"), **request_)
 
     assert answer.status_code == status
+    assert answer.headers["Content-Type"].partition(";")[0] in documented["content"]
     names = {name.lower() for name in documented["headers"]}
     assert set(answer.headers) - COMMON <= names
     assert "x-request-id" in names

@@ -444,6 +444,17 @@ def test_what_may_be_alerted_of_is_counted_from_0(settings_for):
             assert counted["linnaeus_requests_total", *labels] == 0
 
 
+def test_the_page_of_metrics_says_what_it_is_written_in(client):
+    """Prometheus asks for it, and generated clients do not take it for JSON."""
+    paths = client.get("/openapi.json").json()["paths"]
+    page = client.get("/metrics")
+
+    assert page.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert set(paths["/metrics"]["get"]["responses"]["200"]["content"]) == {
+        "text/plain"
+    }
+
+
 def test_every_metric_is_documented(client, repository):
     """And no other."""
     page = client.get("/metrics").text
