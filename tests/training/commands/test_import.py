@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -296,7 +297,8 @@ def at_a_terminal(
 ) -> tuple[int, str]:
     """The status of the import, and what the terminal shows of it.
 
-    `ends` redirects a stream as a shell does; Ctrl-C comes when a text is there.
+    `ends` redirects a stream as a shell does; Ctrl-C comes when a text is there. Python
+    misses one that comes just before it waits for a line; then it is pressed again.
     """
     terminal, side = pty.openpty()
     places = (folder / "My Net.onnx", "--synthetic", "--models", folder / "models")
@@ -312,13 +314,16 @@ def at_a_terminal(
     )
     os.close(side)
     os.write(terminal, typed.encode())
-    shown = b""
+    shown, patience_s = b"", None
     with suppress(OSError):  # the terminal's end: its other side is closed
-        while piece := os.read(terminal, 4096):
-            shown += piece
-            if interrupt_at and interrupt_at in shown:
+        while True:
+            if not select.select([terminal], [], [], patience_s)[0]:
                 command.send_signal(signal.SIGINT)
-                interrupt_at = b""
+                continue
+            shown += os.read(terminal, 4096)
+            if interrupt_at and interrupt_at in shown and patience_s is None:
+                command.send_signal(signal.SIGINT)
+                patience_s = 10
     os.close(terminal)
     return command.wait(), shown.decode()
 
