@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,3 +80,17 @@ def imagenet_bundle() -> Path:
     if not folder.is_dir():
         pytest.skip("models/imagenet is missing; `linnaeus pretrained` builds it")
     return folder
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """None is ignored: nohup and shells in the background hand that on to children."""
+    wanted = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {each: signal.signal(each, handler) for each, handler in wanted.items()}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)

@@ -359,6 +359,7 @@ def test_nobody_is_asked_who_could_not_answer_or_not_see_the_question(folder, en
     assert "Traceback" not in shown
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize(
     ("typed", "interrupt_at", "status"), [("", b"rgb|bgr", 130), ("\x04", b"", 1)]
 )

@@ -225,7 +225,7 @@ def test_broken_toml_names_the_file(read):
 )
 def test_a_value_that_no_parser_takes_names_the_file(read, line):
     """Nor is it a traceback."""
-    with pytest.raises(ConfigError, match=r"cannot read .*a\.toml: "):
+    with pytest.raises(ConfigError, match=r"a\.toml:\s"):
         read("[data]", f"{line}\n[data]")
 
 
