@@ -1,7 +1,7 @@
 """graph + facts → **graph of a bundle**: `pixels` uint8 in, `logits` float32 out.
 
-pixels [N, H, W, C] → cast → (reverse channels) → (transpose) → (subtract, divide)
-    → (cast) → the foreign graph → (cast) → [N, K] → (difference) → logits
+pixels [N, H, W, C] → (reverse channels) → (transpose) → (cast) → (subtract) → (divide)
+    → (cast) → the foreign graph → cast → [N, K] → (logarithm) → (difference) → logits
 """
 
 from dataclasses import dataclass

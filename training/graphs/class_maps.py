@@ -103,7 +103,8 @@ def find_head(model: ModelProto) -> Head | None:
     while node is not None and node.op_type in TRANSPARENT:
         node = made_by.get(node.input[0])
     if node is not None and node.op_type == "Add":  # the bias of a MatMul
-        node = next((made_by[name] for name in node.input if name in made_by), None)
+        summands = [name for name in node.input if constant(model, name) is None]
+        node = made_by.get(summands[0]) if len(summands) == 1 else None
     if node is None or not _is_linear(node):
         return None
     pool = made_by.get(node.input[0])

@@ -62,14 +62,21 @@ def test_a_head_may_hold_its_weights_the_other_way_round(operator):
     assert_means_are_logits(model, numpy_helper.to_array(bias) if biased else 0.0)
 
 
-def test_a_bias_may_stand_behind_the_head():
-    """As a MatMul has it; it belongs to no place."""
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("kind", ["initializer", "Constant"])
+def test_a_bias_may_stand_behind_the_head(kind, first):
+    """As a MatMul has it, on either side; it belongs to no place."""
     weight = np.random.default_rng(3).normal(size=(48, 7)).astype(np.float32)
     model = with_linear_head(weight, "MatMul")
     model.graph.node[-1].output[0] = "product"
-    add = helper.make_node("Add", ["product", "b5"], ["logits"])
-    model.graph.node.append(add)
     (bias,) = (t for t in model.graph.initializer if t.name == "b5")
+    summands = ["product", "b5"]
+    if kind == "Constant":
+        summands[1] = "bias"
+        model.graph.node.append(helper.make_node("Constant", [], ["bias"], value=bias))
+    if first:
+        summands.reverse()
+    model.graph.node.append(helper.make_node("Add", summands, ["logits"]))
 
     assert_means_are_logits(model, numpy_helper.to_array(bias))
 
@@ -135,6 +142,20 @@ def of_the_highest() -> ModelProto:
     return model
 
 
+def of_two_heads() -> ModelProto:
+    """The network whose logits are the sum of two linear layers."""
+    model = net()
+    head = model.graph.node[-1]
+    head.output[0] = "one"
+    model.graph.node.extend(
+        [
+            helper.make_node("Gemm", ["v", "w5"], ["two"], transB=1, alpha=0.5),
+            helper.make_node("Add", ["one", "two"], ["logits"]),
+        ]
+    )
+    return model
+
+
 def of_any_size() -> ModelProto:
     """The network for images of open height and width, whose maps have no size."""
     model = net()
@@ -144,7 +165,8 @@ def of_any_size() -> ModelProto:
 
 
 @pytest.mark.parametrize(
-    "make", [rectified, doubled, weighted, of_the_highest, of_any_size]
+    "make",
+    [rectified, doubled, weighted, of_the_highest, of_two_heads, of_any_size],
 )
 def test_what_stands_between_a_map_and_its_logit_leaves_a_graph_without(make):
     """The mean of the map would be another number."""
