@@ -178,7 +178,7 @@ def judge(
     # a hair of tolerance: 0.85 - 0.84 is more than 0.01 in binary fractions
     passed = (
         max(lost.values()) <= MAX_DROP + 1e-9
-        and agreement >= MIN_AGREEMENT - 1e-9
+        and agreement >= MIN_AGREEMENT
         and unmet is None
     )
     counted = "images" if truth.ndim == 1 else "decisions"
