@@ -233,7 +233,8 @@ def _full_name(node: NodeProto) -> str:
 def refuse_foreign_operators(model: ModelProto) -> None:
     """Raise GraphError at operators that cannot be trusted or replayed."""
     nodes = model.graph.node
-    if model.graph.sparse_initializer:
+    sparse = any(a.HasField("sparse_tensor") for n in nodes for a in n.attribute)
+    if model.graph.sparse_initializer or sparse:
         raise GraphError("the graph has sparse weights; make them dense")
     if len(nodes) > MAX_NODES:
         raise GraphError(f"the graph has {len(nodes)} nodes; at most {MAX_NODES}")

@@ -14,7 +14,7 @@ from tests.training.foreign.strangers import stranger
 from training.foreign import source
 from training.foreign.findings import examine
 from training.foreign.source import read_graph
-from training.graphs.graph import GraphError
+from training.graphs.graph import GraphError, parse
 
 
 def save(model, folder):
@@ -40,10 +40,11 @@ def test_weights_beside_the_graph_are_brought_into_it(tmp_path):
     """What is compared and what is served is one file with all its weights."""
     foreign = read_graph(external(tmp_path))
 
-    head = next(t for t in foreign.model.graph.initializer if t.name == "head")
     whole = next(t for t in stranger().graph.initializer if t.name == "head")
-    assert head.data_location == TensorProto.DEFAULT
-    assert np.array_equal(numpy_helper.to_array(head), numpy_helper.to_array(whole))
+    for model in (foreign.model, parse(foreign.original)):
+        head = next(t for t in model.graph.initializer if t.name == "head")
+        assert head.data_location == TensorProto.DEFAULT
+        assert np.array_equal(numpy_helper.to_array(head), numpy_helper.to_array(whole))
 
 
 def test_weights_that_share_a_file_are_counted_each(tmp_path, monkeypatch):
@@ -60,6 +61,22 @@ def test_weights_that_share_a_file_are_counted_each(tmp_path, monkeypatch):
 
     with pytest.raises(GraphError, match=rf"the weights have \d+ .* at most {bound}"):
         read_graph(path)
+
+
+def test_files_of_weights_are_bounded_together(tmp_path, monkeypatch):
+    """However little of each is asked for: all of them are in memory at once."""
+    model = onnx.load(external(tmp_path), load_external_data=False)
+    head = next(t for t in model.graph.initializer if t.name == "head")
+    again = model.graph.initializer.add()
+    again.CopyFrom(head)
+    again.name = "again"
+    again.external_data[0].value = "again.bin"
+    for name in ("head.bin", "again.bin"):
+        (tmp_path / name).write_bytes(bytes(20_000))
+    monkeypatch.setattr(source, "MAX_GRAPH_BYTES", 30_000)
+
+    with pytest.raises(GraphError, match=r"again.bin has 20000 bytes; at most 10000"):
+        read_graph(save(model, tmp_path))
 
 
 def test_the_hashes_are_those_of_the_files(tmp_path):
@@ -167,12 +184,42 @@ def test_operators_that_cannot_be_trusted_are_refused(tmp_path, node, complaint)
         read_graph(save(model, tmp_path))
 
 
-def test_a_tensor_of_terabytes_is_refused_before_it_is_computed(tmp_path):
-    """A file of some hundred bytes can ask for any amount of memory."""
+@pytest.mark.parametrize("kind", ["initializer", "Constant"])
+def test_sparse_weights_are_refused(tmp_path, kind):
+    """Neither what is found in a graph nor what is added to it knows of them."""
+    values = numpy_helper.from_array(np.float32([0.3, 0.2]), "sparse")
+    places = numpy_helper.from_array(np.array([0, 2]), "places")
+    bias = helper.make_sparse_tensor(values, places, [4])
     model = stranger()
-    shape = numpy_helper.from_array(np.array([2**20, 2**20]), "huge")
-    model.graph.initializer.append(shape)
-    model.graph.node.append(helper.make_node("ConstantOfShape", ["huge"], ["x"]))
+    model.graph.node[-1].input[1] = "sparse"
+    if kind == "initializer":
+        model.graph.sparse_initializer.append(bias)
+    else:
+        node = helper.make_node("Constant", [], ["sparse"], sparse_value=bias)
+        model.graph.node.insert(0, node)
+
+    with pytest.raises(GraphError, match="sparse weights; make them dense"):
+        examine(read_graph(save(model, tmp_path)).model)
+
+
+VAST = {
+    "constant": [helper.make_node("ConstantOfShape", ["sides"], ["x"])],
+    "computed": [
+        helper.make_node("Mul", ["sides", "sides"], ["squares"]),
+        helper.make_node("ConstantOfShape", ["squares"], ["x"]),
+    ],
+    "of any batch": [helper.make_node("Tile", ["image", "repeats"], ["x"])],
+}
+
+
+@pytest.mark.parametrize("kind", VAST)
+def test_a_tensor_of_terabytes_is_refused_before_it_is_computed(tmp_path, kind):
+    """A file of some hundred bytes can ask for any amount of memory."""
+    sides = [2**10, 2**10] if kind == "computed" else [2**20, 2**20]
+    model = stranger()
+    for name, value in (("sides", sides), ("repeats", [1, 1, *sides])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    model.graph.node.extend(VAST[kind])
 
     with pytest.raises(GraphError, match="values"):
         read_graph(save(model, tmp_path))
