@@ -7,6 +7,7 @@ from onnx import ModelProto, helper, numpy_helper
 from classifier.session import CLASS_MAPS
 from tests.training.quantization.nets import (
     CLASSES,
+    SIDE,
     change_constant,
     images,
     net,
@@ -39,16 +40,34 @@ def test_the_mean_of_a_map_is_its_logit_without_the_bias(kind):
     assert np.abs(summed - logits).max() < (0.2 if kind == "int8" else 1e-4)
 
 
-def assert_means_are_logits(model: ModelProto, bias: float | np.ndarray = 0.0) -> None:
-    """Each map's mean is its logit without the bias, and its size is declared."""
-    graph = add_class_maps(model.SerializeToString())
+def assert_means_are_logits(
+    model: ModelProto, bias: float | np.ndarray = 0.0, *, wide: int = 1
+) -> np.ndarray:
+    """Each map's mean is its logit without the bias, and its size is declared.
 
-    maps = run(graph, images(), output=CLASS_MAPS)
-    logits = run(graph, images())
+    Returns the maps of images that are so many times as wide as they are high.
+    """
+    graph = add_class_maps(model.SerializeToString())
+    pixels = [np.concatenate([batch] * wide, axis=2) for batch in images()]
+
+    maps = run(graph, pixels, output=CLASS_MAPS)
+    logits = run(graph, pixels)
     assert np.abs(maps.mean(axis=(2, 3)) + bias - logits).max() < 1e-4
     (declared,) = [o for o in parse(graph).graph.output if o.name == CLASS_MAPS]
     dims = declared.type.tensor_type.shape.dim
     assert [dim.dim_value for dim in dims[1:]] == list(maps.shape[1:])
+    return maps
+
+
+def test_the_maps_of_wide_images_are_wide():
+    """Rows taken for columns would have the same means."""
+    model = net()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2 * SIDE
+    (bias,) = (t for t in model.graph.initializer if t.name == "b5")
+
+    maps = assert_means_are_logits(model, numpy_helper.to_array(bias), wide=2)
+
+    assert maps.shape[2:] == (SIDE // 2, SIDE)
 
 
 @pytest.mark.parametrize("operator", ["Gemm", "MatMul"])

@@ -168,6 +168,15 @@ def read_elsewhere() -> bytes:
     return serialize(model)
 
 
+def pixels_read_elsewhere() -> bytes:
+    """By another branch, for which they are no packs."""
+    model = parse(first_layer(width=16))
+    cast = helper.make_node("Cast", ["t"], ["floats"], to=TensorProto.FLOAT)
+    model.graph.node.append(cast)
+    give_out(model, "floats")
+    return serialize(model)
+
+
 def not_rounded() -> bytes:
     """What the first layer gives stays in fp32."""
     model = parse(first_layer(width=16))
@@ -208,6 +217,7 @@ def turned() -> bytes:
         turned(),
         fp32_first(),
         read_elsewhere(),
+        pixels_read_elsewhere(),
         not_rounded(),
         padded_by_name(),
         computed_weight(),
@@ -215,7 +225,7 @@ def turned() -> bytes:
         first_layer(width=18),
         first_layer(width=16, strides=(2, 3)),
         first_layer(width=16, group=3),
-        first_layer(width=16, dilations=(1, 2), pads=(0, 1, 1, 2)),
+        first_layer(width=16, dilations=(1, 2)),
         first_layer(width=16, pads=(0, 0, 0, 0)),
         first_layer(width=16, activation="Sigmoid"),
     ],
@@ -223,6 +233,7 @@ def turned() -> bytes:
         "turned",
         "fp32",
         "read elsewhere",
+        "pixels read elsewhere",
         "not rounded",
         "padded by name",
         "computed weight",
