@@ -290,6 +290,20 @@ def test_copies_make_up_for_each_other():
     assert np.abs(integers).max() <= 127
 
 
+def test_each_copy_is_rounded_for_what_it_reads_itself():
+    """A group of its own in a depthwise layer: another in front changes nothing."""
+    rng = np.random.default_rng(0)
+    weight = np.concatenate([rng.normal(size=(1, 1, 10)), np.ones((2, 1, 10)) * 0.37])
+    seen = rng.normal(size=(3, 50, 10)) * [[[9]], [[1]], [[1]]]
+    scale, gram = np.full((3, 1), 0.1), seen.transpose(0, 2, 1) @ seen
+
+    integers, left = compensate_copies(weight, scale, gram)
+
+    alone = compensate_copies(weight[1:], scale[1:], gram[1:])
+    assert np.array_equal(integers[1:], alone[0])
+    assert np.array_equal(left[1:], alone[1])
+
+
 def test_where_no_weights_are_equal_copies_change_nothing():
     rng = np.random.default_rng(0)
     weight, scale = rng.standard_normal((3, 2, 6)), np.full((3, 2), 0.02)

@@ -10,7 +10,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch.nn import functional
 
 from tests.training.quantization.nets import (
@@ -21,6 +21,7 @@ from tests.training.quantization.nets import (
     with_linear_head,
 )
 from training.graphs.graph import GraphError, parse, run
+from training.quantization import quantize
 from training.quantization.quantize import (
     QuantizationError,
     measure,
@@ -61,6 +62,8 @@ def test_weights_are_signed_bytes_with_a_scale_a_channel(int8):
     weights = {t.name: t for t in parse(int8).graph.initializer}
 
     assert weights["w1_quantized"].data_type == 3  # int8
+    furthest = np.abs(numpy_helper.to_array(weights["w1_quantized"]).astype(int)).max()
+    assert furthest == 127  # all eight bits of it
     assert list(weights["w1_scale"].dims) == [16]
     assert weights["r1_zero_point"].data_type == 2  # uint8
 
@@ -227,6 +230,17 @@ def test_rounding_that_compensates_stays_within_a_signed_byte(sign):
     integers, _ = compensate(weight, np.ones((1, 1)), (x.T @ x)[None])
 
     assert integers.tolist() == [[[0, sign * 127]]]
+
+
+def test_ranges_are_those_of_all_images(fp32, monkeypatch):
+    """Rounding and centering look at some of them."""
+    every = measure(fp32, images())
+    monkeypatch.setattr(quantize, "SOME_IMAGES", 8)
+
+    some = measure(fp32, images())
+
+    assert (len(every.batches), len(some.batches)) == (8, 1)
+    assert some.ranges == every.ranges
 
 
 def test_lone_outliers_do_not_set_the_range():

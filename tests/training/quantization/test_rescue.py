@@ -25,6 +25,7 @@ from training.quantization.rescue import (
     saved_by_layer,
     some,
     tensors_between,
+    with_rounded_tensor,
     with_rounded_weights,
 )
 
@@ -86,6 +87,14 @@ def test_the_noise_of_a_place_is_that_of_its_rounding(measured):
     assert frozenset(measured.layers[:2]) in grown
     # the weights of the two layers are rounded anew for the other steps
     assert set().union(*grown) == set(measured.layers[:2])
+
+
+def test_a_tensor_that_is_always_zero_loses_nothing(measured):
+    """Its range has no width to divide into steps."""
+    (tensor, *_) = tensors_between(measured)
+    graph = dataclasses.replace(measured, ranges={tensor: (0.0, 0.0)})
+
+    assert with_rounded_tensor(graph, tensor).graph.node
 
 
 def transposed_convolution() -> onnx.ModelProto:
