@@ -95,8 +95,6 @@ def test_an_option_is_read_as_it_is_meant(name, text, value):
         ("top_k", "0", "'0'; a whole number from 1 on"),
         ("short_side", "-3", "'-3'; a whole number from 1 on"),
         ("scale", "1,255", "'1,255'; one number is needed"),
-        ("mean", "0,inf", "'0,inf'; every number must be finite"),
-        ("background", "0,1.5,2", "'0,1.5,2'; three numbers R,G,B are needed"),
         ("top_k", "9" * 5000, "'999.*9'; a whole .* of at most 9 digits"),
         ("size", "8x" + "9" * 5000, "'999.*9'; a whole .* of at most 9 digits"),
     ],

@@ -15,6 +15,7 @@ from tests.training.foreign.importing import (
     shrunk,
 )
 from tests.training.foreign.strangers import (
+    SIDE,
     photo,
     stranger,
 )
@@ -22,6 +23,7 @@ from training.errors import AnswerError
 from training.foreign.answers import parse_answers
 from training.foreign.bundle import Origin, import_graph, synthetic
 from training.foreign.source import read_graph
+from training.graphs.graph import GraphError
 
 
 def wide(side: int) -> onnx.ModelProto:
@@ -57,6 +59,27 @@ def test_large_images_leave_fewer_golden_examples_but_the_proof_is_over_all(
     assert "on 6 photos" in (few.bundle.folder / "card.md").read_text()
 
 
+def test_any_photo_may_speak_against_what_was_said(importer, tmp_path):
+    """Of a gray one these could be probabilities, and of a white one they are not."""
+    samples = [tmp_path / f"{shade}.png" for shade in (128, 255)]
+    for shade, path in zip((128, 255), samples, strict=True):
+        Image.new("RGB", (SIDE, SIDE), (shade,) * 3).save(path)
+    model = stranger(classes=3)
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            helper.make_node("GlobalAveragePool", ["image"], ["g"]),
+            helper.make_node("Flatten", ["g"], ["f"]),
+            helper.make_node("Abs", ["f"], ["logits"]),
+        ]
+    )
+    said = {"task": "multilabel", "threshold": "0.5", "output": "probabilities"}
+
+    assert importer(model, labels=3, samples=samples[:1], **said)
+    with pytest.raises(GraphError, match="said to be probabilities, but go from"):
+        importer(model, labels=3, samples=samples, **said)
+
+
 def test_sixteen_of_a_folder_full_of_photos_are_taken(importer, tmp_path):
     """The first ones: a folder may hold a data set."""
     samples = [tmp_path / f"{n:02}.png" for n in range(17)]
@@ -69,13 +92,17 @@ def test_sixteen_of_a_folder_full_of_photos_are_taken(importer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "precision"), [("float32", "fp32"), ("float16", "fp16")]
+    ("dtype", "precision", "share"),
+    [("float32", "fp32", 1e-3), ("float16", "fp16", 2e-2)],
 )
-def test_the_precision_is_that_of_the_weights(importer, dtype, precision):
+def test_the_precision_is_that_of_the_weights(importer, dtype, precision, share):
     """A device takes the graph that suits it; golden examples allow for its errors."""
-    (variant,) = importer(stranger(dtype=dtype)).manifest.graphs
+    bundle = importer(stranger(dtype=dtype)).bundle
 
+    (variant,) = bundle.manifest.graphs
+    largest = max(1, np.abs(bundle.read_golden().logits[variant.precision]).max())
     assert variant.precision == precision
+    assert variant.golden_tolerance == pytest.approx(share * largest)
 
 
 def test_a_graph_that_came_in_8_bits_is_an_int8_one(importer):

@@ -172,6 +172,17 @@ def test_no_fact_is_guessed(importer, fact):
     assert [question.option for question in refusal.value.questions] == [option]
 
 
+@pytest.mark.parametrize(
+    ("resize", "asked"), [("crop", "--short-side"), ("pad", "--background")]
+)
+def test_what_a_way_of_resizing_needs_is_asked_with_it(importer, resize, asked):
+    """A white border where training had a black one is a guess like any other."""
+    with pytest.raises(MissingFactsError) as refusal:
+        importer(stranger(), resize=resize)
+
+    assert [question.option for question in refusal.value.questions] == [asked]
+
+
 def test_an_input_that_leaves_layout_and_size_open_is_asked_about(importer):
     """[N, ?, ?, ?] may be anything."""
     model = stranger()
@@ -215,6 +226,26 @@ def test_the_layout_is_known_where_one_place_alone_can_hold_channels(sides, layo
             dim.dim_value = side
 
     assert examine(model).layout == layout
+
+
+def test_what_holds_no_score_a_class_is_no_choice_of_output():
+    """Features, and the scores of one image that have lost its place in the batch."""
+    model = stranger()
+    kind = onnx.TensorProto.FLOAT
+    for name, dims in (("c", ["N", 4, 4, 4]), ("first", [4])):
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, dims))
+
+    assert [output.name for output in examine(model).outputs] == ["logits"]
+
+
+def test_scores_whose_shape_the_file_leaves_out_are_counted():
+    """It can be inferred."""
+    model = stranger()
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    (output,) = examine(model).outputs
+
+    assert output.classes == 4
 
 
 def test_of_several_outputs_one_must_be_named(importer):
@@ -274,6 +305,7 @@ def test_a_task_is_known_where_scores_and_labels_leave_one(classes, tail, group,
         ({"task": "binary", "threshold": "0.5"}, "1 or 2 scores"),
         ({"threshold": "0.5"}, "threshold"),
         ({"resize": "crop", "short_side": "3"}, "possible: short_side is 3"),
+        ({"short_side": "9"}, "short_side must be null when resize is 'squash'"),
         ({"resize": "pad", "background": "1.5,2,3,4"}, "three numbers"),
         ({"resize": "pad", "background": "1.5,2,3"}, "three numbers"),
         ({"preset": "caffe3"}, "caffe3"),

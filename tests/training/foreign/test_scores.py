@@ -223,6 +223,19 @@ def test_logits_are_seen_through_what_does_not_bound_them(nodes):
     assert output.logits
 
 
+def test_a_sum_of_scores_is_asked_about():
+    """One of the summands alone does not say what it holds."""
+    model = ending_in(
+        stranger(),
+        helper.make_node("Sigmoid", ["l"], ["p"]),
+        helper.make_node("Add", ["l", "p"], ["logits"]),
+    )
+
+    (output,) = examine(model).outputs
+
+    assert not output.logits
+
+
 @pytest.mark.parametrize("operator", ["Relu", "GlobalAveragePool"])
 def test_a_bare_relu_at_the_end_is_asked_about(operator):
     """Below a mean it is how SqueezeNet ends; alone, only its author knows."""
