@@ -48,6 +48,7 @@ class Crew:
         self._settings = settings.model_copy(update={"port": port})
         self.deserted = asyncio.Event()  # no member has a listener
         self._listeners: dict[int, socket.socket] = {}  # by the member's number
+        self._taken_here: set[int] = set()  # whose connections are served here
         self._log = log
         self._members: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -71,10 +72,11 @@ class Crew:
     def terminate(self) -> None:
         """Ask every member to drain, and leave their ports to them.
 
-        A connection would wait in ours for a member that has closed its own.
+        A connection would wait in ours for a member that has closed its own. One that
+        still loads holds its port until its end, and serves nobody: we do meanwhile.
         """
         self._stopping.set()
-        for number in list(self._listeners):
+        for number in self._listeners.keys() - self._taken_here:
             self._close(number)
         for process in self._members.values():
             with suppress(ProcessLookupError):
@@ -105,7 +107,7 @@ class Crew:
             except OSError as error:  # there is no process or socket to be had
                 end = {"error": str(error)}
             if self._stopping.is_set():
-                return
+                break
             lived_s = loop.time() - began
             deaths = 1 if lived_s > RESTART_AFTER_S[-1] else deaths + 1
             wait_s = RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S)) - 1]
@@ -121,7 +123,9 @@ class Crew:
                     self.deserted.set()
             elif (listener := self._listeners.get(order.number)) and _listens(listener):
                 loop.add_reader(listener, self._take, listener)
+                self._taken_here.add(order.number)
             await self._rest(wait_s)
+        self._close(order.number)
 
     def _listener(self, number: int) -> socket.socket:
         """The socket of that member, which outlives it."""
@@ -135,13 +139,19 @@ class Crew:
 
         If no process accepts from it, what waits in its backlog is served here first.
         """
+        self._take_no_longer(number)
         listener = self._listeners.pop(number, None)
         if listener is None:
             return
-        asyncio.get_running_loop().remove_reader(listener)
         if number not in self._members:
             self._take(listener)
         listener.close()
+
+    def _take_no_longer(self, number: int) -> None:
+        """Leave a member's connections to it."""
+        if number in self._taken_here:
+            self._taken_here.remove(number)
+            asyncio.get_running_loop().remove_reader(self._listeners[number])
 
     async def _rest(self, wait_s: float) -> None:
         """Wait, or until the crew shall stop."""
@@ -188,7 +198,7 @@ class Crew:
         """Stand in for a member until it serves; kill it when it hangs."""
         if await self._begins_to_serve(order.page):
             if self._listeners.get(order.number) is listener:
-                asyncio.get_running_loop().remove_reader(listener)
+                self._take_no_longer(order.number)
             silent = 0
             while silent < SILENT_LOOKS:
                 await asyncio.sleep(self._settings.hang_timeout_s / SILENT_LOOKS)

@@ -69,6 +69,16 @@ if again.exists():
     sys.stdin.read()
 again.touch()
 """
+LOADS_THE_SECOND_TIME = f"""
+{LISTENS_AND_DIES}
+import pathlib, signal
+again = pathlib.Path(sys.argv[-1], "again")
+if again.exists():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path(sys.argv[-1], "loads").touch()
+    sys.stdin.read()
+again.touch()
+"""
 WRITES_ITS_PORT_AND_STAYS = """
 import json, pathlib, sys
 order = json.loads(sys.stdin.readline())
@@ -250,6 +260,24 @@ async def test_who_connects_while_a_member_is_replaced_is_served_by_the_leader(c
     await end(built.crew)
 
     assert peer == mine
+
+
+async def test_who_connects_while_a_member_loads_at_the_end_is_served_by_the_leader(
+    crew, tmp_path
+):
+    """It holds its port until it has loaded and sees that it shall end."""
+    built = crew(LOADS_THE_SECOND_TIME, again_s=(0.01, 30.0))
+    await appears(tmp_path / "loads")
+    built.crew.terminate()
+    during = await connects(built.port)
+    async with asyncio.timeout(10):
+        while not built.taken:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    built.crew.kill()
+    await end(built.crew)
+
+    assert during
+    assert not await connects(built.port)
 
 
 async def test_a_member_that_dies_before_it_listens_keeps_its_leader_from_nothing(crew):
