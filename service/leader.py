@@ -261,14 +261,15 @@ class Leader:
         await self._crew.stopped()
         if loop.time() < notice_ends:  # all have died, and images still come
             await self._take_back()
-        if self._host is not None:
-            await self._host.close()
-        if self._neighbors is not None:
-            await self._neighbors.close()
-            shutil.rmtree(self._neighbors.folder, ignore_errors=True)
 
     def cut_off(self) -> None:
         """Take the members along: they would serve nobody, and hold the port."""
         self._crew.kill()
+
+    async def ended(self) -> None:
+        """Let the members go, with what they have counted: nobody asks for it now."""
+        if self._host is not None:
+            await self._host.close()
         if self._neighbors is not None:
+            await self._neighbors.close()
             shutil.rmtree(self._neighbors.folder, ignore_errors=True)

@@ -78,12 +78,15 @@ class Member:
         asyncio.get_running_loop().add_reader(PIPE, self._drain, server.drain)
 
     async def left(self) -> None:
-        """Offer the page no longer; `main` tidies up."""
+        """Offer the page no longer."""
         if self._neighbors is not None:
             await self._neighbors.close()
 
     def cut_off(self) -> None:
         """A member has no other process to end."""
+
+    async def ended(self) -> None:
+        """Nothing is left to be done; `main` tidies up."""
 
     def _drain(self, drain: Callable[[], None]) -> None:
         """The leader is gone."""

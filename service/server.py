@@ -143,6 +143,7 @@ class Server(uvicorn.Server):
             self.close_port()
             await asyncio.gather(*self._taking, return_exceptions=True)
         await super().shutdown(sockets)
+        await self._place.ended()
         if not self.force_exit:
             self.left_behind = bool(await self._serving.stop())
         self._watchdog.stop()
@@ -252,6 +253,9 @@ class Place(Protocol):
 
     def cut_off(self) -> None:
         """The process ends now, in the middle of what it is at."""
+
+    async def ended(self) -> None:
+        """The process has no connections any more."""
 
 
 def serve(settings: Settings, engine: LaneEngine) -> None:

@@ -29,7 +29,7 @@ from service.files import MOST_FILES, raise_descriptors
 from service.leader import MAX_TMPDIR, Leader, socket_folder
 from service.logs import build_log
 from service.metrics import Metrics
-from service.neighbors import Neighbors
+from service.neighbors import Neighbors, told_path
 from service.order import REFUSED, Order, check_same, fingerprints
 from service.serving import Serving
 from service.settings import Settings, load_settings
@@ -704,7 +704,7 @@ async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(tmp_
         (order,) = await leader._share(Path(sockets), 2)
         slots = Slots.of(order.memory, order.host["slot_bytes"]).count
         os.close(order.memory)
-        await leader.left()
+        await leader.ended()
     await engine.close()
 
     assert slots == 2 * 2 * 64
@@ -750,8 +750,19 @@ async def test_a_leader_leaves_no_folder_behind(leader, orderly):
         await leader.left()
     else:
         leader.cut_off()
+    await leader.ended()
 
     assert not leader._neighbors.folder.exists()
+
+
+async def test_what_members_have_counted_is_told_while_their_leader_drains(leader):
+    """It may need longer than they do; a counter that falls has begun again."""
+    counted = "# HELP a A.\n# TYPE a counter\na 3.0\n"
+    told_path(leader._neighbors.folder, "member-1").write_text(counted)
+
+    await leader.left()
+
+    assert (await leader._neighbors.merged_page()).decode() == counted
 
 
 async def test_a_leader_ends_after_its_members(leader, monkeypatch):

@@ -266,6 +266,10 @@ class Stopped:
         """As a place has it."""
         self.passes("cut off")
 
+    async def ended(self) -> None:
+        """As a place has it."""
+        self.passes("ended")
+
     @property
     def faults(self) -> list[str]:
         """What its log has beside news."""
@@ -297,7 +301,7 @@ def test_a_service_that_is_stopped_while_it_opens_drains_like_any_other(settings
     """What its start has begun is ended, and nothing is cut off in the middle."""
     service = Stopped(settings_for(), "open")
 
-    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.passed == ["loaded", "open", "taken", "draining", "ended"]
     assert service.faults == []
     assert service.engine.unready() == "the engine is closed"
 
@@ -306,7 +310,7 @@ def test_a_second_signal_ends_a_service_at_once_and_without_a_fault(settings_for
     """There is no time to close the engine, and that is no error."""
     service = Stopped(settings_for(), "open", "draining")
 
-    assert service.passed == ["loaded", "open", "taken", "draining", "cut off"]
+    assert service.passed == ["loaded", "open", "taken", "draining", "cut off", "ended"]
     assert service.faults == []
     assert service.engine.unready() is None
 
@@ -315,7 +319,7 @@ def test_a_second_signal_to_a_member_cuts_nothing_off(settings_for):
     """Whoever signals all processes tells it twice: by himself, and by the leader."""
     service = Stopped(settings_for(), "open", "draining", of=Member)
 
-    assert service.passed == ["loaded", "open", "taken", "draining"]
+    assert service.passed == ["loaded", "open", "taken", "draining", "ended"]
     assert service.faults == []
     assert service.engine.unready() == "the engine is closed"
 
