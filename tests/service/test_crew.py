@@ -397,11 +397,15 @@ def test_members_end_at_once_with_a_leader_that_is_told_so_twice(models):
     assert service.process.returncode == 1
 
 
-def test_a_signal_to_leader_and_members_lets_them_finish_what_they_accepted(tmp_path):
-    """As systemd sends it by default; the leader's own must not count as a second."""
+@pytest.mark.parametrize("engine", ["own", "shared"])
+def test_a_signal_to_leader_and_members_lets_them_finish_what_they_accepted(
+    tmp_path, engine
+):
+    """As systemd sends it by default; the leader's own must not count as a second, and
+    an engine that members share is there until they are gone."""
     make_bundle(tmp_path, "slow", misbehaves=True, slow_loops=400_000)
     image = png((SLOW, 0, 0), (200, 200))
-    with serve(tmp_path, LINNAEUS_PROCESSES="2") as service:
+    with serve(tmp_path, LINNAEUS_PROCESSES="2", LINNAEUS_ENGINE=engine) as service:
         service.logged("listening", process="member-1")
         with ThreadPoolExecutor(12) as senders:
             sent = [senders.submit(classify, service, image) for _ in range(12)]

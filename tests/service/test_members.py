@@ -336,6 +336,16 @@ async def test_a_crew_is_deserted_only_when_no_member_is_left(crew, tmp_path):
     assert not deserted
 
 
+async def test_a_crew_is_deserted_no_longer_when_a_member_is_started_again(crew):
+    """Its leader would take the port back as soon as it had left it to that."""
+    built = crew(LISTENS_AND_DIES, again_s=(0.01, 0.1))
+    async with asyncio.timeout(20):
+        await built.crew.deserted.wait()
+        while built.crew.deserted.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await end(built.crew)
+
+
 async def test_a_member_that_cannot_be_started_is_tried_again(crew):
     """A machine that has no process or memory left may have some later."""
     built = crew(LISTENS_AND_DIES, again_s=(0.01,))
@@ -363,6 +373,25 @@ async def test_members_are_told_to_drain(crew, tmp_path):
     await end(built.crew)
 
     assert built.log.getvalue() == ""  # that they end then is nothing to tell
+
+
+@pytest.mark.parametrize("told", [Crew.terminate, Crew.kill])
+async def test_a_member_that_has_just_ended_does_not_keep_the_others(
+    crew, tmp_path, told
+):
+    """From hearing that they shall end, too: whoever stops a service may signal all."""
+    built = crew(WRITES_ITS_PORT_AND_STAYS, again_s=(30.0,))
+    await appears(tmp_path / "port")
+    ended = await asyncio.create_subprocess_exec("true")
+    await ended.wait()
+    built.crew._members = {2: ended, **built.crew._members}
+
+    told(built.crew)
+
+    async with asyncio.timeout(10):
+        while 1 in built.crew._members:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await end(built.crew)
 
 
 async def test_a_member_that_is_just_being_started_ends_as_well(crew, monkeypatch):

@@ -185,7 +185,8 @@ async def test_one_that_starts_anew_does_not_keep_traffic_away(serving, tmp_path
 async def test_a_page_that_breaks_off_is_none(serving, tmp_path, said):
     """A process may be killed in the middle of it."""
 
-    async def offer(_, writer):
+    async def offer(reader, writer):
+        await reader.readline()  # or the kernel would tell of the end by an error
         writer.write(said)
         writer.close()
 
