@@ -9,6 +9,7 @@ import pytest
 
 from service.watchdog import LoopWatchdog
 from tests.classifier.processes import python
+from tests.service.conftest import running
 
 STANDS_STILL = """
 import asyncio, os, time
@@ -103,6 +104,15 @@ def test_a_loop_that_stands_still_now_and_then_is_left_alone(monkeypatch, beats,
     watchdog._watch(SimpleNamespace(is_running=lambda: True))
 
     assert bool(ended) is ends
+
+
+def test_a_service_is_watched_while_it_serves(settings_for):
+    """Else one whose loop stands still would live on, and answer nobody."""
+    before = set(threading.enumerate())
+    with running(settings_for()):
+        begun = [thread.name for thread in set(threading.enumerate()) - before]
+
+    assert begun.count("loop-watchdog") == 1
 
 
 async def test_a_loop_that_ends_is_watched_no_longer():

@@ -14,8 +14,9 @@ from classifier.errors import SessionError
 from classifier.preprocess import Preprocessed
 from service.engine.backlog import Backlog
 from service.engine.lane import Lane
-from service.engine.lanes import CHECKS_A_LIMIT, NO_LANE, Lanes
+from service.engine.lanes import CHECKS_A_LIMIT, LATE, NO_LANE, Lanes
 from service.engine.ticket import Results, Ticket
+from service.errors import EngineFailedError
 from service.logs import build_log
 from service.settings import Settings
 
@@ -160,6 +161,19 @@ async def test_lanes_that_were_left_before_the_end_are_told_of_at_the_end():
         left = await parts.lanes.close()
 
     assert left == 1
+
+
+async def test_whose_run_hangs_at_the_end_hears_so(monkeypatch):
+    """The process ends without it, and says that it has left something behind."""
+    monkeypatch.setattr("service.engine.lanes.STOP_S", 0.01)
+    async with running(hang_timeout_s=60.0) as parts:
+        parts.offer(1)
+        await until(lambda: any(lane.began for lane in parts.lanes._lanes))
+        left = await parts.lanes.close()
+        told = [str(fate) for _, fate in parts.settled]
+
+    assert left >= 1  # the other may not have ended yet, either
+    assert told == [str(EngineFailedError(LATE))]
 
 
 async def test_lanes_that_do_not_come_back_are_given_up():
