@@ -772,6 +772,20 @@ def leader(tmp_path):
         yield leads
 
 
+async def test_a_port_that_was_taken_back_is_not_taken_again(leader):
+    """Its first socket would be forgotten, and who waits in it reset at the end."""
+    opened = []
+
+    async def open_port(listener: socket.socket) -> None:
+        opened.append(listener.close())
+
+    leader._left_to_members = SimpleNamespace(open_port=open_port)
+    for _ in range(2):
+        await leader._take_back()
+
+    assert len(opened) == 1
+
+
 @pytest.mark.parametrize("orderly", [True, False])
 async def test_a_leader_leaves_no_folder_behind(leader, orderly):
     """Also one that is told twice to end."""

@@ -220,6 +220,17 @@ async def test_without_a_thread_for_a_lane_readiness_is_red_until_there_is_one(
     assert len(after) == 2
 
 
+async def test_a_lane_that_is_wanted_no_longer_ends():
+    """Members with lanes of their own have its core."""
+    async with running(hang_timeout_s=60.0) as parts:
+        kept, surplus = parts.lanes.threads
+        parts.lanes.open(1)
+        await asyncio.to_thread(surplus.join, 10)
+
+        assert not surplus.is_alive()
+        assert parts.lanes.threads == [kept]
+
+
 async def test_a_lane_whose_death_was_not_told_is_replaced():
     """What tells may fail as well, where there is no memory."""
     async with running() as parts:

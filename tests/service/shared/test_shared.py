@@ -747,10 +747,17 @@ async def test_trouble_that_begins_while_a_front_end_starts_is_known_to_it(
 
 
 async def test_trouble_of_the_engine_is_known_in_front(shared):
-    """So that a balancer sees it wherever it asks."""
+    """So that a balancer sees it wherever it asks; also in one that starts then."""
     async with shared() as pair:
         pair.engine._lanes._tell("no lane is alive")
         await until(lambda: pair.front.unready() == "no lane is alive")
+        given = pair.front._settings, pair.front._path, pair.front._slots
+        late = SharedEngine(
+            given[0], number=1, path=given[1], slots=given[2], threads=1
+        )
+        await late.start()
+        assert late.unready() == "no lane is alive"
+        await late.close()
         pair.engine._lanes._tell(None)
         await until(lambda: pair.front.unready() is None)
 
