@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from structlog.typing import FilteringBoundLogger
 
@@ -79,17 +79,19 @@ class Lanes:
         Answers how many are left.
         """
         self._watchdog.cancel()
-        for lane in self._lanes:
+        self._wanted = 0  # one that dies now needs nobody in its place
+        lanes = list(self._lanes)
+        for lane in lanes:
             lane.close()
-        await asyncio.to_thread(self._join)
-        late = [lane for lane in self._lanes if lane.thread.is_alive()]
+        await asyncio.to_thread(self._join, lanes)
+        late = [lane for lane in lanes if lane.thread.is_alive()]
         for lane in late:
             self._fail(lane, lane.began, LATE)
         return len(late) + sum(lane.thread.is_alive() for lane in self._lost)
 
-    def _join(self) -> None:
+    def _join(self, lanes: Sequence[Lane]) -> None:
         ends = time.monotonic() + min(self._hang_timeout_s, STOP_S)
-        for lane in self._lanes:
+        for lane in lanes:
             lane.thread.join(max(0.0, ends - time.monotonic()))
 
     def _refill(self) -> None:

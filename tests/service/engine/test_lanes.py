@@ -176,6 +176,29 @@ async def test_whose_run_hangs_at_the_end_hears_so(monkeypatch):
     assert told == [str(EngineFailedError(LATE))]
 
 
+async def test_a_lane_that_dies_at_the_end_is_not_replaced(monkeypatch):
+    """The new one would be told of as one that hangs, and the process end so."""
+    go_on = threading.Event()
+
+    def die(*_: object) -> None:
+        go_on.wait(20)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("service.engine.lanes.STOP_S", 20.0)
+    async with running(hang_timeout_s=60.0) as parts:
+        for lane in parts.lanes._lanes:
+            monkeypatch.setattr(lane, "_decode", die)
+        parts.offer(1)
+        await until(lambda: any(lane.began for lane in parts.lanes._lanes))
+        closing = asyncio.create_task(parts.lanes.close())
+        await asyncio.sleep(0)
+        go_on.set()
+        left = await closing
+
+    assert left == 0
+    assert len(parts.settled) == 1
+
+
 async def test_lanes_that_do_not_come_back_are_given_up():
     """After as long again as made them look hung, only a new process helps."""
     async with running() as parts, asyncio.timeout(20):
