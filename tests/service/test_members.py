@@ -718,8 +718,12 @@ async def test_without_room_for_a_socket_the_error_says_what_to_set(monkeypatch)
     )
 
 
-async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(tmp_path):
-    """Singles and batches of each model have room of their own."""
+async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(
+    tmp_path, monkeypatch
+):
+    """Singles and batches of each model have room of their own. It has a thread to
+    decode also where there are fewer cores than processes."""
+    monkeypatch.setattr("service.leader.available_cores", lambda: 1)
     for name in ("colors", "other"):
         make_bundle(tmp_path, name)
     settings = Settings(models=tmp_path, queue_capacity=64, engine="shared")
@@ -737,6 +741,7 @@ async def test_a_front_end_has_a_slot_for_every_image_that_may_be_under_way(tmp_
     await engine.close()
 
     assert slots == 2 * 2 * 64
+    assert order.host["threads"] == 1
 
 
 async def test_the_port_is_left_to_members_when_all_of_them_serve(
