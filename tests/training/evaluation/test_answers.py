@@ -85,10 +85,12 @@ def test_the_row_of_a_class_has_only_what_is_known():
 
 
 def test_a_group_wins_by_the_sum_of_its_labels():
-    """Two apples at 0.3 each beat a pear at 0.4: that it is an apple is known."""
-    scores, truth = np.array([[0.3, 0.3, 0.4]]), np.array([1])
+    """Two apples at 0.3 each beat a pear at 0.4: that it is an apple is known. The
+    labels of a group may be apart.
+    """
+    scores, truth = np.array([[0.3, 0.0, 0.3, 0.4]]), np.array([2])
 
-    found = answers_of(scores, truth, groups=["apple", "apple", "pear"])
+    found = answers_of(scores, truth, groups=["apple", "pear", "apple", "pear"])
 
     assert found.group_correct.tolist() == [True]
     assert multiclass_metrics(found)["group_accuracy"] == 1

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy.special import expit, logit, softmax
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 from classifier.manifest import Manifest, Task
 from tests.synthetic import manifest_fields
@@ -42,6 +42,19 @@ def test_bootstrap_intervals_hold_the_value_and_shrink_with_images():
         return high - low
 
     assert widths(3000) < widths(300) / 2
+
+
+def test_bootstrap_intervals_of_a_mean_are_those_of_its_standard_error():
+    """Of 95 % they reach 1.96 errors to both sides; of 90 % it would be 1.64."""
+    values = np.random.default_rng(0).exponential(size=400)
+
+    intervals = bootstrap(
+        lambda index: {"mean": float(values[index].mean())}, 400, rounds=2000
+    )
+
+    error = values.std() / 400**0.5
+    expected = values.mean() + norm.ppf([0.025, 0.975]) * error
+    assert intervals["mean"] == pytest.approx(tuple(expected), abs=0.2 * error)
 
 
 def test_drawing_anew_is_told_before_it_begins(
@@ -177,12 +190,14 @@ def test_images_of_one_scene_are_drawn_together():
     scores = np.where(correct[:, None], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1])
     truth = np.zeros(600, int)
 
-    logits, model = np.log(scores), manifest(Task.MULTICLASS)
+    logits, model = np.log(scores), manifest(Task.FINE_GRAINED)
     _, alone, _ = measure(model, logits, truth)
     _, together, _ = measure(model, logits, truth, scenes=scenes)
 
     (low, high), (lower, higher) = alone["accuracy"], together["accuracy"]
     assert higher - lower == pytest.approx((high - low) * 10**0.5, rel=0.2)
+    # red and green are of two groups, so that both figures are of the same answers
+    assert together["group_accuracy"] == together["accuracy"]
 
 
 def calibration(n: int, *, gap: float, times: int = 10) -> list[tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
@@ -17,6 +18,7 @@ from training.bundling.next_version import DataSource, splits_for
 from training.data.tree import SPLIT_FOLDERS
 from training.errors import DataError
 from training.evaluation.evaluate import align, evaluate, position
+from training.evaluation.intervals import clopper_pearson
 from training.evaluation.labelled import open_labelled
 
 
@@ -149,6 +151,22 @@ def test_a_detector_is_measured_on_one_kind_of_images(tmp_path: Path, label: str
 
     assert found.metrics["accuracy"] == (1.0 if label == "red" else 0.0)
     assert np.isfinite(list(found.metrics.values())).all()
+
+
+def test_scenes_that_are_known_widen_the_intervals_of_an_evaluation(tmp_path: Path):
+    """Of six photos of two shelves half of the draws have one of these alone."""
+    colors = Classifier.load(make_bundle(tmp_path / "models"))
+    folder = write_tree(tmp_path / "photos", {"red": 3, "green": 3})
+    (folder / "green").rename(folder / "blue")
+    dataset, alone = open_labelled(folder, colors.manifest, split="test")
+    together = replace(alone, scenes=np.arange(6) // 3)
+
+    found = evaluate(colors, dataset, together)
+
+    assert evaluate(colors, dataset, alone).intervals["accuracy"] == (
+        clopper_pearson(3, 6)
+    )
+    assert found.intervals["accuracy"] == (0, 1)
 
 
 def test_the_labels_that_are_taken_for_no_are_named(

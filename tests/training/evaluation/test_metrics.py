@@ -149,6 +149,7 @@ def test_micro_f1_counts_decisions_and_macro_f1_labels():
     assert found["micro_f1"] == pytest.approx(6 / 7)
     assert found["macro_f1"] == 0.5
     assert found["exact_match"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == pytest.approx(5 / 6)  # of single answers
 
 
 def test_labels_that_never_occur_have_no_part_in_macro_f1():

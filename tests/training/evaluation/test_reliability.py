@@ -19,14 +19,16 @@ def test_scores_that_are_right_as_often_as_they_say_have_no_error():
 
 
 def test_the_error_is_the_gap_weighted_by_images():
-    """Half the answers claim 1.0 and are wrong: 0.5 · 1 + 0.5 · 0."""
-    score = np.array([1.0, 1.0, 0.0, 0.0])
+    """Half the answers claim 1.0 and are wrong, half claim 0.0 of which one in two is
+    right: 0.5 · 1 + 0.5 · 0.5. Too sure and not sure enough make up for nothing.
+    """
+    score, correct = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 0, 1], bool)
 
     found = reliability.expected_calibration_error(
-        reliability.equal_width_bins(score, np.zeros(4, bool))
+        reliability.equal_width_bins(score, correct)
     )
 
-    assert found == pytest.approx(0.5)
+    assert found == pytest.approx(0.75)
 
 
 def test_bins_of_equal_mass_hold_equal_numbers():
