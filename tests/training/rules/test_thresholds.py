@@ -23,6 +23,15 @@ def test_the_wanted_recall_is_reached_and_not_overshot(recall: float):
     assert reached == recall
 
 
+def test_a_recall_is_not_overshot_by_how_computers_multiply():
+    """0.55 * 100 is 55.00000000000001, and 55 positives are enough all the same."""
+    scores = np.linspace(0, 1, 100)
+
+    found = thresholds.by_recall(scores, np.ones(100, bool), recall=0.55)
+
+    assert (scores >= found).sum() == 55
+
+
 def test_a_recall_without_positives_is_an_error():
     """There is nothing to find, so no threshold would be right; it says what would."""
     with pytest.raises(DataError, match="by costs"):
@@ -42,6 +51,13 @@ def test_the_cheapest_threshold_is_found(fp: float, fn: float):
     tried = [cost(t) for t in np.linspace(0, 1.01, 400)]
     assert cost(found) == min(tried)
     assert 0 <= found <= 1
+
+
+def test_of_thresholds_that_cost_the_same_the_middle_one_is_taken():
+    """Two mistakes are made from 0.25, 0.5 and 0.75 on."""
+    found = thresholds.by_cost(SCORES, TRUTH, false_positive=1, false_negative=1)
+
+    assert found == pytest.approx(0.5)
 
 
 def test_no_image_may_be_a_yes():
@@ -112,6 +128,17 @@ def test_a_rare_label_is_drawn_to_the_shared_threshold():
     shared = thresholds.by_f1(*(a.ravel() for a in multi_label(positives=3)))
 
     assert abs(rare - shared) < abs(frequent - shared)
+
+
+def test_a_fold_without_a_label_has_no_say_in_its_threshold():
+    """Each one's threshold is that of the images in the others: of ten images one is
+    positive, and four folds of five hold none.
+    """
+    truth = np.arange(10)[:, None] == 3
+
+    assert thresholds.per_label_f1(np.where(truth, 0.9, 0.7), truth) == [
+        pytest.approx(0.8)
+    ]
 
 
 def test_out_of_fold_f1_is_not_better_than_the_fitted_one():
