@@ -132,7 +132,7 @@ def test_crops_go_as_far_as_is_said_both_ways():
 
 
 def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
-    """And about half of them mirrored in any one."""
+    """And about half of them mirrored in any one; another seed begins with others."""
     indices = torch.arange(1000)
     even, odd, third = (
         alternating_flip(indices, epoch=e, seed=3, total=1000) for e in (0, 1, 2)
@@ -141,6 +141,7 @@ def test_alternating_flip_shows_each_image_both_ways_in_two_epochs():
     assert (even ^ odd).all()
     assert torch.equal(even, third)
     assert 400 < even.sum() < 600
+    assert (even ^ alternating_flip(indices, epoch=0, seed=4, total=1000)).sum() > 400
 
 
 def test_coins_mirror_about_half_of_the_images():
@@ -193,13 +194,17 @@ def test_a_turn_goes_as_far_as_is_said_both_ways():
 
 
 def test_a_shift_goes_as_far_as_is_said_both_ways():
-    """By up to a quarter of each side, to the left and to the right, up and down."""
+    """By up to a quarter of each side, to the left and to the right, up and down, each
+    by itself.
+    """
     shifted = affine(ramps(500), AugmentConfig(shift=0.25), generator=seeded())
 
     for axis, side in enumerate((20, 16)):
         went = (shifted - ramps(500))[:, axis, 8, 10]
         assert -0.25 * side - 1e-3 <= went.min() < -0.23 * side
         assert 0.23 * side < went.max() <= 0.25 * side + 1e-3
+    both = (shifted - ramps(500))[:, :, 8, 10].T
+    assert abs(torch.corrcoef(both)[0, 1]) < 0.2
     white = torch.ones(8, 3, 16, 20)  # as far as the color at the border goes
     assert torch.allclose(
         affine(white, AugmentConfig(shift=0.25), generator=seeded()), white
@@ -207,7 +212,7 @@ def test_a_shift_goes_as_far_as_is_said_both_ways():
 
 
 def test_a_resized_crop_keeps_at_least_the_smallest_area():
-    """And all sizes from there to the whole."""
+    """And all sizes from there to the whole, evenly by area as in the paper."""
     crops = resized_crop(ramps(500), smallest=0.25, generator=seeded())
 
     for channel, axis in ((0, 2), (1, 1)):  # inside the image nothing is repeated
@@ -216,6 +221,7 @@ def test_a_resized_crop_keeps_at_least_the_smallest_area():
     area = across * down
     assert 0.25 - 1e-3 <= area.min() < 0.3
     assert 0.9 < area.max() <= 1 + 1e-3
+    assert area.median() == pytest.approx(5 / 8, abs=0.03)
     assert 3 / 4 - 1e-3 <= (across / down).min() < (across / down).max() <= 4 / 3 + 1e-3
 
 
@@ -342,6 +348,18 @@ def test_every_operation_is_drawn_both_ways():
             assert own.any(), (operation.__name__, sign)
             drawn |= own
     assert drawn.all()
+
+
+def test_several_operations_are_made_one_after_the_other():
+    """Each draws its own for each image."""
+    images = torch.rand(20, 3, 8, 8, generator=seeded())
+    draws = seeded(1)
+
+    at_once = random_augment(images, count=3, magnitude=7, generator=seeded(1))
+
+    for _ in range(3):
+        images = random_augment(images, count=1, magnitude=7, generator=draws)
+    assert torch.equal(at_once, images)
 
 
 def test_random_augment_leaves_gray_images_gray():

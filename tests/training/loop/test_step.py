@@ -6,11 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from classifier.manifest import Task
 from tests.training.loop.runs import CONFIG, write_config, write_digits
 from training.configs.config import read_config
+from training.data.batches import Batch
+from training.loop.arithmetic import seed_step
 from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
 from training.loop.runs import prepare
+from training.loop.step import Steps
+from training.objectives.objective import build_objective
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
 CONSTANT = ("schedule.shape='constant'", "schedule.warmup=0.0")
@@ -72,3 +77,58 @@ def test_frozen_statistics_stay_as_they_were(root, frozen):
 
     assert (statistics["0.1.running_mean"] == 0) is frozen
     assert (statistics["0.1.num_batches_tracked"] == 0) is frozen
+
+
+def seen(root, change, pixels, *steps):
+    """What a network sees of the same images at some of ten steps, five an epoch."""
+    config = read_config(root / "tiny.toml", (*PLAIN, f"augment={{{change}}}"))
+    objective = build_objective(Task.MULTICLASS, labels=10)
+    counted = torch.arange(len(pixels))
+    batch = Batch(pixels, counted, counted)
+    taken = Steps(config, objective, samples=len(pixels))
+    return [
+        taken.images(
+            batch,
+            taken.moment(step, steps_per_epoch=5, progress=step / 10),
+            seed_step(config.seed, step, 0, RANKS.device),
+        )
+        for step in steps
+    ]
+
+
+def test_images_are_mirrored_in_turn_from_epoch_to_epoch(root):
+    """All steps of an epoch show an image the same way, and those of the next not."""
+    pixels = torch.randint(0, 256, (20, 28, 28, 1), dtype=torch.uint8)
+
+    first, fifth, sixth = seen(root, "flip='alternating'", pixels, 0, 4, 5)
+
+    assert torch.equal(first, fifth)
+    assert torch.equal(first, sixth.flip(-1))
+
+
+def test_images_grow_when_the_config_says_so(root):
+    """Each pixel of a smaller one is a mean of those that it stands for."""
+    pixels = torch.randint(0, 256, (2, 28, 28, 1), dtype=torch.uint8)
+
+    small, large = seen(root, "sizes=[[0.5,14],[1.0,28]]", pixels, 4, 5)
+
+    assert large.shape == (2, 1, 28, 28)
+    halves = large.view(2, 1, 14, 2, 14, 2).mean((3, 5))
+    assert torch.allclose(small, halves, atol=1e-5)
+
+
+def test_what_is_cut_out_is_the_mean_of_the_data(root):
+    """0 once the images are normalized: nothing that a first layer would see."""
+    white = torch.full((3, 28, 28, 1), 255, dtype=torch.uint8)
+
+    [images] = seen(root, "cutout=5", white, 0)
+
+    assert ((images == 0).sum((1, 2, 3)) == 25).all()
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_images_alone_are_learned_from(root, kind):
+    """Their truth are shares of the labels, in place of indices."""
+    mixed = moved(root, *CONSTANT, f"augment={{{kind}=1.0}}")
+
+    assert mixed["3.weight"] > 1e-5

@@ -106,10 +106,11 @@ def test_the_prior_of_several_classes_is_left_to_the_network():
     assert objective.first_bias is None
 
 
-def test_adjustment_makes_a_rare_label_the_answer_of_equal_evidence():
-    """Tau 1 moves the border from the frequencies to one half."""
+@pytest.mark.parametrize("tau", [1.0, 2.0])
+def test_adjustment_makes_a_rare_label_the_answer_of_equal_evidence(tau):
+    """Tau 1 moves the border from the frequencies to one half, more goes further."""
     frequency = torch.tensor([0.9, 0.1])
-    config = LossConfig(logit_adjustment=1.0)
+    config = LossConfig(logit_adjustment=tau)
     objective = build_objective(
         Task.MULTICLASS, labels=2, config=config, frequency=frequency
     )
@@ -117,7 +118,8 @@ def test_adjustment_makes_a_rare_label_the_answer_of_equal_evidence():
     at_rest = torch.zeros(1, 2)
     losses = [objective.loss(at_rest, torch.tensor([label])).item() for label in (0, 1)]
 
-    assert losses == pytest.approx([-math.log(0.9), -math.log(0.1)])
+    both = 0.9**tau + 0.1**tau
+    assert losses == pytest.approx([-math.log(p**tau / both) for p in (0.9, 0.1)])
     assert prior_logits(frequency, Task.MULTICLASS).exp().tolist() == pytest.approx(
         [0.9, 0.1]
     )
