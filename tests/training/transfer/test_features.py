@@ -117,6 +117,42 @@ def test_features_say_how_many_there_are_and_are_computed_once(
     ]
 
 
+def test_features_of_anything_else_are_computed_anew(
+    three_images: Split, tmp_path: Path
+):
+    """Other images or another order of them, another network, other pixels, other
+    cuts: what lies in the cache is of none of these.
+    """
+    data = DataConfig(
+        path="", height=32, width=32, resize="crop", short_side=32,
+        mean=(0.5,) * 3, std=(0.25,) * 3,
+    )  # fmt: skip
+    squashed = data.model_copy(update={"resize": "squash", "short_side": None})
+    one, other = (
+        embedding_graph(build("lenet5", classes=2, image_size=32), data) for _ in "ab"
+    )
+    turned = three_images.select(np.array([1, 0, 2]))
+    cuts = {"crops": 1, "smallest": 0.5, "seed": 0}
+    asked = [
+        (one, data, three_images, cuts),
+        (other, data, three_images, cuts),
+        (one, squashed, three_images, cuts),
+        (one, data, turned, cuts),
+        *(
+            (one, data, three_images, cuts | change)
+            for change in ({"crops": 2}, {"smallest": 0.6}, {"seed": 1})
+        ),
+    ]
+
+    reused = []
+    for graph, pixels, split, wanted in [*asked, asked[0]]:
+        store = FeatureCache(graph, pixels, tmp_path)
+        store.features(split, **wanted)
+        reused.append(store.reused)
+
+    assert reused == [False] * len(asked) + [True]
+
+
 def test_the_pixels_of_all_images_are_never_held(tmp_path: Path):
     """Nor of all views: a set of photos may be larger than the memory."""
     network = build("lenet5", classes=2, image_size=96)

@@ -229,6 +229,19 @@ def test_the_probe_does_not_judge_a_scene_by_its_neighbors():
     assert whole.cross_validation["accuracy"] < 0.5
 
 
+def test_what_is_held_out_is_judged_as_it_will_be_served():
+    """By the image as it is, though nothing can be seen in its other view."""
+    labels = np.arange(30) % 3
+    features = np.stack([np.eye(3, dtype=np.float32)[labels], np.zeros((30, 3))])
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    probe = fit_probe(
+        features.astype(np.float32), labels, objective, strengths=(1e-3,), seed=0
+    )
+
+    assert probe.cross_validation["accuracy"] == 1.0
+
+
 def test_the_folds_of_the_probe_hold_no_label_out_whole():
     """Two scenes a label, one of each in every fold: both sides have all labels."""
     scenes = np.arange(60) // 3
