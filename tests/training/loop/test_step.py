@@ -79,6 +79,20 @@ def test_frozen_statistics_stay_as_they_were(root, frozen):
     assert (statistics["0.1.num_batches_tracked"] == 0) is frozen
 
 
+def test_what_a_step_draws_follows_from_seed_step_and_rank():
+    """Augmentation by the generator, dropout by torch's own; the same once more."""
+
+    def drawn(*place):
+        generator = seed_step(*place, RANKS.device)
+        return torch.rand(1, generator=generator).item(), torch.rand(1).item()
+
+    places = [(0, 7, 0), (0, 7, 1), (0, 8, 0), (1, 7, 0)]
+    augmented, dropped = zip(*(drawn(*place) for place in places), strict=True)
+
+    assert len(set(augmented)) == len(set(dropped)) == len(places)
+    assert drawn(*places[0]) == (augmented[0], dropped[0])
+
+
 def seen(root, change, pixels, *steps):
     """What a network sees of the same images at some of ten steps, five an epoch."""
     config = read_config(root / "tiny.toml", (*PLAIN, f"augment={{{change}}}"))

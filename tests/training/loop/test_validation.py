@@ -49,6 +49,7 @@ def test_large_images_are_looked_at_in_smaller_batches(side, batch_size, at_once
     logits = watched.logits(network, "fp32")
 
     assert logits.shape == (520, 2)
+    assert (logits == -1).all()  # what black is, normalized as in a training
     assert network.seen == at_once
 
 
