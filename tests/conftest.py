@@ -1,4 +1,4 @@
-"""Real data and real bundles for every test, or a skip that says what is missing."""
+"""Real data and bundles, or a skip that says what is missing; a terminal's signals."""
 
 import csv
 import os
