@@ -58,9 +58,14 @@ def test_a_budget_that_is_spent_ends_with_the_next_step():
 
 
 def test_steps_and_looks_are_told_apart(machine):
-    """Steps of 2 s instead of 1, and looks of 30 s, after two epochs of a hundred."""
+    """Steps of 2 s instead of 1, and looks of 30 s, after two epochs of a hundred.
+
+    What comes before a process is warm says nothing of either.
+    """
     plan = replace(PLAN, costs=((1.0, 1.0),), look_s=5.0)
     pace = Pace(WORK)
+    machine.work(500.0)
+    pace.look(500.0)
     for done in range(1, 201):
         machine.work(2.0)
         pace.step(plan, done)
@@ -74,14 +79,19 @@ def test_steps_and_looks_are_told_apart(machine):
     assert corrected.steps == 200 + 1150 / 2.3
 
 
-def test_a_plan_of_epochs_is_never_corrected():
-    """It has no costs; a plan with some is looked at where it passes a mark."""
-    for plan, times in ((PLAN, len(MARKS)), (replace(PLAN, costs=()), 0)):
-        pace, due = Pace(WORK), 0
-        for done in range(1, plan.steps + 1):
-            pace.step(plan, done)
-            due += pace.is_due(plan, done)
-        assert due == times
+@pytest.mark.parametrize(
+    ("plan", "times"),
+    [(PLAN, len(MARKS)), (replace(PLAN, costs=()), 0), (replace(PLAN, steps=4), 1)],
+    ids=["budget", "epochs", "few-steps"],
+)
+def test_a_plan_is_looked_at_where_it_passes_a_mark(plan, times):
+    """One of epochs has no costs and is never corrected, and none after its end."""
+    pace, due = Pace(WORK), 0
+    for done in range(1, plan.steps + 1):
+        pace.step(plan, done)
+        due += pace.is_due(plan, done)
+
+    assert due == times
 
 
 @pytest.fixture
