@@ -9,8 +9,17 @@ import torch
 from torch import nn
 
 from tests.training.disks import full_above
+from tests.training.loop.runs import write_config
+from training.configs.config import read_config
 from training.errors import CheckpointError
+from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
+from training.loop.distributed import Ranks
+from training.loop.start import build_optimizers
+from training.loop.state import State
+from training.networks import build
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -22,6 +31,26 @@ def test_what_is_written_is_read(tmp_path):
     assert read["step"] == 3
     assert torch.equal(read["network"]["w"], state["network"]["w"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_run_goes_on_from_all_that_it_knew(tmp_path):
+    """Its patience, its best score, and the weights that had it."""
+    write_config(tmp_path)
+    config = read_config(tmp_path / "tiny.toml")
+
+    def begun(**known) -> State:
+        network = build("lenet5", classes=10)
+        optimizers = build_optimizers(network, config, ALONE)
+        return State(config, network, optimizers, Plan(100, 25, "fp32", {}), **known)
+
+    known = {"step": 30, "seconds": 4.5, "best": 0.75, "epochs_without_gain": 2}
+    begun(best_weights={"w": torch.ones(2)}, **known).write(tmp_path / "a.pt")
+    again = begun()
+    again.restore(read_checkpoint(tmp_path / "a.pt"), tmp_path / "a.pt")
+
+    assert {name: getattr(again, name) for name in known} == known
+    assert torch.equal(again.best_weights["w"], torch.ones(2))
+    assert again.progress == 0.3
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):

@@ -42,11 +42,16 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 def network() -> Network:
     """A small ResNet whose norms have seen something."""
     torch.manual_seed(0)
-    made = build("resnet18_cifar", classes=3)
+    return with_seen_norms(build("resnet18_cifar", classes=3))
+
+
+def with_seen_norms(made: nn.Module) -> nn.Module:
+    """With statistics and, where there are some, parameters of a training."""
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias)
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     return made.eval()
@@ -55,6 +60,47 @@ def network() -> Network:
 def loss(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Something to differentiate."""
     return network(images).square().mean()
+
+
+class Twice(nn.Module):
+    """Reads what its convolution gives beside the norm of it, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Both, added up."""
+        maps = self.convolution(images)
+        return self.norm(maps) + maps
+
+
+@pytest.mark.parametrize(
+    ("made", "norms"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), 1),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), 0),
+        (Twice(), 0),
+    ],
+    ids=["biased", "nothing-to-learn", "read-twice"],
+)
+def test_a_norm_is_folded_where_that_changes_nothing(made, norms):
+    """The convolution may have a bias of its own, and learns it as before."""
+    made = with_seen_norms(made)
+    images = torch.randn(2, 3, 8, 8)
+    loss(made, images).backward()
+    expected = {n: p.grad.clone() for n, p in made.named_parameters()}
+    before = made(images)
+    made.zero_grad()
+
+    with folded_norms(made, images) as folded:
+        assert folded == norms
+        assert torch.allclose(made(images), before, atol=1e-5)
+        loss(made, images).backward()
+
+    assert {n for n, _ in made.named_parameters()} == set(expected)
+    for name, parameter in made.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name], atol=1e-5), name
 
 
 def test_folded_norms_compute_the_same_logits_and_gradients(network: Network):
