@@ -249,6 +249,20 @@ def test_a_transfer_in_several_processes_is_refused(root):
     assert not (root / "run").exists()
 
 
+def test_a_rate_is_looked_for_at_the_peak_of_its_schedule(root):
+    """Which would hide it: a factor is one on the highest rate of a training."""
+    curves = []
+    for schedule in ('{shape="constant"}', '{shape="linear", warmup=0.5, start=0.01}'):
+        changes = ("augment={}", f"schedule={schedule}")
+        config = read_config(root / "tiny.toml", changes)
+        ready = prepare(config, root=root, ranks=RANKS)
+        curves.append(
+            find_rate(ready.network, config, ready.batches, ready.objective, RANKS)
+        )
+
+    assert curves[0] == curves[1]
+
+
 def test_the_rate_finder_points_to_a_rate_that_learns(root):
     """Far above it the loss blows up, far below it nothing moves."""
     config = read_config(root / "tiny.toml", ("augment={}",))
