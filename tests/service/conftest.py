@@ -1,5 +1,6 @@
 """A real server on a free port, with tiny bundles whose answers anyone can work out."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,6 +133,16 @@ def send(client: httpx.Client, image: bytes, **query: Any) -> httpx.Response:
         params=query,
         headers={"Content-Type": "image/png"},
     )
+
+
+async def until(true, *, every_s: float = 0) -> None:
+    """Let the loop turn until something is so that no event tells of.
+
+    It is looked at in each turn, or less often where processes need the cores.
+    """
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  (threads or processes move it)
+            await asyncio.sleep(every_s)
 
 
 def wait_until(true, *, seconds: float = 20) -> None:

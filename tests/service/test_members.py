@@ -35,6 +35,7 @@ from service.serving import Serving
 from service.settings import Settings, load_settings
 from service.shared.slots import Slots
 from service.watchdog import SILENT_LOOKS
+from tests.service.conftest import until
 from tests.synthetic import make_bundle
 
 LISTENS_AND_DIES = """
@@ -142,9 +143,9 @@ def crew(tmp_path, monkeypatch):
 
 async def deaths(built: SimpleNamespace, count: int) -> list[dict[str, object]]:
     """The log, when so many members have died."""
-    async with asyncio.timeout(20):
-        while built.log.getvalue().count("member died") < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(
+        lambda: built.log.getvalue().count("member died") >= count, every_s=0.01
+    )
     return [json.loads(line) for line in built.log.getvalue().splitlines()]
 
 
@@ -157,9 +158,7 @@ async def end(crew: Crew) -> None:
 
 async def appears(path: Path) -> None:
     """Wait for a file that a member writes."""
-    async with asyncio.timeout(20):
-        while not path.exists():  # noqa: ASYNC110, ASYNC240
-            await asyncio.sleep(0.01)
+    await until(path.exists, every_s=0.01)
 
 
 async def connects(port: int) -> bool:
@@ -251,9 +250,7 @@ async def test_who_connects_while_a_member_is_replaced_is_served_by_the_leader(c
     built = crew(LISTENS_AND_DIES, again_s=(30.0,))
     await deaths(built, 1)
     _, writer = await asyncio.open_connection("127.0.0.1", built.port)
-    async with asyncio.timeout(10):
-        while not built.taken:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: built.taken, every_s=0.01)
     peer = built.taken[0].getpeername()
     mine = writer.get_extra_info("sockname")
     writer.close()
@@ -270,9 +267,7 @@ async def test_who_connects_while_a_member_loads_at_the_end_is_served_by_the_lea
     await appears(tmp_path / "loads")
     built.crew.terminate()
     during = await connects(built.port)
-    async with asyncio.timeout(10):
-        while not built.taken:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: built.taken, every_s=0.01)
     built.crew.kill()
     await end(built.crew)
 
@@ -341,8 +336,7 @@ async def test_a_crew_is_deserted_no_longer_when_a_member_is_started_again(crew)
     built = crew(LISTENS_AND_DIES, again_s=(0.01, 0.1))
     async with asyncio.timeout(20):
         await built.crew.deserted.wait()
-        while built.crew.deserted.is_set():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: not built.crew.deserted.is_set(), every_s=0.01)
     await end(built.crew)
 
 
@@ -388,9 +382,7 @@ async def test_a_member_that_has_just_ended_does_not_keep_the_others(
 
     told(built.crew)
 
-    async with asyncio.timeout(10):
-        while 1 in built.crew._members:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: 1 not in built.crew._members, every_s=0.01)
     await end(built.crew)
 
 
@@ -508,9 +500,7 @@ async def test_members_have_the_notice_of_their_drain_beside_its_time(
 async def test_a_member_that_refuses_its_bundles_is_left_alone_for_minutes(crew):
     """Its next start would end alike, and others serve what comes to the port."""
     built = crew(REFUSES, again_s=(0.01,))
-    async with asyncio.timeout(20):
-        while "member" not in built.log.getvalue():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: "member" in built.log.getvalue(), every_s=0.01)
     open_yet = await connects(built.port)
     await end(built.crew)
 
@@ -758,9 +748,7 @@ async def test_the_port_is_left_to_members_when_all_of_them_serve(
         for _ in range(5):
             await asyncio.sleep(0)
         neighbors.others.append("member-2")
-        async with asyncio.timeout(20):
-            while not closed:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+        await until(lambda: closed)
         handing_over.cancel()
 
     assert closed == [2]

@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.settings import Settings
 from tests.service.closing import close_while_decoding
+from tests.service.conftest import until
 from tests.synthetic import SLOW, make_bundle, png
 
 COLORS, ODD = ("colors", 1), ("odd", 1)
@@ -212,8 +213,7 @@ async def test_an_image_whose_sender_has_left_is_not_decoded(one_decoder):
     leave_too()
 
     await one_decoder.let_go(withdrawn=3)
-    while one_decoder.engine.queued(COLORS):  # noqa: ASYNC110  (a thread moves it)
-        await asyncio.sleep(0)
+    await until(lambda: not one_decoder.engine.queued(COLORS))
 
     assert [type(fate) for fate in here] == [Outcome]
     assert len(one_decoder.order) == 2
@@ -226,11 +226,9 @@ async def test_what_the_lanes_have_no_room_for_is_refused_before_it_is_decoded(
     one_decoder.go_on()
     engine, slow = one_decoder.engine, png((SLOW, 0, 0))
     fates = [one_decoder.ask(ODD, [slow])[0]]
-    while not engine._backlog.busy:  # noqa: ASYNC110  (threads move it)
-        await asyncio.sleep(0)
+    await until(lambda: engine._backlog.busy)
     fates += [one_decoder.submit(ODD) for _ in range(4)]
-    while engine._backlog.waiting(ODD) < 4:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: engine._backlog.waiting(ODD) >= 4)
     fates += [one_decoder.submit(ODD) for _ in range(4)]
 
     with pytest.raises(OverloadedError, match="8 images wait for odd") as refused:
@@ -377,9 +375,7 @@ async def test_a_thread_without_work_keeps_nothing_of_its_last_image(engine):
     sender = weakref.ref(settle)
     await decode(ahead, [Ticket(COLORS, png((1, 2, 3)), 0.0, None, settle=settle)])
     del settle
-    async with asyncio.timeout(10):
-        while sender() is not None:  # noqa: ASYNC110  (the thread says nothing)
-            await asyncio.sleep(0)
+    await until(lambda: sender() is None)
     ahead.close()
 
 

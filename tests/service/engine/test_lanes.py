@@ -19,15 +19,9 @@ from service.engine.ticket import Results, Ticket
 from service.errors import EngineFailedError
 from service.logs import build_log
 from service.settings import Settings
+from tests.service.conftest import until
 
 MODEL = ("model", 1)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  (threads move it, without an event)
-            await asyncio.sleep(0)
 
 
 class Hanging:

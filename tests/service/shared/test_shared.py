@@ -33,6 +33,7 @@ from service.shared.front import GONE, SharedEngine
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
 from tests.service.closing import close_while_decoding
+from tests.service.conftest import until
 from tests.synthetic import SLOW, make_bundle, png
 
 COLORS, ODD = ("colors", 1), ("odd", 1)
@@ -82,13 +83,6 @@ def shared(models: Path, tmp_path: Path) -> Callable[..., object]:
 def free(pair: SimpleNamespace) -> int:
     """Slots that nothing holds."""
     return len(pair.front._underway.free)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110  (threads move it, without an event)
-            await asyncio.sleep(0)
 
 
 async def test_a_front_end_gives_the_outcome_of_the_library(shared, models):
