@@ -60,10 +60,9 @@ class LoopWatchdog:
 
 
 def _end() -> None:
-    """Write the stack of every thread to stderr, if there is one, then end at once."""
+    """Write the stack of every thread to stderr, then end at once."""
     try:
-        if sys.stderr is not None:  # closed at the start
-            _dump(sys.stderr.fileno())
+        _dump(sys.stderr.fileno())
     finally:
         os._exit(1)
 
