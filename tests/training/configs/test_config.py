@@ -225,7 +225,9 @@ def test_broken_toml_names_the_file(read):
 )
 def test_a_value_that_no_parser_takes_names_the_file(read, line):
     """Nor is it a traceback."""
-    with pytest.raises(ConfigError, match=r"a\.toml:\s"):
+    # from 3.13 on Python writes JSON of such a depth, and pydantic is the one to refuse
+    deep = r"a\.toml:\n  \(top level\): Invalid JSON: recursion limit exceeded"
+    with pytest.raises(ConfigError, match=rf"cannot read .*a\.toml: |{deep}"):
         read("[data]", f"{line}\n[data]")
 
 
