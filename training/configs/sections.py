@@ -94,7 +94,8 @@ class DataConfig(Section):
     positive: tuple[str, ...] = ()
     """Binary, and needed there: the labels that mean yes."""
     resident_mib: PositiveInt = 4096
-    """Images of more pixels than that are read anew in each epoch, by workers."""
+    """If all pixels of a split take more than that, its images are not kept in memory
+    but decoded anew in each epoch, by workers."""
 
     @property
     def spec(self) -> PreprocessSpec:

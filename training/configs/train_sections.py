@@ -92,8 +92,8 @@ class SelectionConfig(Section):
     """Its name, one of those that `linnaeus networks` lists; it has the optimizers of
     the large one and its `clip_norm`."""
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The part that is kept. For `batch_size` images a step, so many more are looked
-    at: twice as many at 0.5."""
+    """The share of the images looked at that is learned from. A step looks at
+    `batch_size` / `keep` images."""
 
 
 class LossConfig(Section):
