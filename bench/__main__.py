@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.circumstances import REPOSITORY, RESULTS, commit, machine
+from bench.circumstances import (
+    CHANGED,
+    REPOSITORY,
+    RESULTS,
+    UNKNOWN,
+    commit,
+    machine,
+)
 from bench.ending import command
 from bench.options import command_line
 
@@ -30,13 +37,16 @@ class Piece:
     arguments: tuple[str, ...] = ()
 
     def is_fresh(self, results: Path) -> bool:
-        """Whether its record is of this commit and machine."""
+        """Whether its record is whole, and of this commit and machine."""
         try:
             record = json.loads((results / f"{self.name}.json").read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        here = (commit(), machine())
-        return (record.get("commit"), record.get("machine")) == here
+        now = commit()
+        if now == UNKNOWN or now.endswith(CHANGED):  # may have been any other code
+            return False
+        same = (record.get("commit"), record.get("machine")) == (now, machine())
+        return same and record.get("whole", True)
 
     def record(self) -> tuple[str, ...]:
         """Where it writes; a command that is tried by itself writes over nothing."""

@@ -36,6 +36,9 @@ PACKAGES = (
 )
 
 
+UNKNOWN, CHANGED = "unknown", "+changes"  # of commits
+
+
 def commit() -> str:
     """The checked-out commit, with `+changes` where tracked files differ from it.
 
@@ -49,8 +52,8 @@ def commit() -> str:
         code = ("--", ".", ":!docs/results")
         changed = _git("status", "--porcelain", "--untracked-files=no", *code)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head}+changes" if changed else head
+        return UNKNOWN
+    return f"{head}{CHANGED}" if changed else head
 
 
 def _git(*arguments: str) -> str:
@@ -119,13 +122,14 @@ def finite(value: Any) -> Any:
 def write_record(path: Path, result: Mapping[str, Any]) -> None:
     """Write `result` with its circumstances as JSON, whole or not at all.
 
-    A device (`/dev/null`) is written to as it is: for root, a file would take its
-    place.
+    A device (`/dev/null`, or `/dev/stdout`, which may lead to a file) is written to as
+    it is: for root, a file would take its place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     record = finite({**circumstances(), **result})
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    if path.exists() and not path.is_file():
+    in_dev = path.absolute().is_relative_to("/dev")
+    if in_dev or (path.exists() and not path.is_file()):
         path.write_text(text, encoding="utf-8")
         return
     partial = path.with_suffix(".partial")

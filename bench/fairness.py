@@ -90,8 +90,10 @@ def measure(
     """Round `number`, JSON-ready: the four loads; `share` of capacity is modest."""
     seconds = loads.open_seconds
     closed = saturate_each(target, loads, number)
-    singles_per_s = closed["singles"].requests_per_s
-    batches_per_s = wrk.steady_images_per_s(closed["batches"])
+    # counted alike: the two ways differ by what is on its way at the end
+    singles_per_s, batches_per_s = (
+        wrk.steady_images_per_s(closed[kind]) for kind in ("singles", "batches")
+    )
     rng = random.Random(seed + number)  # noqa: S311  a load, not a secret
     arrivals = poisson_arrivals(share * singles_per_s, seconds, rng=rng)
     kinds = {"alone": alone, "beside_batches": mixed}

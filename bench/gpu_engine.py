@@ -39,7 +39,8 @@ class Crowd:
 
     def begin_count(self) -> None:
         """Forget what was counted, which is how warming ends."""
-        self.served = self.failed = self.batches = 0
+        self.served = self.failed = 0
+        self.batches = 0.0  # each of its images is a part of one
         self._began_s = time.perf_counter()
 
     def start(self) -> None:
@@ -53,7 +54,7 @@ class Crowd:
         return {
             "images_per_s": self.served / (time.perf_counter() - self._began_s),
             "failed": self.failed,
-            "mean_batch": self.batches / max(self.served, 1),
+            "mean_batch": self.served / max(self.batches, 1),
         }
 
     def _submit(self, at: int) -> None:
@@ -68,7 +69,7 @@ class Crowd:
     def _settled(self, at: int, fate: Settled) -> None:
         if isinstance(fate, Outcome):
             self.served += 1
-            self.batches += fate.timing.batch_size
+            self.batches += 1 / fate.timing.batch_size
         else:
             self.failed += 1
         self._missing[at] -= 1

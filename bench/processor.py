@@ -105,7 +105,6 @@ def one_round(
         bodies, service.target, connections=workload.connections, seconds=seconds
     )
     wrk.answered(closed, "the closed loop")
-    requests = closed.requests_per_s * max(round(seconds), 1)
     loop_ms = lanes_ms = 0.0
     for pid in pids:
         for thread, had_ms in threads_ms(pid).items():
@@ -115,7 +114,7 @@ def one_round(
             else:
                 lanes_ms += more_ms
     each = (loop_ms, lanes_ms, client_ms() - client)
-    return Spent(alone_ms, *(spent_ms / requests for spent_ms in each))
+    return Spent(alone_ms, *(spent_ms / closed.requests for spent_ms in each))
 
 
 def measure(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.circumstances import REPOSITORY, write_record
+from bench.launch import inherited
 from bench.options import add_record, command_line
 
 MB = 1_000_000
@@ -72,7 +73,11 @@ def seconds_to_ready(python: Path, bundle: str) -> float:
     command = [python.parent / "linnaeus", "serve", "--port", "0", "--load", bundle]
     started_s = time.perf_counter()
     process = subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=REPOSITORY,
+        env=inherited(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         host, port = listening(process)

@@ -5,10 +5,11 @@ file rotates it over several bodies, so that no cache of answers would help. A r
 that failed is not counted in the rate.
 
 Up to 32 connections each has a thread of its own, where the script notes what every
-request took. More connections share a thread, for so many threads would cost a part of
-what is measured; then the percentiles are wrk's own. It adds requests that nobody sent
-where a latency is over twice the mean interval, so those of an uneven server come out
-too long.
+request took, but for those on their way at the end: of few and uneven requests the
+longest are missing. More connections share a thread, for so many threads would cost a
+part of what is measured; then the percentiles are wrk's own. It adds requests that
+nobody sent where a latency is over twice the mean interval, so those of an uneven
+server come out too long.
 """
 
 import json
@@ -43,6 +44,7 @@ class Closed:
     p99_ms: float
     worst_ms: float
     failed: int  # other statuses than 2xx and 3xx, broken connections, timeouts
+    requests: int  # answered in all, before the clock started too
     steady_images_per_s: float | None = None  # None: unknown, see `steady`
 
 
@@ -114,6 +116,7 @@ def read_report(output: str, *, images: int) -> Closed:
         p99_ms=p99 / 1e3,
         worst_ms=worst / 1e3,
         failed=sum(found[kind] for kind in kinds),
+        requests=found["requests"],
         steady_images_per_s=steady_per_s,
     )
 
@@ -124,7 +127,9 @@ def steady(took_us: Sequence[Sequence[float]]) -> float | None:
     What is on its way when a load ends is lost to a count over its duration. Large
     batches are answered in waves, one of each connection, and of seven waves a lost one
     is a seventh. So each connection's requests are counted over the time that they
-    took, but for its first, which found an empty server.
+    took, but for its first, which found an empty server. What is on its way tends to
+    take long, so that uneven requests come out a little too fast: compare with the
+    same.
 
     Args:
         took_us: of each connection, what its requests took, in microseconds.

@@ -129,7 +129,9 @@ def run(
         title = f"{workload.name}: {workload.connections} connections"
         table = report.markdown(title, rows)
         if options.out is not None:
-            write(options.out, {**facts, "rounds": number, "rows": rows}, table)
+            whole = number == options.rounds
+            found = {**facts, "rounds": number, "whole": whole, "rows": rows}
+            write(options.out, found, table)
     print(table)
 
 

@@ -17,13 +17,11 @@ from typing import Any
 
 from bench.circumstances import write_record
 from bench.ending import command
-from bench.launch import LaunchError
 from bench.options import add_models, add_record, add_workload, command_line, positive
 from bench.peers.arrangement import Arrangement
 from bench.peers.catalog import TUNED, arrange, is_installed
 from bench.peers.comparison import Plan, one_round
 from bench.workloads import chosen_workload
-from bench.wrk import WrkError
 from classifier.hardware import available_cores
 
 
@@ -78,7 +76,7 @@ def search(plan: Plan, name: str) -> list[dict[str, object]]:
     for arrangement in grid(name, cores=available_cores()):
         try:
             turn = one_round(plan, arrange(name, arrangement))
-        except (LaunchError, WrkError) as error:
+        except Exception as error:  # a border: the other arrangements go on
             print(f"{name}: {arrangement}: FAILED {error}", flush=True)
             continue
         rate, p99_ms = turn["requests_per_s"], turn["p99_ms"]

@@ -17,7 +17,9 @@ IMAGES = [b"image of some sort", b"another"]
 
 def test_whatever_was_not_answered_failed():
     """A service that refuses batches would be very fair to singles."""
-    closed = [Closed(100.0, 100.0, 1.0, 2.0, 3.0, 4.0, failed=n) for n in (0, 3)]
+    closed = [
+        Closed(100.0, 100.0, 1.0, 2.0, 3.0, 4.0, failed=n, requests=9) for n in (0, 3)
+    ]
     shots = [Shot(0.0, 0.0, 1.0, status) for status in (200, 503, BROKEN, EXPIRED)]
 
     assert count_failed(closed, shots) == 6

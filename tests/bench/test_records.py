@@ -16,6 +16,7 @@ from bench.launch import (
     best_prediction,
     descendants,
     free_port,
+    inherited,
     running,
 )
 from bench.peers.arrangement import Arrangement, Served
@@ -95,6 +96,17 @@ def wrk_output(**changes: object) -> str:
         "took_us": [[]],
     }
     return f"Running 2s test\n  2 threads\n{json.dumps(line | changes)}\n"
+
+
+def test_a_server_is_started_without_the_settings_of_a_shell(monkeypatch):
+    """They would pass for its defaults; where the data lies is no setting of it."""
+    monkeypatch.setenv("LINNAEUS_LANES", "1")
+    monkeypatch.setenv("LINNAEUS_DATA", "/data")
+
+    settings = {n for n in inherited() if n.startswith("LINNAEUS_")}
+
+    assert settings == {"LINNAEUS_DATA"}
+    assert inherited()["PATH"] == os.environ["PATH"]
 
 
 def test_wrk_is_read_as_rates_and_milliseconds():

@@ -28,15 +28,28 @@ def test_the_page_says_which_records_one_command_makes(repository):
     assert made == {(piece.module, piece.name) for piece in series.PIECES}
 
 
-def test_a_record_of_this_commit_and_machine_is_not_made_again(tmp_path):
-    """One of another is."""
+@pytest.mark.parametrize(
+    ("commit", "record", "fresh"),
+    [
+        ("abc", {}, True),
+        ("abc", {"commit": "another"}, False),
+        ("abc", {"machine": "another"}, False),
+        ("abc", {"whole": False}, False),  # a comparison that broke off
+        ("abc+changes", {}, False),  # the same words for other changes
+        ("unknown", {}, False),
+    ],
+)
+def test_a_whole_record_of_this_commit_and_machine_is_not_made_again(
+    tmp_path, monkeypatch, commit, record, fresh
+):
+    """Any other is."""
+    monkeypatch.setenv("GIT_COMMIT", commit)
     piece = series.Piece("lone", "bench.lone")
-    before = piece.is_fresh(tmp_path)
-    write_record(tmp_path / "lone.json", {})
-    after = piece.is_fresh(tmp_path)
-    write_record(tmp_path / "lone.json", {"commit": "another"})
+    assert not piece.is_fresh(tmp_path)
 
-    assert (before, after, piece.is_fresh(tmp_path)) == (False, True, False)
+    write_record(tmp_path / "lone.json", record)
+
+    assert piece.is_fresh(tmp_path) is fresh
 
 
 @pytest.mark.parametrize(("code", "expected"), [(0, []), (3, ["broken"])])
