@@ -211,7 +211,7 @@ def run() -> None:
     """Run the command, and write all that it has printed.
 
     What is left in the buffer would be written while Python ends, too late to say in a
-    line that the disk is full. A reader that is gone click has seen before.
+    line that the disk is full, or to end in silence where the reader (`head`) is gone.
     """
     try:
         try:
@@ -219,8 +219,10 @@ def run() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        if error.errno in FULL:  # it is tried again while Python ends
+        if error.errno in (*FULL, errno.EPIPE):  # it is tried again while Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(1)  # as click does, where it has seen it before
         raise
 
 

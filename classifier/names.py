@@ -1,6 +1,9 @@
 """file names → **those of images**, by their suffix, without what nobody put there."""
 
+import os
 from pathlib import Path, PurePosixPath
+
+from classifier.errors import ImageError
 
 # In lower case, of the formats that can be decoded.
 SUFFIXES = frozenset(
@@ -26,8 +29,18 @@ def is_junk(name: str) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and those below it, in the order of their names."""
-    images = (path for path in folder.rglob("*") if is_image_name(path.name))
-    return sorted(
-        path for path in images if not is_junk(path.relative_to(folder).as_posix())
-    )
+    """The images in a folder and those below it, in the order of their names.
+
+    Raises:
+        ImageError: a folder cannot be listed, and its images would be left out.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ImageError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    images = []
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not is_junk(name)]
+        named = (name for name in names if is_image_name(name) and not is_junk(name))
+        images += [Path(where, name) for name in named]
+    return sorted(images)

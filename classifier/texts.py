@@ -48,3 +48,12 @@ LabelText = Annotated[
 ]
 Prose = Annotated[str, AfterValidator(of_lines)]
 Description = Annotated[str, Field(max_length=2000), AfterValidator(of_lines)]
+
+
+def as_utf8(text: str) -> str:
+    """The same as a file in UTF-8 can hold it.
+
+    Python has bytes of file names that are no letters as surrogates, and no encoding
+    has those.
+    """
+    return text.encode(errors="replace").decode()

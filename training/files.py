@@ -70,7 +70,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a device, a pipe or a socket is there, which keeps no content."""
+    """Whether a device, a pipe or a socket is there, which keeps no content.
+
+    Or a link of the system to one, which may lead to a file (`/dev/stdout > FILE`).
+    """
+    if path.absolute().parts[:2] in (("/", "dev"), ("/", "proc")):
+        return True
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # who writes there will say what is wrong

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from classifier.hardware import describe
+from classifier.texts import as_utf8
 from classifier.versions import versions
 from training.files import write_whole
 
@@ -39,7 +40,7 @@ def installed(found: dict[str, Any]) -> dict[str, str]:
 
 def command_line() -> str:
     """What was typed."""
-    return shlex.join(["linnaeus", *sys.argv[1:]])
+    return as_utf8(shlex.join(["linnaeus", *sys.argv[1:]]))
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:

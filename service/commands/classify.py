@@ -3,6 +3,7 @@
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -145,11 +146,13 @@ def find_images(name: str) -> Iterator[Path]:
     if not name:
         return
     path = STDIN if name == "-" else Path(name)
-    if path.is_dir():
+    # of `os`, for those of a path raise where it is too long or closed to us: reading
+    # it fails in its own row
+    if os.path.isdir(path):
         yield from image_files(path)
-    elif glob.has_magic(name) and not path.exists():
+    elif glob.has_magic(name) and not os.path.exists(path):
         found = sorted(Path(p) for p in glob.glob(name, recursive=True))
-        yield from (p for p in found if p.is_file())
+        yield from (p for p in found if not os.path.isdir(p))
     else:
         yield path
 

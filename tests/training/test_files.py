@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +125,17 @@ def test_a_place_that_may_not_be_looked_at_is_refused_when_it_is_tried(volume, t
 
     with powerless(), pytest.raises(DiskError, match=f"cannot write {place}: .*denied"):
         tried(place)
+
+
+def test_where_output_goes_is_written_to_and_not_replaced():
+    """Also where a shell has led it into a file; root would break it for everyone."""
+    code = "from training.files import *; write_whole(Path('/dev/stdout'), 'all of it')"
+    with tempfile.TemporaryFile() as file:
+        subprocess.run((sys.executable, "-c", code), stdout=file, check=True)
+        file.seek(0)
+
+        assert file.read() == b"all of it"
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

@@ -135,6 +135,8 @@ def _import(
 
 def spelled(context: typer.Context, given: Mapping[str, str]) -> str:
     """The command with every option that was typed or answered."""
+    from classifier.texts import as_utf8  # noqa: PLC0415 - slow to load
+
     values = {**context.params, **given}
     words = ["linnaeus", "import", str(values["file"])]
     for parameter in context.command.params:
@@ -143,7 +145,7 @@ def spelled(context: typer.Context, given: Mapping[str, str]) -> str:
             continue
         for each in value if isinstance(value, list | tuple) else [value]:
             words += [parameter.opts[0], *([] if each is True else [str(each)])]
-    return shlex.join(words)
+    return as_utf8(shlex.join(words))
 
 
 def _key(question: "Question") -> str:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
 
 from classifier.names import is_junk
+from classifier.texts import as_utf8
 from training.data.archives import TarTree, ZipTree, is_tar
 from training.data.bounds import MAX_FILE_BYTES, check_count, check_depth
 from training.errors import DataError
@@ -87,7 +88,7 @@ def name_of(where: Path) -> str:
 
     `.` has none by itself; links are not resolved, for their names were chosen, too.
     """
-    name = Path(os.path.abspath(where)).name
+    name = as_utf8(Path(os.path.abspath(where)).name)  # manifests and records have it
     return ARCHIVE_SUFFIX.sub("", name)
 
 

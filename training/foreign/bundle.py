@@ -1,6 +1,7 @@
 """file + answers + photos → **models/NAME/VERSION**: the import from end to end."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 from pydantic import ValidationError
 
 from classifier.bundle import write_bundle
@@ -137,16 +139,28 @@ def synthetic(spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def find_precision(graph: bytes) -> Precision:
-    """The arithmetic of a graph, by its operators and its weights."""
-    model = parse(graph)
-    if any("Quantize" in node.op_type for node in model.graph.node):
+    """The arithmetic of a graph, by its operators and its weights.
+
+    Weights that are only stored in fp16, and cast before they are used, are of fp32.
+    """
+    found = parse(graph).graph
+    if any("Quantize" in node.op_type for node in found.node):
         return Precision.INT8
-    sizes = {"float16": 0, "float32": 0}
-    for tensor in model.graph.initializer:
-        kind = {10: "float16", 1: "float32"}.get(int(tensor.data_type))
-        if kind is not None:
-            sizes[kind] += int(np.prod(tensor.dims))
-    return Precision.FP16 if sizes["float16"] > sizes["float32"] else Precision.FP32
+    weights = {tensor.name: tensor for tensor in found.initializer}
+    weights |= {
+        node.output[0]: value.t
+        for node in found.node
+        if node.op_type == "Constant"
+        for value in node.attribute
+        if value.name == "value"
+    }
+    used = {n for node in found.node if node.op_type != "Cast" for n in node.input}
+    sizes = Counter[int]()
+    for name, tensor in weights.items():
+        kind = int(tensor.data_type) if name in used else int(TensorProto.FLOAT)
+        sizes[kind] += int(np.prod(tensor.dims))
+    half = sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT]
+    return Precision.FP16 if half else Precision.FP32
 
 
 @contextmanager

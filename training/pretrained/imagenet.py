@@ -16,7 +16,7 @@ from training.pretrained.published import (
     load_published,
 )
 from training.pretrained.shrunk import shrink
-from training.provenance import circumstances
+from training.provenance import circumstances, command_line
 
 SOURCE = (
     "Weights by Google, published in tensorflow/tpu (models/official/efficientnet/"
@@ -75,7 +75,7 @@ def provenance(
     model: str, published: Published, photos: Photos, *, started_s: float
 ) -> Provenance:
     """Where the bundle comes from, and how long that took."""
-    now = circumstances(f"linnaeus pretrained {model}")
+    now = circumstances(command_line())
     return Provenance(
         command=now["command"],
         config=None,

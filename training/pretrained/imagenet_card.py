@@ -71,7 +71,7 @@ Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019.
 Changed here: batch normalization folded, normalization put into the graph, weights
 stored in fp16, quantized to int8, class-activation maps added.
 Label names: WordNet 3.0, copyright 2006 by Princeton University. The golden examples
-are three photos of Dogs vs. Cats, the Grocery Store data set and Pascal VOC 2007.
+are two photos of Dogs vs. Cats and one of Pascal VOC 2007.
 
 Made by `{origin.command}` at commit {origin.commit}, on {origin.hardware}.\
 """

@@ -18,10 +18,11 @@ from classifier.preprocess import preprocess
 from training.data import load_dataset
 from training.data.pieces import in_pieces
 from training.errors import DataError
+from training.files import ours
 from training.quantization.gate import Labelled, Pixels
 
 SETS = ("cats-dogs.tar", "fruits-fine-grained.tar", "voc2007-multilabel.tar")
-IMAGENET = "imagenet-samples"
+IMAGENET, LABELS = "imagenet-samples", "labels.csv"
 CALIBRATION_PHOTOS = 100  # of each set, from train
 BATCH = 8  # images; more is slower on a CPU
 
@@ -37,7 +38,7 @@ class Photos:
 
     @property
     def golden(self) -> Pixels:
-        """A cat or dog, a piece of fruit and a street scene: [3, H, W, C]."""
+        """Two of `cats-dogs` and one of `voc2007`, by their places: [3, H, W, C]."""
         photos = np.concatenate(list(self.unlabelled))
         return photos[:: len(photos) // 3][:3]
 
@@ -48,7 +49,8 @@ def load_photos(root: Path, spec: PreprocessSpec) -> Photos:
     Raises:
         DataError: a set is missing or damaged; the message names it.
     """
-    missing = [name for name in (*SETS, IMAGENET) if not (root / name).exists()]
+    needed = (*SETS, f"{IMAGENET}/{LABELS}")
+    missing = [name for name in needed if not (root / name).exists()]
     if missing:
         raise DataError(f"{root} lacks {', '.join(missing)}")
     calibration, unlabelled = [], []
@@ -59,7 +61,7 @@ def load_photos(root: Path, spec: PreprocessSpec) -> Photos:
         calibration.append(parts["train"].select(chosen).pixels(spec))
         unlabelled += [p.pixels(spec) for k, p in parts.items() if k != "train"]
     hashes = {name: file_sha256(root / name) for name in SETS}
-    hashes[f"{IMAGENET}/labels.csv"] = file_sha256(root / IMAGENET / "labels.csv")
+    hashes[f"{IMAGENET}/{LABELS}"] = file_sha256(root / IMAGENET / LABELS)
     return Photos(
         calibration=in_pieces(np.concatenate(calibration), size=BATCH),
         unlabelled=in_pieces(np.concatenate(unlabelled), size=BATCH),
@@ -72,16 +74,17 @@ def load_imagenet(folder: Path, spec: PreprocessSpec) -> Labelled:
     """The labelled ImageNet photos that `labels.csv` lists.
 
     Raises:
-        DataError: a photo is missing or damaged.
+        DataError: the list or a photo is missing or damaged.
     """
-    with (folder / "labels.csv").open(newline="") as file:
+    with ours(folder / LABELS), (folder / LABELS).open(newline="") as file:
         rows = list(csv.DictReader(file))
+        names = [row["filename"] for row in rows]
+        truth = np.array([int(row["class_index"]) for row in rows])
     try:
-        files = [(folder / row["filename"]).read_bytes() for row in rows]
+        files = [(folder / name).read_bytes() for name in names]
         pixels = np.stack([preprocess(data, spec).pixels for data in files])
-    except (OSError, ImageError, KeyError) as error:
+    except (OSError, ImageError, ValueError) as error:  # or there is none
         raise DataError(f"{folder}: {error}") from error
-    truth = np.array([int(row["class_index"]) for row in rows])
     return Labelled(folder.name, in_pieces(pixels, size=BATCH), truth)
 
 

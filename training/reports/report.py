@@ -39,7 +39,7 @@ def write_report(path: Path, target: Path) -> None:
         DataError: there is nothing to report on.
         DiskError: the page cannot be written.
     """
-    write_whole(target, render(path))
+    write_whole(target, render(path).encode(errors="replace"))  # bytes of a file's name
 
 
 def default_page(path: Path) -> Path:
@@ -58,9 +58,12 @@ def is_bundle(path: Path) -> bool:
     """Whether it is a bundle's folder, of one version or of all of them.
 
     Raises:
-        BundleError: it cannot be looked into.
+        BundleError, DataError: it cannot be looked into.
     """
-    return bool(list_versions(path)) or (path / MANIFEST).is_file()
+    if list_versions(path):
+        return True
+    with ours(path):
+        return (path / MANIFEST).is_file()
 
 
 def render(path: Path) -> str:

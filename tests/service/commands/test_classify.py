@@ -19,12 +19,15 @@ from classifier.errors import (
     BundleError,
     DeviceUnavailableError,
     EmptyImageError,
+    ImageError,
     RequestError,
 )
 from classifier.manifest import Task
+from classifier.names import image_files
 from classifier.postprocess import GroupScore, Prediction
 from service.commands.classify import write, write_csv, write_jsonl, write_table
 from tests.classifier.processes import ROOT, python
+from tests.powerless import powerless
 from tests.synthetic import make_bundle, png
 
 
@@ -59,6 +62,40 @@ def test_what_archivers_leave_in_a_folder_is_no_image(linnaeus, tmp_path):
 
     found = [photos / "a.png", photos / "._a.png", photos / ".trash" / "b.png"]
     assert [line["path"] for line in lines(result)] == list(map(str, found))
+
+
+def test_a_folder_that_is_called_like_an_image_is_none(linnaeus, photos):
+    """An album of an application; what is in it counts."""
+    (photos / "trip.jpg").mkdir()
+    (photos / "trip.jpg" / "d.png").write_bytes(png((240, 10, 10)))
+
+    result = linnaeus("classify", photos, "--model", "colors", "--format", "jsonl")
+
+    assert result.exit_code == 0, result.output
+    names = [Path(line["path"]).name for line in lines(result)]
+    assert names == ["a.PNG", "b.png", "c.png", "d.png"]
+
+
+def test_a_folder_that_may_not_be_listed_is_named(volume):
+    """Its images would be left out, and nobody would know."""
+    (volume / "ours").mkdir()
+    (volume / "theirs").mkdir(mode=0)
+
+    with powerless(), pytest.raises(ImageError, match=f"cannot list {volume}/theirs: "):
+        image_files(volume)
+
+
+def test_a_path_that_no_file_can_have_fails_alone(linnaeus, photos):
+    """The system says so in a way of its own."""
+    long = "a" * 300 + ".png"
+    result = linnaeus(
+        "classify", long, photos / "b.png", "--model", "colors", "--format", "jsonl"
+    )
+
+    assert result.exit_code == 1
+    broken, whole = lines(result)
+    assert "too long" in broken["error"]["detail"]
+    assert whole["predictions"][0]["label"] == "blue"
 
 
 @pytest.mark.parametrize(

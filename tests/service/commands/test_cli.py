@@ -238,15 +238,21 @@ def test_an_output_that_is_closed_takes_nothing_and_is_no_fault(models):
     assert (done.stderr, done.returncode) == (b"", 0)
 
 
-def test_a_reader_that_is_gone_ends_a_command_in_silence(models):
-    """`linnaeus models | head -0` shows no traceback."""
+@pytest.mark.parametrize(
+    "command",
+    [("models",), ("classify", "--model=colors", "--format=csv", "-")],
+    ids=" ".join,
+)
+def test_a_reader_that_is_gone_ends_a_command_in_silence(models, command):
+    """`linnaeus models | head -0` shows no traceback, whenever it is written."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
         done = subprocess.run(
-            (sys.executable, "-c", "import cli; cli.main()", "models"),
+            (sys.executable, "-c", "import cli; cli.main()", *command),
             cwd=ROOT,
-            env=os.environ | {"LINNAEUS_MODELS": str(models)},
+            env=os.environ | {"LINNAEUS_MODELS": str(models), "PYTHONUNBUFFERED": ""},
+            input=png((10, 240, 10)),
             stdout=writer,
             stderr=subprocess.PIPE,
             timeout=60,

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from classifier.manifest import PreprocessSpec
+from classifier.bundle import load_bundle
+from classifier.manifest import Precision, PreprocessSpec
 from tests.training.foreign.importing import (
     SAID,
     ending_in,
@@ -21,9 +22,14 @@ from tests.training.foreign.strangers import (
 )
 from training.errors import AnswerError
 from training.foreign.answers import parse_answers
-from training.foreign.bundle import Origin, import_graph, synthetic
+from training.foreign.bundle import (
+    Origin,
+    find_precision,
+    import_graph,
+    synthetic,
+)
 from training.foreign.source import read_graph
-from training.graphs.graph import GraphError
+from training.graphs.graph import GraphError, parse
 
 
 def wide(side: int) -> onnx.ModelProto:
@@ -103,6 +109,27 @@ def test_the_precision_is_that_of_the_weights(importer, dtype, precision, share)
     largest = max(1, np.abs(bundle.read_golden().logits[variant.precision]).max())
     assert variant.precision == precision
     assert variant.golden_tolerance == pytest.approx(share * largest)
+
+
+def test_weights_that_are_stored_in_half_are_not_computed_with_in_half(repository):
+    """As this project stores them; a cast stands behind each."""
+    bundle = load_bundle(repository / "models" / "imagenet")
+    fp32 = bundle.read_graph(bundle.graph(Precision.FP32))
+    stored = {int(tensor.data_type) for tensor in parse(fp32).graph.initializer}
+
+    assert onnx.TensorProto.FLOAT16 in stored
+    assert find_precision(fp32) == "fp32"
+
+
+def test_weights_that_stand_among_the_operators_count(importer):
+    """Some exporters write no initializers."""
+    model = stranger(dtype="float16")
+    for tensor in model.graph.initializer:
+        constant = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        model.graph.node.insert(0, constant)
+    del model.graph.initializer[:]
+
+    assert find_precision(model.SerializeToString()) == "fp16"
 
 
 def test_a_graph_that_came_in_8_bits_is_an_int8_one(importer):

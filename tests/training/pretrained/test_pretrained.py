@@ -11,7 +11,7 @@ from classifier import Classifier
 from classifier.bundle import load_bundle
 from cli import app
 from training.errors import ConfigError, DataError, DiskError, TrainingError
-from training.pretrained.photos import load_photos
+from training.pretrained.photos import load_imagenet, load_photos
 from training.pretrained.published import (
     PUBLISHED,
     Published,
@@ -142,6 +142,25 @@ def test_missing_photos_are_named(tmp_path):
     """Who has not got them learns which."""
     with pytest.raises(DataError, match=r"cats-dogs\.tar"):
         load_photos(tmp_path, SMALL.spec)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"filename,class_index\n",
+        b"filename,class_index\nnone.jpg,7\n",
+        b"filename,class_index\na.jpg,seven\n",
+        b"\xff",
+    ],
+    ids=["empty", "rows", "photo", "number", "text"],
+)
+def test_a_list_of_photos_that_is_none_is_named(tmp_path, content):
+    """A clear line, whichever part of it is damaged."""
+    (tmp_path / "labels.csv").write_bytes(content)
+
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load_imagenet(tmp_path, SMALL.spec)
 
 
 def test_a_missing_package_is_named():

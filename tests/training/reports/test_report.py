@@ -22,6 +22,7 @@ from training.reports.report import (
     graph_tables,
     labels_table,
     render,
+    write_report,
     written,
 )
 
@@ -155,10 +156,10 @@ def test_what_may_not_be_read_is_named(volume: Path):
         with powerless(), pytest.raises(DataError, match=f"cannot read {run / name}: "):
             render(run)
 
-    run.chmod(0)
-
-    with powerless(), pytest.raises(BundleError, match=f"cannot read {run}: "):
-        default_page(run)
+    for mode, error in ((0, BundleError), (0o444, DataError)):
+        run.chmod(mode)
+        with powerless(), pytest.raises(error, match=f"cannot read {run}: "):
+            default_page(run)
 
 
 def test_whatever_a_card_holds_does_nothing_to_its_page(tmp_path: Path):
@@ -280,6 +281,17 @@ def test_a_page_on_an_evaluation_has_its_figures_and_circumstances(
     ]
     assert (facts(page)["bundle"], facts(page)["precision"]) == ("colors/1", "int8")
     assert "Loss and validation score over the training." in page
+
+
+def test_a_page_on_a_folder_whose_name_is_no_text_can_be_written(tmp_path: Path):
+    """Python has such a byte as what no encoding takes."""
+    folder = tmp_path / "run-\udce9"
+    folder.mkdir()
+    (folder / "log.csv").write_text(LOG)
+
+    write_report(folder, tmp_path / "report.html")
+
+    assert "<h1>run-?</h1>" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
