@@ -91,8 +91,9 @@ class BoundedConnection(HttpToolsProtocol):
         self.outgoing.time_reader()
 
     def resume_writing(self) -> None:
-        """The client reads."""
-        self.outgoing.stop_timer()
+        """The client reads; one that is to be closed must read all."""
+        if not self.transport.is_closing():
+            self.outgoing.stop_timer()
         super().resume_writing()
 
     def eof_received(self) -> None:

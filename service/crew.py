@@ -180,7 +180,8 @@ class Crew:
                 process.send_signal(signal.SIGTERM)
         watch = asyncio.create_task(self._watch(order, process, listener))
         try:
-            if process.stdin is not None:
+            assert process.stdin is not None  # noqa: S101, a pipe was asked for
+            with suppress(RuntimeError):  # of uvloop, where it has died already
                 process.stdin.write(json.dumps(said).encode() + b"\n")
             return await process.wait()
         finally:

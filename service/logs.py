@@ -69,14 +69,15 @@ def _with_quick_info(filtering: Any) -> Any:
 class _Writer(structlog.WriteLogger):
     """Writes lines as long as somebody reads them.
 
-    A closed pipe or a full disk under the log must not stop requests or the drain.
+    A closed pipe or a full disk under the log must not stop requests or the drain, nor
+    a letter that the terminal's encoding lacks.
     """
 
     def msg(self, message: str) -> None:
         """Write one line, or lose it."""
         try:
             super().msg(message)
-        except OSError:
+        except (OSError, UnicodeError):
             return
 
     log = debug = info = warn = warning = msg

@@ -210,7 +210,8 @@ async def batch_companion(
 ) -> shapes.BatchAnswer:
     """Each image is answered in its place; a bad one has an error and disturbs nobody.
 
-    When every image meets the same 503 or 504, that is the status of the response.
+    When all that can be read meet the same 503 or 504, that is the status of the
+    response.
     """
     raise NotImplementedError  # never called: see RawRoute
 

@@ -10,7 +10,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.bodies import declared_size
 from service.exchange import SCOPE_KEY
@@ -41,6 +44,7 @@ class FastPathProtocol(HttpToolsProtocol):
         self._unknown: tuple[bytes, int] | None = None
         self._coming: FastRequest | None = None  # its body is being received
         self._waiting: FastRequest | None = None  # received, not answered
+        self._at_work: RequestResponseCycle | None = None  # the latest begun, of ASGI
 
     def data_received(self, data: bytes) -> None:
         """Parse; a body that is slow to come is waited for by a timer."""
@@ -83,6 +87,9 @@ class FastPathProtocol(HttpToolsProtocol):
             if request is not None:
                 self._fast_path.lose(request)
         self._coming = self._waiting = None
+        if self._at_work is not None:  # uvicorn tells the newest, which may not run yet
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
@@ -91,7 +98,7 @@ class FastPathProtocol(HttpToolsProtocol):
         head = self._plain_head()
         request = None if head is None else self._fast_path.open(head)
         if head is None or request is None:
-            super().on_headers_complete()
+            self._begin_in_turn()
             return
         self._coming = request
         self.cycle = request  # type: ignore[assignment]  # looks like one
@@ -113,6 +120,17 @@ class FastPathProtocol(HttpToolsProtocol):
             return
         request.stop_timer()
         self._serve(request)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if one was sent ahead."""
+        self._at_work = self.pipeline[-1][0] if self.pipeline else None
+        super().on_response_complete()
+
+    def _begin_in_turn(self) -> None:
+        """Give a request to ASGI, once those before it are answered."""
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._at_work = self.cycle
 
     def _serve(self, request: FastRequest) -> None:
         self._waiting = request
@@ -157,7 +175,7 @@ class FastPathProtocol(HttpToolsProtocol):
         self.scope[SCOPE_KEY] = exchange  # type: ignore[literal-required]
         self._coming = None
         self.cycle = None  # type: ignore[assignment]  # as before the first request
-        super().on_headers_complete()
+        self._begin_in_turn()
         super().on_body(b"".join(request.chunks))
 
     def _answered(self, request: FastRequest, reply: Reply) -> None:

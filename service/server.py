@@ -88,8 +88,8 @@ class Server(uvicorn.Server):
         self._place = place
         self._up = False  # the port is open, and the place is taken
         self._listeners: Sequence[socket.socket] = ()
-        # connections from a backlog, being accepted
-        self._taking: set[asyncio.Task[Any]] = set()
+        self._taking: set[asyncio.Task[Any]] = set()  # being accepted, of a backlog
+        self._told = False  # by a signal that it is to end
         self._draining: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._watchdog = LoopWatchdog(settings.hang_timeout_s)
@@ -160,18 +160,18 @@ class Server(uvicorn.Server):
             yield
 
     def _hang_up(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is None:  # kernel and shell may both send it
+        if not self._told:  # kernel and shell may both send it
             self.handle_exit(sig, frame)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal; stop at the second, if that counts."""
-        if self._draining is not None:
-            if self._place.stops_at_second_signal:
-                self.should_exit = self.force_exit = True
-        elif self._up:
-            self.drain()
-        else:
+        again, self._told = self._told, True
+        if not self._up:
             self.should_exit = True  # seen by `startup`, which must come to its end
+        elif not again:
+            self.drain()
+        elif self._place.stops_at_second_signal:
+            self.should_exit = self.force_exit = True
 
     def close_port(self) -> None:
         """Take no new connection; those that are there, or wait to be, are served."""

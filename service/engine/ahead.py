@@ -12,13 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from classifier.decode import DecodeLimits
 from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import Keep, as_it_is, decode_ticket
+from service.engine.lanes import CHECKS_A_LIMIT
+from service.engine.models import decode_limits
 from service.engine.ticket import RequestKind, Ticket, too_late
 from service.errors import DrainingError
+from service.settings import Settings
+
+STUCK = "a decoder hangs or has died; the process should be restarted"
 
 Failed = Mapping[Ticket, Settled]  # those that have no pixels, and why
 Done = Callable[[Failed], None]
@@ -34,6 +38,27 @@ class DecodeRequest:
     failed: dict[Ticket, Settled] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class Decoder:
+    """One thread that decodes, and what it has done so far."""
+
+    thread: threading.Thread = field(init=False)
+    begun: int = 0  # images
+    ended: int = 0
+    begun_before: int = 0  # at the look before
+    looks: int = 0  # that have found it at the same image
+
+    def stands_still(self) -> bool:
+        """Whether it is at one image for as many looks as a limit has, or has died.
+
+        By the clock, all would hang when the machine has stood still.
+        """
+        same = self.ended < self.begun == self.begun_before
+        self.looks = self.looks + 1 if same else 0
+        self.begun_before = self.begun
+        return self.looks >= CHECKS_A_LIMIT or not self.thread.is_alive()
+
+
 class DecodeAhead:
     """Threads that decode for one event loop, on which its methods are called.
 
@@ -44,22 +69,24 @@ class DecodeAhead:
     def __init__(
         self,
         specs: Mapping[ModelKey, PreprocessSpec],
+        settings: Settings,
         *,
         costs_s: Mapping[ModelKey, float],
-        limits: DecodeLimits,
-        capacity: int,
         threads: int,
+        give_up: Callable[[], None],
         keep: Keep = as_it_is,
     ) -> None:
         """`costs_s` are the first estimates of the seconds to decode an image.
 
         `keep` is called in the decoding thread; what it returns becomes `Ticket.ready`.
+        `give_up` is called when only a new process helps: a thread hangs, or has died.
         """
         self._specs = specs
-        self._limits = limits
+        self._limits = decode_limits(settings)
         self._keep = keep
+        self._give_up = give_up
         self._closed = False
-        self._backlog = Backlog(capacity=capacity, lanes=threads)
+        self._backlog = Backlog(capacity=settings.queue_capacity, lanes=threads)
         for key in specs:
             self._backlog.add_model(key, best_batch=1, run_s=0.0, decode_s=costs_s[key])
         self._changed = threading.Condition()  # guards the backlog
@@ -68,10 +95,14 @@ class DecodeAhead:
         self._coming: Counter[RequestKind] = Counter()
         self._finished: deque[tuple[Ticket, Settled | None]] = deque()
         self._called = False  # the loop will collect what is finished
-        for number in range(threads):
-            threading.Thread(
-                target=self._work, name=f"decode-{number}", daemon=True
-            ).start()
+        self._decoders = [Decoder() for _ in range(threads)]
+        for number, decoder in enumerate(self._decoders):
+            decoder.thread = threading.Thread(
+                target=self._work, args=[decoder], name=f"decode-{number}", daemon=True
+            )
+            decoder.thread.start()
+        self._look_every_s = settings.hang_timeout_s / CHECKS_A_LIMIT
+        self._look_again = self._loop.call_later(self._look_every_s, self._look)
 
     def decode(self, tickets: Sequence[Ticket], done: Done) -> None:
         """Decode the tickets of one request; `done` is called once, and later.
@@ -107,6 +138,7 @@ class DecodeAhead:
         """End the threads, each after its image; what waits is not decoded."""
         if self._closed:
             return
+        self._look_again.cancel()
         with self._changed:
             self._closed = True
             self._backlog.clear()
@@ -116,10 +148,25 @@ class DecodeAhead:
         for request in requests:
             self._tell(request, dict.fromkeys(request.tickets, error))
 
-    def _work(self) -> None:
+    def _look(self) -> None:
+        """Find threads that hang or have died, which report nothing.
+
+        They hold what cannot be given to another thread: nobody knows whether they
+        still write into it.
+        """
+        # of all, for each counts the looks
+        still = [decoder for decoder in self._decoders if decoder.stands_still()]
+        if still:
+            self._give_up()
+        else:
+            self._look_again = self._loop.call_later(self._look_every_s, self._look)
+
+    def _work(self, decoder: Decoder) -> None:
         """What each thread does until this is closed."""
         while cut := self._next():
+            decoder.begun += 1
             self._serve(cut)
+            decoder.ended += 1
             del cut  # an idle thread would keep its last image alive
 
     def _next(self) -> Cut | None:

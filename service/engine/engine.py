@@ -12,7 +12,7 @@ from classifier.device import choose_device
 from classifier.hardware import available_cores
 from classifier.preprocess import Pixels
 from service.contract import LoadedModel, ModelKey, Settle, Withdraw
-from service.engine.ahead import DecodeAhead, Failed
+from service.engine.ahead import STUCK, DecodeAhead, Failed
 from service.engine.backlog import Backlog
 from service.engine.inline import InlineLane
 from service.engine.lane import Lane
@@ -57,7 +57,7 @@ class LaneEngine:
             return "the engine is closed"
         if self._lanes is None:
             return "the models are being loaded"
-        return self._lanes.trouble
+        return self._lanes.trouble or (STUCK if self._broken.is_set() else None)
 
     def queued(self, key: ModelKey) -> int:
         """Images that wait for that model."""
@@ -87,8 +87,8 @@ class LaneEngine:
         )
         self._models = {model.key: model for model in models}
         decode, capacity = self._settings.decode, self._settings.queue_capacity
-        limits = decode_limits(self._settings)
         if decode == "auto":
+            limits = decode_limits(self._settings)
             self.inline = InlineLane(
                 self._models, self._loop, limits=limits, capacity=capacity
             )
@@ -96,10 +96,10 @@ class LaneEngine:
         if decode == "ahead":
             self._ahead = DecodeAhead(
                 {model.key: model.manifest.preprocess for model in models},
+                self._settings,
                 costs_s={model.key: model.decode_s for model in models},
-                limits=limits,
-                capacity=capacity,
                 threads=available_cores(),
+                give_up=self._broken.set,
             )
         lanes = max(model.arrangement.lanes for model in models)
         self._backlog = Backlog(capacity=capacity, lanes=lanes)

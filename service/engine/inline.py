@@ -158,7 +158,7 @@ class InlineLane:
             if images:
                 line.learn(spent_s, images)
             line.end_turn(began=began, now=time.monotonic())
-            if line.waiting:  # a fault in an answer must not stop the others
+            if line.waiting:  # a fault in a batch must not stop the next
                 self._loop.call_soon(self._run, line)
 
     def _serve(

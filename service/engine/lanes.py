@@ -1,7 +1,6 @@
 """lanes → **lanes that live**: opened, watched, replaced when they die or hang."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -59,14 +58,6 @@ class Lanes:
         self.watcher: Callable[[str | None], None] | None = None  # told of changes
         self._loop = asyncio.get_running_loop()
         self._watchdog = self._loop.create_task(self._watch())
-
-    def __len__(self) -> int:
-        return len(self._lanes)
-
-    @property
-    def threads(self) -> list[threading.Thread]:
-        """Those of the lanes that serve."""
-        return [lane.thread for lane in self._lanes]
 
     def open(self, lanes: int) -> None:
         """Have so many lanes: open those that are missing, close those in excess."""

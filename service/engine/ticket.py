@@ -1,5 +1,6 @@
 """One waiting image: what a lane needs to serve it and to tell its sender."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -110,4 +111,9 @@ def settle_all(results: Results) -> None:
     for ticket, fate in results:
         if not ticket.abandoned and ticket.settle is not None:
             ticket.abandoned = True
-            ticket.settle(fate)
+            try:
+                ticket.settle(fate)
+            except Exception as error:  # border: its mates must hear all the same
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a sender could not be told", "exception": error}
+                )

@@ -10,8 +10,8 @@ from classifier.bundle import Bundle, load_bundle
 from classifier.decode import warm_up
 from classifier.preprocess import Pixels, Preprocessed
 from service.contract import LoadedModel, ModelKey, Outcome, Settle, Timing, Withdraw
-from service.engine.ahead import DecodeAhead, Failed
-from service.engine.models import decode_limits, decode_seconds
+from service.engine.ahead import STUCK, DecodeAhead, Failed
+from service.engine.models import decode_seconds
 from service.engine.ticket import Ticket, build_tickets, decoded, settle_all
 from service.errors import (
     DrainingError,
@@ -57,17 +57,17 @@ class SharedEngine:
 
     def unready(self) -> str | None:
         """Why traffic should stay away just now; None when it may come."""
-        return self._trouble
+        return self._trouble or (STUCK if self._gone.is_set() else None)
 
     def queued(self, key: ModelKey) -> int:
         """Images that wait for pixels here; the engine's process counts the others."""
         return self._ahead.waiting(key)
 
     async def broken(self) -> None:
-        """Wait until the engine's process is lost.
+        """Wait until the engine's process is lost, or an image is decoded for ever.
 
-        It has ended, and this one ends with it; or only the link has, by a fault, and
-        the process that is started in place of this one has another.
+        That process has ended, and this one ends with it; else the one that is started
+        in place of this one has another link, and other decoders.
         """
         await self._gone.wait()
 
@@ -100,10 +100,10 @@ class SharedEngine:
             costs_s[name, version] = await asyncio.to_thread(_decode_seconds, bundle)
         self._ahead = DecodeAhead(
             {key: each.manifest.preprocess for key, each in models.items()},
+            self._settings,
             costs_s=costs_s,
-            limits=decode_limits(self._settings),
-            capacity=self._settings.queue_capacity,
             threads=self._threads,
+            give_up=self._gone.set,
             keep=self._put_into_slot,
         )
         self._models = models  # all or none: `close` goes by it

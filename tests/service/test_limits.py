@@ -326,6 +326,21 @@ def test_a_client_that_leaves_costs_no_further_work(settings_for):
     assert gone["status"] == 499
 
 
+def test_a_client_that_leaves_costs_nothing_for_what_it_has_sent_ahead(settings_for):
+    """The request at work is not the newest, of which alone uvicorn would tell."""
+    form = httpx.Request(
+        "POST", "http://any/classify?model=poison", files={"file": SLOW_IMAGE}
+    )
+    target = b"POST /classify?model=poison HTTP/1.1\r\n"
+    head = b"".join(b"%b: %b\r\n" % header for header in form.headers.raw)
+    with running(settings_for()) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(target + head + b"\r\n" + form.read())
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: any\r\n\r\n")
+            wait_until(lambda: server.app.serving.metrics.in_flight)
+        wait_until(lambda: '"client_gone"' in server.log.getvalue())
+
+
 def flood(url: str, image: bytes, *, count: int) -> list[httpx.Response]:
     """Send the same image from many connections at once."""
     responses: list[httpx.Response] = []

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from datetime import UTC, datetime
-from io import StringIO, TextIOWrapper
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,17 @@ def test_a_full_disk_under_the_log_loses_the_line_and_no_more(log_format):
         log = build_log(Settings(log_format=log_format), stream)
         log.info("quick")
         log.error("with the processors")
+
+
+def test_a_letter_that_the_terminal_lacks_loses_the_line_and_no_more():
+    """A request would fail where its client has chosen the letter."""
+    written = BytesIO()
+    with TextIOWrapper(written, "ascii", write_through=True) as stream:
+        log = build_log(Settings(log_format="console"), stream)
+        log.info("quick", path="/ä")
+        log.info("and on")
+
+        assert b"and on" in written.getvalue()
 
 
 def test_warnings_of_libraries_are_lines_with_their_logger_and_cause(caplog):

@@ -172,6 +172,30 @@ async def connects(port: int) -> bool:
     return True
 
 
+def test_a_member_that_dies_before_it_is_told_anything_is_started_again(
+    crew, monkeypatch
+):
+    """uvloop, on which a service runs, raises where such a process is written to."""
+    uvloop = pytest.importorskip("uvloop")
+    start = asyncio.create_subprocess_exec
+
+    async def start_and_die(*given, **named):
+        process = await start(*given, **named)
+        await process.wait()
+        return process
+
+    async def lead():
+        built = crew("import sys", again_s=(0.01,))
+        lines = await deaths(built, 3)
+        await end(built.crew)
+        return lines
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_and_die)
+    lines = uvloop.run(lead())
+
+    assert [(line["event"], line["code"]) for line in lines] == [("member died", 0)] * 3
+
+
 async def test_who_has_connected_to_a_member_that_is_gone_is_served_at_the_end(crew):
     """The leader closes the socket of that member, and would reset them with it."""
     built = crew(LISTENS_AND_DIES, again_s=(30.0,))
@@ -223,7 +247,7 @@ async def test_members_share_the_lanes_and_serve_the_graphs_of_their_leader(
     with bind("127.0.0.1", 0, shared=True) as listener:
         leader = Leader(settings, engine, listener, build_log(settings))
         orders = leader._divide(tmp_path, 3)
-    lanes = len(engine._lanes)
+    lanes = len(engine._lanes._lanes)
     await engine.close()
 
     said = [order.said(settings, 7) for order in orders]

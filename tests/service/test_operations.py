@@ -26,7 +26,7 @@ from classifier.manifest import Task
 from service.address import Address, bind
 from service.app import create_app
 from service.engine.engine import LaneEngine
-from service.errors import BundleChangedError, SettingsError
+from service.errors import BundleChangedError, EngineFailedError, SettingsError
 from service.leader import Leader
 from service.logs import build_log, forwarded
 from service.member import Member
@@ -254,6 +254,8 @@ class Stopped:
     async def taken(self, *_) -> None:
         """As a place has it, which takes some turns of the loop."""
         self.passes("open")
+        if "broken" in self.moments:
+            self.engine._broken.set()
         for _ in range(5):
             await asyncio.sleep(0)
         self.passes("taken")
@@ -313,6 +315,14 @@ def test_a_second_signal_ends_a_service_at_once_and_without_a_fault(settings_for
     assert service.passed == ["loaded", "open", "taken", "draining", "cut off", "ended"]
     assert service.faults == []
     assert service.engine.unready() is None
+
+
+def test_the_first_signal_to_a_service_that_drains_by_itself_is_no_second(settings_for):
+    """It is broken, and whatever can still be answered is."""
+    service = Stopped(settings_for(), "broken", "draining")
+
+    assert service.passed == ["loaded", "open", "taken", "draining", "ended"]
+    assert isinstance(service.server.failure, EngineFailedError)
 
 
 def test_a_second_signal_to_a_member_cuts_nothing_off(settings_for):

@@ -9,17 +9,19 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from types import SimpleNamespace
 
 import pytest
+import uvicorn
+from starlette.types import Send
+from uvicorn.server import ServerState
 
 from service import outgoing
-from service.connection import MAX_AHEAD
+from service.connection import MAX_AHEAD, BoundedConnection
 from service.outgoing import Dropping, Outgoing
-from tests.service.conftest import RED, running
-from tests.service.test_limits import wait_until
+from tests.service.conftest import RED, running, until, wait_until
 
 PAGE = b"GET /openapi.json HTTP/1.1\r\nHost: any\r\n\r\n"
 LAST = b"GET /openapi.json HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n"
@@ -223,6 +225,73 @@ async def test_what_is_left_of_a_small_answer_is_not_kept_for_ever(closed):
             out.time_reader()
         async with asyncio.timeout(10):
             await protocol.lost.wait()
+
+
+@asynccontextmanager
+async def answered(
+    size: int, *, closes: bool, timeout_s: float
+) -> AsyncIterator[tuple[BoundedConnection, socket.socket]]:
+    """A connection of asyncio's loop, as on Windows, that has had so large an answer.
+
+    The client has read none of it, and the kernel holds next to nothing.
+    """
+
+    async def app(_: object, __: object, send: Send) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        headers += [(b"connection", b"close")] if closes else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    loop, state = asyncio.get_running_loop(), ServerState()
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with theirs:
+        theirs.setblocking(False)
+        transport, connection = await loop.connect_accepted_socket(
+            lambda: BoundedConnection(
+                config=config,
+                server_state=state,
+                app_state={},
+                door=SimpleNamespace(admits=lambda _: True),
+                timeout_s=timeout_s,
+            ),
+            ours,
+        )
+        await loop.sock_sendall(theirs, LAST if closes else PAGE)
+        await until(lambda: connection.cycle and connection.cycle.response_complete)
+        with closing(transport):
+            yield connection, theirs
+
+
+def unread(connection: BoundedConnection) -> int:
+    """Bytes of the answer that the kernel has not taken."""
+    return connection.outgoing._transport.get_write_buffer_size()
+
+
+async def test_a_client_that_reads_only_a_part_of_the_last_answer_is_cut_off():
+    """What is left is too little to pause for, and nothing else would look again."""
+    async with answered(100_000, closes=True, timeout_s=0.05) as (connection, client):
+        while unread(connection) > 12_000:
+            with suppress(BlockingIOError):
+                client.recv(2000)
+            await asyncio.sleep(0)
+        await until(lambda: not connection.connections)
+
+
+async def test_a_client_that_sends_no_more_and_does_not_read_is_cut_off():
+    """The loop closes such a connection when all is written, whenever that may be."""
+    async with answered(30_000, closes=False, timeout_s=0.05) as (connection, client):
+        client.shutdown(socket.SHUT_WR)
+        await until(lambda: not connection.connections)
+
+
+async def test_at_the_end_nobody_is_waited_for_who_has_not_read_an_answer():
+    """For as long as a client may take otherwise, the process would not end."""
+    async with answered(30_000, closes=False, timeout_s=3600) as (connection, _):
+        connection.shutdown()
+        await until(lambda: not connection.connections)
 
 
 @pytest.mark.parametrize("over", [Outgoing.stop_timer, Outgoing.end])

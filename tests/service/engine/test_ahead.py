@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
-from classifier.decode import DecodeLimits
 from classifier.errors import ImageError
 from service.asking import classify_many
 from service.contract import Outcome
-from service.engine.ahead import DecodeAhead
+from service.engine.ahead import STUCK, DecodeAhead, Decoder
 from service.engine.decoding import as_it_is, decode_ticket
 from service.engine.engine import LaneEngine
+from service.engine.lanes import CHECKS_A_LIMIT
 from service.engine.ticket import Ticket
 from service.errors import (
     DeadlineExceededError,
@@ -30,7 +30,9 @@ from tests.synthetic import SLOW, make_bundle, png
 COLORS, ODD = ("colors", 1), ("odd", 1)
 
 
-def decoders(engine, *, capacity=100, threads=1, cost_s=0.001, keep=as_it_is):
+def decoders(
+    engine, *, threads=1, cost_s=0.001, keep=as_it_is, give_up=lambda: None, **settings
+):
     """Threads that decode for the models of an engine, and for nothing behind them."""
     specs = {
         (each.manifest.name, each.manifest.version): each.manifest.preprocess
@@ -38,10 +40,10 @@ def decoders(engine, *, capacity=100, threads=1, cost_s=0.001, keep=as_it_is):
     }
     return DecodeAhead(
         specs,
+        Settings(**{"queue_capacity": 100} | settings),
         costs_s=dict.fromkeys(specs, cost_s),
-        limits=DecodeLimits(),
-        capacity=capacity,
         threads=threads,
+        give_up=give_up,
         keep=keep,
     )
 
@@ -286,6 +288,50 @@ async def test_what_cannot_be_decoded_in_time_is_refused_at_once(engine):
     ahead.close()
 
 
+async def test_an_image_that_is_decoded_for_ever_asks_for_a_new_process(one_decoder):
+    """One decoder less is none at all where a front-end has one, and each image would
+    wait for it until its deadline."""
+    engine = one_decoder.engine
+    await one_decoder.hold()
+    assert engine.unready() is None
+
+    engine._ahead._look_every_s = 0.01
+    engine._ahead._look()
+    async with asyncio.timeout(20):
+        await engine.broken()
+
+    assert engine.unready() == STUCK
+    await one_decoder.let_go()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_decoder_that_dies_asks_for_a_new_process(engine, monkeypatch):
+    """Of whatever it was; nobody is left who could tell the one who waits."""
+    gave_up = asyncio.Event()
+    monkeypatch.setattr(DecodeAhead, "_serve", lambda *_: 1 / 0)
+    ahead = decoders(engine, threads=2, hang_timeout_s=0.02, give_up=gave_up.set)
+
+    ahead.decode([Ticket(COLORS, b"", 0.0, None)], lambda _: None)
+    async with asyncio.timeout(20):
+        await gave_up.wait()
+
+    ahead.close()
+
+
+def test_a_decoder_at_work_hangs_only_by_so_many_looks():
+    """When a machine has stood still there was one; and another image is no hanging."""
+    decoder = Decoder()
+    decoder.thread = threading.current_thread()
+    looks = [decoder.stands_still() for _ in range(9)]
+    decoder.begun = 1
+    looks += [decoder.stands_still() for _ in range(CHECKS_A_LIMIT)]
+    decoder.begun, decoder.ended = 2, 1
+    looks += [decoder.stands_still() for _ in range(CHECKS_A_LIMIT)]
+
+    assert not any(looks)
+    assert decoder.stands_still()
+
+
 async def test_the_time_of_decoding_ahead_is_told_as_such(engine):
     """Not as waiting."""
     timing = (await classify_many(engine, COLORS, [png((9, 9, 9))], deadline=None))[
@@ -305,7 +351,7 @@ async def test_to_a_lane_an_image_that_was_decoded_ahead_costs_its_run_alone(eng
 
 async def test_decoding_ahead_is_bounded(engine):
     """More images than may wait are refused before they are decoded."""
-    ahead = decoders(engine, capacity=2, threads=2)
+    ahead = decoders(engine, queue_capacity=2, max_batch_items=2, threads=2)
     tickets = [Ticket(COLORS, png((1, 2, 3)), 0.0, None) for _ in range(3)]
 
     with pytest.raises(OverloadedError, match="at most 2 may"):

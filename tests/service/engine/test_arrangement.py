@@ -376,7 +376,7 @@ async def test_where_to_decode_can_be_said(tmp_path, decode, inline, ahead):
     engine = LaneEngine(Settings(models=tmp_path, decode=decode, lanes=3))
     await engine.start()
     found = engine.inline is not None, engine._ahead is not None
-    lanes = len(engine._lanes)
+    lanes = len(engine._lanes._lanes)
     await engine.close()
 
     assert found == (inline, ahead)

@@ -527,7 +527,7 @@ async def test_with_half_of_the_lanes_answers_take_twice_as_long(running):
     async with running(lanes=2) as engine:
         with_two_s = engine.image_s(COLORS)
         engine.limit_lanes(1)
-        lanes, with_one_s = len(engine._lanes), engine.image_s(COLORS)
+        lanes, with_one_s = len(engine._lanes._lanes), engine.image_s(COLORS)
 
     assert lanes == 1
     assert with_one_s == pytest.approx(2 * with_two_s)
@@ -546,7 +546,7 @@ async def test_a_model_is_served_as_it_was_arranged(models, monkeypatch):
     monkeypatch.setattr("service.engine.engine.load_models", lambda *_, **__: found)
     engine = LaneEngine(Settings(models=models))
     await engine.start()
-    lanes, line = len(engine._lanes), engine._backlog._lines[COLORS]
+    lanes, line = len(engine._lanes._lanes), engine._backlog._lines[COLORS]
     await engine.close()
 
     assert lanes == engine._backlog.lanes == 3
@@ -600,7 +600,7 @@ async def test_what_becomes_of_lanes_is_logged_like_everything_else(
     settings, stream = Settings(models=models, log_format="json"), StringIO()
     engine = LaneEngine(settings, log=build_log(settings, stream))
     await engine.start()
-    threads = engine._lanes.threads
+    threads = [lane.thread for lane in engine._lanes._lanes]
     for lane in engine._lanes._lanes:
         monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
     with pytest.raises(EngineFailedError, match="died"):
@@ -704,7 +704,7 @@ async def test_no_thread_is_left_after_close(models):
     """Lanes end with their engine."""
     engine = LaneEngine(Settings(models=models))
     await engine.start()
-    threads = engine._lanes.threads
+    threads = [lane.thread for lane in engine._lanes._lanes]
 
     await engine.close()
 

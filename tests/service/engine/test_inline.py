@@ -14,6 +14,7 @@ from service.engine.line import MAX_SURPRISE
 from service.errors import OverloadedError
 from service.settings import Settings
 from tests.classifier.files import chunk
+from tests.service.conftest import until
 from tests.synthetic import make_bundle, png
 
 COLORS = ("colors", 1)
@@ -102,18 +103,38 @@ async def test_what_takes_long_to_decode_goes_to_a_lane(engine, image, taken):
     assert engine.inline.submit(COLORS, image, lambda *_: None, deadline=None) == taken
 
 
-async def test_a_fault_in_an_answer_does_not_stop_the_next_batch(engine):
-    """Nobody else would look at the images that still wait."""
-    loop, faults, told = asyncio.get_running_loop(), [], asyncio.Event()
+async def test_a_fault_in_an_answer_is_that_of_one(engine):
+    """Its mates hear theirs, in the same batch and in the next."""
+    loop, faults, told = asyncio.get_running_loop(), [], []
     loop.set_exception_handler(lambda _, fault: faults.append(fault["exception"]))
-    settles = [lambda *_: 1 / 0] + [lambda *_: None] * (MAX_BATCH - 1)
-    for settle in [*settles, lambda *_: told.set()]:
+    settles = [lambda *_: 1 / 0] + [lambda *_: told.append(1)] * MAX_BATCH
+    for settle in settles:
         engine.inline.submit(COLORS, png((9, 0, 0)), settle, deadline=None)
 
-    async with asyncio.timeout(20):
-        await told.wait()
+    await until(lambda: len(told) == MAX_BATCH)
 
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
+
+
+async def test_a_fault_in_a_batch_does_not_stop_the_next(engine, monkeypatch):
+    """Nobody else would look at the images that still wait."""
+    loop, faults, told = asyncio.get_running_loop(), [], []
+    loop.set_exception_handler(lambda _, fault: faults.append(fault["exception"]))
+    serve = engine.inline._serve
+
+    def fail_once(*given):
+        monkeypatch.setattr(engine.inline, "_serve", serve)
+        raise MemoryError
+
+    monkeypatch.setattr(engine.inline, "_serve", fail_once)
+    for _ in range(MAX_BATCH + 1):
+        engine.inline.submit(
+            COLORS, png((9, 0, 0)), lambda *_: told.append(1), deadline=None
+        )
+
+    await until(lambda: told)
+
+    assert [type(fault) for fault in faults] == [MemoryError]
 
 
 async def test_a_turn_without_an_image_is_no_fault(engine):

@@ -81,6 +81,11 @@ class Parts:
         )
 
 
+def threads_of(lanes: Lanes) -> list[threading.Thread]:
+    """Those of the lanes that serve."""
+    return [lane.thread for lane in lanes._lanes]
+
+
 @asynccontextmanager
 async def running(
     *, log: object = None, hang_timeout_s: float = 0.02
@@ -106,12 +111,12 @@ class Unwritable:
 async def test_a_lane_that_dies_is_replaced_even_if_that_cannot_be_logged(monkeypatch):
     """Whoever waits for its images must not pay for the log."""
     async with running(log=Unwritable(), hang_timeout_s=60.0) as parts:
-        dying = parts.lanes.threads
+        dying = threads_of(parts.lanes)
         for lane in parts.lanes._lanes:
             monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
         parts.offer(1)
         await until(lambda: len(parts.settled) == 1)
-        after = parts.lanes.threads
+        after = threads_of(parts.lanes)
         # its exception must be over before the test is, which alone expects one
         await until(lambda: not all(thread.is_alive() for thread in dying))
 
@@ -131,7 +136,7 @@ async def test_a_machine_that_stands_still_now_and_then_loses_no_lane_for_good()
             await until(lambda each=hung: not any(t.is_alive() for t in each))
 
         assert parts.lanes.trouble is None
-        assert len(parts.lanes) == 2
+        assert len(parts.lanes._lanes) == 2
 
 
 async def test_with_lanes_that_come_back_the_process_is_ready_again():
@@ -144,7 +149,7 @@ async def test_with_lanes_that_come_back_the_process_is_ready_again():
         await until(lambda: parts.lanes.trouble is None)
 
         assert "lanes hang" in trouble
-        assert len(parts.lanes) == 2
+        assert len(parts.lanes._lanes) == 2
 
 
 async def test_lanes_that_were_left_before_the_end_are_told_of_at_the_end():
@@ -218,19 +223,19 @@ async def test_without_a_thread_for_a_lane_readiness_is_red_until_there_is_one(
         start(thread)
 
     async with running() as parts:
-        dying = parts.lanes.threads
+        dying = threads_of(parts.lanes)
         for lane in parts.lanes._lanes:
             monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
         with monkeypatch.context() as limited:
             limited.setattr(threading.Thread, "start", refused)
             parts.offer(2)
             await until(lambda: len(parts.settled) == 2)
-            trouble, threads = parts.lanes.trouble, parts.lanes.threads
+            trouble, threads = parts.lanes.trouble, threads_of(parts.lanes)
             for _ in range(10):  # looks of the watchdog, which must outlive them
                 await asyncio.sleep(0.02 / CHECKS_A_LIMIT)
         await until(lambda: parts.lanes.trouble is None)
-        await until(lambda: len(parts.lanes) == 2)
-        after = parts.lanes.threads
+        await until(lambda: len(parts.lanes._lanes) == 2)
+        after = threads_of(parts.lanes)
         await until(lambda: not any(thread.is_alive() for thread in dying))
 
     assert (trouble, threads) == (NO_LANE, [])
@@ -240,12 +245,12 @@ async def test_without_a_thread_for_a_lane_readiness_is_red_until_there_is_one(
 async def test_a_lane_that_is_wanted_no_longer_ends():
     """Members with lanes of their own have its core."""
     async with running(hang_timeout_s=60.0) as parts:
-        kept, surplus = parts.lanes.threads
+        kept, surplus = threads_of(parts.lanes)
         parts.lanes.open(1)
         await asyncio.to_thread(surplus.join, 10)
 
         assert not surplus.is_alive()
-        assert parts.lanes.threads == [kept]
+        assert threads_of(parts.lanes) == [kept]
 
 
 async def test_a_lane_whose_death_was_not_told_is_replaced():
@@ -256,5 +261,5 @@ async def test_a_lane_whose_death_was_not_told_is_replaced():
         dead.thread.join()
         await until(lambda: dead not in parts.lanes._lanes)
 
-        assert len(parts.lanes) == 2
+        assert len(parts.lanes._lanes) == 2
         assert parts.lanes.trouble is None
