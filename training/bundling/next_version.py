@@ -166,7 +166,7 @@ def splits_for(manifest: Manifest, data: DataSource) -> Splits:
     """
     if data.config is not None:
         splits = open_splits(data.config, data.path)
-        return splits.relabelled(lambda dataset: counted_as(dataset, manifest))
+        return splits.relabelled(lambda d: counted_as(d, manifest, data.positive))
     multi_label = several_labels(manifest.task)
     dataset = load_dataset(data.path, multi_label=multi_label)
     counted = counted_as(dataset, manifest, data.positive)

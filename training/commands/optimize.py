@@ -59,10 +59,9 @@ def command(
     from training.errors import ConfigError  # noqa: PLC0415
 
     say_steps()
-    if config is not None and (positive or (validation, seed) != (None, None)):
+    if config is not None and (validation, seed) != (None, None):
         raise ConfigError(
-            "--config says how the data is read; give it without --positive, "
-            "--validation and --seed"
+            "--config says how the data is cut; give it without --validation and --seed"
         )
     images = DataSource(
         data,

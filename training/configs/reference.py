@@ -68,7 +68,8 @@ def allowed(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         same = len(set(items)) == 1
         return f"list of {len(items)}: {items[0] if same else '; '.join(items)}"
     if schema["type"] == "array":
-        return f"list, each: {allowed(schema['items'], definitions)}"
+        least = f" of at least {schema['minItems']}" if "minItems" in schema else ""
+        return f"list{least}, each: {allowed(schema['items'], definitions)}"
     return KINDS[schema["type"]] + bounds(schema)
 
 

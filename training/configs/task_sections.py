@@ -34,15 +34,19 @@ class TransferConfig(Section):
     probe: ProbeKind = "logistic"
     """A logistic regression, or a linear discriminant, which is for one label an
     image."""
-    probe_decays: tuple[Positive, ...] = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+    probe_decays: Annotated[tuple[Positive, ...], Field(min_length=1)] = (
+        1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0,
+    )  # fmt: skip
     """Weight decays of the logistic regression that cross-validation chooses from."""
-    probe_shrinkages: tuple[OpenFraction, ...] = (0.1, 0.3, 0.6)
+    probe_shrinkages: Annotated[tuple[OpenFraction, ...], Field(min_length=1)] = (
+        0.1, 0.3, 0.6,
+    )  # fmt: skip
     """Shrinkages of the discriminant's covariance that it chooses from."""
     finetune: bool = True
     """Let the layers learn after the probe; needs `train.epochs` or `train.minutes`."""
-    head_rate: Rate = 3e-4
+    head_rate: Positive = 3e-4
     """Learning rate of the head."""
-    body_rate: Rate = 3e-4
+    body_rate: Positive = 3e-4
     """Learning rate of the layer group before the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Times this is the rate of each group before that."""

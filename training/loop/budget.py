@@ -80,7 +80,7 @@ class Work:
     """What a plan must provide for, besides the steps."""
 
     steps_per_epoch: int
-    batch_size: int
+    batch_size: int  # of a rank
     validation_images: int
     validate_every: int = 1  # epochs
     validation_streams: bool = False  # decoded again for each look

@@ -87,7 +87,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
     place(network, ranks.device)
     network.train()
     steps = Steps(config, objective, samples=train.samples, rank=ranks.rank)
-    work = work_of(config, train, validation)
+    work = work_of(config, train, validation, world=ranks.world)
     state = begin(
         network,
         config,
@@ -125,7 +125,8 @@ class _Run:
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
         self._learner = Learner(self._trained, state.optimizers, state.selection)
-        self._pace = Pace(work_of(state.config, train, validation))
+        world = room.ranks.world
+        self._pace = Pace(work_of(state.config, train, validation, world=world))
         self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()
 

@@ -32,7 +32,7 @@ from training.loop.origin import Origin, origin_of
 from training.loop.start import CHECKPOINT
 from training.loop.state import check_same_run
 from training.loop.validation import Validation
-from training.networks import Network, build
+from training.networks import Network, build, check_growth
 from training.networks.fastcifar import FastCifar
 from training.objectives.imbalance import frequencies
 from training.objectives.objective import Objective, build_objective
@@ -209,7 +209,8 @@ def _train_in(
 
 def _train_anew(config: Config, splits: Splits, origin: Origin, room: Room) -> Trained:
     ready = prepare_for(config, splits, room.ranks)
-    split, size = ready.splits.validation, config.train.batch_size
+    split = ready.splits.validation
+    size = config.train.batch_size // room.ranks.world
     watched = None
     if len(split):
         watched = Validation(split, config.data, ready.objective, batch_size=size)
@@ -257,6 +258,8 @@ def open_objective(config: Config, splits: Splits) -> Objective:
 
 def build_network(config: Config, splits: Splits, objective: Objective) -> Network:
     """A fresh network, seeded; its first layer whitened if it has one to whiten."""
+    sides = [side for _, side in config.augment.sizes]
+    check_growth(config.network.name, config.data.height, sides)
     torch.manual_seed(config.seed)
     network = build(
         config.network.name,
@@ -269,12 +272,11 @@ def build_network(config: Config, splits: Splits, objective: Objective) -> Netwo
         with torch.no_grad():
             network.head.bias.copy_(objective.first_bias)
     if isinstance(network, FastCifar):
-        count = min(WHITENING_IMAGES, len(splits.train))
-        some = splits.train.select(np.arange(count)).pixels(config.data.spec)
-        images = normalize(
-            to_images(torch.tensor(some)), config.data.mean, config.data.std
-        )
-        network.whiten(images)
+        total = len(splits.train)  # of folders, the first images are all of one label
+        some = np.linspace(0, total - 1, min(WHITENING_IMAGES, total), dtype=np.int64)
+        pixels = splits.train.select(some).pixels(config.data.spec)
+        images = to_images(torch.tensor(pixels))
+        network.whiten(normalize(images, config.data.mean, config.data.std))
     return network
 
 

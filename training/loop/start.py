@@ -168,11 +168,13 @@ def phases(config: Config) -> tuple[float, ...]:
     return tuple(sorted(grown | frozen | {1.0}))
 
 
-def work_of(config: Config, train: Batches, validation: Validation | None) -> Work:
+def work_of(
+    config: Config, train: Batches, validation: Validation | None, *, world: int
+) -> Work:
     """What a time budget must provide for."""
     return Work(
         train.steps(),
-        config.train.batch_size,
+        config.train.batch_size // world,  # what a rank is timed on
         len(validation) if validation is not None else 0,
         config.train.validate_every,
         validation_streams=validation is not None and not validation.resident,

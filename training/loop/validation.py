@@ -24,7 +24,7 @@ class Validation:
     def __init__(
         self, split: Split, config: DataConfig, objective: Objective, *, batch_size: int
     ) -> None:
-        """`batch_size` is that of the training."""
+        """`batch_size` is that of a rank of the training."""
         self._split, self._config, self._objective = split, config, objective
         self._at_once = images_at_once(config.spec, batch_size=batch_size)
         mib = len(split) * int(np.prod(config.spec.shape)) / (1 << 20)

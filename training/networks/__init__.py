@@ -37,6 +37,7 @@ errors          what can go wrong between a name, a checkpoint and a network
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from training.networks import (
@@ -69,6 +70,7 @@ __all__ = [
     "UnknownNetworkError",
     "build",
     "card",
+    "check_growth",
     "count_macs",
     "count_parameters",
     "load_weights",
@@ -209,3 +211,20 @@ def check_size(row: NetworkCard, image_size: int | tuple[int, int]) -> None:
             f"{row.name} needs images of at least {row.smallest_image_size} pixels "
             f"a side; image_size is {image_size}"
         )
+
+
+def check_growth(name: str, image_size: int, sides: Iterable[int]) -> None:
+    """Refuse squares that grow to `image_size` where the network cannot take them all.
+
+    Raises:
+        NetworkError: naming the side that it cannot take.
+    """
+    row = card(name)
+    one_size = "image_size" in inspect.signature(row.build).parameters
+    for side in sides:
+        check_size(row, side)
+        if one_size and side != image_size:
+            raise NetworkError(
+                f"{row.name} is built for images of one size, here of {image_size} "
+                f"pixels a side; augment.sizes has {side}"
+            )

@@ -19,10 +19,15 @@ from training.evaluation.metrics import Booleans, Floats, Integers
 COLDEST, HOTTEST = 0.05, 20.0
 
 
-def softmax_nll(logits: Floats, truth: Integers, temperature: float) -> float:
-    """Mean negative log-likelihood in nats; logits [N, K], truth int [N]."""
+def softmax_nll(logits: Floats, truth: Integers | Floats, temperature: float) -> float:
+    """Mean negative log-likelihood in nats; logits [N, K], truth int [N].
+
+    Or truth float [N, K]: how likely each label is.
+    """
     scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-    return float(-scaled[np.arange(len(truth)), truth].mean())
+    if truth.ndim == 1:
+        return float(-scaled[np.arange(len(truth)), truth].mean())
+    return float(-(truth * scaled).sum(axis=1).mean())
 
 
 def sigmoid_nll(logits: Floats, truth: Booleans, temperature: float) -> float:
@@ -32,20 +37,22 @@ def sigmoid_nll(logits: Floats, truth: Booleans, temperature: float) -> float:
 
 
 def fit_temperature(
-    logits: Floats, truth: Integers | Booleans, *, hottest: float = HOTTEST
+    logits: Floats, truth: Integers | Floats | Booleans, *, hottest: float = HOTTEST
 ) -> float:
     """The temperature of least validation NLL, from 0.05 to `hottest`.
 
-    Class indices [N] mean softmax, booleans [N, K] sigmoid. The NLL is convex in 1/T,
-    so a bounded search over log T finds the one minimum. A set without a single mistake
-    has none (colder is always better): there 1.0 is kept.
+    Class indices [N], or how likely each label is, float [N, K], mean softmax, booleans
+    [N, K] sigmoid. The NLL is convex in 1/T, so a bounded search over log T finds the
+    one minimum. A set without a single mistake has none (colder is always better):
+    there 1.0 is kept.
     """
 
     def nll(log_temperature: float) -> float:
         temperature = float(np.exp(log_temperature))
         if truth.dtype == np.bool_:
             return sigmoid_nll(logits, truth.astype(bool), temperature)
-        return softmax_nll(logits, truth.astype(int), temperature)
+        likely = truth.astype(int) if truth.ndim == 1 else truth.astype(float)
+        return softmax_nll(logits, likely, temperature)
 
     found = minimize_scalar(
         nll,

@@ -1,8 +1,8 @@
 """validation probabilities → **thresholds**: from which score a label counts.
 
-Chosen on validation images, never on test. A threshold always lies halfway between two
+Chosen on validation images, never on test. That of a question lies halfway between two
 neighbouring scores, so that rounding in another precision does not flip the images that
-it was chosen from.
+it was chosen from. Those of several labels are blends of such, and lie anywhere.
 """
 
 import numpy as np

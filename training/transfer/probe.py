@@ -12,6 +12,7 @@ arXiv:2202.10054). Axes: V views of N images, D features, K logits.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,9 +143,26 @@ def _try_strength(
         held_out[rest] = x[0, rest] @ weight.T + bias
     temperature = 1.0
     if kind == "discriminant":  # sure of itself beyond measure
-        temperature = fit_temperature(held_out.numpy(), y.numpy(), hottest=HOTTEST)
+        truth = _believed(held_out, y)
+        temperature = fit_temperature(held_out.numpy(), truth, hottest=HOTTEST)
     held_out /= temperature
     return _Tried(strength, temperature, objective.watched(held_out, y))
+
+
+def _believed(held_out: Tensor, y: Tensor) -> NDArray[Any]:
+    """What the logits [N, K] are to say: the labels [N], where some are mistaken.
+
+    Where none is, no temperature would be too cold. There they are to say how likely
+    each label is, [N, K], if one answer of N + 2 were wrong: Laplace's rule of
+    succession, as Platt (1999) has it.
+    """
+    count, labels = held_out.shape
+    if (held_out.argmax(1) != y).any():
+        return y.numpy()
+    doubt = 1 / (count + 2)
+    believed = np.full((count, labels), doubt / (labels - 1))
+    believed[np.arange(count), y.numpy()] = 1 - doubt
+    return believed
 
 
 def fit_logistic(x: Tensor, y: Tensor, objective: Objective, decay: float) -> Linear:

@@ -217,6 +217,13 @@ def test_the_config_of_a_training_splits_the_data_as_it_was_split_then(
     by_hand = splits_for(manifest, DataSource(data / "photos", validation=18))
     assert "not the images that the training had held out" in unseen(manifest, by_hand)
 
+    # a question that two labels answer has the name of neither
+    both = ("--positive", "blue", "--positive", "red")
+    linnaeus("export", run, "--data", data, "--models", models, "--name", "two", *both)
+    linnaeus("optimize", models / "two", data, "--config", config, "--no-int8", *both)
+    card = (models / "two" / "2" / "card.md").read_text()
+    assert "Validation: the images that the training had held out" in card
+
 
 def test_the_figures_of_each_graph_are_its_own(pooled: Path):
     """Not those of fp32 twice: what int8 changes is what a reader looks for."""
@@ -257,9 +264,7 @@ def test_a_cut_below_nothing_is_refused_by_its_option(tmp_path: Path, option: st
     assert f"Invalid value for '{option}'" in result.output
 
 
-@pytest.mark.parametrize(
-    "option", [("--seed", 0), ("--validation", 0), ("--positive", "red")]
-)
+@pytest.mark.parametrize("option", [("--seed", 0), ("--validation", 0)])
 def test_a_config_says_alone_how_the_data_is_split(
     tmp_path: Path, option: tuple[str, object]
 ):
@@ -269,6 +274,4 @@ def test_a_config_says_alone_how_the_data_is_split(
     result = CliRunner().invoke(app, [str(a) for a in arguments])
 
     assert result.exit_code == 1
-    assert "give it without --positive, --validation and --seed" in str(
-        result.exception
-    )
+    assert "give it without --validation and --seed" in str(result.exception)

@@ -199,6 +199,16 @@ def test_a_config_begins_with_its_command(path):
             "[bundle]\ndescription = '" + 2001 * "x" + "'\n[train]",
             r"bundle\.description: String should have at most 2000 characters",
         ),
+        (
+            "[train]",
+            "[transfer]\nhead_rate = 0\nbody_rate = 0\n[train]",
+            r"transfer\.head_rate: .*greater than 0.*transfer\.body_rate: .*than 0",
+        ),
+        (
+            "[train]",
+            "[transfer]\nprobe_decays = []\nprobe_shrinkages = []\n[train]",
+            r"transfer\.probe_decays: .*at least 1.*transfer\.probe_shrinkages: ",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_what_is_allowed(read, old, new, message):

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from classifier.manifest import Task
 from training.configs.config import read_config
 from training.configs.train_sections import TrainConfig
+from training.data import ArraySamples, Split
 from training.data.batches import Order, ResidentBatches
 from training.errors import ConfigError
 from training.loop.budget import (
@@ -20,7 +22,7 @@ from training.loop.budget import (
     validation_seconds,
     with_loading,
 )
-from training.loop.start import phases
+from training.loop.start import phases, work_of
 from training.loop.timing import (
     LEAST_STEPS,
     MOST_STEPS,
@@ -28,6 +30,8 @@ from training.loop.timing import (
     time_loading,
     time_steps,
 )
+from training.loop.validation import Validation
+from training.objectives.objective import build_objective
 
 CONFIGS = Path(__file__).parents[3] / "training/configs"
 CPU = torch.device("cpu")
@@ -225,6 +229,22 @@ def test_loading_is_timed_on_batches_of_the_training():
     batches = ResidentBatches(pixels, pixels[:, 0, 0, 0], order, CPU)
 
     assert 0 < time_loading(batches, minutes=10) < 1
+
+
+def test_each_rank_pays_for_all_of_validation():
+    """It is timed on its share of a batch, and looks at every image."""
+    config = read_config(CONFIGS / "mnist.toml", ("train.batch_size=80",))
+    pixels = torch.zeros(6, 28, 28, 1, dtype=torch.uint8).numpy()
+    labels = torch.arange(6).numpy()
+    batches = ResidentBatches(pixels, labels, Order(6, 2, seed=0), CPU)
+    split = Split("validation", ArraySamples("x", pixels, labels), labels)
+    objective = build_objective(Task.MULTICLASS, labels=6)
+    watched = Validation(split, config.data, objective, batch_size=80)
+
+    alone, four = (work_of(config, batches, watched, world=w) for w in (1, 4))
+
+    assert (alone.batch_size, four.batch_size) == (80, 20)
+    assert validation_seconds(1.0, four) == 4 * validation_seconds(1.0, alone)
 
 
 def test_a_step_costs_less_where_layers_freeze_or_images_are_small():

@@ -20,6 +20,7 @@ from training.loop.loop import Room, fit
 from training.loop.rate_finder import RateCurve, find_rate
 from training.loop.runs import prepare, train
 from training.loop.validation import Validation
+from training.optimizers.ema import Lookahead, MovingAverage
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
 
@@ -64,6 +65,34 @@ def test_averaged_weights_are_what_is_kept(root):
 
     assert torch.equal(final["network"]["fc3.bias"], last["ema"]["fc3.bias"])
     assert not torch.equal(final["network"]["fc3.bias"], last["network"]["fc3.bias"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "moments"),
+    [
+        (MovingAverage, ["train.ema_from=0.4"], [()] * 10),  # steps 6 to 15 end then
+        (
+            Lookahead,
+            ["train.lookahead=5", "train.ema=0"],
+            [(step, (step + 1) / 15) for step in range(15)],
+        ),
+    ],
+)
+def test_weights_are_averaged_when_they_are_to_be(
+    root, monkeypatch, kind, changes, moments
+):
+    """An average of all steps would have fresh weights in it."""
+    told, update = [], kind.update
+
+    def noted(average, *moment):
+        told.append(moment)
+        update(average, *moment)
+
+    monkeypatch.setattr(kind, "update", noted)
+
+    trained(root, "train.epochs=1", *changes)
+
+    assert told == moments
 
 
 def test_lookahead_keeps_the_slow_weights(root):

@@ -1,5 +1,6 @@
 """A run that is killed and called again ends with the same weights, to the bit."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,6 +198,16 @@ def test_two_ranks_may_time_other_numbers_of_steps(together):
     # of 300 images, 40 at a time
     ends = [f"uneven, rank {rank}: 7 steps\n" for rank in (0, 1)]
     assert [end for end in ends if end not in together.stdout] == []
+
+
+@pytest.mark.slow
+def test_two_ranks_keep_a_time_budget_together(together):
+    """One that planned by a clock of its own would leave the other waiting."""
+    assert together.returncode == 0, together.stderr
+    said = r"timed, rank (.): (\d+) steps, drawn by \{(.)\}"
+    ends = re.findall(said, together.stdout)
+    assert sorted((rank, drawn) for rank, _, drawn in ends) == [("0", "0"), ("1", "1")]
+    assert len({steps for _, steps, _ in ends}) == 1
 
 
 @pytest.mark.slow

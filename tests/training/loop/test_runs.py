@@ -14,10 +14,13 @@ from tests.training.data.pictures import encoded, write_tree
 from training.configs.config import read_config
 from training.configs.task_sections import TransferConfig
 from training.errors import CheckpointError, ConfigError, DataError
+from training.loop import runs
 from training.loop.checkpoint import read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.lock import LOCK, alone_in
-from training.loop.runs import open_splits
+from training.loop.runs import open_splits, prepare
+from training.networks import NetworkError
+from training.networks.fastcifar import FastCifar
 
 WriteConfig = Callable[..., Path]
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -32,6 +35,40 @@ def test_negatives_do_not_hide_that_nothing_is_positive(
 
     with pytest.raises(ConfigError, match=r"which of the 3 labels .*data\.positive"):
         open_splits(read_config(path), color_folder)
+
+
+def test_a_first_layer_is_whitened_by_images_of_all_labels(
+    tmp_path: Path, write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """Class folders are read label by label, and the first images are all alike."""
+    write_tree(tmp_path / "photos", {"blue": 24, "green": 24, "red": 24})
+    path = write_config("photos", "multiclass", "photos")
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(runs, "WHITENING_IMAGES", 6)
+    monkeypatch.setattr(FastCifar, "whiten", lambda _, images: seen.append(images))
+
+    config = read_config(path, ("network.name='fastcifar_94'",))
+    prepare(config, root=tmp_path, ranks=ALONE)
+
+    [images] = seen
+    assert len(images) == 6
+    assert images.mean((2, 3)).argmax(1).unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [[], ["network.name='fastcifar_94'", "selection.proxy='lenet5'"]],
+    ids=["network", "proxy"],
+)
+def test_images_cannot_grow_for_a_network_of_one_size(
+    color_folder: Path, write_config: WriteConfig, changes: list[str]
+):
+    """Said before the training, which would end in a product of matrices."""
+    path = write_config("colors", "multiclass", "colors")
+    config = read_config(path, ("augment.sizes=[[0.5, 24], [1.0, 32]]", *changes))
+
+    with pytest.raises(NetworkError, match=r"lenet5 is .*augment\.sizes has 24"):
+        prepare(config, root=color_folder, ranks=ALONE)
 
 
 def test_what_means_yes_is_not_left_to_the_alphabet(

@@ -72,7 +72,7 @@ def test_those_with_the_highest_loss_are_chosen(proxy, images, truth, keep, coun
 
 
 def test_the_proxy_learns_from_what_it_has_chosen(proxy, images, truth):
-    """A step on these alone, at the rate of that moment."""
+    """A step on these alone."""
     by_hand = copy.deepcopy(proxy)
 
     chosen = selection_by(proxy).hardest(images, truth, progress=0.0, precision="fp32")
@@ -80,6 +80,23 @@ def test_the_proxy_learns_from_what_it_has_chosen(proxy, images, truth):
     functional.cross_entropy(by_hand(images[chosen]), truth[chosen]).backward()
     for moved, parameter in zip(proxy.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(moved, parameter - 0.1 * parameter.grad)
+
+
+def test_the_proxy_has_the_rates_of_the_moment(proxy, images, truth):
+    """Half of a warm-up is half the rate, of which a search for one takes three."""
+    by_hand = copy.deepcopy(proxy)
+    warming = ScheduleConfig(shape="constant", warmup=0.5)
+    objective = build_objective(Task.MULTICLASS, labels=3)
+    optimizers = Optimizers(proxy, (SGD,), warming)
+    selection = Selection(proxy, proxy, optimizers, objective, keep=0.5)
+
+    chosen = selection.hardest(
+        images, truth, progress=0.25, precision="fp32", multiple=3.0
+    )
+
+    functional.cross_entropy(by_hand(images[chosen]), truth[chosen]).backward()
+    for moved, parameter in zip(proxy.parameters(), by_hand.parameters(), strict=True):
+        assert torch.allclose(moved, parameter - 0.5 * 3 * 0.1 * parameter.grad)
 
 
 def test_the_proxy_has_the_longest_gradient_of_the_config(root, proxy, images, truth):
@@ -165,7 +182,7 @@ def test_a_step_looks_at_more_images_than_it_learns_from(root):
 
     assert outcome.plan.steps_per_epoch == 7  # of 300 images, 40 at a time
     assert seen == [20] * 7
-    assert work_of(config, ready.batches, None).kept == 0.5
+    assert work_of(config, ready.batches, None, world=1).kept == 0.5
 
 
 def test_a_training_without_a_proxy_says_so(root):

@@ -15,10 +15,12 @@ from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
 from training.loop.runs import prepare
 from training.loop.step import Steps
+from training.loop.validation import Validation
 from training.objectives.objective import build_objective
 
 RANKS = Ranks(0, 1, torch.device("cpu"))
 CONSTANT = ("schedule.shape='constant'", "schedule.warmup=0.0")
+EPOCH = "train.epochs=1"
 PLAIN = ("train.ema=0.0", "augment={}", "train.epochs=0.5")  # one step of 2
 
 
@@ -77,6 +79,38 @@ def test_frozen_statistics_stay_as_they_were(root, frozen):
 
     assert (statistics["0.1.running_mean"] == 0) is frozen
     assert (statistics["0.1.num_batches_tracked"] == 0) is frozen
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_that_is_computed_is_in_the_precision_of_the_config(root, precision):
+    """In the steps of network and proxy, and when validation is looked at."""
+    changes = ("selection.proxy='lenet5'", f"train.precision='{precision}'", EPOCH)
+    config = read_config(root / "tiny.toml", (*PLAIN, *changes))
+    ready = prepare(config, root=root, ranks=RANKS)
+    network, proxy = normed(), ready.proxy
+    seen = set()
+    for name, module in (("network", network), ("proxy", proxy)):
+        module.register_forward_hook(
+            lambda module, inputs, logits, name=name: seen.add(
+                (name, module.training, torch.is_grad_enabled(), str(logits.dtype))
+            )
+        )
+
+    fit(
+        network, config, train=ready.batches, objective=ready.objective,
+        validation=Validation(
+            ready.splits.validation, config.data, ready.objective, batch_size=20
+        ),
+        room=Room(root / "run", RANKS), proxy=proxy,
+    )  # fmt: skip
+
+    dtype = {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[precision]
+    assert seen == {
+        ("network", True, True, dtype),
+        ("network", False, False, dtype),
+        ("proxy", True, False, dtype),  # chooses
+        ("proxy", True, True, dtype),  # learns
+    }
 
 
 def test_what_a_step_draws_follows_from_seed_step_and_rank():

@@ -6,14 +6,14 @@ Three processes that import torch take longer than all that is done in them.
 import sys
 from pathlib import Path
 
-from tests.training.loop import apart, disagreeing, locked, uneven
+from tests.training.loop import apart, disagreeing, locked, timed, uneven
 from training.loop.distributed import start_ranks
 
 
 def main(root: Path) -> None:
     """What each rank has to say, in lines that begin with the name of the task."""
     with start_ranks("cpu") as ranks:
-        for task in (disagreeing, apart, uneven, locked):
+        for task in (disagreeing, apart, uneven, timed, locked):
             name = task.__name__.rpartition(".")[2]
             said = task.train(root, ranks)
             sys.stdout.write(f"{name}, rank {ranks.rank}: {said}\n")

@@ -10,6 +10,7 @@ from training.networks import (
     UnknownNetworkError,
     build,
     card,
+    check_growth,
     table,
 )
 from training.networks.card import plain
@@ -158,6 +159,17 @@ def test_the_smallest_size_works_and_one_pixel_less_is_refused(row):
     assert smallest == 1 or not goes_through(row, smallest - 1)
     with pytest.raises(NetworkError, match=f"at least {smallest} pixels"):
         build(row.name, classes=3, image_size=smallest - 1)
+
+
+def test_images_grow_only_where_the_network_takes_every_size():
+    """The first step would end in torch's words, or the first one after a growth."""
+    check_growth("vgg16_bn_cifar", 40, [32, 40])
+    check_growth("lenet5", 28, [28])
+
+    with pytest.raises(NetworkError, match=r"at least 32 pixels .* is 24"):
+        check_growth("vgg16_bn_cifar", 32, [24, 32])
+    with pytest.raises(NetworkError, match=r"here of 28 pixels .*sizes has 24"):
+        check_growth("lenet5", 28, [24, 28])
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -181,7 +181,7 @@ def test_the_probe_finds_a_linear_answer(task: Task):
 
 
 def test_the_discriminant_is_that_of_the_textbook():
-    """Shrunk as by scikit-learn; no scale is fitted where nothing is mistaken."""
+    """Shrunk as by scikit-learn, and then on a scale of its own."""
     generator = np.random.default_rng(0)
     labels = generator.integers(3, size=120)
     spread = generator.normal(size=(12, 12))
@@ -200,8 +200,31 @@ def test_the_discriminant_is_that_of_the_textbook():
     theirs.fit(features / deviation, labels)
     wanted = torch.tensor(theirs.decision_function(features / deviation))
     centered = [logits - logits.mean(1, keepdim=True) for logits in (ours, wanted)]
+    scale = (centered[0] * centered[1]).sum() / centered[1].square().sum()
     assert probe.cross_validation["accuracy"] == 1.0
-    assert torch.allclose(*centered, rtol=0.01, atol=0.05)
+    assert torch.allclose(centered[0], centered[1] * scale, rtol=0.01, atol=0.05)
+
+
+def test_a_discriminant_without_a_mistake_is_no_surer_than_its_images_can_say():
+    """Ninety photos of three kinds, far apart: one of 92 answers may be wrong.
+
+    Unscaled, their logits are hundreds apart, and so are those of what is no kind.
+    """
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 30)
+    kinds = generator.normal(size=(3, 512))
+    features = kinds[labels] + generator.normal(size=(4, 90, 512))
+    objective = build_objective(Task.MULTICLASS, labels=3)
+
+    probe = fit_probe(
+        features.astype(np.float32), labels, objective,
+        kind="discriminant", strengths=(0.1, 0.3, 0.6), seed=0,
+    )  # fmt: skip
+
+    new = kinds[labels] + generator.normal(size=(90, 512))
+    surest = probe.logits(new.astype(np.float32)).softmax(1).max(1).values
+    assert probe.cross_validation["accuracy"] == 1.0
+    assert 0.9 < surest.mean() < 0.9999
 
 
 def test_the_discriminant_looks_past_what_differs_within_a_label():
