@@ -111,3 +111,17 @@ DETAILS = {
     "not_ready": "no lane is alive",
     "deadline_exceeded": "the answer did not come before the deadline of this request",
 }
+
+# What infer of `/v2` says of the same: a body has neither form nor type, and an image
+# is one of a tensor.
+OIP_DETAILS = {
+    "malformed_request": "the inputs are 'a, b'; one is needed: image (BYTES, encoded "
+    "files) or pixels (UINT8, preprocessed)",
+    "media_type_unsupported": "the body is encoded as 'br'; taken are gzip, deflate",
+    **{
+        code: f"image[0]: {detail}"
+        for code, detail in DETAILS.items()
+        if code.startswith("image_")
+    },
+    "image_empty": "image[0]: the image is empty (0 bytes)",
+}

@@ -61,16 +61,19 @@ class RawRoute(APIRoute):
         self.app = endpoint
 
 
-def problems(*codes: str) -> Responses:
-    """The error responses of a route, by status, with an example for each code."""
+def problems(*codes: str, **details: str) -> Responses:
+    """The error responses of a route, by status, with an example for each code.
+
+    `details` are those that it tells in words of its own.
+    """
     return error_responses(
-        codes, media_type=MEDIA_TYPE, schema="ProblemDetails", members=Problem.members
+        codes, details, MEDIA_TYPE, "ProblemDetails", Problem.members
     )
 
 
 def error_responses(
     codes: Sequence[str],
-    *,
+    details: Mapping[str, str],
     media_type: str,
     schema: str,
     members: Callable[[Problem, str], dict[str, object]],
@@ -91,7 +94,7 @@ def error_responses(
                 },
             },
         )
-        problem = Problem(code, examples.DETAILS[code])
+        problem = Problem(code, details.get(code, examples.DETAILS[code]))
         response["content"][media_type]["examples"][code] = {
             "summary": problem_type.title,
             "value": members(problem, examples.REQUEST_ID),

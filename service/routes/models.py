@@ -29,7 +29,12 @@ def build_models_router(serving: Serving) -> APIRouter:
         "/models/{name}",
         operation_id="get_model",
         summary="Describe a model",
-        responses=problems("model_not_found", "invalid_parameter"),
+        responses=problems(
+            "model_not_found",
+            "invalid_parameter",
+            invalid_parameter="version is 'latest'; a whole number from 1 on is "
+            "allowed",
+        ),
         openapi_extra={
             "parameters": [
                 {

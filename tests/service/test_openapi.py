@@ -1,5 +1,6 @@
 """The OpenAPI document says what the application does, and does what it says."""
 
+import base64
 import re
 from asyncio import _get_running_loop
 from concurrent.futures import ThreadPoolExecutor
@@ -338,6 +339,52 @@ def test_the_example_of_an_error_is_what_is_said(client, code):
         for text in (problem["detail"], examples.DETAILS[code])
     )
     assert (problem["code"], said) == (code, example)
+
+
+def asked(*data: str, name: str = "image") -> dict:
+    """A request of the Open Inference Protocol."""
+    tensor = {"name": name, "datatype": "BYTES", "shape": [1], "data": list(data)}
+    return {"inputs": [tensor]}
+
+
+CUT_OFF = base64.b64encode(RED[:44]).decode()
+VAST = base64.b64encode(png((0, 0, 0), (60_000, 60))).decode()
+BROTLI = {"Content-Encoding": "br"}
+SAID_BY_INFER = {
+    "malformed_request": {
+        "json": {"inputs": [*asked(name="a")["inputs"], *asked(name="b")["inputs"]]}
+    },
+    "media_type_unsupported": {"content": b"x", "headers": BROTLI},
+    "image_empty": {"json": asked("")},
+    "image_too_many_pixels": {"json": asked(VAST)},
+    "image_format_unsupported": {"json": asked("dGV4dA==")},
+    "image_undecodable": {"json": asked(CUT_OFF)},
+}
+
+
+@pytest.mark.parametrize("code", SAID_BY_INFER)
+def test_the_example_of_an_error_of_infer_is_what_is_said(client, code):
+    """There the type of a body is not looked at, and an image is one of a tensor."""
+    infer = "/v2/models/{name}/infer"
+    responses = client.get("/openapi.json").json()["paths"][infer]["post"]["responses"]
+
+    answer = client.post(infer.format(name="colors"), **SAID_BY_INFER[code])
+
+    response = responses[str(answer.status_code)]["content"]["application/json"]
+    example = response["examples"][code]["value"]["error"]
+    said = answer.json()["error"]
+    assert re.sub(r"\d+", "…", said) == re.sub(r"\d+", "…", example)
+
+
+def test_the_example_of_a_wrong_version_is_what_is_said(client):
+    """Of a model that is asked about; it takes no other parameter."""
+    paths = client.get("/openapi.json").json()["paths"]
+    response = paths["/models/{name}"]["get"]["responses"]["422"]["content"]
+
+    said = client.get("/models/colors", params={"version": "latest"}).json()["detail"]
+
+    shown = response["application/problem+json"]["examples"]["invalid_parameter"]
+    assert shown["value"]["detail"] == said
 
 
 def test_the_example_of_a_refusal_for_a_while_is_what_is_said():

@@ -2,23 +2,32 @@
 
 import csv
 import json
+import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from classifier import Classifier
 from classifier.bundle import load_bundle
+from classifier.manifest import Precision
+from classifier.session import Session
 from cli import app
 from training.errors import ConfigError, DataError, DiskError, TrainingError
-from training.pretrained.photos import load_imagenet, load_photos
+from training.networks import build
+from training.pretrained.photos import Photos, load_imagenet, load_photos
 from training.pretrained.published import (
+    MEAN,
     PUBLISHED,
+    STD,
     Published,
     find_checkpoint,
     find_published,
     load_labels,
 )
+from training.quantization.gate import Labelled
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +176,69 @@ def test_a_missing_package_is_named():
     """The weights come with an extra."""
     with pytest.raises(TrainingError, match="extra 'pretrained'"):
         find_checkpoint(Published("no-such-weights-model", "efficientnet_lite0", 224))
+
+
+@pytest.fixture
+def published(bundle, monkeypatch):
+    """`linnaeus pretrained` on weights and photos that are drawn: the photos.
+
+    Its int8 graph is the fp32 one: how such are made is tested elsewhere.
+    """
+    torch.manual_seed(0)
+    network = build(SMALL.network, classes=1000).eval()
+    noise = np.random.default_rng(0)
+    pixels = [noise.integers(0, 256, (4, 16, 16, 3), np.uint8) for _ in range(3)]
+    images = torch.tensor(pixels[0]).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        ranked = network((images - MEAN[0]) / STD[0]).argsort(descending=True).numpy()
+    truth = ranked[np.arange(4), [0, 0, 3, 999]]
+    photos = Photos(pixels[:1], pixels[1:], Labelled("few", pixels[:1], truth), {})
+    gate = bundle.graph(Precision.INT8).gate
+    for name, value in (
+        ("imagenet.find_published", lambda _: SMALL),
+        ("imagenet.load_published", lambda _: network),
+        ("imagenet.load_photos", lambda *_: photos),
+        ("shrunk.gated_int8", lambda g, *_, **__: SimpleNamespace(graph=g, gate=gate)),
+    ):
+        monkeypatch.setattr(f"training.pretrained.{name}", value)
+    return photos
+
+
+def test_a_published_network_becomes_a_bundle(published, tmp_path, monkeypatch):
+    """Measured as it is served, with maps in every graph, and with its own command."""
+    typed = ["pretrained", "efficientnet-lite0", "--name", "small"]
+    typed += ["--models", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["linnaeus", *typed])
+
+    result = CliRunner().invoke(app, typed, catch_exceptions=False)
+
+    assert result.exit_code == 0, result.output
+    made = load_bundle(tmp_path / "small")
+    [pixels], truth = published.labelled.batches, published.labelled.truth
+    for variant in made.manifest.graphs:
+        session = Session.load(made.read_graph(variant))
+        ranks = ((-session.run(pixels)).argsort(1) == truth[:, None]).argmax(1)
+        found = variant.metrics[0].values
+        assert session.has_class_maps
+        assert found == {"top_1": (ranks < 1).mean(), "top_5": (ranks < 5).mean()}
+        assert found["top_1"] < found["top_5"]
+    others = np.concatenate(published.unlabelled)
+    assert np.array_equal(made.read_golden().pixels, others[[0, 2, 4]])
+    assert made.manifest.provenance.command == shlex.join(["linnaeus", *typed])
+
+
+def test_the_card_of_a_published_network_has_what_was_measured(published, tmp_path):
+    """The size of each graph, and what became of int8."""
+    typed = ["pretrained", "efficientnet-lite0", "--models", str(tmp_path)]
+
+    CliRunner().invoke(app, typed, catch_exceptions=False)
+
+    made = load_bundle(tmp_path / "imagenet")
+    fp32, int8 = made.manifest.graphs
+    card = (made.folder / "card.md").read_text()
+    assert fp32.gate is None
+    assert f"| fp32 | {len(made.read_graph(fp32)):,} | " in card
+    assert f"int8: passed its gate: {int8.gate.reason}." in card
 
 
 def test_each_published_network_keeps_its_own_size():
