@@ -122,8 +122,11 @@ def test_a_command_of_a_table_has_all_the_options_it_needs(
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
     monkeypatch.setattr(sys, "argv", [module, *shlex.split(options)])
 
+    program = import_module(module)
+    if hasattr(program, "__path__"):  # a package
+        program = import_module(f"{module}.__main__")
     with pytest.raises(InterruptedError):
-        import_module(module).main()
+        program.main()
 
 
 @pytest.mark.parametrize("record", sorted({found[2] for found in FIGURES}))
