@@ -306,12 +306,11 @@ async def test_an_image_that_is_decoded_for_ever_asks_for_a_new_process(one_deco
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_a_decoder_that_dies_asks_for_a_new_process(engine, monkeypatch):
-    """Of whatever it was; nobody is left who could tell the one who waits."""
+    """Of whatever it was, and at no image: nobody would look for the next."""
     gave_up = asyncio.Event()
-    monkeypatch.setattr(DecodeAhead, "_serve", lambda *_: 1 / 0)
+    monkeypatch.setattr(DecodeAhead, "_next", lambda _: 1 / 0)
     ahead = decoders(engine, threads=2, hang_timeout_s=0.02, give_up=gave_up.set)
 
-    ahead.decode([Ticket(COLORS, b"", 0.0, None)], lambda _: None)
     async with asyncio.timeout(20):
         await gave_up.wait()
 

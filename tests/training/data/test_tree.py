@@ -365,6 +365,7 @@ def test_a_data_set_that_is_not_there_is_answered_by_where_to_get_it(tmp_path):
         ("shop.zip", "shop"),
         ("shop.TAR", "shop"),
         ("shop.v2.tar.gz", "shop.v2"),
+        ("caf\udce9.zip", "caf?"),  # a byte that is no UTF-8, nor could be in JSON
     ],
 )
 def test_a_data_set_has_the_name_of_its_folder_or_archive(

@@ -18,7 +18,7 @@ from training.loop.runs import prepare
 
 def train(root: Path, ranks: Ranks) -> str:
     """Train by a budget; tell the steps, and whose chance has changed the images."""
-    changes = ("train.minutes=0.03", "optimizer.0.until=0.5")
+    changes = ("train.minutes=0.08", "optimizer.0.until=0.5")
     config = read_config(root / "tiny.toml", changes)
     ready = prepare(config, root=root, ranks=ranks)
     drawn = set()
