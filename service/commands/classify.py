@@ -146,8 +146,8 @@ def find_images(name: str) -> Iterator[Path]:
     if not name:
         return
     path = STDIN if name == "-" else Path(name)
-    # of `os`, for those of a path raise where it is too long or closed to us: reading
-    # it fails in its own row
+    # `os.path`, for a Path that is too long or closed to us raises where it is asked
+    # what it is; it is to fail in its own row
     if os.path.isdir(path):
         yield from image_files(path)
     elif glob.has_magic(name) and not os.path.exists(path):
