@@ -67,16 +67,17 @@ def problems(*codes: str, **details: str) -> Responses:
     `details` are those that it tells in words of its own.
     """
     return error_responses(
-        codes, details, MEDIA_TYPE, "ProblemDetails", Problem.members
+        codes, details, Problem.members, media_type=MEDIA_TYPE, schema="ProblemDetails"
     )
 
 
 def error_responses(
     codes: Sequence[str],
     details: Mapping[str, str],
+    members: Callable[[Problem, str], dict[str, object]],
+    *,
     media_type: str,
     schema: str,
-    members: Callable[[Problem, str], dict[str, object]],
 ) -> Responses:
     """Those of `codes` and `ALWAYS`; `members` makes a problem the JSON of `schema`."""
     responses: Responses = {}

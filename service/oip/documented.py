@@ -22,7 +22,9 @@ INFERENCE_PROBLEMS = tuple(c for c in IMAGE_PROBLEMS if c != "invalid_parameter"
 
 def refusals(*codes: str) -> Responses:
     """The error responses of a route, by status, with an example for each code."""
-    return error_responses(codes, examples.OIP_DETAILS, JSON, "OipError", oip_error)
+    return error_responses(
+        codes, examples.OIP_DETAILS, oip_error, media_type=JSON, schema="OipError"
+    )
 
 
 def inference_request() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from service.address import Address, bind
 from service.app import create_app
 from service.engine import arrangement
 from service.engine.engine import LaneEngine
+from service.engine.lanes import Lanes
 from service.leader import Leader
 from service.logs import build_log
 from service.server import Server
@@ -153,3 +154,8 @@ def wait_until(true, *, seconds: float = 20) -> None:
             return
         ends.wait(0.02)
     raise AssertionError("it did not happen")
+
+
+def threads_of(lanes: Lanes) -> list[threading.Thread]:
+    """Those of the lanes that serve."""
+    return [lane.thread for lane in lanes._lanes]

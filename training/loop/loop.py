@@ -99,7 +99,7 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         origin=origin,
         proxy=proxy,
     )
-    return _Run(state, steps, train, validation, room).to_the_end()
+    return _Run(state, steps, train, validation, room, Pace(work)).to_the_end()
 
 
 class _Run:
@@ -112,6 +112,7 @@ class _Run:
         train: Batches,
         validation: Validation | None,
         room: Room,
+        pace: Pace,
     ) -> None:
         self._state, self._steps, self._room = state, steps, room
         self._train, self._validation = train, validation
@@ -125,8 +126,7 @@ class _Run:
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
         self._learner = Learner(self._trained, state.optimizers, state.selection)
-        world = room.ranks.world
-        self._pace = Pace(work_of(state.config, train, validation, world=world))
+        self._pace = pace
         self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()
 

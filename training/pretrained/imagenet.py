@@ -60,7 +60,7 @@ def build_imagenet_bundle(model: str, *, name: str, data: Path, models: Path) ->
             abstain_threshold=None,
         ),
         graphs=shrunk.variants,
-        provenance=provenance(model, published, photos, started_s=started_s),
+        provenance=provenance(published, photos, started_s=started_s),
     )
     return write_bundle(
         models,
@@ -71,9 +71,7 @@ def build_imagenet_bundle(model: str, *, name: str, data: Path, models: Path) ->
     )
 
 
-def provenance(
-    model: str, published: Published, photos: Photos, *, started_s: float
-) -> Provenance:
+def provenance(published: Published, photos: Photos, *, started_s: float) -> Provenance:
     """Where the bundle comes from, and how long that took."""
     now = circumstances(command_line())
     return Provenance(

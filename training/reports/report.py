@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from classifier.bundle import CARD, MANIFEST, Bundle, list_versions, load_bundle
 from classifier.manifest import Manifest
+from classifier.texts import as_utf8
 from training.errors import DataError
 from training.files import ours, write_whole
 from training.loop.log import short
@@ -39,7 +40,7 @@ def write_report(path: Path, target: Path) -> None:
         DataError: there is nothing to report on.
         DiskError: the page cannot be written.
     """
-    write_whole(target, render(path).encode(errors="replace"))  # bytes of a file's name
+    write_whole(target, as_utf8(render(path)))
 
 
 def default_page(path: Path) -> Path:

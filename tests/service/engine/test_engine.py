@@ -39,6 +39,7 @@ from service.errors import (
 from service.logs import build_log
 from service.settings import Settings
 from tests.classifier.files import chunk
+from tests.service.conftest import threads_of
 from tests.synthetic import SLOW, make_bundle, png
 
 COLORS, ODD = ("colors", 1), ("odd", 1)
@@ -600,7 +601,7 @@ async def test_what_becomes_of_lanes_is_logged_like_everything_else(
     settings, stream = Settings(models=models, log_format="json"), StringIO()
     engine = LaneEngine(settings, log=build_log(settings, stream))
     await engine.start()
-    threads = [lane.thread for lane in engine._lanes._lanes]
+    threads = threads_of(engine._lanes)
     for lane in engine._lanes._lanes:
         monkeypatch.setattr(lane, "_decode", lambda *_: 1 / 0)
     with pytest.raises(EngineFailedError, match="died"):
@@ -704,7 +705,7 @@ async def test_no_thread_is_left_after_close(models):
     """Lanes end with their engine."""
     engine = LaneEngine(Settings(models=models))
     await engine.start()
-    threads = [lane.thread for lane in engine._lanes._lanes]
+    threads = threads_of(engine._lanes)
 
     await engine.close()
 

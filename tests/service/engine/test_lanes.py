@@ -19,7 +19,7 @@ from service.engine.ticket import Results, Ticket
 from service.errors import EngineFailedError
 from service.logs import build_log
 from service.settings import Settings
-from tests.service.conftest import until
+from tests.service.conftest import threads_of, until
 
 MODEL = ("model", 1)
 
@@ -79,11 +79,6 @@ class Parts:
             settle=self.settled.extend,
             died=died,
         )
-
-
-def threads_of(lanes: Lanes) -> list[threading.Thread]:
-    """Those of the lanes that serve."""
-    return [lane.thread for lane in lanes._lanes]
 
 
 @asynccontextmanager
