@@ -9,7 +9,7 @@ from http import HTTPStatus
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import positive_data_acceptance
 
@@ -65,6 +65,12 @@ def schema(server):
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 
+def has_null_in_a_form(case: schemathesis.Case) -> bool:
+    """Said to break the schema, and sent as four letters: a file as any other."""
+    form = case.media_type == "multipart/form-data" and isinstance(case.body, dict)
+    return form and None in case.body.values()
+
+
 @pytest.mark.parametrize(
     ("path", "method", "mode"),
     [
@@ -86,6 +92,7 @@ def test_the_service_keeps_its_document(schema, path, method, mode):
     )
     @given(case=cases)
     def check(case):
+        assume(not has_null_in_a_form(case))
         # Random bytes are a valid body by the schema and yet no image.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
