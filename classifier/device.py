@@ -4,6 +4,7 @@ A build with CUDA and a device file promise nothing: the driver may be too old. 
 is tried on a tiny graph before it is taken; see `docs/decisions.md`.
 """
 
+import sys
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,16 +16,29 @@ from classifier.session import CUDA_PROVIDER, Device, Session
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
-# pixels uint8 [N, 1, 1, 1], cast and flattened → logits float32 [N, 1]. Written out,
-# because there is no `onnx` where images are served; a test makes it again.
+# pixels uint8 [N, 4, 4, 4] → Cast, Conv, MaxPool, Flatten, MatMul → logits float32
+# [N, 2]: what networks need of CUDA, cuDNN and cuBLAS, which may be there one by one.
+# Written out, as there is no `onnx` where images are served; a test makes it again.
 TRIAL = (
-    b"\x08\n:\x83\x01"  # IR version 10; the graph
+    b"\x08\n:\xc4\x03"
+    b'\n?\n\x07filters\x12\x06kernel"\x0fConstantOfShape*\x1b\n\x05value*\x0f\x08'
+    b'\x01\x10\x01"\x04\x00\x00\x80?B\x03one\xa0\x01\x04'
+    b'\n=\n\x04head\x12\x07weights"\x0fConstantOfShape*\x1b\n\x05value*\x0f\x08\x01'
+    b'\x10\x01"\x04\x00\x00\x80?B\x03one\xa0\x01\x04'
     b'\n!\n\x06pixels\x12\x06values"\x04Cast*\t\n\x02to\x18\x01\xa0\x01\x02'
-    b'\n\x19\n\x06values\x12\x06logits"\x07Flatten\x12\x05trial'
-    b"Z!\n\x06pixels\x12\x17\n\x15\x08\x02\x12\x11\n\x03\x12\x01N"
-    b"\n\x02\x08\x01\n\x02\x08\x01\n\x02\x08\x01"
-    b"b\x19\n\x06logits\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x01"
-    b"B\x04\n\x00\x10\x14"  # operator set 20
+    b'\n/\n\x06values\n\x06kernel\x12\x04sums"\x04Conv*\x11\n\x04pads@\x01@\x01@'
+    b"\x01@\x01\xa0\x01\x07"
+    b'\nA\n\x04sums\x12\x07largest"\x07MaxPool*\x15\n\x0ckernel_shape@\x02@\x02\xa0'
+    b"\x01\x07*\x10\n\x07strides@\x02@\x02\xa0\x01\x07"
+    b'\n\x1c\n\x07largest\x12\x08features"\x07Flatten'
+    b'\n#\n\x08features\n\x07weights\x12\x06logits"\x06MatMul'
+    b"\x12\x05trial"
+    b"*\x13\x08\x04\x10\x07:\x04\x04\x04\x03\x03B\x07filters"
+    b"*\x0e\x08\x02\x10\x07:\x02\x10\x02B\x04head"
+    b"Z!\n\x06pixels\x12\x17\n\x15\x08\x02\x12\x11\n\x03\x12\x01N\n\x02\x08\x04\n"
+    b"\x02\x08\x04\n\x02\x08\x04"
+    b"b\x19\n\x06logits\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01N\n\x02\x08\x02"
+    b"B\x04\n\x00\x10\x14"
 )
 
 
@@ -58,7 +72,7 @@ def cuda_problem() -> str | None:
     """
     if CUDA_PROVIDER[0] not in onnxruntime.get_available_providers():
         return "this build of ONNX Runtime has no CUDA (extra 'gpu' not installed)"
-    if not has_device_file(Path("/dev")):
+    if sys.platform != "win32" and not has_device_file(Path("/dev")):
         return "no NVIDIA device is visible (/dev/nvidia0 … or /dev/dxg)"
     return None
 

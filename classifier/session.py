@@ -5,6 +5,8 @@ CUDA cannot be used, takes the host's cores instead of the container's, and spin
 idle threads; see `docs/decisions.md`.
 """
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -171,7 +173,8 @@ def _run_options() -> Any:
 def _create(graph: bytes, options: Any, device: Device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
-        onnxruntime.preload_dlls()
+        with redirect_stdout(sys.stderr):  # it prints what it cannot load
+            onnxruntime.preload_dlls()
         # cuDNN tells of each plan that it tries in vain, past the session's own logger.
         onnxruntime.set_default_logger_severity(FATAL_ONLY)
         providers.insert(0, CUDA_PROVIDER)

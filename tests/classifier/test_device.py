@@ -38,29 +38,46 @@ def test_a_device_that_is_there_and_does_not_work_is_none(monkeypatch):
 
 def test_the_graph_that_tries_a_device_is_one_that_keeps_the_contract():
     """The bytes in the source are what `onnx` makes, and they run."""
-    floats, column = TensorProto.FLOAT, ["N", 1]
+    node, floats = helper.make_node, TensorProto.FLOAT
+    one = helper.make_tensor("one", floats, [1], [1.0])
     made = helper.make_model(
         helper.make_graph(
             [
-                helper.make_node("Cast", ["pixels"], ["values"], to=floats),
-                helper.make_node("Flatten", ["values"], ["logits"]),
+                node("ConstantOfShape", ["filters"], ["kernel"], value=one),
+                node("ConstantOfShape", ["head"], ["weights"], value=one),
+                node("Cast", ["pixels"], ["values"], to=floats),
+                node("Conv", ["values", "kernel"], ["sums"], pads=[1, 1, 1, 1]),
+                node(
+                    "MaxPool",
+                    ["sums"],
+                    ["largest"],
+                    kernel_shape=[2, 2],
+                    strides=[2, 2],
+                ),
+                node("Flatten", ["largest"], ["features"]),
+                node("MatMul", ["features", "weights"], ["logits"]),
             ],
             "trial",
             [
                 helper.make_tensor_value_info(
-                    "pixels", TensorProto.UINT8, ["N", 1, 1, 1]
+                    "pixels", TensorProto.UINT8, ["N", 4, 4, 4]
                 )
             ],
-            [helper.make_tensor_value_info("logits", floats, column)],
+            [helper.make_tensor_value_info("logits", floats, ["N", 2])],
+            [
+                helper.make_tensor("filters", TensorProto.INT64, [4], [4, 4, 3, 3]),
+                helper.make_tensor("head", TensorProto.INT64, [2], [16, 2]),
+            ],
         ),
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=10,
     )
 
-    logits = Session.load(TRIAL, threads=1).run(np.full((2, 1, 1, 1), 7, np.uint8))
+    logits = Session.load(TRIAL, threads=1).run(np.full((2, 4, 4, 4), 7, np.uint8))
 
     assert onnx.load_from_string(TRIAL) == made
-    assert logits.tolist() == [[7], [7]]
+    # Of each quarter a window that lies wholly inside: 16 of 9 pixels in 4 channels.
+    assert logits.tolist() == [[16 * 9 * 4 * 7] * 2] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """graph → session: the contract, the device, the threads."""
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import pytest
 from onnx import TensorProto, helper
 
 from classifier.bundle import load_bundle
+from classifier.device import cuda_problem
 from classifier.errors import (
     BundleError,
+    DeviceUnavailableError,
     OutOfMemoryError,
     SessionError,
 )
 from classifier.hardware import available_cores
 from classifier.manifest import Precision
+from classifier.runtime import onnxruntime
 from classifier.session import Session, _translated
 from tests.synthetic import POISON, graph
 
@@ -252,6 +256,22 @@ def test_out_of_memory_is_told_apart(message):
     assert not isinstance(_translated(RuntimeError("other")), OutOfMemoryError)
     other = RuntimeError("CUDA failure 209: no kernel image is available")
     assert not isinstance(_translated(other), OutOfMemoryError)
+
+
+@pytest.mark.skipif(cuda_problem() is None, reason="CUDA works here")
+@pytest.mark.filterwarnings("ignore:Specified provider")  # what a CPU build says
+def test_what_onnx_runtime_says_of_libraries_is_no_output(monkeypatch, capsys):
+    """It prints which of CUDA's it cannot load, and `classify` prints JSON."""
+    monkeypatch.setattr(
+        onnxruntime,
+        "preload_dlls",
+        lambda: sys.stdout.write("Failed to load libcublas.so\n"),
+    )
+
+    with pytest.raises(DeviceUnavailableError):
+        Session.load(model(), device="cuda")
+
+    assert capsys.readouterr() == ("", "Failed to load libcublas.so\n")
 
 
 def resident_mib() -> float:
