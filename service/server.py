@@ -64,11 +64,8 @@ class Server(uvicorn.Server):
         fast_path, heads = FastPath(app.serving, app.request_log), Heads()
         metrics = app.serving.metrics
         door = Door(settings.max_connections, metrics=metrics, log=log)
-
-        def connect(**given: Any) -> Connection:
-            timeout_s = settings.body_timeout_ms / 1e3
-            return Connection(fast_path, heads, door=door, timeout_s=timeout_s, **given)
-
+        timeout_s = settings.body_timeout_ms / 1e3
+        connect = partial(Connection, fast_path, heads, door=door, timeout_s=timeout_s)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -103,6 +100,7 @@ class Server(uvicorn.Server):
             await self._serving.start()
             self._place.check(self._serving.engine.loaded)
             if not self.should_exit:  # else a signal came first: the port stays closed
+                gc.collect()
                 gc.freeze()  # or each full collection goes through all that was loaded
                 await self._take_place(sockets)
                 self._up = True

@@ -7,15 +7,16 @@ runs), is measured, never assumed. On a GPU there is a session for each padded b
 size.
 """
 
+import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from classifier.errors import OutOfMemoryError
+from classifier.errors import SessionError
 from classifier.hardware import available_cores
 from classifier.session import Batch, Logits, Session
 from service.engine.buckets import SIZES, Buckets
@@ -106,42 +107,94 @@ def arrange_on_cpu(
     return Arrangement(lanes, crowd, lone, narrow_s, abreast=cores)
 
 
-def arrange_on_cuda(graph: bytes, proven: Session, settings: Settings) -> Arrangement:
-    """A session for each padded size; the lanes share one device.
+def arrange_on_cuda(
+    models: Mapping[str, tuple[bytes, Session]], settings: Settings
+) -> dict[str, Arrangement]:
+    """Sessions of each padded size for every graph, by the names of their bundles.
+
+    All lanes of all of them share one device. Each has its sessions of one size before
+    any has one of the next: where there is no room for everything, the first bundle
+    must not take what the last one needs to run at all.
 
     Raises:
-        OutOfMemoryError: the device has no room for the smallest of them.
+        OutOfMemoryError, SessionError: one does not run even a single image.
     """
-    lanes = CUDA_LANES if settings.lanes == "auto" else settings.lanes
     sizes: tuple[int, ...] = SIZES
     if settings.batch != "auto":
         sizes = tuple(n for n in SIZES if n == 1 or n // 2 < settings.batch)
-    sessions = {SIZES[0]: proven}
-    curve: dict[int, float] = {}
-    try:
-        for size in sizes:
-            if size not in sessions:  # one thread: on a device it only waits
-                sessions[size] = Session.load(graph, device="cuda", threads=1)
-            curve |= measured(
-                sessions[size],
-                proven.shape,
+    growing = [
+        Growing(name, graph, proven, settings)
+        for name, (graph, proven) in models.items()
+    ]
+    for size in sizes:
+        for each in growing:
+            each.grow(size)
+    return {each.name: each.arrangement() for each in growing}
+
+
+class Growing:
+    """The sessions of one graph on a device, from the smallest up."""
+
+    def __init__(
+        self, name: str, graph: bytes, proven: Session, settings: Settings
+    ) -> None:
+        self.name = name
+        self._graph, self._proven, self._settings = graph, proven, settings
+        self._lanes = CUDA_LANES if settings.lanes == "auto" else settings.lanes
+        self._sessions: dict[int, Session] = {}
+        self._curve: dict[int, float] = {}
+        self._full = False
+
+    def grow(self, size: int) -> None:
+        """Add the session of a size, unless there is no room for it.
+
+        Raises:
+            OutOfMemoryError, SessionError: it is the first one.
+        """
+        if self._full:
+            return
+        try:
+            # one thread: on a device it only waits
+            session = (
+                Session.load(self._graph, device="cuda", threads=1)
+                if self._sessions
+                else self._proven
+            )
+            self._curve |= measured(
+                session,
+                session.shape,
                 (size,),
-                lanes=lanes,
+                lanes=self._lanes,
                 measure_s=CUDA_MEASURE_S,
             )
-    except OutOfMemoryError:
-        if not curve:
-            raise
-    buckets = Buckets({size: sessions[size] for size in curve})
-    lone = MeasuredSession(buckets, 1, 1, 1, measured(buckets, proven.shape, (1,))[1])
-    if settings.batch != "auto":
-        largest = max(curve)
-        most = min(settings.batch, largest)
-        cost_s = curve[largest] * largest / most  # padding costs as much as images
-        crowd = MeasuredSession(buckets, 1, most, most, cost_s)
-    else:
-        crowd = MeasuredSession(buckets, 1, *best(curve, nearly=CUDA_NEARLY))
-    return Arrangement(lanes, crowd, lone, lone.cost_s, abreast=1)
+        except SessionError as error:
+            if not self._sessions:
+                raise type(error)(
+                    f"{self.name}: {error}; fewer bundles (LINNAEUS_LOAD) or fewer "
+                    "lanes (LINNAEUS_LANES) need less of the device"
+                ) from error
+            # Whatever it says, for a full device is called by many names: smaller
+            # batches have just run.
+            self._full = True
+        else:
+            self._sessions[size] = session
+            return
+        gc.collect()  # the frames of the error still hold the session and its memory
+
+    def arrangement(self) -> Arrangement:
+        """What suits this graph of the sizes that it has."""
+        buckets = Buckets(self._sessions)
+        lone_s = measured(buckets, self._proven.shape, (1,))[1]
+        lone = MeasuredSession(buckets, 1, 1, 1, lone_s)
+        if self._settings.batch == "auto":
+            crowd = MeasuredSession(buckets, 1, *best(self._curve, nearly=CUDA_NEARLY))
+        else:
+            largest = max(self._curve)
+            most = min(self._settings.batch, largest)
+            # padding costs as much as images
+            cost_s = self._curve[largest] * largest / most
+            crowd = MeasuredSession(buckets, 1, most, most, cost_s)
+        return Arrangement(self._lanes, crowd, lone, lone_s, abreast=1)
 
 
 def measure_lone(session: Session) -> MeasuredSession:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -127,34 +127,78 @@ def load_models(
     """
     warm_up()
     decided = precisions or {}
-    return [
-        load_model(
-            bundle,
-            settings,
-            device=device,
-            precision=decided.get(bundle.manifest.full_name),
+    proven = (
+        prove(
+            bundle, decided.get(bundle.manifest.full_name, settings.precision), device
         )
         for bundle in find_bundles(settings)
-    ]
+    )
+    return arrange(proven, settings, device=device)
 
 
-def load_model(
-    bundle: Bundle, settings: Settings, *, device: Device, precision: str | None = None
-) -> EngineModel:
-    """Load one bundle on a device and measure it; without `precision` the settings'.
+def load_model(bundle: Bundle, settings: Settings, *, device: Device) -> EngineModel:
+    """Load one bundle on a device and measure it.
 
     Raises BundleError, SessionError.
     """
-    variant = choose_variant(bundle, precision or settings.precision, device)
+    proven = prove(bundle, settings.precision, device)
+    return arrange([proven], settings, device=device)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A bundle that is loaded and right on its device; not yet measured."""
+
+    bundle: Bundle
+    variant: GraphVariant
+    graph: bytes
+    session: Session
+    decode_s: float
+    golden: Pixels
+
+    def arranged(self, arrangement: Arrangement) -> EngineModel:
+        """As the engine has it."""
+        return EngineModel(
+            self.bundle,
+            self.variant,
+            self.session,
+            arrangement,
+            self.decode_s,
+            self.golden,
+        )
+
+
+def prove(bundle: Bundle, precision: str, device: Device) -> Proven:
+    """Load the graph that suits, and replay the golden examples on it.
+
+    Raises BundleError, SessionError.
+    """
+    variant = choose_variant(bundle, precision, device)
     graph = bundle.read_graph(variant)
-    proven = load_session(bundle, variant, graph=graph, device=device, threads=1)
+    session = load_session(bundle, variant, graph=graph, device=device, threads=1)
     golden = bundle.read_golden().pixels[0].copy()  # a view would keep all of them
     decode_s = decode_seconds(golden, bundle.manifest.preprocess)
-    if device == "cuda":
-        arrangement = arrange_on_cuda(graph, proven, settings)
-    else:
-        arrangement = arrange_on_cpu(graph, proven, settings, decode_s=decode_s)
-    return EngineModel(bundle, variant, proven, arrangement, decode_s, golden)
+    return Proven(bundle, variant, graph, session, decode_s, golden)
+
+
+def arrange(
+    proven: Iterable[Proven], settings: Settings, *, device: Device
+) -> list[EngineModel]:
+    """Measure how each is served best here. Raises BundleError, SessionError."""
+    if device == "cpu":  # one after the other, which drops the bytes of its graph
+        return [
+            each.arranged(
+                arrange_on_cpu(
+                    each.graph, each.session, settings, decode_s=each.decode_s
+                )
+            )
+            for each in proven
+        ]
+    together = {each.bundle.manifest.full_name: each for each in proven}
+    arrangements = arrange_on_cuda(
+        {name: (each.graph, each.session) for name, each in together.items()}, settings
+    )
+    return [each.arranged(arrangements[name]) for name, each in together.items()]
 
 
 def decode_seconds(pixels: Pixels, spec: PreprocessSpec) -> float:

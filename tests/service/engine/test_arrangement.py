@@ -1,7 +1,10 @@
 """How a model is served is measured at the start, and what the settings say goes."""
 
+import gc
 import sys
+import threading
 import time
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +14,7 @@ import pytest
 from classifier.bundle import load_bundle
 from classifier.errors import OutOfMemoryError
 from classifier.hardware import available_cores
+from classifier.session import _translated
 from service.engine import arrangement
 from service.engine.arrangement import (
     CPU_BATCHES,
@@ -282,7 +286,8 @@ def test_a_device_has_a_session_for_each_size_that_is_wanted_and_fits(
     monkeypatch.setattr("service.engine.arrangement.Session", device)
     monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
 
-    found = arrange_on_cuda(b"", device, Settings(models=tmp_path, batch=batch))
+    settings = Settings(models=tmp_path, batch=batch)
+    found = arrange_on_cuda({"colors/1": (b"", device)}, settings)["colors/1"]
 
     device.ran.clear()
     for n in range(1, 65):
@@ -304,7 +309,9 @@ def test_what_pads_a_batch_on_a_device_costs_as_much_as_an_image(monkeypatch, tm
     )
 
     six, free = (
-        arrange_on_cuda(b"", device, Settings(models=tmp_path, batch=batch))
+        arrange_on_cuda(
+            {"colors/1": (b"", device)}, Settings(models=tmp_path, batch=batch)
+        )["colors/1"]
         for batch in (6, "auto")
     )
 
@@ -320,19 +327,106 @@ def test_a_device_has_as_many_lanes_as_are_set(monkeypatch, tmp_path):
     monkeypatch.setattr("service.engine.arrangement.CUDA_MEASURE_S", 0.0)
 
     found = [
-        arrange_on_cuda(b"", device, Settings(models=tmp_path, lanes=lanes, batch=1))
+        arrange_on_cuda(
+            {"colors/1": (b"", device)}, Settings(models=tmp_path, lanes=lanes, batch=1)
+        )["colors/1"]
         for lanes in ("auto", 2)
     ]
 
     assert [each.lanes for each in found] == [CUDA_LANES, 2]
 
 
-def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path):
-    """Nothing could be served."""
-    monkeypatch.setattr("service.engine.arrangement.Session", Device(0))
+class SharedDevice:
+    """Memory for so many images, in which a session keeps what its runs have needed."""
 
-    with pytest.raises(OutOfMemoryError):
-        arrange_on_cuda(b"", Device(0), Settings(models=tmp_path))
+    def __init__(self, room: int, full: str = "out of memory") -> None:
+        self.room, self.full, self.used = room, full, 0
+
+    def load(self, graph, *, device, threads):
+        """One more session."""
+        return SharedSession(self)
+
+    def free(self, held: list[int]) -> None:
+        """What a session held that is gone."""
+        self.used -= sum(held)
+
+
+class SharedSession:
+    """A session whose runs need room on a device that others use too."""
+
+    shape = (8, 8, 3)
+
+    def __init__(self, device: SharedDevice) -> None:
+        self._device = device
+        self._held: list[int] = []
+        weakref.finalize(self, device.free, self._held)
+
+    def run(self, batch):
+        """Logits; the session has grown even if it then had no room.
+
+        Runs in lanes are side by side, and need that much more.
+        """
+        here = threading.current_thread() is threading.main_thread()
+        needed = len(batch) * (1 if here else CUDA_LANES)
+        more = max(0, needed - sum(self._held))
+        if more:
+            self._held.append(more)
+            self._device.used += more
+        if self._device.used > self._device.room:
+            raise _translated(RuntimeError(self._device.full))
+        return np.zeros((len(batch), 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("room", "sizes"),
+    [
+        (9 * (1 + 2 + 4), [(1, 2, 4)] * 3),
+        # In one run the next size fits, but not in all lanes.
+        (9 * (1 + 2 + 4) + 8, [(1, 2, 4)] * 3),
+        # The first has room for one size more, the others then not.
+        (9 * (1 + 2 + 4) + 24 + 8, [(1, 2, 4, 8), (1, 2, 4), (1, 2, 4)]),
+        (9 * 127, [(1, 2, 4, 8, 16, 32, 64)] * 3),
+        (9, [(1,)] * 3),
+    ],
+)
+@pytest.mark.parametrize(
+    "full",
+    [
+        "Failed to allocate memory for requested buffer of size 411041792",
+        # a device that is full, as cuDNN and cuBLAS say it
+        "CUDNN failure 1001: CUDNN_STATUS_NOT_INITIALIZED ; GPU=0",
+    ],
+)
+def test_bundles_of_one_device_grow_together_until_it_is_full(
+    monkeypatch, tmp_path, room, sizes, full
+):
+    """The first must not take what the last needs to run at all. What did not fit is
+    given back."""
+    device = SharedDevice(room, full)
+    monkeypatch.setattr(arrangement, "Session", device)
+    monkeypatch.setattr(arrangement, "CUDA_MEASURE_S", 0.0)
+    models = {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2, 3)}
+
+    gc.disable()  # it may come much later, or never: the start freezes what it finds
+    try:
+        found = arrange_on_cuda(models, Settings(models=tmp_path))
+    finally:
+        gc.enable()
+
+    assert [tuple(each.crowd.session._sessions) for each in found.values()] == sizes
+    assert device.used == CUDA_LANES * sum(sum(each) for each in sizes)
+
+
+def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path):
+    """Nothing could be served. It says of which bundle, and what would help."""
+    device = SharedDevice(CUDA_LANES)
+    monkeypatch.setattr(arrangement, "Session", device)
+    models = {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2)}
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"^model/2: .*out of memory.*LINNAEUS_LOAD"
+    ):
+        arrange_on_cuda(models, Settings(models=tmp_path))
 
 
 def test_every_cost_of_the_arrangement_is_measured(load):
