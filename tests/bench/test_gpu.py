@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from functools import partial
 from multiprocessing import Pipe
 
 import numpy as np
@@ -157,19 +159,34 @@ def test_the_sweep_tries_everything_once():
     assert dear == set(STILL)
 
 
-def test_two_in_flight_count_both(subject):
-    """Their rates add up."""
-    runners = [build_runner("bound", subject.graph, CPU, BUCKETS) for _ in range(2)]
+def test_two_in_flight_count_both(monkeypatch):
+    """Their rates add up. Each runs where it was built: CUDA graphs are a thread's."""
+    built_in, ran_in = [], []
 
-    assert in_flight(runners, subject.noise(4), seconds=0.01) > 0
+    class Noted:
+        def __init__(self) -> None:
+            built_in.append(threading.get_ident())
+
+        def run(self, batch: object) -> None:
+            ran_in.append(threading.get_ident())
+
+    def rate(run, batches, *, seconds):
+        run(batches[0])
+        return 3.0
+
+    monkeypatch.setattr("bench.gpu_sweep.images_per_s", rate)
+
+    assert in_flight(Noted, 2, np.zeros((1, 8, 8, 3), np.uint8), seconds=1) == 6.0
+    assert sorted(ran_in) == sorted(built_in)
+    assert len(set(built_in)) == 2
 
 
 def test_a_batch_in_flight_that_fails_is_no_rate(subject):
     """Half a rate would pass for the whole."""
-    whole = build_runner("bound", subject.graph, CPU, BUCKETS)
+    build = partial(build_runner, "bound", subject.graph, CPU, BUCKETS)
 
     with pytest.raises(ValueError, match="largest bucket"):
-        in_flight([whole, whole], subject.noise(9), seconds=0.01)
+        in_flight(build, 2, subject.noise(9), seconds=0.01)
 
 
 @pytest.mark.parametrize("images", [1, 32])
