@@ -2,6 +2,7 @@
 
 data ──DataError──► dataset      config ──ConfigError──► plan
 checkpoint ──CheckpointError──► network      step ──DivergedError──► weights
+batch ──DeviceFullError──► step
 result ──DiskError──► file                   answers ──AnswerError──► bundle
 
 Each message says what was found, where, and what is allowed.
@@ -34,3 +35,7 @@ class AnswerError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is not a number any more; the last good checkpoint is untouched."""
+
+
+class DeviceFullError(TrainingError):
+    """A step needs more memory than the device has; a smaller batch may fit."""

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from classifier.hardware import describe
 from classifier.texts import as_utf8
 from classifier.versions import versions
@@ -20,13 +18,16 @@ from training.files import write_whole
 PACKAGES = ("torch", "numpy", "pillow", "cykooz-resizer", "onnx", "onnxruntime")
 
 
-def circumstances(command: str) -> dict[str, Any]:
-    """Command, commit, machine, versions and time."""
+def circumstances(command: str, *, gpu: str | None = None) -> dict[str, Any]:
+    """Command, commit, machine, versions and time.
+
+    `gpu` is what was computed on: not every one that is there is used.
+    """
     return {
         "command": command,
         "commit": commit(),
         "machine": describe(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu,
         "python": platform.python_version(),
         "versions": versions(PACKAGES),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -181,7 +181,9 @@ def run(row: Row, bench: Bench, out: Path, *, epochs: int) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 1),
         "train_images": bench.train.samples,
         "test_images": len(bench.test),
-        "circumstances": circumstances(" ".join([COMMAND, *sys.argv[1:]])),
+        "circumstances": circumstances(
+            " ".join([COMMAND, *sys.argv[1:]]), gpu=bench.ranks.gpu
+        ),
     }
 
 

@@ -75,14 +75,16 @@ def command(
             to_test=test,
         )
         if ranks.first:
-            _finish(trained, folder, results, test=test)
+            _finish(trained, folder, results, test=test, gpu=ranks.gpu)
 
 
 def _length(minutes: float | None) -> list[str]:
     return [] if minutes is None else [f"train.minutes={minutes}"]
 
 
-def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> None:
+def _finish(
+    trained: Any, folder: Path, results: Path | None, *, test: bool, gpu: str | None
+) -> None:
     from training.loop.curves import draw_curves  # noqa: PLC0415
     from training.loop.runs import FINAL  # noqa: PLC0415
 
@@ -91,7 +93,7 @@ def _finish(trained: Any, folder: Path, results: Path | None, *, test: bool) -> 
         f"{describe(trained.outcome, trained.config)}; weights in {folder / FINAL}"
     )
     if test:
-        _test(trained, results)
+        _test(trained, results, gpu)
 
 
 def describe(outcome: Any, config: Any) -> str:
@@ -106,7 +108,7 @@ def describe(outcome: Any, config: Any) -> str:
     return length + reached
 
 
-def _test(trained: Any, results: Path | None) -> None:
+def _test(trained: Any, results: Path | None, gpu: str | None) -> None:
     from training.evaluation.measure import measure_test  # noqa: PLC0415
     from training.provenance import (  # noqa: PLC0415
         circumstances,
@@ -133,7 +135,7 @@ def _test(trained: Any, results: Path | None) -> None:
             "training_seconds": round(outcome.seconds, 1),
             "epochs": outcome.epochs,
             "plan": asdict(outcome.plan) | {"epochs": outcome.plan.epochs},
-            **circumstances(command_line()),
+            **circumstances(command_line(), gpu=gpu),
             "config": config.model_dump(mode="json"),
         },
     )

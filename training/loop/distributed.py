@@ -83,17 +83,40 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def own_device(chosen: torch.device, local_rank: int) -> torch.device:
+    """The GPU of a process, by its number among those of this machine."""
+    if chosen.index is not None:
+        raise ConfigError(
+            f"device is '{chosen}', and torchrun has started several processes, each "
+            "of which takes a GPU of its own: say cuda, and let CUDA_VISIBLE_DEVICES "
+            "choose which there are"
+        )
+    found = torch.cuda.device_count()
+    if local_rank >= found:
+        raise ConfigError(
+            f"this is process {local_rank + 1} of its machine, and torch finds {found} "
+            f"CUDA device(s) there: --nproc-per-node may be {found} at most"
+        )
+    return torch.device("cuda", local_rank)
+
+
 @contextmanager
 def start_ranks(device: str = "auto") -> Iterator[Ranks]:
-    """Join the other processes that torchrun started, if it did; leave at the end."""
+    """Join the other processes that torchrun started, if it did; leave at the end.
+
+    Raises:
+        ConfigError: the device is not there, or not one for each process.
+    """
     chosen = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if chosen.type == "cuda" and world > 1:
+        chosen = own_device(chosen, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.index is not None:
+        # What names no device means the current one: random numbers, pinned memory.
+        torch.cuda.set_device(chosen)
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Ranks(distributed.get_rank(), world, chosen)

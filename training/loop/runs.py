@@ -196,9 +196,8 @@ def _train_in(
     train_as = _train_anew if config.transfer is None else _train_by_transfer
     trained = train_as(config, splits, origin, room)
     if ranks.first:
-        made = circumstances(command_line()) | {
-            "gpu": ranks.gpu,  # not every one that is there is trained on
-            "config_file": None if file is None else str(file),
+        made = circumstances(command_line(), gpu=ranks.gpu) | {
+            "config_file": None if file is None else str(file)
         }
         # where it had finished, no step was taken now
         if goes_on and (before := read_if_whole(final)) is not None:

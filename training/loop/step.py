@@ -12,6 +12,7 @@ from torch.nn import functional
 from training.augmentation.augment import alternating_flip, augment, cutout, mix
 from training.configs.config import Config
 from training.data.batches import Batch
+from training.errors import DeviceFullError
 from training.loop.arithmetic import Precision, autocast, normalize, seed_step
 from training.loop.selection import Selection
 from training.objectives.objective import Objective
@@ -68,7 +69,27 @@ class Steps:
         precision: Precision,
         multiple: float = 1.0,
     ) -> Tensor:
-        """One update, its rates times `multiple`; returns the loss, detached."""
+        """One update, its rates times `multiple`; returns the loss, detached.
+
+        Raises:
+            DeviceFullError: the GPU has no room for it.
+        """
+        try:
+            return self._update(learner, batch, moment, precision, multiple)
+        except torch.OutOfMemoryError as error:
+            raise DeviceFullError(
+                f"{len(batch.pixels)} images in {precision} are too many for the "
+                f"device; batch_size must be smaller: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _update(
+        self,
+        learner: Learner,
+        batch: Batch,
+        moment: Moment,
+        precision: Precision,
+        multiple: float,
+    ) -> Tensor:
         optimizers = learner.optimizers
         generator = seed_step(
             self._config.seed, moment.step, self._rank, batch.pixels.device

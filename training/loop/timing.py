@@ -16,6 +16,7 @@ from torch import nn
 
 from training.configs.train_sections import TrainConfig
 from training.data.batches import Batches
+from training.errors import DeviceFullError
 from training.loop.arithmetic import Precision
 from training.loop.convolutions import has_choice, use_products
 
@@ -69,9 +70,10 @@ class Clock:
         self._until_s = time.perf_counter() + limit_s(config.minutes)
 
     def cheapest(self, choice: Sequence[StepMode], begin: float) -> StepMode:
-        """Of those that are timed by turns, so far into the training."""
+        """Of those that fit and are timed by turns, so far into the training."""
         self._measure(choice, begin)
-        return min(choice, key=lambda mode: self.cost(mode, begin))
+        fit = [mode for mode in choice if self._name(mode, begin) in self.measured]
+        return min(fit, key=lambda mode: self.cost(mode, begin))
 
     def cost(self, mode: StepMode, begin: float) -> float:
         """Measured, unless it is known."""
@@ -129,6 +131,10 @@ def time_steps(
     only make a step look dearer, and does so for a while. So of the best the least of
     many counts, and of the others how they compare with it in the same turns. What is
     far from the best drops out. From the instant `until_s` on the fewest steps must do.
+    What the device has no room for is left out of the answer.
+
+    Raises:
+        DeviceFullError: there is no room for any of them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     close = dict(steps)
@@ -141,10 +147,16 @@ def time_steps(
             break
         if done == WARM_STEPS:
             best_s = min(min(each) for each in seconds.values())
-            close = {n: s for n, s in steps.items() if min(seconds[n]) <= FAR * best_s}
-        for name, step in close.items():
+            close = {n: s for n, s in close.items() if min(seconds[n]) <= FAR * best_s}
+        for name, step in list(close.items()):
             started_s = time.perf_counter()
-            step()
+            try:
+                step()
+            except DeviceFullError:
+                del close[name], seconds[name]
+                if not close:
+                    raise
+                continue
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - started_s)

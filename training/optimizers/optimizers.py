@@ -115,6 +115,19 @@ class Optimizers:
         """Go on from `state_dict`."""
         for optimizer, state in zip(self._optimizers, states, strict=True):
             optimizer.load_state_dict(state)
+            for group in optimizer.param_groups:
+                if not group.get("fused"):
+                    for parameter in group["params"]:
+                        keep_count_here(optimizer.state[parameter])
+
+
+def keep_count_here(state: dict[str, Any]) -> None:
+    """AdamW counts its steps on the CPU, but a checkpoint is read onto the device.
+
+    From there it would fetch the count of each parameter in each step, and wait.
+    """
+    if isinstance(state.get("step"), Tensor):
+        state["step"] = state["step"].cpu()
 
 
 def _assign(

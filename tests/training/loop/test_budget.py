@@ -13,7 +13,7 @@ from training.configs.config import read_config
 from training.configs.train_sections import TrainConfig
 from training.data import ArraySamples, Split
 from training.data.batches import Order, ResidentBatches
-from training.errors import ConfigError
+from training.errors import ConfigError, DeviceFullError
 from training.loop.budget import (
     Plan,
     Work,
@@ -187,6 +187,44 @@ def test_what_is_far_from_the_best_is_timed_no_further(machine):
     assert taken["far"] == WARM_STEPS
     assert taken["near"] == taken["best"] > WARM_STEPS
     assert seconds == pytest.approx(lengths)
+
+
+@pytest.mark.parametrize("fits", [0, 1, WARM_STEPS + 1])
+def test_what_the_device_has_no_room_for_is_left_out(machine, fits):
+    """Where fp32 does not fit, bf16 may; with neither, a smaller batch would."""
+    taken = {"fp32": 0, "bf16": 0}
+
+    def step(name: str) -> None:
+        taken[name] += 1
+        if name == "fp32" and taken[name] > fits:
+            raise DeviceFullError("too many images")
+        machine.work(0.02)
+
+    steps = {name: partial(step, name) for name in taken}
+
+    assert time_steps(steps, CPU) == pytest.approx({"bf16": 0.02})
+    assert taken["fp32"] == fits + 1
+    with pytest.raises(DeviceFullError):
+        time_steps({"fp32": steps["fp32"]}, CPU)
+
+
+def test_a_training_takes_the_arithmetic_that_fits():
+    """As planned: the other one is not compared."""
+
+    def prepare(network: nn.Module, precision: str, progress: float):
+        def step() -> None:
+            if precision == "fp32":
+                raise DeviceFullError("too many images")
+
+        return step
+
+    config = TrainConfig(epochs=1, batch_size=10, precision="auto")
+    network = nn.Conv2d(1, 1, 3)
+
+    plan = make_plan(network, prepare, config, (1.0,), Work(100, 10, 0))
+
+    assert plan.precision == "bf16"
+    assert not any(name.startswith("fp32") for name in plan.measured)
 
 
 def test_a_fast_moment_of_the_machine_favors_nobody(machine):

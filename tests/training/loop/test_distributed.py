@@ -24,6 +24,44 @@ def test_cuda_is_refused_where_there_is_none():
         pass
 
 
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Torch believes in two GPUs; the list of those that were made the current one."""
+    current = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", current.append)
+    return current
+
+
+def test_a_gpu_that_was_chosen_is_the_current_one(two_gpus):
+    """Random numbers and pinned memory go to that one: another may be full."""
+    with start_ranks("cuda:1") as ranks:
+        assert ranks.device == torch.device("cuda:1")
+
+    assert two_gpus == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "message"),
+    [
+        ("cuda:1", "0", "device is 'cuda:1', and torchrun .* say cuda"),
+        ("cuda", "2", r"process 3 .* finds 2 .*--nproc-per-node may be 2 at most"),
+    ],
+)
+def test_each_process_takes_a_gpu_of_its_own(
+    two_gpus, monkeypatch, device, rank, message
+):
+    """Not all the same one, nor one that is not there."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+
+    with pytest.raises(ConfigError, match=message), start_ranks(device):
+        pass
+
+    assert two_gpus == []
+
+
 def test_auto_and_cpu_are_always_there():
     """Alone, it is the first of one."""
     with start_ranks("auto") as ranks:

@@ -10,6 +10,7 @@ from classifier.manifest import Task
 from tests.training.loop.runs import CONFIG, write_config, write_digits
 from training.configs.config import read_config
 from training.data.batches import Batch
+from training.errors import DeviceFullError
 from training.loop.arithmetic import seed_step
 from training.loop.distributed import Ranks
 from training.loop.loop import Room, fit
@@ -180,3 +181,24 @@ def test_mixed_images_alone_are_learned_from(root, kind):
     mixed = moved(root, *CONSTANT, f"augment={{{kind}=1.0}}")
 
     assert mixed["3.weight"] > 1e-5
+
+
+def test_a_batch_that_is_too_large_for_the_device_says_what_to_change(root):
+    """And not torch's page on its allocator."""
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried 20 GiB.\nGPU 0 …")
+
+    network = normed()
+    network.forward = forward
+    config = read_config(root / "tiny.toml", PLAIN)
+    ready = prepare(config, root=root, ranks=RANKS)
+
+    with pytest.raises(
+        DeviceFullError,
+        match=r"^\d+ images in fp32 .*batch_size must be smaller: CUDA.*20 GiB\.$",
+    ):
+        fit(
+            network, config, train=ready.batches, validation=None,
+            objective=ready.objective, room=Room(root / "run", RANKS),
+        )  # fmt: skip

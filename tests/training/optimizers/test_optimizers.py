@@ -9,7 +9,7 @@ from training.configs.sections import OptimizerConfig, ScheduleConfig
 from training.errors import ConfigError
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.muon import Muon, orthogonalize, orthogonalize_all
-from training.optimizers.optimizers import Optimizers
+from training.optimizers.optimizers import Optimizers, keep_count_here
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (5, 8, 24)])
@@ -425,3 +425,45 @@ def test_lookahead_jumps_once_with_what_has_two_names():
     lookahead.update(0, progress=0.5)
 
     assert shared.weight.item() == pytest.approx(7.0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_adamw_that_goes_on_counts_its_steps_where_it_did_before():
+    """On the CPU: from the device it would fetch each count in each step."""
+    config = OptimizerConfig(parameters="all", kind="adamw", learning_rate=0.1)
+    network = nn.Linear(2, 2).cuda()
+
+    def build() -> Optimizers:
+        return Optimizers(network, (config,), ScheduleConfig())
+
+    before, after = build(), build()
+    network(torch.ones(1, 2).cuda()).sum().backward()
+    before.step()
+    after.load_state_dict(
+        [
+            {
+                **each,
+                "state": {
+                    n: {key: value.cuda() for key, value in own.items()}
+                    for n, own in each["state"].items()
+                },
+            }
+            for each in before.state_dict()
+        ]
+    )
+
+    (state,) = after.state_dict()
+    assert {own["step"].device.type for own in state["state"].values()} == {"cpu"}
+
+
+def test_a_count_of_steps_is_kept_on_the_cpu():
+    """A momentum stays where it is, and an optimizer without a count is left alone."""
+    elsewhere = torch.ones(2, device="meta")
+    state = {"step": torch.tensor(3.0), "exp_avg": elsewhere}
+    plain: dict[str, torch.Tensor] = {"momentum_buffer": elsewhere}
+
+    keep_count_here(state)
+    keep_count_here(plain)
+
+    assert (state["step"].item(), state["step"].device.type) == (3, "cpu")
+    assert state["exp_avg"] is plain["momentum_buffer"] is elsewhere
