@@ -92,7 +92,20 @@ _PLAIN = ExceptionDictTransformer(show_locals=False)
 def _console_renderer(stream: TextIO) -> list[Processor]:
     colors = stream.isatty()
     show = _PRETTY if colors else plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=show)]
+    return [
+        _escape,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=show),
+    ]
+
+
+def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A terminal obeys characters that a client may have put into a path."""
+    return {
+        key: value
+        if not isinstance(value, str) or value.isprintable()
+        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+        for key, value in event.items()
+    }
 
 
 def _json_renderer() -> list[Processor]:

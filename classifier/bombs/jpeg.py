@@ -9,9 +9,10 @@ from PIL.JpegImagePlugin import MARKER
 
 from classifier.errors import ImageDecodeError
 
-# ITU-T T.81, B.1.1: markers but those without a length (TEM, RST0 to RST7). FF 00 is
-# a byte of entropy-coded data and FF FF is fill.
-WITH_LENGTH = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+# ITU-T T.81, B.1.1: markers but those without a length (TEM, RST0 to RST7), and those
+# that are reserved (RES), which libjpeg refuses or, when it looks for a restart, skips
+# alone. FF 00 is a byte of entropy-coded data and FF FF is fill.
+WITH_LENGTH = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 MARK = 0xFF  # begins each
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 

@@ -217,7 +217,9 @@ def check_tiff_scans(tags: Mapping[int, object], data: bytes, pixels: int) -> No
         if len(sizes) != len(starts) or not sizes.all():  # libtiff guesses
             sizes = np.full(len(starts), len(data))
         first, last = np.searchsorted(places, [starts, starts + sizes])
-        walked = int((last - first).sum()) * pixels // max(1, len(starts))
+        # Of those that are listed, libtiff takes as many as it needs from the front.
+        scans = (last - first).cumsum() / np.arange(1, len(starts) + 1)
+        walked = int(scans.max(initial=0) * pixels)
         if walked > MAX_WALKED_PIXELS:
             raise ImageDecodeError(
                 f"the JPEG in the TIFF has {walked} pixels in all its scans; "

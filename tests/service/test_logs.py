@@ -116,6 +116,17 @@ def test_a_letter_that_the_terminal_lacks_loses_the_line_and_no_more():
         assert b"and on" in written.getvalue()
 
 
+def test_what_a_client_wrote_is_no_order_to_the_terminal():
+    """Its title, its screen and what it hides are nobody else's."""
+    stream = Terminal()
+    log = build_log(Settings(log_format="console"), stream)
+
+    log.warning("request", path="/\x1b]0;owned\x07\x1b[2J\x9b2Jä\u202e")
+
+    assert r"/\x1b]0;owned\x07\x1b[2J\x9b2Jä\u202e" in stream.getvalue()
+    assert "\x1b]" not in stream.getvalue()
+
+
 def test_warnings_of_libraries_are_lines_with_their_logger_and_cause(caplog):
     """While it lasts; what they only tell is not passed on."""
     stream, uvicorn = StringIO(), logging.getLogger("uvicorn.error")

@@ -119,7 +119,10 @@ class _Archive(tarfile.TarFile):
 
 
 class TarTree:
-    """A tar archive: a plain one is read by offset, a compressed one held in memory."""
+    """A tar archive: a plain one is read by offset, a compressed one held in memory.
+
+    So are files with holes in a plain one.
+    """
 
     def __init__(self, where: Path) -> None:
         self.where = where
@@ -164,7 +167,7 @@ class TarTree:
                 f"{self.where}: {name} is larger than {MAX_FILE_BYTES >> 20} MiB"
             )
         self._offsets[name] = member.offset_data, member.size
-        if not plain:
+        if not plain or member.issparse():  # whose bytes are there without its zeros
             self._hold(archive, member, name)
 
     def _check_end(self, archive: tarfile.TarFile) -> None:

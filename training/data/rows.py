@@ -3,9 +3,11 @@
 import csv
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.manifest import MAX_LABELS
 from training.data.tree import Tree
 from training.errors import DataError
 
@@ -13,6 +15,11 @@ FILE_COLUMNS = ("filename", "file", "path", "filepath", "image", "image_path")
 LABEL_COLUMNS = ("labels", "label", "class", "category", "tags", "wnid")
 SPLIT_COLUMN = "split"
 SEPARATOR = "|"
+
+# A row is a thousand times as large in memory as in the file that has the fewest bytes.
+# Each needs a file of its own: with some more, it is still said which one is missing.
+SURPLUS_ROWS = 10_000
+MAX_COLUMNS = MAX_LABELS + 1_000  # a label each, and what else a table holds
 
 Row = dict[str, str]
 
@@ -41,7 +48,8 @@ def parse_table(tree: Tree, name: str) -> Table:
 
     Raises:
         DataError: it is no CSV in UTF-8, has no rows, two columns of one name that are
-            both read, or a row with more or fewer cells than the header.
+            both read, a row with more or fewer cells than the header, more rows than
+            there are files, or more columns than there may be labels.
     """
     where = tree.where / name
     text = _decoded(where, tree.read(name))
@@ -52,7 +60,7 @@ def parse_table(tree: Tree, name: str) -> Table:
     rows: list[Row] = []
     lines: list[int] = []
     try:
-        columns = [name.strip() for name in next(reader, [])]
+        columns = _columns(where, reader, header.count(delimiter))
         _refuse_twice(where, columns)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -72,11 +80,25 @@ def parse_table(tree: Tree, name: str) -> Table:
                 )
             rows.append(dict(zip(columns, cells, strict=False)))
             lines.append(reader.line_num)
+            if len(rows) > len(tree.names) + SURPLUS_ROWS:
+                raise DataError(
+                    f"{where}, line {reader.line_num}: more rows than there are files "
+                    f"({len(tree.names)}); each row names a file of its own"
+                )
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}") from error
     if not rows:
         raise DataError(f"{where} has no rows")
     return Table(where, tuple(columns), tuple(rows), tuple(lines))
+
+
+def _columns(where: Path, reader: Iterator[list[str]], separators: int) -> list[str]:
+    """The names in the header, in which so many separators were seen."""
+    if separators >= MAX_COLUMNS:  # before each becomes an object
+        raise DataError(
+            f"{where} has {separators + 1} columns; at most {MAX_COLUMNS} are accepted"
+        )
+    return [name.strip() for name in next(reader, [])]
 
 
 def _decoded(where: Path, content: bytes) -> str:

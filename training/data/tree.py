@@ -7,6 +7,7 @@ nothing; it is refused all the same, because its name would mislead every messag
 
 import os
 import re
+import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
@@ -78,9 +79,12 @@ class FolderTree:
         """How many bytes the file has now."""
         path = self.where / name
         try:
-            return path.stat().st_size
+            found = path.stat()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
+        if not stat.S_ISREG(found.st_mode):  # a pipe may never end
+            raise DataError(f"{path} is a pipe, a device or a folder, not a file")
+        return found.st_size
 
 
 def name_of(where: Path) -> str:

@@ -142,6 +142,31 @@ def test_scans_behind_metadata_are_counted_all_the_same():
         decoded(hidden[:2] + comment + hidden[2:])
 
 
+def test_a_reserved_marker_within_the_pixels_hides_no_scans():
+    """Where libjpeg looks for a restart, it passes over one, but not over its length:
+    65 KB decoded for 11 s."""
+    start = segment(0xDA, b"\x01\x01\x00\x00\x00\x00")
+    hidden = start * (FULL // len(start))
+    huffman = b"\x01" + bytes(16)  # one code of one bit
+    data = b"".join(
+        (
+            b"\xff\xd8",
+            segment(0xDB, b"\x00" + b"\x01" * 64),
+            segment(0xC2, struct.pack(">BHHB", 8, 500, 500, 1) + b"\x01\x11\x00"),
+            segment(0xC4, b"\x00" + huffman),
+            segment(0xC4, b"\x10" + huffman),
+            segment(0xDD, b"\x00\x01"),  # a restart behind each block
+            start,
+            b"\x00",
+            segment(0x02, hidden),
+            b"\xff\xd9",
+        )
+    )
+
+    with pytest.raises(ImageDecodeError, match=r"has 6501 scans; at most 100"):
+        decoded(data)
+
+
 def test_exif_of_the_usual_size_is_read():
     """Its orientation counts."""
     assert is_the_picture(oriented("JPEG", 6))

@@ -213,3 +213,21 @@ def test_tiles_are_looked_at_beside_strips():
         check_tiff_scans(
             {259: 7, 273: 0, 279: 2, 324: (0, 0), 325: (99, 100)}, data, 50_000_000
         )
+
+
+def test_strips_that_are_listed_in_vain_hide_no_scans():
+    """libtiff takes one of these, and leaves 9,999 alone."""
+    data = b"\xff\xda" * 99 + b"\0" * 10_000
+    starts = (0, *range(200, 200 + 9_999))
+    sizes = (200, *[1] * 9_999)
+
+    with pytest.raises(ImageDecodeError, match="has 4950000000 pixels in all its"):
+        check_tiff_scans({259: 7, 273: starts, 279: sizes}, data, 50_000_000)
+
+
+def test_a_tiff_of_many_strips_of_jpeg_is_read():
+    """Each has a scan of its own, of its own pixels."""
+    data = b"\xff\xda\0\0" * 1000
+    starts, sizes = tuple(range(0, 4000, 4)), (4,) * 1000
+
+    check_tiff_scans({259: 7, 273: starts, 279: sizes}, data, 50_000_000)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.data.pictures import encoded
-from training.data import load_dataset
+from training.data import load_dataset, rows
 from training.data import table as table_module
 from training.data.relabel import as_binary
 from training.errors import DataError
@@ -111,6 +111,25 @@ def test_many_labels_fit_into_memory(tmp_path, multi_label, most):
     # Parts of paths are interned. Python's table of such strings grows now and then, by
     # 19 MB where many libraries are loaded, but not in two loads one after the other.
     assert min(peaks) < most * count**2
+
+
+def test_more_rows_than_files_are_refused_before_all_are_kept(write, monkeypatch):
+    """A zip of 12 KB had three million rows, which took 900 MB."""
+    monkeypatch.setattr(rows, "SURPLUS_ROWS", 2)
+    text = "filename,label\n" + "".join(f"{n}.png,x\n" for n in range(100))
+
+    with pytest.raises(
+        DataError, match=r"line 9: more rows than there are files \(5\)"
+    ):
+        load_dataset(write(text))
+
+
+def test_more_columns_than_labels_are_refused_before_any_is_read(write, monkeypatch):
+    """A header of a hundred million commas fits into a few kilobytes of a zip."""
+    monkeypatch.setattr(rows, "MAX_COLUMNS", 50)
+
+    with pytest.raises(DataError, match="has 51 columns; at most 50 are accepted"):
+        load_dataset(write("filename" + "," * 50 + "\n"))
 
 
 def test_the_split_column_is_obeyed(write):

@@ -4,6 +4,8 @@ import gzip
 import io
 import os
 import pickle
+import shutil
+import subprocess
 import tarfile
 import tracemalloc
 import zipfile
@@ -245,6 +247,37 @@ def test_data_that_may_not_be_looked_at_is_named(volume, name):
 
     with powerless(), pytest.raises(DataError, match=str(path)):
         load_dataset(path)
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
+def test_a_file_with_holes_in_a_tar_has_all_its_zeros(tmp_path):
+    """A plain tar leaves them out: read by offset, it gave bytes of the next files."""
+    folder = tmp_path / "holes"
+    folder.mkdir()
+    for name in ("a.bmp", "b.bmp"):
+        with (folder / name).open("wb") as file:
+            file.write(name.encode())
+            file.seek(1 << 20)
+            file.write(b"the end")
+    archive = tmp_path / "holes.tar"
+    subprocess.run(["tar", "-C", folder, "-cSf", archive, "."], check=True)
+    assert archive.stat().st_size < 1 << 20  # there are holes
+
+    tree = open_tree(archive)
+
+    assert all(tree.read(n) == (folder / n).read_bytes() for n in tree.names)
+    assert [tree.size(n) for n in tree.names] == [(1 << 20) + 7] * 2
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    """Nobody may ever write into a pipe, and a device may never end."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    tree = open_tree(tmp_path)
+
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(DataError, match=f"{name} is a pipe, a device or a folder"):
+            tree.read(name)
 
 
 def test_a_cut_off_tar_names_the_file_that_is_missing_bytes(tmp_path):
