@@ -72,7 +72,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head, but not for ever; or refuse, if it is too full."""
         super().connection_made(transport)
-        self.outgoing = Outgoing(transport, self, timeout_s=self._timeout_s)
+        self.outgoing = Outgoing(transport, self, self._door, timeout_s=self._timeout_s)
         self.transport = self.outgoing
         if self._door.admits(len(self.connections)):
             self._time_head()

@@ -5,9 +5,13 @@ Each may hold 64 KiB of a head, and takes a descriptor that files and pipes need
 
 from structlog.typing import FilteringBoundLogger
 
-from service.files import connections_within
+from service.files import OTHER_FILES, connections_within
 from service.logs import Sparing
 from service.metrics import Metrics
+
+# Of the descriptors that are kept for everything else, refused connections that still
+# send may have so many. It is better to reset a client than to be deaf to a probe.
+MOST_HEARD_OUT = OTHER_FILES // 2
 
 
 class Door:
@@ -30,3 +34,7 @@ class Door:
         if untold is not None:
             self._log.warning("connections_refused", most=self._most, untold=untold)
         return False
+
+    def hears_out(self, connections: int) -> bool:
+        """Whether one that has its answer may stay a while, at so many connections."""
+        return connections <= self._most + MOST_HEARD_OUT

@@ -6,11 +6,16 @@ and then reads finds a broken connection in place of its 413. There only the one
 direction is closed, and what still comes in the other is dropped (RFC 9112, 9.6).
 """
 
+import array
 import asyncio
 import math
 import socket
 import struct
+import sys
+from contextlib import suppress
 from typing import Any, Protocol
+
+from service.door import Door
 
 # A client that has read its answer closes; one that has not yet goes on sending.
 MAX_PAUSE_S = 2.0
@@ -43,12 +48,14 @@ class Outgoing(asyncio.Transport):
         self,
         transport: asyncio.Transport,
         connection: Connection,
+        door: Door,
         *,
         timeout_s: float,
     ) -> None:
         super().__init__()
         self._transport = transport
         self._connection = connection
+        self._door = door
         self._timeout_s = timeout_s
         self._timer: asyncio.TimerHandle | None = None
         self.write = transport.write  # type: ignore[method-assign]  # no call between
@@ -58,7 +65,9 @@ class Outgoing(asyncio.Transport):
         """Close when all is written, and the client has been given time to stop."""
         if self.is_closing():
             return
-        if self._connection.is_receiving():
+        if self._connection.is_receiving() and self._door.hears_out(
+            len(self._connection.connections)
+        ):
             self._hear_out()
         else:
             self._transport.close()
@@ -88,9 +97,11 @@ class Outgoing(asyncio.Transport):
     def _look(self, unread_before: float = math.inf) -> None:
         self._timer = None
         unread = self._transport.get_write_buffer_size()
+        connected = self._transport.get_extra_info("socket")
+        if unread:
+            unread += held_by_kernel(connected)
         if unread >= unread_before:
             # also drops what the kernel has not sent yet, which may be megabytes
-            connected = self._transport.get_extra_info("socket")
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.abort()
         elif unread:
@@ -152,6 +163,21 @@ class Dropping(asyncio.Protocol):
             self._timer = self._loop.call_later(
                 MAX_PAUSE_S, self._look, self._dropped_bytes
             )
+
+
+def held_by_kernel(connected: socket.socket) -> int:
+    """Bytes that it has taken and the client has not, where it tells: megabytes, of
+    which it passes on nothing until a large part of them is read.
+    """
+    if sys.platform == "win32":
+        return 0
+    import fcntl  # noqa: PLC0415 - neither is there on Windows
+    import termios  # noqa: PLC0415
+
+    held = array.array("i", [0])
+    with suppress(OSError):  # macOS tells it of terminals alone
+        fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, held)
+    return held[0]
 
 
 def _drop(_: object) -> None:

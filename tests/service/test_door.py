@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from service.door import MOST_HEARD_OUT
 from service.files import OTHER_FILES, connections_within
 from tests.service.conftest import RED, running, send, wait_until
 
@@ -63,6 +64,18 @@ def test_who_sends_a_whole_image_hears_the_refusal(small):
             answer = late.getresponse()
 
             assert answer.status == 503
+
+
+def test_few_of_the_refused_are_heard_out(small):
+    """They stay open for seconds, and would take what files and probes need."""
+    with ExitStack() as stack:
+        fill(small, stack, MOST)
+        address = "127.0.0.1", small.port
+        for _ in range(3 * MOST_HEARD_OUT):
+            late = stack.enter_context(socket.create_connection(address, timeout=20))
+            assert late.recv(65536).startswith(b"HTTP/1.1 503")
+
+        assert MOST + 1 < opened(small) <= MOST + MOST_HEARD_OUT + 1
 
 
 def test_there_is_room_again_once_a_connection_ends(small):

@@ -88,6 +88,21 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answers(impatient):
     assert received.endswith(b"}}}")
 
 
+def test_a_client_that_reads_very_slowly_reads_all_the_same(impatient):
+    """The kernel asks for more only when a large part of what it has is read, which at
+    this pace takes longer than anybody may read nothing at all."""
+    received, began_s = bytearray(), time.monotonic()
+    with narrow(impatient.port) as client:
+        client.sendall(PAGE * (MAX_AHEAD - 1) + LAST)
+        while piece := client.recv(2_000):
+            received += piece
+            if time.monotonic() - began_s < 4:
+                time.sleep(0.05)
+
+    assert received.count(ANSWER) == MAX_AHEAD
+    assert received.endswith(b"}}}")
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
 def test_a_client_that_sends_all_before_it_reads_hears_that_it_was_too_much(
     impatient, chunked
@@ -213,7 +228,7 @@ async def test_what_is_left_of_a_small_answer_is_not_kept_for_ever(closed):
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     connection = SimpleNamespace(loop=loop, is_receiving=lambda: False)
     transport, protocol = await loop.create_connection(Losing, sock=ours)
-    out = Outgoing(transport, connection, timeout_s=0.01)
+    out = Outgoing(transport, connection, None, timeout_s=0.01)
     with theirs, closing(transport):
         out.write(bytes(60_000))
         assert transport.get_write_buffer_size() > 0
@@ -307,7 +322,7 @@ async def test_an_answer_that_was_read_leaves_no_timer_behind(over):
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     connection = SimpleNamespace(loop=SimpleNamespace(call_later=call_later))
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    out = Outgoing(transport, connection, timeout_s=3600)
+    out = Outgoing(transport, connection, None, timeout_s=3600)
     with theirs, closing(transport):
         out.write(bytes(60_000))
         out.time_reader()
