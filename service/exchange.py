@@ -8,8 +8,9 @@ import itertools
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
@@ -26,6 +27,11 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 CLIENT_GONE = 499
 SERVER_ERROR = 500
 UNSENT = 0
+
+# Asked every second or two, so that their lines would hide all others.
+PROBES = frozenset(
+    ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+)
 
 MAX_LOGGED_PATH = 200
 
@@ -116,8 +122,7 @@ class RequestLog:
                 return
             if untold:
                 exchange.facts["untold"] = untold
-        write = self._log.error if exchange.status >= SERVER_ERROR else self._log.info
-        write(
+        self._write(exchange, route)(
             "request",
             request_id=exchange.request_id,
             method=exchange.method,
@@ -127,6 +132,13 @@ class RequestLog:
             elapsed_ms=round(elapsed_s * 1e3, 2),
             **exchange.facts,
         )
+
+    def _write(self, exchange: Exchange, route: str) -> Callable[..., Any]:
+        """At which level: a probe that says no is right, and no fault."""
+        log, failed = self._log, exchange.status >= SERVER_ERROR
+        if route in PROBES:
+            return log.info if failed else log.debug
+        return log.error if failed else log.info
 
     def _request_id(self, headers: Headers) -> str:
         """The client's own `X-Request-ID` when it is harmless, else a new one."""

@@ -84,6 +84,14 @@ def lanes_each(settings: Settings, processes: int) -> int:
     return max(1, available_cores() // processes)
 
 
+def slots_wanted(settings: Settings, models: int) -> int:
+    """Images that a process may have under way in the engine of another.
+
+    Singles and batches of each model have their room, as in the backlog.
+    """
+    return 2 * models * settings.queue_capacity
+
+
 def shares_engine(settings: Settings, loaded: Sequence[LoadedModel]) -> bool:
     """Whether members use the leader's engine: a device is not for several."""
     if settings.engine == "auto":
@@ -160,6 +168,7 @@ class Leader:
         light = self._engine.inline is not None and self._engine.inline.serves_all
         shared = shares_engine(self._settings, self._engine.loaded)
         processes = processes_wanted(self._settings, light=light, shared=shared)
+        serving.metrics.processes_wanted.watch(lambda: processes)
         if processes == 1:
             return
         async with AsyncExitStack() as undo:
@@ -211,8 +220,7 @@ class Leader:
             OSError: the socket of the engine cannot be opened.
         """
         size = slot_bytes(loaded.manifest for loaded in self._engine.loaded)
-        # singles and batches of each model have their room, as in the backlog
-        count = 2 * len(self._engine.loaded) * self._settings.queue_capacity
+        count = slots_wanted(self._settings, len(self._engine.loaded))
         path, orders, memories = folder / "engine", [], {}
         bundles = self._fingerprints()
         for number in range(1, processes):

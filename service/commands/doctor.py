@@ -13,7 +13,7 @@ from rich.table import Table
 from classifier import hardware
 from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
-from classifier.device import DeviceChoice, choose_device
+from classifier.device import DeviceChoice, choose_device, cuda_problem
 from classifier.errors import BundleError, ClassifierError
 from classifier.golden import replay
 from classifier.resample import why_pillow_scales
@@ -24,8 +24,9 @@ from service.catalog import choose_default
 from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
 from service.files import OTHER_FILES, connections_within, raise_descriptors
-from service.leader import lanes_each
+from service.leader import lanes_each, slots_wanted
 from service.settings import Settings, load_settings
+from service.shared.slots import slot_bytes
 
 Level = Literal["ok", "note", "problem"]
 SUBJECT_WIDTH = len("imagenet/1 fp32")  # a longer one moves its line to the right
@@ -84,7 +85,8 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
         yield Finding("problem", "settings", str(error), "see docs/settings.md")
         settings = None
     if settings is not None:
-        yield _memory(settings)
+        on_gpu = device != "cpu" and cuda_problem() is None
+        yield _memory(settings, on_gpu=on_gpu)
         yield _connections(settings)
     yield from _packages()
     try:
@@ -156,19 +158,27 @@ def _machine() -> Iterator[Finding]:
         )
 
 
-def _memory(settings: Settings) -> Finding:
-    """Whether the worst images, one in each lane, fit beside the largest bodies."""
+def _memory(settings: Settings, *, on_gpu: bool) -> Finding:
+    """Whether the worst images, one in each lane, fit beside the largest bodies, and
+    the places that several processes share with one engine.
+    """
     limit = hardware.memory_bytes()
+    shared = settings.engine == "shared" or (settings.engine == "auto" and on_gpu)
     # `auto` decides when the models are measured: docs/settings.md says what is counted
-    processes = 1 if settings.processes == "auto" else settings.processes
+    processes = settings.processes
+    if processes == "auto":
+        processes = hardware.available_cores() if shared else 1
     lanes = processes * lanes_each(settings, processes)
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     bodies = processes * settings.max_buffered_bytes
+    if shared:
+        bodies += (processes - 1) * _places_bytes(settings)
     needed = images + bodies
     plural = "" if processes == 1 else "es"
+    places = " and places of a shared engine" if shared else ""
     text = (
-        f"at worst {needed / 1e9:.1f} GB for images in {lanes} lanes and bodies in "
-        f"{processes} process{plural}; "
+        f"at worst {needed / 1e9:.1f} GB for images in {lanes} lanes and "
+        f"bodies{places} in {processes} process{plural}; "
         f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
     )
     if limit is None or needed <= limit:
@@ -183,6 +193,15 @@ def _memory(settings: Settings) -> Finding:
         if fitting
         else "give more, or set LINNAEUS_MAX_BUFFERED_BYTES to less",
     )
+
+
+def _places_bytes(settings: Settings) -> int:
+    """Of the pixels that one process may have under way in the engine of another."""
+    try:
+        manifests = [bundle.manifest for bundle in find_bundles(settings)]
+    except ClassifierError:
+        return 0  # what is wrong with them is a finding of its own
+    return slots_wanted(settings, len(manifests)) * slot_bytes(manifests)
 
 
 def _connections(settings: Settings) -> Finding:

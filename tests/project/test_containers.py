@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import MAX_BYTES_A_PIXEL
 from service.settings import Settings
+from service.shared.slots import slot_bytes
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
@@ -72,11 +74,17 @@ def test_an_image_carries_its_license_and_what_comes_from_others(target):
     assert "LABEL org.opencontainers.image.licenses=Apache-2.0" in stages["base"]
 
 
-def memory_needed(cores: int) -> int:
-    """Bytes at worst, with default settings."""
+def memory_needed(cores: int, *, shared: bool = False) -> int:
+    """Bytes at worst, with default settings; `shared`: a process a core, one engine."""
     default = {name: field.default for name, field in Settings.model_fields.items()}
     images = cores * default["max_pixels"] * MAX_BYTES_A_PIXEL
-    return images + default["max_buffered_bytes"] + MODELS_AND_PYTHON
+    each = default["max_buffered_bytes"] + MODELS_AND_PYTHON
+    if not shared:
+        return images + each
+    models = ROOT / "models"
+    manifests = [load_bundle(models / name).manifest for name in list_bundles(models)]
+    slots = 2 * len(manifests) * default["queue_capacity"] * slot_bytes(manifests)
+    return images + cores * each + (cores - 1) * slots
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
@@ -131,7 +139,7 @@ def test_the_worst_images_fit_into_the_memory_of_compose(service):
     """One in each lane, beside all bodies, the models and Python."""
     given = int(service["mem_limit"].removesuffix("g")) * 2**30
 
-    assert given > memory_needed(service["cpus"])
+    assert given > memory_needed(service["cpus"], shared=service["profiles"] == ["gpu"])
 
 
 def test_the_grace_period_is_longer_than_the_longest_drain():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -149,7 +150,8 @@ def test_alerts_are_looked_at_more_often_than_the_shortest_waits():
     """By default once a minute, so that a minute would become two."""
     alerts = yaml.safe_load((DEPLOY / "monitoring/alerts.yml").read_text())
     scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yml").read_text())
-    waits = [int(r["for"].removesuffix("m")) for r in alerts["groups"][0]["rules"]]
+    rules = alerts["groups"][0]["rules"]
+    waits = [int(r["for"].removesuffix("m")) for r in rules if "for" in r]
 
     every_s = int(scraped["global"]["evaluation_interval"].removesuffix("s"))
     assert every_s <= min(waits) * 60 / 4
@@ -169,6 +171,61 @@ def test_a_dashboard_counts_no_strangers():
     assert [e for e in common if "linnaeus_ready" not in e] == []
 
 
+def test_both_deployments_are_what_kustomize_makes_of_their_files():
+    """The one for GPUs is the other with a patch, and names what it patches."""
+    folder = DEPLOY / "kubernetes"
+    cpu, gpu = (
+        yaml.safe_load((folder / each / "kustomization.yaml").read_text())
+        for each in ("cpu", "gpu")
+    )
+    first = next(yaml.safe_load_all((folder / "cpu" / cpu["resources"][0]).read_text()))
+    [patch] = [
+        yaml.safe_load((folder / "gpu" / each["path"]).read_text())
+        for each in gpu["patches"]
+    ]
+
+    assert (folder / "gpu" / gpu["resources"][0]).resolve() == folder / "cpu"
+    assert [patch[key] for key in ("apiVersion", "kind", "metadata")] == [
+        first["apiVersion"],
+        first["kind"],
+        {"name": first["metadata"]["name"]},
+    ]
+    kubectl = shutil.which("kubectl")
+    if kubectl is not None:
+        made = subprocess.run(
+            [kubectl, "kustomize", folder / "gpu"], check=True, capture_output=True
+        )
+        [pod] = [
+            each["spec"]["template"]["spec"]["containers"][0]
+            for each in yaml.safe_load_all(made.stdout)
+            if each["kind"] == "Deployment"
+        ]
+        assert pod["image"] == "linnaeus:gpu"
+        assert {"name": "LINNAEUS_DRAIN_NOTICE_S", "value": "5"} in pod["env"]
+
+
+def test_a_new_release_is_pushed_under_a_name_of_its_own():
+    """Under an old one nodes go on with what they have, and nothing leads back."""
+    text = (DEPLOY / "README.md").read_text()
+
+    assert "TAG=$(git describe --always)" in text
+    assert text.count("REGISTRY/linnaeus:$TAG") == text.count("REGISTRY/linnaeus:") == 3
+
+
+def test_members_that_are_missing_are_alerted_of(tmp_path):
+    """The page of two processes adds up what each says of itself."""
+    make_bundle(tmp_path, "colors")
+    settings = Settings(models=tmp_path, port=0, processes=1)
+    with running(settings) as server:
+        page = server.client.get("/metrics").text
+
+    assert "\nlinnaeus_processes 1.0\n" in page
+    assert "\nlinnaeus_processes_wanted 1.0\n" in page
+    assert rule("LinnaeusShort")["expr"] == (
+        "linnaeus_processes < linnaeus_processes_wanted"
+    )
+
+
 def test_a_process_that_is_gone_is_alerted_of():
     """It has no `linnaeus_ready` that could be 0; only Prometheus knows of it."""
     ready = rule("LinnaeusNotReady")["expr"]
@@ -184,8 +241,8 @@ def test_a_process_that_is_gone_is_alerted_of():
 @pytest.mark.parametrize(
     "name",
     [
-        "deploy/kubernetes/linnaeus.yaml",
-        "deploy/kubernetes/gpu.yaml",
+        "deploy/kubernetes/cpu/linnaeus.yaml",
+        "deploy/kubernetes/gpu/gpu.yaml",
         "deploy/systemd/linnaeus.service",
         "Dockerfile",
     ],
@@ -201,7 +258,7 @@ def test_every_setting_that_is_given_exists(name):
 
 def test_kubernetes_waits_longer_than_the_service_drains():
     """Otherwise accepted requests are killed half-way."""
-    pod = pod_of("linnaeus.yaml")
+    pod = pod_of("cpu/linnaeus.yaml")
     environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
     timeout_s = Settings.model_fields["drain_timeout_s"].default
 
@@ -285,12 +342,12 @@ def test_whoever_hides_devices_says_how_a_gpu_is_seen():
 
 def test_kubernetes_makes_no_variables_that_stop_the_service():
     """A Service called linnaeus sets LINNAEUS_PORT=tcp://… unless links are off."""
-    assert pod_of("linnaeus.yaml")["enableServiceLinks"] is False
+    assert pod_of("cpu/linnaeus.yaml")["enableServiceLinks"] is False
 
 
 def test_replicas_are_spread_over_the_nodes():
     """Two replicas on one node end together."""
-    [spread] = pod_of("linnaeus.yaml")["topologySpreadConstraints"]
+    [spread] = pod_of("cpu/linnaeus.yaml")["topologySpreadConstraints"]
 
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     assert spread["labelSelector"]["matchLabels"] == {
@@ -300,20 +357,20 @@ def test_replicas_are_spread_over_the_nodes():
 
 def test_the_patch_for_gpus_changes_the_container_of_the_deployment():
     """One of another name would be a second container, beside it."""
-    [patched] = pod_of("gpu.yaml")["containers"]
-    [container] = pod_of("linnaeus.yaml")["containers"]
+    [patched] = pod_of("gpu/gpu.yaml")["containers"]
+    [container] = pod_of("cpu/linnaeus.yaml")["containers"]
 
     assert patched["name"] == container["name"]
     assert patched["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
-@pytest.mark.parametrize("name", ["linnaeus.yaml", "gpu.yaml"])
+@pytest.mark.parametrize("name", ["cpu/linnaeus.yaml", "gpu/gpu.yaml"])
 def test_the_worst_images_fit_into_the_memory_of_the_pod(name):
     """Else a few kilobytes from a stranger get it killed."""
     limits = pod_of(name)["containers"][0]["resources"]["limits"]
 
     given = int(limits["memory"].removesuffix("Gi")) * 2**30
-    assert given > memory_needed(int(limits["cpu"]))
+    assert given > memory_needed(int(limits["cpu"]), shared="gpu" in name)
 
 
 def test_the_worst_images_fit_into_the_memory_of_the_unit():

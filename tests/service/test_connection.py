@@ -323,9 +323,10 @@ def test_what_is_no_request_yet_is_in_no_metric_and_has_no_line(settings_for):
         assert statuses(server.port, b"no HTTP at all\r\n\r\n") == [400]
         assert statuses(server.port, GET.replace(b"Host: any\r\n", b"")) == [400]
         page = server.client.get("/metrics").text
+        server.client.get("/models")
 
     counts = re.findall(r"^linnaeus_requests_total\{.*\} (\S+)$", page, re.MULTILINE)
     assert set(counts) == {"0.0"}
     lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
     paths = [line["path"] for line in lines if line["event"] == "request"]
-    assert paths == ["/metrics"]
+    assert paths == ["/models"]

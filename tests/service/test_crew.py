@@ -200,9 +200,12 @@ def test_members_share_the_port_and_the_metrics_page_counts_them_all(models):
         service.logged("listening", process="member-1")
         statuses = [classify(service) for _ in range(40)]
         counted = service.metric("linnaeus_images_total", code="ok")
+        processes = service.metric("linnaeus_processes")
+        wanted = service.metric("linnaeus_processes_wanted")
 
     assert statuses == [200] * 40
     assert counted == 40
+    assert (processes, wanted) == (2, 2)
 
 
 def test_a_member_that_is_killed_is_replaced(models):
@@ -212,8 +215,11 @@ def test_a_member_that_is_killed_is_replaced(models):
         (member,) = children(service.process)
         os.kill(member, signal.SIGKILL)
         died = service.logged("member died", member=1)
+        left = service.metric("linnaeus_processes")
+        wanted = service.metric("linnaeus_processes_wanted")
         statuses = statuses_when_whole_again(service)
 
+    assert (left, wanted) == (1, 2)
     assert died["code"] == -signal.SIGKILL
     assert statuses == [200] * 20
 

@@ -594,3 +594,38 @@ def test_a_stopping_process_finishes_what_it_accepted(process, signals):
     assert (refused.status_code, refused.json()["code"]) == (503, "draining")
     assert answers[0].status_code == 200
     assert process.wait(timeout=30) == 0
+
+
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+
+
+@pytest.mark.parametrize(("level", "told"), [("info", []), ("debug", list(PROBES))])
+def test_probes_that_are_content_have_no_line_among_those_of_requests(
+    settings_for, level, told
+):
+    """They are asked every second or two, and would hide all others."""
+    with running(settings_for(log_level=level)) as server:
+        for path in PROBES:
+            server.client.get(path).raise_for_status()
+        server.client.get("/models")
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [line["path"] for line in requests] == [*told, "/models"]
+    assert {line["level"] for line in requests[:-1]} <= {"debug"}
+
+
+def test_a_probe_that_says_no_has_a_line_that_is_no_error(settings_for):
+    """A drain is no fault; what has broken has lines of its own."""
+    with running(settings_for()) as server:
+        server.app.serving.draining = True
+        statuses = [server.client.get(path).status_code for path in PROBES]
+        server.app.serving.draining = False
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert statuses == [200, 503, 200, 200, 503]
+    assert [(line["path"], line["level"]) for line in requests] == [
+        ("/readyz", "info"),
+        ("/v2/health/ready", "info"),
+    ]

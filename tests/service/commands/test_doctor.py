@@ -321,6 +321,27 @@ def test_memory_for_the_worst_images_is_compared_with_what_there_is(
     assert "MAX_PIXELS" not in fits.stdout
 
 
+def test_the_places_of_a_shared_engine_need_memory_too(linnaeus, tmp_path, monkeypatch):
+    """Each process beside the leader has its own, and fills them once."""
+    make_bundle(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("LINNAEUS_PROCESSES", "3")
+    monkeypatch.setenv("LINNAEUS_LANES", "1")
+    monkeypatch.setenv("LINNAEUS_QUEUE_CAPACITY", "1000000")
+
+    gigabytes = {}
+    for engine in ("own", "shared"):
+        monkeypatch.setenv("LINNAEUS_ENGINE", engine)
+        found = linnaeus("doctor", "--models", tmp_path, "--device", "cpu").stdout
+        gigabytes[engine] = float(re.findall(r"at worst ([\d.]+) GB", found)[0])
+
+    # two of three processes, singles and batches, 8x8 pixels of three colors
+    places = 2 * 2 * 1_000_000 * 192
+    assert gigabytes["shared"] - gigabytes["own"] == pytest.approx(
+        places / 1e9, abs=0.11
+    )
+
+
 def test_fewer_connections_than_are_set_are_noted(linnaeus, tmp_path, monkeypatch):
     """What `serve` would take, and what to do about it."""
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
