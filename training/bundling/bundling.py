@@ -34,6 +34,7 @@ from training.graphs.graph import GraphError, run
 from training.quantization.float16 import (
     MAX_ACTIVATION,
     largest_activation,
+    lost_in_float16,
     store_weights_as_float16,
     to_float16,
 )
@@ -50,6 +51,7 @@ ACTIVATION_IMAGES = 32 * BATCH
 # by 12 % with five, 6 % with twenty, 4 to 7 % with fifty and 3.3 % with three hundred
 # (500 validation images; mean or span of three draws).
 FEW_CALIBRATION_IMAGES = 50
+COMPARED_BATCHES = 4  # of fp16 and fp32
 GOLDEN_IMAGES, GOLDEN_BYTES = 4, 700_000  # at most so many of so much, but one
 
 NAMED_CLASSES = 10  # of those that int8 would hurt, on a card without int8
@@ -191,21 +193,35 @@ def smaller(
     if recipe.config.fp16:
         LOGGER.info("fp16: looking for the largest activation")
         some = [batches[i] for i in spread(len(batches), ACTIVATION_IMAGES // BATCH)]
-        largest, images = largest_activation(fp32, some), sum(map(len, some))
-        if largest <= MAX_ACTIVATION:
-            # in fp16 the head, which the maps come from, is not found any more
-            found[Precision.FP16] = Built(to_float16(add_class_maps(fp32)), None)
-            remarks.append(f"fp16: {reached(largest, images)}")
-        else:
-            remarks.append(overflow(largest, images, recipe))
+        half, remark = half_as_exact(fp32, some)
+        if half is None:
+            remarks.append(f"{no_fp16(recipe)}: {remark}")
             LOGGER.warning("%s", remarks[-1])
+        else:
+            found[Precision.FP16] = Built(half, None)
+            remarks.append(f"fp16: {remark}")
     return found
+
+
+def half_as_exact(fp32: bytes, some: Batches) -> tuple[bytes | None, str]:
+    """The fp16 graph, if it answers alike and will not overflow; what was seen."""
+    largest, images = largest_activation(fp32, some), sum(map(len, some))
+    seen = (
+        f"activations reach {largest:,.0f} within {images:,} validation images; at "
+        f"most {MAX_ACTIVATION:,.0f} are accepted, half of what fp16 holds"
+    )
+    if not largest <= MAX_ACTIVATION:
+        return None, seen
+    # in fp16 the head, which the maps come from, is not found any more
+    half = to_float16(add_class_maps(fp32))
+    lost = lost_in_float16(fp32, half, some[:COMPARED_BATCHES])
+    return (half, seen) if lost is None else (None, lost)
 
 
 def staying(recipe: Recipe, made: Container[Precision]) -> dict[Precision, Built]:
     """Earlier graphs that were not made anew; fp16 only where nobody asked for it.
 
-    One that was asked for and not made would overflow, and so would the earlier one.
+    One that was asked for and not made would be wrong, and so would the earlier one.
     """
     gone = {Precision.FP16} if recipe.config.fp16 else set()
     return {
@@ -257,21 +273,12 @@ def calibrated(splits: Splits) -> str:
     return line
 
 
-def overflow(largest: float, images: int, recipe: Recipe) -> str:
-    """Why no fp16 graph was made, and that of the same weights does not stay."""
-    none = "No fp16 graph"
-    if Precision.FP16 in recipe.earlier:
-        version = recipe.provenance.optimizations[-1].version
-        none = f"Left out: the fp16 graph of version {version}"
-    return f"{none}: {reached(largest, images)}"
-
-
-def reached(largest: float, images: int) -> str:
-    """How near to the end of fp16 so many images came."""
-    return (
-        f"activations reach {largest:,.0f} within {images:,} validation images; at "
-        f"most {MAX_ACTIVATION:,.0f} are accepted, half of what fp16 holds"
-    )
+def no_fp16(recipe: Recipe) -> str:
+    """That there is none; an earlier one, which has the same weights, does not stay."""
+    if Precision.FP16 not in recipe.earlier:
+        return "No fp16 graph"
+    version = recipe.provenance.optimizations[-1].version
+    return f"Left out: the fp16 graph of version {version}"
 
 
 def truth_of(split: Split, task: Task) -> Truth:

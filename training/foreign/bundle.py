@@ -1,5 +1,6 @@
 """file + answers + photos → **models/NAME/VERSION**: the import from end to end."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ from training.graphs.graph import parse
 
 MAX_SAMPLES = 16
 GOLDEN_BYTES = 4 * 2**20  # of pixels; as many samples become golden, but at least one
+# Operators that compute with whole numbers; those of one weight alone do not.
+OF_INTEGERS = re.compile(r"Quantize|QLinear|QGemm|Integer")
 PACKAGES = ("numpy", "pillow", "cykooz-resizer", "onnx", "onnxruntime")
 
 
@@ -144,7 +147,7 @@ def find_precision(graph: bytes) -> Precision:
     Weights that are only stored in fp16, and cast before they are used, are of fp32.
     """
     found = parse(graph).graph
-    if any("Quantize" in node.op_type for node in found.node):
+    if any(OF_INTEGERS.search(node.op_type) for node in found.node):
         return Precision.INT8
     weights = {tensor.name: tensor for tensor in found.initializer}
     weights |= {

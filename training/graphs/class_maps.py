@@ -112,11 +112,15 @@ def find_head(model: ModelProto) -> Head | None:
         pool = made_by.get(pool.input[0])
     if pool is None or not _is_global_average(model, pool):
         return None
-    shape = _spatial_shape(model, pool.input[0])
-    if shape is None:
+    found = _shape(model, pool.input[0])
+    if found is None:
         return None
+    channels, *shape = found
     transposed = not attribute(node, "transB", 0)
-    return Head(node.input[1], transposed, pool.input[0], shape)
+    weight = _dims(model, node.input[1])
+    if len(weight) == 2 and weight[0 if transposed else 1] != channels:  # noqa: PLR2004
+        return None  # a Reshape in between has put several images into one
+    return Head(node.input[1], transposed, pool.input[0], (shape[0], shape[1]))
 
 
 def _is_linear(node: NodeProto) -> bool:
@@ -137,12 +141,23 @@ def _is_global_average(model: ModelProto, node: NodeProto) -> bool:
     return axes is not None and set(np.asarray(axes).tolist()) in SPATIAL_AXES
 
 
-def _spatial_shape(model: ModelProto, name: str) -> tuple[int, int] | None:
-    """(h, w) of a float32 tensor [N, C, h, w]; None where they are not fixed."""
+def _shape(model: ModelProto, name: str) -> tuple[int, int, int] | None:
+    """(C, h, w) of a float32 tensor [N, C, h, w]; None where they are not fixed."""
     for info in model.graph.value_info:
         kind, dims = info.type.tensor_type.elem_type, info.type.tensor_type.shape.dim
         fits = kind == TensorProto.FLOAT and len(dims) == 4  # noqa: PLR2004
         if info.name == name and fits:
-            h, w = dims[2].dim_value, dims[3].dim_value
-            return (h, w) if h and w else None
+            channels, h, w = (dim.dim_value for dim in dims[1:])
+            return (channels, h, w) if channels and h and w else None
     return None
+
+
+def _dims(model: ModelProto, name: str) -> list[int]:
+    """The shape of a constant, or of what is made of one; empty where it is unknown."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            return list(tensor.dims)
+    for info in model.graph.value_info:
+        if info.name == name:
+            return [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+    return []

@@ -5,6 +5,7 @@ no half-written file is ever left behind, and writing is deterministic: the same
 gives the same bytes, which is what a bundle's SHA-256 stands for.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -93,17 +94,26 @@ def sort_nodes(model: ModelProto) -> None:
     Raises:
         GraphError: the graph has a cycle.
     """
-    waiting = list(model.graph.node)
-    computed = {name for node in waiting for name in node.output}
-    done: set[str] = set()
+    nodes = list(model.graph.node)
+    made_by = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    needs = [{made_by[n] for n in node.input if n in made_by} for node in nodes]
+    missing = [len(own) for own in needs]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for reader, own in enumerate(needs):
+        for source in own:
+            readers[source].append(reader)
+    ready = [i for i, count in enumerate(missing) if not count]  # a heap: in order
     ordered: list[NodeProto] = []
-    while waiting:
-        ready = [n for n in waiting if not computed.intersection(n.input) - done]
-        if not ready:
-            raise GraphError(f"the graph has a cycle at node {waiting[0].name!r}")
-        ordered.extend(ready)
-        done.update(name for node in ready for name in node.output)
-        waiting = [n for n in waiting if not done.issuperset(n.output)]
+    while ready:
+        first = heapq.heappop(ready)
+        ordered.append(nodes[first])
+        for reader in readers[first]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    if len(ordered) < len(nodes):
+        stuck = next(n for n, count in zip(nodes, missing, strict=True) if count)
+        raise GraphError(f"the graph has a cycle at node {stuck.name!r}")
     del model.graph.node[:]
     model.graph.node.extend(ordered)
 

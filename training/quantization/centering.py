@@ -22,6 +22,8 @@ from training.quantization.ranges import small_pieces, watch
 
 Floats = NDArray[np.float32]
 
+RANK = 4  # of [N, C, H, W]
+
 
 def center_channels(
     model: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]]
@@ -62,15 +64,22 @@ def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
     constants = {tensor.name for tensor in model.graph.initializer}
     outputs = {output.name for output in model.graph.output}
     read_by = consumers(model)
+    channels = {
+        info.name: info.type.tensor_type.shape.dim[1].dim_value
+        for info in model.graph.value_info
+        if len(info.type.tensor_type.shape.dim) == RANK
+    }
     found = {
         node.output[0]
         for node in model.graph.node
         if node.op_type == "Add" or is_biased_conv(node, constants)
     } - outputs
 
-    def gives_back(reader: NodeProto) -> bool:
+    def gives_back(tensor: str, reader: NodeProto) -> bool:
         if reader.op_type == "Add":  # what is added to must have a channel for each
-            return reader.output[0] in found and constants.isdisjoint(reader.input)
+            total = reader.output[0]
+            alike = channels.get(tensor, 0) == channels.get(total) != 0
+            return total in found and alike and constants.isdisjoint(reader.input)
         return (
             is_biased_conv(reader, constants)
             and groups(reader) == 1
@@ -81,7 +90,7 @@ def movable_tensors(model: onnx.ModelProto) -> frozenset[str]:
     while stuck := {
         tensor
         for tensor in found
-        if not all(gives_back(reader) for reader in read_by.get(tensor, ()))
+        if not all(gives_back(tensor, reader) for reader in read_by.get(tensor, ()))
     }:
         found -= stuck
     return frozenset(found)

@@ -3,8 +3,9 @@
 Micikevicius et al., arXiv:1710.03740: weights and activations of a trained network fit
 into fp16, and so do pixels, which are whole numbers up to 255. On a CPU fp16 arithmetic
 is slower than fp32, so there the weights are only *stored* in fp16: ONNX Runtime folds
-the Cast nodes when it loads the graph and computes in fp32. What fp16 arithmetic cannot
-hold is therefore not seen on a CPU, and is looked for in the activations.
+the Cast nodes when it loads the graph and computes in fp32. So of fp16 arithmetic a CPU
+shows what the weights lose, but not what the activations would: that is looked for in
+the activations themselves.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,8 @@ MIN_STORED_VALUES = 1024
 # largest logit: well under what changes an answer, well over fp16's rounding (2^-11).
 MAX_RELATIVE_ERROR = 0.01
 
+# The same for fp16 arithmetic, which rounds also what one layer gives the next.
+MAX_ARITHMETIC_ERROR = 0.05
 
 # Half of what fp16 holds, 65504: images to come reach further than those at hand.
 MAX_ACTIVATION = float(np.finfo(np.float16).max) / 2
@@ -64,6 +67,24 @@ def to_float16(fp32: bytes) -> bytes:
         raise GraphError(f"the graph has no fp16 form: {error}") from error
     sort_nodes(half)
     return serialize(half)
+
+
+def lost_in_float16(
+    fp32: bytes, half: bytes, sample: Sequence[NDArray[np.uint8]]
+) -> str | None:
+    """What the weights of an fp16 graph have lost, if that is too much.
+
+    The conversion clips weights beyond 65,504 and loses tiny ones without a word. On a
+    CPU that can be seen, and what is rounded between the layers in part.
+    """
+    before, after = run(fp32, sample), run(half, sample)
+    error, largest = np.abs(before - after).max(), np.abs(before).max()
+    if error <= MAX_ARITHMETIC_ERROR * largest:  # of what is no number nothing is known
+        return None
+    return (
+        f"a logit moves by {error:.3g}, and the largest is {largest:.3g}; at most "
+        f"{MAX_ARITHMETIC_ERROR:.0%} of it is accepted"
+    )
 
 
 def largest_activation(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> float:

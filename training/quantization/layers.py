@@ -3,9 +3,10 @@
 from collections.abc import Container, Mapping
 
 import onnx
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
-from training.graphs.graph import attribute, consumers
+from training.graphs.graph import add_constant, attribute, consumers
+from training.quantization.ends import WEIGHTED
 
 # Activations that leave a value as it is, or cut it.
 CUTS = frozenset({"Clip", "Relu"})
@@ -53,6 +54,34 @@ def dequantized(
 def groups(node: NodeProto) -> int:
     """Into how many groups a convolution splits its channels."""
     return int(attribute(node, "group", 1))  # type: ignore[call-overload,no-any-return]
+
+
+def is_quantizable(node: NodeProto) -> bool:
+    """Whether ONNX Runtime can give a layer a step for each output.
+
+    Of a transposed convolution in groups it looks at the wrong axis, and gives up.
+    """
+    return node.op_type != "ConvTranspose" or groups(node) == 1
+
+
+def part_weights(model: onnx.ModelProto) -> None:
+    """Give layers that read one weight along different axes one each, in place.
+
+    Their steps are along one axis, that of the outputs of the first that has it.
+    """
+    values = {tensor.name: tensor for tensor in model.graph.initializer}
+    first: dict[str, tuple[bool, bool]] = {}  # weight → how its outputs lie
+    for node in model.graph.node:
+        if node.op_type not in WEIGHTED or node.input[1] not in values:
+            continue
+        lies = (
+            node.op_type in ("ConvTranspose", "MatMul"),
+            bool(attribute(node, "transB", 0)),
+        )
+        name = node.input[1]
+        if first.setdefault(name, lies) != lies:
+            value = numpy_helper.to_array(values[name])
+            node.input[1] = add_constant(model, f"{name}_{node.op_type}", value)
 
 
 def integers(node: NodeProto, name: str, default: list[int]) -> list[int]:

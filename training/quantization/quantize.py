@@ -53,6 +53,7 @@ from training.quantization.ends import (
     normalization_nodes,
     tail_nodes,
 )
+from training.quantization.layers import is_quantizable, part_weights
 from training.quantization.packing import pack_pixels
 from training.quantization.pixels import feed_pixels, pixel_range
 from training.quantization.ranges import LEVELS, Ranges, find_ranges
@@ -138,7 +139,7 @@ def measure(fp32: bytes, calibration: Iterable[NDArray[np.uint8]]) -> Measured:
     layers = tuple(
         node.name
         for node in model.graph.node
-        if node.op_type in WEIGHTED and node.name not in tail
+        if node.op_type in WEIGHTED and node.name not in tail and is_quantizable(node)
     )
     if not layers:
         raise QuantizationError("it has no convolution or linear layer to quantize")
@@ -166,6 +167,7 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
         for name, (low, high) in graph.ranges.items()
     }
     tail = tail_nodes(model)
+    unable = [node.name for node in model.graph.node if not is_quantizable(node)]
     try:
         quantizer = QDQQuantizer(
             model,
@@ -175,7 +177,7 @@ def quantize_measured(graph: Measured, *, exclude: Iterable[str] = ()) -> bytes:
             activation_qType=QuantType.QUInt8,
             tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
             nodes_to_quantize=[],  # all of the types below
-            nodes_to_exclude=[*exclude, *normalization_nodes(model), *tail],
+            nodes_to_exclude=[*exclude, *unable, *normalization_nodes(model), *tail],
             op_types_to_quantize=QUANTIZABLE,
             extra_options={},
         )
@@ -231,6 +233,7 @@ def simplify(fp32: bytes) -> onnx.ModelProto:
     name_nodes(model)
     fold_factors(model)
     broadcast_biases(model)
+    part_weights(model)
     return onnx.shape_inference.infer_shapes(model)
 
 

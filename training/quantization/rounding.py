@@ -31,6 +31,7 @@ PLACES = 64
 # inputs it has no inverse.
 DAMPING = 1e-3
 STEPS = 127  # of a signed byte, symmetric
+LARGEST_BIAS = 2.0**30  # in steps; half of what 32 bits hold
 # The Gram matrix grows with the square of a layer's inputs and its inverse with the
 # cube. Wider layers average out their rounding errors anyway, and are left as they are.
 MAX_INPUTS = 1536
@@ -72,6 +73,7 @@ def round_optimally(
         if layer.name not in quantized:
             continue
         weight, bias = quantized[layer.name]
+        refine_empty(layer, values[weight.input[1]], values[bias.input[1]])
         scale = _values(values[weight.input[1]]).reshape(layer.weight.shape[:2])
         rounded = compensate_copies if layer.name in copied else compensate
         integers, left = rounded(layer.weight, scale, grams[layer.name])
@@ -79,6 +81,24 @@ def round_optimally(
         bias_scale = _values(values[bias.input[1]])
         overwrite(values[bias.input[0]], np.round(left.ravel() / bias_scale), np.int32)
     return serialize(model)
+
+
+def refine_empty(layer: Layer, weight: TensorProto, bias: TensorProto) -> None:
+    """Give filters without a weight steps like those of the others, in place.
+
+    ONNX Runtime gives them 1, and a bias has the steps of its weights times those of
+    the input: all that such a filter computes would be rounded to whole ones.
+    """
+    steps, bias_steps = _values(weight), _values(bias)
+    rows = layer.weight.reshape(steps.size, -1)
+    empty = ~rows[:, :-1].any(axis=1)
+    if not empty.any() or empty.all():
+        return
+    finer = np.full_like(steps, np.median(steps[~empty]))
+    input_step = bias_steps / steps
+    finer = np.maximum(finer, np.abs(rows[:, -1]) / (input_step * LARGEST_BIAS))
+    overwrite(weight, np.where(empty, finer, steps), np.float32)
+    overwrite(bias, np.where(empty, finer * input_step, bias_steps), np.float32)
 
 
 def center_logits(int8: bytes, shift: NDArray[np.float32]) -> bytes:
@@ -175,7 +195,8 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
     values = {t.name: t for t in model.graph.initializer}
     layers = []
     for node in model.graph.node:
-        plain_gemm = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
+        turned = [bool(attribute(node, name, 0)) for name in ("transA", "transB")]
+        plain_gemm = node.op_type == "Gemm" and turned == [False, True]
         known = [name in values for name in node.input[1:]] == [True, True]
         if not known or not (node.op_type == "Conv" or plain_gemm):
             continue

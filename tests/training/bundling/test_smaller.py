@@ -1,6 +1,7 @@
 """A smaller graph that is not good enough is left out, and the card says why."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from tests.training.quantization.nets import (
     HUGE,
     SIDE,
     VANISHING,
-    change_constant,
     net,
     scaled,
     with_tail,
@@ -34,7 +34,7 @@ from training.data.dataset import Split
 from training.data.pieces import in_pieces
 from training.data.scenes import Scenes
 from training.graphs.graph import run
-from training.quantization import float16
+from training.quantization import float16, quantize
 from training.rules import requirements
 from training.rules.rules import answers
 
@@ -65,6 +65,27 @@ def test_weights_that_fp16_cannot_store_stay_in_fp32(
     assert (b"w5_fp16" in written) is is_stored
     told = remark in (bundle.folder / "card.md").read_text()
     assert told is (wanted and not is_stored)
+
+
+# A head beyond what fp16 holds, behind features below it.
+CLIPPED = {"w4": 1e-6, "b4": 1e-6, "w5": 1e6}
+
+
+@pytest.mark.parametrize("factors", [CLIPPED, VANISHING])
+def test_weights_that_fp16_loses_leave_no_fp16_graph(
+    tmp_path: Path, factors: dict[str, float]
+):
+    """A GPU would take it, and its golden answers would be as wrong as all others."""
+    graph = scaled(net(classes=3), factors)
+    config = BundleConfig(int8=False, fp16=True)
+
+    folder = pooled_bundle(tmp_path, config, graph=graph)
+
+    bundle = load_bundle(folder)
+    assert [each.precision for each in bundle.manifest.graphs] == [Precision.FP32]
+    assert (
+        "- No fp16 graph: a logit moves by " in (bundle.folder / "card.md").read_text()
+    )
 
 
 def with_parts(splits: Splits, **parts: Split) -> Splits:
@@ -152,9 +173,10 @@ def rightly_labelled(
 
 @pytest.mark.parametrize(("far", "is_told"), [(1, False), (1000, True)])
 def test_the_card_says_where_a_smaller_graph_grants_something_else(
-    tmp_path: Path, far: float, is_told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: float, is_told: bool
 ):
     """No gate judges an fp16 graph; one that grants the same needs no line."""
+    monkeypatch.setattr(float16, "MAX_ARITHMETIC_ERROR", math.inf)
     photos = write_tree(tmp_path / "photos", {"blue": 30, "red": 30})
     splits = cut(load_dataset(photos), validation=0.5)
     config = BundleConfig(int8=False, fp16=True, false_negative_cost=2)
@@ -221,16 +243,17 @@ def plain_rules(task: Task) -> PostprocessSpec:
 
 
 def test_a_network_that_cannot_be_quantized_has_no_int8_graph(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    """ONNX Runtime takes no transposed convolution with groups; int8 is a default."""
-    model = net(classes=3)
-    (depthwise,) = (node for node in model.graph.node if node.name == "dw")
-    depthwise.op_type = "ConvTranspose"
-    (group,) = (field for field in depthwise.attribute if field.name == "group")
-    group.i = 4
-    change_constant(model, "w1", lambda weight: weight.repeat(4, axis=1))
-    graph = model.SerializeToString()
+    """ONNX Runtime may meet what it does not know; int8 is a default."""
+
+    def give_up(_: object) -> None:
+        raise ValueError("an operator from elsewhere")
+
+    monkeypatch.setattr(quantize.QDQQuantizer, "quantize_model", give_up)
+    graph = net(classes=3).SerializeToString()
 
     folder = pooled_bundle(tmp_path, BundleConfig(int8=True), graph=graph)
 

@@ -148,6 +148,24 @@ def test_a_graph_that_came_in_8_bits_is_an_int8_one(importer):
     assert variant.precision == "int8"
 
 
+def test_a_graph_that_takes_bytes_into_its_first_layer_is_an_int8_one():
+    """It has no QuantizeLinear that would tell."""
+    nodes = [
+        helper.make_node("QLinearConv", list("abcdefgh"), ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "g", "h"], ["logits"]),
+    ]
+    output = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "bytes", [], [output])
+    stored = helper.make_graph(nodes[1:], "stored", [], [output])
+
+    found = [
+        find_precision(helper.make_model(each).SerializeToString())
+        for each in (graph, stored)
+    ]
+
+    assert found == ["int8", "fp32"]
+
+
 @pytest.mark.parametrize(
     ("said", "line"),
     [

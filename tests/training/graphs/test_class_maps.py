@@ -14,7 +14,7 @@ from tests.training.quantization.nets import (
     with_linear_head,
 )
 from training.graphs.class_maps import add_class_maps, drop_class_maps
-from training.graphs.graph import parse, run, serialize
+from training.graphs.graph import add_constant, parse, run, serialize
 from training.quantization.float16 import store_weights_as_float16, to_float16
 from training.quantization.quantize import quantize_int8
 
@@ -183,9 +183,28 @@ def of_any_size() -> ModelProto:
     return model
 
 
+def of_two_images() -> ModelProto:
+    """The network whose head reads the features of two images of the batch at once."""
+    model = net()
+    change_constant(model, "w5", lambda weight: np.concatenate([weight, weight], 1))
+    (flatten,) = (n for n in model.graph.node if n.op_type == "Flatten")
+    flatten.op_type = "Reshape"
+    del flatten.attribute[:]
+    flatten.input.append(add_constant(model, "both", np.array([-1, 96], np.int64)))
+    return model
+
+
 @pytest.mark.parametrize(
     "make",
-    [rectified, doubled, weighted, of_the_highest, of_two_heads, of_any_size],
+    [
+        rectified,
+        doubled,
+        weighted,
+        of_the_highest,
+        of_two_heads,
+        of_two_images,
+        of_any_size,
+    ],
 )
 def test_what_stands_between_a_map_and_its_logit_leaves_a_graph_without(make):
     """The mean of the map would be another number."""

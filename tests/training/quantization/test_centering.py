@@ -138,3 +138,21 @@ def test_a_constant_is_no_channel_to_move():
     before = run(serialize(model), images(seed=7))
     center_channels(model, images())
     assert np.array_equal(run(serialize(model), images(seed=7)), before)
+
+
+def test_a_summand_of_one_channel_for_all_stays_in_place():
+    """As of spatial attention: what is taken off it would come back C times."""
+    model = net()
+    narrow = producers(model)["c3"]
+    narrow.input[1:] = [
+        add_constant(model, "one", np.ones((1, 12, 1, 1), np.float32)),
+        add_constant(model, "bias", np.array([30], np.float32)),
+    ]
+    model = simplify(model.SerializeToString())
+    before = run(serialize(model), images(seed=7))
+
+    center_channels(model, images())
+
+    assert "c3" not in movable_tensors(model)
+    after = run(serialize(model), images(seed=7))
+    assert np.abs(after - before).max() < 1e-4 * np.abs(before).max()

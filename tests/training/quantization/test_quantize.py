@@ -31,7 +31,7 @@ from training.quantization.quantize import (
 )
 from training.quantization.ranges import find_ranges, rounding_error, shrink, watch
 from training.quantization.rescue import with_rounded_weights
-from training.quantization.rounding import Layer, compensate, examples
+from training.quantization.rounding import Layer, compensate, examples, find_layers
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +340,116 @@ def test_a_gemm_may_multiply_its_weight_and_its_bias(factors):
 
     assert error(graph, int8) < 0.03 * run(graph, images(seed=2)).std()
     assert parse(int8).graph.node[-1].op_type == "Gemm"
+
+
+def test_a_layer_that_has_no_int8_form_stays_in_fp32_alone():
+    """ONNX Runtime gives up on transposed convolutions in groups."""
+    model = net()
+    (depthwise,) = (node for node in model.graph.node if node.name == "dw")
+    depthwise.op_type = "ConvTranspose"
+    (group,) = (field for field in depthwise.attribute if field.name == "group")
+    group.i = 4
+    change_constant(model, "w1", lambda weight: weight.repeat(4, axis=1))
+    graph = model.SerializeToString()
+
+    int8 = quantize_int8(graph, images())
+
+    weights = {t.name for t in parse(int8).graph.initializer}
+    assert "w1" in weights
+    assert {f"w{n}_quantized" for n in (2, 3, 4, 5)} <= weights
+    assert error(graph, int8) < 0.03 * run(graph, images(seed=2)).std()
+
+
+def test_a_filter_without_weights_keeps_its_bias():
+    """Its step would be 1, and so the bias a whole number of the input's steps."""
+    model = net()
+    change_constant(model, "mean3", np.zeros_like)
+    change_constant(model, "std3", np.ones_like)  # pixels as they are, as in Keras
+    half = np.float32(np.arange(16) % 2).reshape(16, 1, 1, 1)
+    biases = np.linspace(0.3, 0.45, 16, dtype=np.float32)
+    change_constant(model, "w0", lambda weight: weight / np.float32(128) * half)
+    change_constant(model, "b0", lambda _: biases)
+    graph = model.SerializeToString()
+
+    int8 = quantize_measured(measure(graph, images()))
+
+    values = {t.name: numpy_helper.to_array(t) for t in parse(int8).graph.initializer}
+    kept = values["b0_quantized"] * values["b0_quantized_scale"]
+    assert np.abs(kept - biases)[::2].max() < 0.01
+    scales = values["w0_scale"] * (values["b0_quantized_scale"] / values["w0_scale"])[1]
+    assert np.allclose(scales, values["b0_quantized_scale"], rtol=1e-5)
+    assert error(graph, int8) < 0.05 * run(graph, images(seed=2)).std()
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_one_weight_may_be_read_along_both_its_axes(turned):
+    """As where a decoder has its encoder's weights: each has steps for its outputs."""
+    model = net(classes=48)
+    rows = np.geomspace(0.01, 1, 48).astype(np.float32)
+    square = np.random.default_rng(3).normal(size=(48, 48)).astype(np.float32) / 7
+    change_constant(model, "w5", lambda _: square * rows[:, None])
+    model.graph.node[-1].output[0] = "scores"
+    again = helper.make_node("Gemm", ["scores", "w5", "b5"], ["logits"], transB=turned)
+    model.graph.node.append(again)
+    graph = model.SerializeToString()
+
+    int8 = quantize_int8(graph, images())
+
+    assert error(graph, int8) < 0.03 * run(graph, images(seed=2)).std()
+    names = [t.name for t in parse(int8).graph.initializer]
+    written = [n for n in names if n.startswith("w5") and n.endswith("_quantized")]
+    assert len(written) == 2 - turned
+
+
+def test_a_gemm_that_turns_its_input_is_no_layer_to_round():
+    """Its columns are the examples: ONNX Runtime puts a Transpose into the Gemm."""
+    model = net()
+    head = model.graph.node[-1]
+    model.graph.node.insert(
+        len(model.graph.node) - 1,
+        helper.make_node("Transpose", ["v"], ["turned"], perm=[1, 0]),
+    )
+    head.input[0] = "turned"
+    head.attribute.append(helper.make_attribute("transA", 1))
+    graph = model.SerializeToString()
+
+    layers = [layer.name for layer in find_layers(parse(graph))]
+
+    assert "head" not in layers
+    assert len(layers) == 5
+
+
+def test_a_convolution_over_lines_is_quantized():
+    """Its kernel has one side: its windows are not cut out, and its weights rounded
+    to nearest."""
+    model = net()
+    del model.graph.node[-1]
+    model.graph.node.extend(
+        [
+            helper.make_node("Unsqueeze", ["v", "last"], ["line"]),
+            helper.make_node("Conv", ["line", "w5", "b5"], ["scores"]),
+            helper.make_node("Squeeze", ["scores", "last"], ["logits"]),
+        ]
+    )
+    change_constant(model, "w5", lambda weight: weight[..., None])
+    axis = numpy_helper.from_array(np.array([2], np.int64), "last")
+    model.graph.initializer.append(axis)
+    graph = model.SerializeToString()
+
+    int8 = quantize_int8(graph, images())
+
+    assert error(graph, int8) < 0.05 * run(graph, images(seed=2)).std()
+
+
+def test_a_convolution_that_pads_by_name_is_rounded_to_nearest():
+    """What its windows see at the border is not known here."""
+    model = net()
+    (depthwise,) = (node for node in model.graph.node if node.name == "dw")
+    (pads,) = (field for field in depthwise.attribute if field.name == "pads")
+    depthwise.attribute.remove(pads)
+    depthwise.attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
+
+    assert "dw" not in [layer.name for layer in find_layers(model)]
 
 
 def test_what_the_quantizer_cannot_handle_is_an_error_of_its_own(fp32):
