@@ -32,6 +32,8 @@ from training.provenance import circumstances, command_line
 
 LOGGER = logging.getLogger(__name__)
 
+HELD_OUT = "Validation: the images that the training had held out"
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -83,7 +85,7 @@ def optimize_bundle(path: Path, data: DataSource, *, int8: bool, fp16: bool) -> 
         provenance=provenance(bundle, splits),
         remarks=(
             f"Temperature and thresholds: as in version {manifest.version}",
-            unseen(manifest, splits),
+            told_unseen(manifest, splits, by_config=data.config is not None),
             *left_out,
         ),
         earlier=earlier,
@@ -138,23 +140,37 @@ def provenance(bundle: Bundle, splits: Splits) -> Provenance:
     return before.model_copy(update={"optimizations": optimizations})
 
 
-def unseen(manifest: Manifest, splits: Splits) -> str:
+def told_unseen(manifest: Manifest, splits: Splits, *, by_config: bool) -> str:
+    """`unseen`, which whoever waits for the figures hears too, unless all is well."""
+    line = unseen(manifest, splits, by_config=by_config)
+    if line != HELD_OUT:
+        LOGGER.warning("%s", line)
+    return line
+
+
+def unseen(manifest: Manifest, splits: Splits, *, by_config: bool = False) -> str:
     """A line for the card: whether the gate's images were kept from the training.
 
-    A gate that judges by images which the network has learned is too kind.
+    A gate that judges by images which the network has learned is too kind, and so are
+    all figures of them. `by_config`: the config of the training has cut them.
     """
     recorded = manifest.provenance.data_sha256.get("validation")
     if recorded is None:
         return (
             "Validation: it is not recorded which images the training had held out; "
-            "where it has learned some of these, the figures of the smaller graphs "
-            "flatter"
+            "where it has learned some of these, the figures above flatter every graph"
         )
     if splits.validation.sha256() == recorded:
-        return "Validation: the images that the training had held out"
+        return HELD_OUT
+    if by_config:
+        return (
+            "Validation: not the images that the training had held out, although its "
+            "config cut them: the data has changed since. It may have learned some of "
+            "these, of test as well, and the figures above flatter every graph then"
+        )
     return (
         "Validation: not the images that the training had held out, so that it may "
-        "have learned some of them and the figures of the smaller graphs may flatter; "
+        "have learned some of them, and the figures above flatter every graph then; "
         "`--config` with the config of the training cuts the same"
     )
 

@@ -103,7 +103,10 @@ def describe(outcome: Any, config: Any) -> str:
         length = f"probe fitted in {outcome.seconds:.0f} s"
     else:
         length = f"{outcome.epochs:.2f} epochs in {outcome.seconds:.0f} s"
-        length += "" if minutes is None else f" of {minutes * 60:g} asked for"
+        if config.transfer is not None:
+            length += ", the probe included"  # which the minutes are not for
+        elif minutes is not None:
+            length += f" of {minutes * 60:g} asked for"
     reached = f"; on validation {listed(outcome.scores)}" if outcome.scores else ""
     return length + reached
 

@@ -77,6 +77,11 @@ class Config(Section):
             )
         if self.negatives and self.task is not Task.BINARY:
             raise ValueError(f"[[negatives]] are for binary tasks; this is {self.task}")
+        if self.data.positive and self.task is not Task.BINARY:
+            raise ValueError(
+                f"data.positive is {list(self.data.positive)}; what means yes is for "
+                f"binary tasks; this is {self.task}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -262,12 +267,20 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "string_pattern_mismatch":  # of names only
         return f"{key}: no bundle can be called {detail['input']!r}: {NAME_RULE}"
     if detail["type"] != "extra_forbidden":
-        return f"{key}: {sentence(detail)}"
+        return f"{key}: {sentence(detail)}{_given(detail)}"
     section: Any = Config
     for part in detail["loc"][:-1]:
         if isinstance(part, str):
             section = SECTIONS.get(part, section)
     return f"{key}: unknown; allowed are {', '.join(section.model_fields)}"
+
+
+def _given(detail: ErrorDetails) -> str:
+    """The value, which our own sentences have already, where it is a short one."""
+    value = detail["input"]
+    if detail["type"] == "value_error" or not isinstance(value, str | int | float):
+        return ""
+    return f"; it is {json.dumps(value, ensure_ascii=False)[:60]}"
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

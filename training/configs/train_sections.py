@@ -77,7 +77,7 @@ class TrainConfig(Section):
     patience: PositiveInt | None = None
     """End after so many looks at validation without a better score."""
     keep: Literal["last", "best"] = "last"
-    """Which weights; best by validation score."""
+    """Which weights; best by validation score, among equals by the lower loss."""
     validate_every: PositiveInt = 1
     """Epochs between two looks at validation, each with a checkpoint."""
     checkpoint_minutes: Positive = 5.0

@@ -76,6 +76,12 @@ def as_question(
         known = [position(n, manifest.labels) is not None for n in dataset.label_names]
         if all(known) and not dataset.multi_label:
             return dataset
+        if as_written((yes,), dataset.label_names)[0] not in dataset.label_names:
+            raise DataError(
+                f"the labels of {dataset.name} are {list(dataset.label_names)}, not "
+                f"those of {manifest.name}, {no!r} and {yes!r}; say which of them mean "
+                "yes (--positive)"
+            )
         positive = (yes,)
     positive = as_written(positive, dataset.label_names)
     asked = as_binary(dataset, positive)

@@ -222,12 +222,13 @@ class _Run:
             self._pace.look(time.perf_counter() - begun_s)
 
     def _remember_best(self, scores: Scores) -> None:
-        """Patience and `keep = "best"` go by the first score."""
-        state, score = self._state, next(iter(scores.values()))
-        if state.best is not None and score <= state.best:
-            state.epochs_without_gain += 1
+        """Patience goes by the first score; what is kept, among equals, by the loss."""
+        state, score, loss = self._state, next(iter(scores.values())), scores["loss"]
+        gains = state.best is None or score > state.best
+        state.epochs_without_gain = 0 if gains else state.epochs_without_gain + 1
+        if not gains and (score != state.best or loss >= state.best_loss):
             return
-        state.best, state.epochs_without_gain = score, 0
+        state.best, state.best_loss = score, loss
         if state.config.train.keep == "best":
             state.best_weights = {
                 name: value.clone()

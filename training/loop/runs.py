@@ -290,6 +290,7 @@ def write_final(trained: Trained, made: dict[str, Any], path: Path) -> None:
             "network": trained.network.state_dict(),
             **trained.origin.state(),
             "groups": list(dataset.groups),
+            "sizes": trained.splits.sizes,
             "seconds": trained.outcome.seconds,
             "epochs": trained.outcome.epochs,
             "precision": trained.outcome.plan.precision,

@@ -1,5 +1,6 @@
 """network, optimizers, averages, position ↔ **state**: all that a checkpoint holds."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class State:
     step: int = 0
     seconds: float = 0.0  # of planning and training so far, over all starts
     best: float | None = None  # validation score
+    best_loss: float = math.inf  # the lowest with that score
     epochs_without_gain: int = 0
     ema: MovingAverage | None = None
     lookahead: Lookahead | None = None
@@ -51,6 +53,7 @@ class State:
                 "step": self.step,
                 "seconds": self.seconds,
                 "best": self.best,
+                "best_loss": self.best_loss,
                 "epochs_without_gain": self.epochs_without_gain,
                 "network": self.network.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
@@ -67,6 +70,7 @@ class State:
         self.optimizers.load_state_dict(saved["optimizers"])
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.best = saved["best"]
+        self.best_loss = saved.get("best_loss", math.inf)  # older runs have none
         self.epochs_without_gain = saved["epochs_without_gain"]
         self.best_weights = saved["best_weights"]
         if self.ema is not None:

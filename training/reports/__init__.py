@@ -8,4 +8,5 @@ card              manifest + evaluations → card.md
 markdown          text → Markdown that shows it as it is
 typeset           Markdown of a card → HTML
 report            run or bundle → one HTML page
+tables            record of a run or an evaluation → tables of that page
 """

@@ -1,7 +1,6 @@
 """run or bundle → **one HTML page** that needs no other file and no network."""
 
 import base64
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,12 @@ from training.errors import DataError
 from training.files import ours, write_whole
 from training.loop.log import short
 from training.reports.card import CAPTIONS
+from training.reports.tables import (
+    class_tables,
+    evaluation_table,
+    log_table,
+    transfer_table,
+)
 from training.reports.typeset import typeset
 
 TEMPLATE = "report.html"
@@ -175,7 +180,7 @@ def run_facts(path: Path) -> dict[str, Any]:
     if (path / EVALUATION).is_file():
         found = read_json(path / EVALUATION)
         with ours(path / EVALUATION):
-            tables.append(evaluation_table(found))
+            tables += [evaluation_table(found), *class_tables(found)]
         kept = ("bundle", "precision", "command", "commit", "machine", "measured")
         details["How it was measured"] = {key: found.get(key) for key in kept}
     if (path / LOG).is_file():
@@ -185,8 +190,8 @@ def run_facts(path: Path) -> dict[str, Any]:
         details |= training_details(path / FINAL)
     if not tables:
         raise DataError(
-            f"{path} is neither a run ({LOG}), an evaluation ({EVALUATION}) nor a "
-            f"bundle ({MANIFEST})"
+            f"{path} is neither a run ({LOG} or {TRANSFER}), an evaluation "
+            f"({EVALUATION}) nor a bundle ({MANIFEST})"
         )
     return {
         "title": path.resolve().name,
@@ -206,42 +211,9 @@ def training_details(path: Path) -> dict[str, Any]:
     facts = {key: saved[key] for key in (*kept, "measured") if key in saved}
     facts |= {key: short(saved[key]) for key in ("epochs", "seconds")}
     facts["precision"] = saved["precision"]
+    facts |= {"images": saved["sizes"]} if "sizes" in saved else {}
     facts["validation"] = {k: short(v) for k, v in saved["scores"].items()}
     return {"How it was trained": facts, "Its config": saved["config"]}
-
-
-def transfer_table(record: dict[str, Any]) -> dict[str, Any]:
-    """Probe and fine-tuning side by side; the one that was kept is named."""
-    names = list(record["probe"])
-    stages = [("probe", record["probe"]), ("fine-tuned", record["finetuned"])]
-    rows = [
-        [stage, *(f"{scores[name]:.4f}" for name in names)]
-        for stage, scores in stages
-        if scores is not None
-    ]
-    title = f"Transfer, on validation (kept: {record['kept']})"
-    return {"title": title, "head": ["stage", *names], "rows": rows}
-
-
-def evaluation_table(found: dict[str, Any]) -> dict[str, Any]:
-    """Figures with their intervals."""
-    rows = []
-    for name, value in sorted(found["metrics"].items()):
-        ends = found["intervals_95"].get(name)
-        interval = "" if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
-        rows.append([name, f"{value:.4f}", interval])
-    title = f"Measured on {found['n']} images ({found['dataset']}, {found['split']})"
-    return {"title": title, "head": ["figure", "value", "95 % interval"], "rows": rows}
-
-
-def log_table(path: Path) -> dict[str, Any]:
-    """The epochs, to four digits; the file has all."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows:
-        raise ValueError("it is empty")
-    cells = [[short(cell) if cell else "" for cell in row] for row in rows[1:]]
-    return {"title": "Epochs", "head": rows[0], "rows": cells}
 
 
 def written(value: Any) -> str:

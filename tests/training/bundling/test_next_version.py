@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from tests.synthetic import manifest_fields
 from tests.training.bundling.pooled import pooled_bundle
 from tests.training.data.pictures import write_tree
 from training.bundling.next_version import (
+    HELD_OUT,
     DataSource,
     smaller_graphs,
     splits_for,
+    told_unseen,
     unseen,
 )
 from training.configs.task_sections import BundleConfig
@@ -45,6 +48,38 @@ def pooled(tmp_path: Path) -> Path:
     """`models/colors`, whose network pools globally, beside its `photos`."""
     config = BundleConfig(int8=False, description="Tells colors.")
     return pooled_bundle(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "by_config", "line"),
+    [
+        (None, False, "it is not recorded .* the figures above flatter every graph$"),
+        ("0" * 64, False, "may have learned some .* every graph then; `--config` with"),
+        ("0" * 64, True, "although its config cut them: the data has changed since"),
+        ("", True, None),
+    ],
+)
+def test_figures_of_images_that_may_have_been_learned_are_warned_of(
+    pooled: Path, caplog: pytest.LogCaptureFixture, recorded, by_config, line
+):
+    """On the card and before: the next version is the one that is served."""
+    manifest = load_bundle(pooled).manifest
+    splits = splits_for(manifest, DataSource(pooled.parent.parent / "photos"))
+    sums = {} if recorded is None else {"validation": recorded}
+    if recorded == "":
+        sums = {"validation": splits.validation.sha256()}
+    changed = manifest.provenance.model_copy(update={"data_sha256": sums})
+    manifest = manifest.model_copy(update={"provenance": changed})
+
+    with caplog.at_level("WARNING", "training"):
+        told = told_unseen(manifest, splits, by_config=by_config)
+
+    if line is None:
+        assert told == HELD_OUT
+        assert caplog.messages == []
+    else:
+        assert re.search(line, told)
+        assert caplog.messages == [told]
 
 
 def test_a_bundle_with_class_maps_is_optimized_and_keeps_them(pooled: Path):

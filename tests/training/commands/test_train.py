@@ -180,7 +180,7 @@ def test_the_figures_of_a_test_are_those_of_the_test_split(
     assert record["train_images"] == 54
     assert set(record["validation"]) == {"accuracy", "loss"}
     assert record["epochs"] == record["plan"]["epochs"] == 1.0
-    assert record["training_seconds"] > 0
+    assert record["training_seconds"] >= 0  # of a tenth, which is long here
     assert record["config"]["data"]["validation"] == 18
     assert {"commit", "machine", "command"} <= set(record)
 
@@ -222,6 +222,17 @@ def test_a_probe_is_told_of_without_epochs():
 
 def test_a_training_is_told_of_with_its_epochs_and_its_budget():
     """And without validation, with nothing of it."""
-    said = sentence(transfer={}, train={"minutes": 1}, steps=25, scores={})
+    steps = {"parameters": "all", "kind": "sgd", "learning_rate": 0.1}
+    data = {"path": "pets", "height": 32, "width": 32, "mean": [0.5], "std": [0.5]}
+    said = sentence(
+        optimizer=[steps],
+        data=data | {"color": "gray"},
+        train={"minutes": 1},
+        steps=25,
+        scores={},
+    )
+    transferred = sentence(transfer={}, train={"minutes": 1}, steps=25, scores={})
 
     assert said == "2.50 epochs in 43 s of 60 asked for"
+    # the minutes are for the steps alone
+    assert transferred == "2.50 epochs in 43 s, the probe included"

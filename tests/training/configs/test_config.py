@@ -67,7 +67,22 @@ def test_a_config_begins_with_its_command(path):
             r"give either train\.epochs or train\.minutes",
         ),
         ("mean = [0.2]", "mean = [0.2, 0.2]", "mean has 2 and std 1 values"),
-        ("std = [0.3]", "std = [58.4]", r"data\.std\.0: .*less than or equal to 1"),
+        (
+            "std = [0.3]",
+            "std = [58.4]",
+            r"data\.std\.0: .*than or equal to 1; it is 58",
+        ),
+        ("batch_size = 20", 'batch_size = "20"', 'valid integer; it is "20"'),
+        (
+            "mean = [0.2]",
+            "mean = [0.2]\npositive = [1]",
+            r"data\.positive\.0: .*valid string; it is 1",
+        ),
+        (
+            "mean = [0.2]",
+            'mean = [0.2]\npositive = ["1"]',
+            r"data\.positive is \['1'\]; .* is for binary tasks; this is multiclass",
+        ),
         (
             "mean = [0.2]",
             'mean = [0.2]\nalike = 0.3\nseries = "a"',

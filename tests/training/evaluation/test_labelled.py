@@ -270,3 +270,14 @@ def test_a_label_is_known_however_its_accents_are_written(form: str):
 def test_another_word_is_no_wnid_of_a_label(name: str):
     """Only all of it, at the beginning, is the same synset."""
     assert position(name, [Label(id=TABBY, name="tabby", group=None)]) is None
+
+
+def test_labels_that_are_not_the_bundles_are_told_how_to_say_yes(tmp_path: Path):
+    """Who asks has named no label, and must not read that one was wrong."""
+    folder = write_tree(tmp_path / "pets", {"blue": 1, "green": 1})
+
+    with pytest.raises(
+        DataError,
+        match=r"of pets are .*, not those of colors, .* \(--positive\)$",
+    ):
+        open_labelled(folder, manifest(Task.BINARY), split="all")

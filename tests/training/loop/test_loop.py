@@ -149,9 +149,45 @@ def test_the_best_epoch_is_kept_when_asked_for(root):
     rows = read_log(root / "run" / "log.csv")
     final = read_checkpoint(root / "run" / "final.pt")
 
-    best = max(rows, key=lambda row: row["validation_accuracy"])  # the first of them
+    best = max(
+        rows, key=lambda row: (row["validation_accuracy"], -row["validation_loss"])
+    )
     for name in ("accuracy", "loss"):
         assert final["scores"][name] == pytest.approx(best[f"validation_{name}"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "idle"),
+    [
+        ([(0.8, 0.5), (0.8, 0.4), (0.8, 0.6), (0.7, 0.1)], 2, 3),
+        ([(0.8, 0.5), (0.9, 0.7), (0.9, 0.7)], 2, 1),
+        ([(1.0, 0.5), (1.0, 0.1)], 2, 1),
+    ],
+)
+def test_of_epochs_of_one_score_that_of_the_lowest_loss_is_kept(
+    root, monkeypatch, scores, kept, idle
+):
+    """With few images many have the same. Patience counts only what is better."""
+    looks = iter(scores)
+    seen = []
+
+    def told(validation, network, precision):
+        seen.append(
+            {name: value.clone() for name, value in network.state_dict().items()}
+        )
+        accuracy, loss = next(looks, (0.0, 0.0))
+        return {"accuracy": accuracy, "loss": loss}
+
+    monkeypatch.setattr(Validation, "scores", told)
+    epochs = f"train.epochs={len(scores)}"
+
+    trained(root, epochs, 'train.keep="best"', "train.ema=0.0")
+
+    final = read_checkpoint(root / "run" / "final.pt")["network"]
+    assert all((final[n] == value).all() for n, value in seen[kept - 1].items())
+    state = read_checkpoint(root / "run" / "last.pt")
+    assert state["epochs_without_gain"] == idle
+    assert (state["best"], state["best_loss"]) == scores[kept - 1]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(root):

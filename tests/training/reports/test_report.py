@@ -50,6 +50,7 @@ def run(tmp_path: Path) -> Path:
         "epochs": 4.0,
         "precision": "fp32",
         "scores": {"accuracy": 0.987654321},
+        "sizes": {"train": 48, "validation": 12, "test": 0},
     }
     write_checkpoint(folder / "final.pt", saved)
     return folder
@@ -71,6 +72,7 @@ def test_a_page_says_where_a_run_comes_from(run: Path):
     assert found["versions"] == "torch = 2.13.0, numpy = 2.4.0"
     assert (found["seconds"], found["epochs"]) == ("12.35", "4")
     assert found["validation"] == "accuracy = 0.9877"
+    assert found["images"] == "train = 48, validation = 12, test = 0"
     assert (found["task"], found["network"]) == ("multiclass", "name = lenet5")
     assert "kind = muon, learning_rate = 0.02" in found["optimizer"]
     assert "mean = [0.2]" in found["data"]
@@ -266,7 +268,10 @@ def test_a_page_on_an_evaluation_has_its_figures_and_circumstances(
     folder.mkdir()
     measured = {"metrics": {"nll": 0.5, "accuracy": 0.75}, "n": 8, "dataset": "colors"}
     measured |= {"split": "test", "intervals_95": {"accuracy": [0.25, 1]}}
-    measured |= {"bundle": "colors/1", "precision": "int8", "per_class": []}
+    measured |= {"bundle": "colors/1", "precision": "int8"}
+    row = {"label": "red", "n": 3, "predicted": 0, "precision": None, "recall": 0.0}
+    measured |= {"per_class": [row | {"f1": 0.12345}]}
+    measured |= {"confusable_pairs": [{"labels": ["red", "blue"], "counts": [2, 1]}]}
     (folder / "evaluation.json").write_text(json.dumps(measured))
     (folder / "curves.png").write_bytes(b"curves")
     monkeypatch.chdir(folder)
@@ -279,6 +284,8 @@ def test_a_page_on_an_evaluation_has_its_figures_and_circumstances(
         ["accuracy", "0.7500", "0.2500 to 1.0000"],
         ["nll", "0.5000", ""],
     ]
+    assert rows(page, "By class")[1:] == [["red", "3", "0", "", "0", "0.1235"]]
+    assert rows(page, "Most often mixed up")[1:] == [["red", "blue", "2", "1"]]
     assert (facts(page)["bundle"], facts(page)["precision"]) == ("colors/1", "int8")
     assert "Loss and validation score over the training." in page
 
