@@ -6,9 +6,11 @@ that drew it. The list is the paper's without autocontrast and equalize, which h
 strength, and without the two shifts, which a config has as `shift`.
 
 As in torchvision, and in timm where it is told to increase, magnitude 0 does nothing,
-and more does more, to colors with either sign. The authors' code has a factor of 0.1 at
-magnitude 0 there and 1.9 at 10; its posterize and solarize are strongest at 0. The
-scale ends at 10 like theirs and timm's; torchvision's ends at 30.
+and more does more, to colors with either sign; but timm's posterize keeps 4 bits at 0
+and none at 10 (here 8 and 4), and torchvision's solarize turns pure white black at 0.
+The authors' code has a factor of 0.1 at magnitude 0 there and 1.9 at 10; its posterize
+and solarize are strongest at 0. The scale ends at 10 like theirs and timm's;
+torchvision's ends at 30.
 """
 
 import math
@@ -91,7 +93,7 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
     """Towards or away from a blurred copy, in which the middle of 3x3 counts fivefold.
 
-    As in Pillow, which leaves the pixels at the border as they are.
+    As in Pillow, except for the pixels at the border, which Pillow leaves as they are.
     """
     mean = functional.avg_pool2d(
         functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1

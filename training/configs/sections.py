@@ -179,8 +179,9 @@ class OptimizerConfig(Section):
     """Decoupled from the gradient for `adamw` and `muon`, of which the latter takes it
     for matrices only."""
     until: Positive | None = None
-    """Freeze these parameters after this part of the training. Those of at least one
-    optimizer learn to the end."""
+    """Freeze these parameters after this part of the training. Their rate falls in a
+    line from its peak at the first step to 0 there, whatever `[schedule]` says. Those
+    of at least one optimizer learn to the end."""
 
     @model_validator(mode="after")
     def _check_rate(self) -> Self:

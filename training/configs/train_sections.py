@@ -27,8 +27,8 @@ class AugmentConfig(Section):
     random_augment: tuple[PositiveInt, Annotated[float, Field(ge=0, le=10)]] | None = (
         None
     )
-    """RandAugment: how many operations, and their magnitude. Timm counts as far; of
-    torchvision's, which ends at 30, give a third."""
+    """RandAugment: how many operations, and their magnitude. Timm counts as far, but
+    posterizes harder; of torchvision's, which ends at 30, give a third."""
     mixup: Rate = 0.0
     """Alpha of the Beta distribution that two images are blended by."""
     cutmix: Rate = 0.0

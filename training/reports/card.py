@@ -8,10 +8,11 @@ from classifier.manifest import Manifest, Precision, Task
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import confusable_pairs, rankings
 from training.reports.markdown import code, plain
-from training.rules.temperature import HOTTEST
+from training.rules.temperature import COLDEST, HOTTEST
 
 MOST_NAMES = 50  # of a thousand labels nobody reads the rest
-ABOUT_HOTTEST = 0.99 * HOTTEST  # a bounded search only comes close
+# A bounded search only comes close.
+ABOUT_HOTTEST, ABOUT_COLDEST = 0.99 * HOTTEST, 1.01 * COLDEST
 
 CAPTIONS = {
     "confusion.png": "Confusion matrix: rows are the truth, columns the answer.",
@@ -66,6 +67,11 @@ def _task(manifest: Manifest) -> Iterator[str]:
         yield (
             f"That is the highest temperature tried ({HOTTEST:g}): on validation the "
             "network's answers said next to nothing of the truth."
+        )
+    if rules.temperature <= ABOUT_COLDEST:
+        yield (
+            f"That is the lowest temperature tried ({COLDEST:g}): the network's logits "
+            "are much too small for what its answers know."
         )
     if rules.thresholds is not None:
         decided = manifest.labels[-len(rules.thresholds) :]

@@ -43,8 +43,8 @@ def fit_temperature(
 
     Class indices [N], or how likely each label is, float [N, K], mean softmax, booleans
     [N, K] sigmoid. The NLL is convex in 1/T, so a bounded search over log T finds the
-    one minimum. A set without a single mistake has none (colder is always better):
-    there 1.0 is kept.
+    one minimum, or the coldest that is tried. A set without a single mistake has none
+    (colder is always better): there 1.0 is kept.
     """
 
     def nll(log_temperature: float) -> float:
@@ -61,5 +61,16 @@ def fit_temperature(
     )
     temperature = float(np.exp(found.x))
     # without mistakes the NLL only falls towards the cold end, where it underflows to 0
-    ran_away = nll(np.log(COLDEST)) <= found.fun
-    return 1.0 if ran_away else round(temperature, 6)
+    if nll(np.log(COLDEST)) <= found.fun:
+        return COLDEST if _has_mistakes(logits, truth) else 1.0
+    return round(temperature, 6)
+
+
+def _has_mistakes(logits: Floats, truth: Integers | Floats | Booleans) -> bool:
+    """Whether an answer is wrong, or could be: colder is not better without end."""
+    if truth.dtype == np.bool_:
+        return bool(((logits > 0) != truth).any())
+    answers = logits.argmax(axis=1)
+    if truth.ndim == 1:
+        return bool((answers != truth).any())
+    return bool((truth[np.arange(len(truth)), answers] < 1).any())

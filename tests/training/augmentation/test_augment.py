@@ -225,6 +225,20 @@ def test_a_resized_crop_keeps_at_least_the_smallest_area():
     assert 3 / 4 - 1e-3 <= (across / down).min() < (across / down).max() <= 4 / 3 + 1e-3
 
 
+def test_a_resized_crop_comes_from_anywhere_in_the_image():
+    """Its middle lies evenly on both axes, as far out as its size allows."""
+    crops = resized_crop(ramps(2000), smallest=0.25, generator=seeded())
+    across, down = steps_of(crops)
+
+    middles = crops[:, :, 7:9, 9:11].mean((2, 3))  # [N, 2], from the image's own
+    for middle, step, side in ((middles[:, 0], across, 20), (middles[:, 1], down, 16)):
+        room = (side - side * step) / 2
+        place = (middle / room)[room > 1]
+        assert -1.05 < place.min() < -0.9
+        assert 0.9 < place.max() < 1.05
+        assert place.std() == pytest.approx(3**-0.5, abs=0.05)  # of -1 to 1, evenly
+
+
 def test_cutout_covers_one_square_with_the_fill():
     """Wholly inside, at a place of its own in each image."""
     images = torch.ones(200, 3, 16, 12)

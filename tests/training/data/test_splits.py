@@ -90,6 +90,19 @@ def test_rare_ones_of_several_labels_are_on_either_side(seed):
     assert (np.abs(inside[:4] - 0.1 * hot[:, :4].sum(0)) <= 4).all()
 
 
+def test_rare_labels_keep_their_share_beside_frequent_ones():
+    """They are served first: what is frequent is made good by what is left."""
+    shares = np.array([0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7])
+    rng, off = np.random.default_rng(0), []
+    for seed in range(50):
+        hot = (rng.random((300, 8)) < shares).astype(np.uint8)
+        hot[:, 0] &= hot[:, 7]
+        held = hold_out(hot, count=60, seed=seed)
+        off.append(np.abs(hot[held].sum(0) - hot.sum(0) / 5))
+
+    assert np.max(off) < 3  # of 60 images
+
+
 def test_each_of_several_labels_keeps_its_share():
     """Also labels that mostly come with others, and rare ones."""
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from tests.training.evaluation.logits import overconfident
 from tests.training.evaluation.scored import answers_of
 from training.evaluation.reliability import softmax_reliability
-from training.rules.temperature import fit_temperature
+from training.rules.temperature import COLDEST, fit_temperature
 
 
 def test_the_temperature_undoes_overconfidence():
@@ -39,3 +39,26 @@ def test_a_validation_set_without_mistakes_does_not_run_away():
     logits = np.eye(4, dtype=np.float32) * 5
 
     assert fit_temperature(logits, np.arange(4)) == 1.0
+
+
+@pytest.mark.parametrize("of_labels", [False, True])
+def test_logits_that_are_far_too_small_get_the_coldest_temperature(of_labels):
+    """Like cosines. With mistakes colder is not better for ever, only out of reach."""
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(1000, 4)) * 0.01
+    chances = softmax(logits / 0.01, axis=1)
+    truth = np.array([rng.choice(4, p=each) for each in chances])
+    if of_labels:
+        truth = rng.random(logits.shape) < expit(logits / 0.01)
+
+    assert fit_temperature(logits, truth) == COLDEST
+
+
+def test_shares_of_labels_are_never_without_mistakes():
+    """Where annotators disagree, no answer is wholly right."""
+    logits = np.eye(3, dtype=np.float32) * 0.01
+
+    sure, unsure = np.eye(3), np.full((3, 3), 0.01) + 0.97 * np.eye(3)
+
+    assert fit_temperature(logits, sure) == 1.0
+    assert fit_temperature(logits, unsure) == COLDEST
