@@ -21,7 +21,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -254,7 +254,10 @@ class Leader:
         if server is None:
             return
         try:
-            await server.open_port(self._crew.address.listener())
+            with ExitStack() as undo:
+                listener = undo.enter_context(self._crew.address.listener())
+                await server.open_port(listener)
+                undo.pop_all()
             self._log.error("took the port back")
         except OSError as error:  # there is no socket to be had
             self._log.error("the port is lost", error=str(error))

@@ -40,6 +40,20 @@ def hasty(settings_for) -> Iterator[SimpleNamespace]:
         yield server
 
 
+def test_a_connection_without_a_request_stays_open_as_long_as_the_setting_says(
+    impatient,
+):
+    """A proxy that keeps it for less long never meets one that is being closed."""
+    address = "127.0.0.1", impatient.port
+    with socket.create_connection(address, timeout=4) as connection:  # uvicorn's: 5 s
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: any\r\n\r\n")
+        answer = connection.recv(65_536)
+        end = connection.recv(65_536)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert end == b""
+
+
 def post(headers: bytes = b"", image: bytes = RED) -> bytes:
     """A request for one image."""
     return (

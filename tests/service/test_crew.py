@@ -426,6 +426,31 @@ def test_a_signal_to_leader_and_members_lets_them_finish_what_they_accepted(
     assert code == 0
 
 
+@pytest.mark.parametrize("engine", ["own", "shared"])
+def test_a_leader_that_is_told_to_end_outlives_its_members(tmp_path, engine):
+    """It may have their engine, and as the first process of a container it would take
+    them along."""
+    make_bundle(tmp_path, "slow", misbehaves=True, slow_loops=400_000)
+    image = png((SLOW, 0, 0), (200, 200))
+    with serve(tmp_path, LINNAEUS_PROCESSES="2", LINNAEUS_ENGINE=engine) as service:
+        service.logged("listening", process="member-1")
+        if engine == "shared":
+            service.logged("handed over")
+        (member,) = children(service.process)
+        with ThreadPoolExecutor(12) as senders:
+            sent = [senders.submit(classify, service, image) for _ in range(12)]
+            while service.metric("linnaeus_requests_in_flight") < 13:  # and the scrape
+                pass
+            service.process.send_signal(signal.SIGTERM)
+            code = service.process.wait(timeout=60)
+            member_is_gone = not Path(f"/proc/{member}").exists()
+            statuses = [each.result() for each in sent]
+
+    assert member_is_gone
+    assert statuses == [200] * 12
+    assert code == 0
+
+
 def test_a_second_server_on_the_port_is_an_error(models):
     """Sharing a port is for our own processes, not for an accident."""
     with serve(models, LINNAEUS_PROCESSES="2") as service:

@@ -126,6 +126,17 @@ def test_connections_leave_files_for_everything_else(monkeypatch, wanted, soft, 
     assert connections_within(wanted) == most
 
 
+def test_a_process_of_few_files_lets_few_connections_in(settings_for, monkeypatch):
+    """Whatever the setting says: they would take what bundles and pipes need."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    soft = OTHER_FILES + 2
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    with running(settings_for(max_connections=4096)) as server, ExitStack() as stack:
+        fill(server, stack, 2)
+
+        assert httpx.get(f"{server.url}/livez", timeout=20).status_code == 503
+
+
 def test_no_limit_on_files_is_no_bound(monkeypatch):
     """RLIM_INFINITY is -1 to Python, and less than any number."""
     resource = pytest.importorskip("resource", reason="Windows has no such limit")

@@ -803,6 +803,60 @@ async def test_a_port_that_was_taken_back_is_not_taken_again(leader):
     assert len(opened) == 1
 
 
+SERVES_LATE = f"""
+{LISTENS_AND_DIES}
+import pathlib, time
+time.sleep(1.5)
+pathlib.Path(sys.argv[-1], "member-1.sock").touch()
+sys.stdin.read()
+"""
+
+
+async def test_a_member_that_loads_is_given_all_of_its_time(crew, tmp_path):
+    """One that is killed too early is so each time, and never serves."""
+    built = crew(SERVES_LATE, again_s=(30,))
+    built.crew._loading_s = 3.0
+
+    await appears(tmp_path / "member-1.sock")
+    await end(built.crew)
+
+    assert "hangs" not in built.log.getvalue()
+
+
+async def test_a_leader_without_a_socket_to_take_the_port_back_ends_all_the_same(
+    leader,
+):
+    """Where descriptors are used up, a signal must still end the service."""
+
+    async def open_port(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    leader._settings = leader._settings.model_copy(update={"drain_notice_s": 5})
+    leader._left_to_members = SimpleNamespace(open_port=open_port)
+    async with asyncio.timeout(20):
+        await leader.left()
+
+    assert leader._left_to_members is None
+
+
+async def test_one_heavy_model_among_cheap_ones_is_served_by_one_process(
+    tmp_path, monkeypatch
+):
+    """It keeps the cores busy, and each process would load it again."""
+    make_bundle(tmp_path, "colors")
+    monkeypatch.setattr("service.leader.available_cores", lambda: 2)
+    settings = Settings(models=tmp_path, processes="auto")
+    engine, metrics = LaneEngine(settings), Metrics()
+    await engine.start()
+    engine.inline.serves_all = False  # as if another model were not cheap
+    with bind("127.0.0.1", 0, shared=True) as listener:
+        leader = Leader(settings, engine, listener, build_log(settings, StringIO()))
+        await leader.taken(Serving(settings, engine, metrics), None)
+    await engine.close()
+
+    assert b"\nlinnaeus_processes_wanted 1.0\n" in metrics.page()
+
+
 @pytest.mark.parametrize("orderly", [True, False])
 async def test_a_leader_leaves_no_folder_behind(leader, orderly):
     """Also one that is told twice to end."""

@@ -93,3 +93,8 @@ def test_a_value_on_a_bound_belongs_to_the_range_below_it():
         line.observe(value)
 
     assert line.counts == [2, 2, 1]
+
+
+def test_what_is_alerted_of_is_there_before_it_has_happened():
+    """To Prometheus a counter that is born at 5 has not risen."""
+    assert b"\nlinnaeus_connections_refused_total 0.0\n" in Metrics().page()

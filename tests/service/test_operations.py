@@ -176,6 +176,7 @@ def test_a_run_that_hangs_does_not_hold_up_the_end(tmp_path):
         LINNAEUS_DRAIN_NOTICE_S="0",
         LINNAEUS_DRAIN_TIMEOUT_S="0.5",
         LINNAEUS_HANG_TIMEOUT_S="86400",
+        LINNAEUS_REQUEST_TIMEOUT_MS="600000",  # or its own end would be the drain's
     ) as (service, sent):
         service.process.send_signal(signal.SIGTERM)
         code = service.process.wait(timeout=60)  # and not a day
@@ -584,6 +585,7 @@ def test_a_stopping_process_finishes_what_it_accepted(process, signals):
             pass
         for each in signals:
             process.send_signal(each)
+            time.sleep(0.02)  # of two at once the kernel delivers one
         ready = late.get("/readyz")
         while ready.status_code == 200:
             ready = late.get("/readyz")

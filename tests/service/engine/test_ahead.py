@@ -15,7 +15,7 @@ from service.engine.ahead import STUCK, DecodeAhead, Decoder
 from service.engine.decoding import as_it_is, decode_ticket
 from service.engine.engine import LaneEngine
 from service.engine.lanes import CHECKS_A_LIMIT
-from service.engine.ticket import Ticket
+from service.engine.ticket import Ticket, build_tickets
 from service.errors import (
     DeadlineExceededError,
     DrainingError,
@@ -75,6 +75,46 @@ async def test_what_is_no_image_teaches_the_decoders_nothing_of_what_one_costs(e
         assert ahead._backlog.cost_s(COLORS) == 1.0
     finally:
         ahead.close()
+
+
+async def test_a_request_is_decoded_by_all_that_are_free(engine, monkeypatch):
+    """On a GPU a batch that one thread decodes takes as many times as long as there
+    are cores."""
+    both = threading.Barrier(2, timeout=5)
+
+    def meet(*given, **named):
+        both.wait()
+        return decode_ticket(*given, **named)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", meet)
+    ahead = decoders(engine, threads=2)
+    try:
+        await asyncio.sleep(0.2)  # until both wait
+        tickets = build_tickets(
+            Ticket,
+            COLORS,
+            [png((9, 9, 9))] * 2,
+            deadline=None,
+            settle=lambda *_: None,
+            explain=False,
+        )
+        async with asyncio.timeout(20):
+            failed = await decode(ahead, tickets)
+    finally:
+        ahead.close()
+
+    assert failed == {}
+
+
+async def test_decoders_that_were_closed_are_not_taken_for_dead(engine):
+    """The service would end as a broken one."""
+    told = []
+    ahead = decoders(engine, hang_timeout_s=0.2, give_up=lambda: told.append(1))
+
+    ahead.close()
+    await asyncio.sleep(0.5)
+
+    assert told == []
 
 
 class OneDecoder:

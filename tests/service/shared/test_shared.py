@@ -7,16 +7,19 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from classifier import Classifier
 from classifier.errors import ImageError
 from service.asking import classify, classify_decoded, classify_many
 from service.contract import Outcome
+from service.engine.ahead import STUCK
 from service.engine.decoding import decode_ticket
 from service.engine.engine import LaneEngine
 from service.errors import (
@@ -32,6 +35,7 @@ from service.settings import Settings
 from service.shared.front import GONE, SharedEngine
 from service.shared.host import Host
 from service.shared.slots import Slots, open_memory, slot_bytes
+from tests.classifier.test_classifier import two_graphs
 from tests.service.closing import close_while_decoding
 from tests.service.conftest import until
 from tests.synthetic import SLOW, make_bundle, png
@@ -86,7 +90,7 @@ def free(pair: SimpleNamespace) -> int:
 
 
 async def test_a_front_end_gives_the_outcome_of_the_library(shared, models):
-    """Scores, size, format and warnings, as if it had an engine of its own."""
+    """Scores, size and format, as if it had an engine of its own."""
     library = Classifier.load(models / "colors", threads=1)
     image = png((200, 30, 90), (40, 20))
     logits = library.session.run(library.preprocess(image).pixels[None])
@@ -103,6 +107,99 @@ async def test_a_front_end_gives_the_outcome_of_the_library(shared, models):
     assert outcome.image.format == "PNG"
     assert outcome.timing.decode_ms > 0
     assert loaded == ["colors", "odd"]
+
+
+async def test_a_front_end_warns_of_what_an_engine_warns_of(shared):
+    """Of frames that were left out, for one."""
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    stream = BytesIO()
+    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:])
+
+    async with shared() as pair:
+        own, there = [
+            await classify(each, COLORS, stream.getvalue(), deadline=None)
+            for each in (pair.engine, pair.front)
+        ]
+
+    assert own.warnings
+    assert there.warnings == own.warnings
+
+
+async def test_a_front_end_tells_of_the_graphs_that_the_engine_has(tmp_path):
+    """`/models` of any process names precision and device that answer."""
+    folder = two_graphs(tmp_path / "two", passed=True)
+    settings = Settings(models=folder.parents[1], precision="int8")
+    engine = LaneEngine(settings)
+    await engine.start()
+    size = slot_bytes(loaded.manifest for loaded in engine.loaded)
+    memory = open_memory(4 * size)
+    slots = Slots.of(memory, size)
+    os.close(memory)
+    host = Host(engine, tmp_path / "engine", {1: slots})
+    await host.open()
+    front = SharedEngine(
+        settings, number=1, path=tmp_path / "engine", slots=slots, threads=1
+    )
+    await front.start()
+    try:
+        told = [(m.precision, m.device, m.explains) for m in front.loaded]
+        image_s = front._underway.image_s
+        engine_s = {key: engine.image_s(key) for key in image_s}
+    finally:
+        await front.close()
+        await host.close()
+        await engine.close()
+
+    assert told == [(m.precision, m.device, m.explains) for m in engine.loaded]
+    assert [precision for precision, _, _ in told] == ["int8"]
+    assert image_s == pytest.approx(engine_s, rel=0.5)
+    assert min(image_s.values()) > 0
+
+
+async def test_an_outcome_stays_when_its_slot_is_used_again(shared):
+    """An answer may be written much later, and belongs to one client."""
+    async with shared(slots=1) as pair:
+        first = await classify(pair.front, COLORS, png((16, 0, 0)), deadline=None)
+        was = first.logits.copy(), first.scores.copy()
+        await classify(pair.front, COLORS, png((200, 30, 90)), deadline=None)
+
+    np.testing.assert_array_equal(first.logits, was[0])
+    np.testing.assert_array_equal(first.scores, was[1])
+
+
+async def test_a_slot_that_was_used_is_used_again_first(shared):
+    """Its memory is there already; the others cost none until somebody needs them."""
+    async with shared() as pair:
+        for red in range(1, 9):
+            await classify(pair.front, COLORS, png((red, 0, 0)), deadline=None)
+        used = [n for n in range(16) if pair.front._slots.pixels(n, (8, 8, 3)).any()]
+
+    assert len(used) == 1
+
+
+async def test_a_front_end_whose_decoders_hang_is_not_ready(shared, monkeypatch):
+    """Until it is gone: its port is open, and nobody would have an answer."""
+    goes_on = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        goes_on.wait(20)
+
+    monkeypatch.setattr("service.engine.ahead.decode_ticket", hang)
+    try:
+        async with shared(hang_timeout_s=0.2) as pair:
+            asked = asyncio.create_task(
+                classify(pair.front, COLORS, png((9, 9, 9)), deadline=None)
+            )
+            async with asyncio.timeout(10):
+                await pair.front.broken()
+            reason = pair.front.unready()
+            goes_on.set()
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+    finally:
+        goes_on.set()
+
+    assert reason == STUCK
 
 
 async def test_the_phases_of_an_image_add_up_to_its_time(shared):
