@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -135,10 +136,11 @@ class RequestLog:
 
     def _write(self, exchange: Exchange, route: str) -> Callable[..., Any]:
         """At which level: a probe that says no is right, and no fault."""
-        log, failed = self._log, exchange.status >= SERVER_ERROR
-        if route in PROBES:
-            return log.info if failed else log.debug
-        return log.error if failed else log.info
+        if route in PROBES and exchange.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return self._log.info
+        if exchange.status >= SERVER_ERROR:
+            return self._log.error
+        return self._log.debug if route in PROBES else self._log.info
 
     def _request_id(self, headers: Headers) -> str:
         """The client's own `X-Request-ID` when it is harmless, else a new one."""

@@ -84,6 +84,11 @@ def lanes_each(settings: Settings, processes: int) -> int:
     return max(1, available_cores() // processes)
 
 
+def decoders_each(processes: int) -> int:
+    """How many threads decode in each of so many processes that share an engine."""
+    return max(1, available_cores() // processes)
+
+
 def slots_wanted(settings: Settings, models: int) -> int:
     """Images that a process may have under way in the engine of another.
 
@@ -229,7 +234,7 @@ class Leader:
                 memories[number] = Slots.of(memory, size)
             except OSError as error:
                 raise no_memory(error, count * size) from error
-            threads = max(1, available_cores() // processes)
+            threads = decoders_each(processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}
             orders.append(Order(number, folder, {}, bundles, host=host, memory=memory))
         self._host = Host(self._engine, path, memories)

@@ -99,7 +99,10 @@ def _console_renderer(stream: TextIO) -> list[Processor]:
 
 
 def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """A terminal obeys characters that a client may have put into a path."""
+    """A terminal obeys characters that a client may have put into a path.
+
+    Tracebacks are as they are: they hold no client's text.
+    """
     return {
         key: value
         if not isinstance(value, str) or value.isprintable()

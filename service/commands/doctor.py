@@ -13,7 +13,7 @@ from rich.table import Table
 from classifier import hardware
 from classifier.bundle import list_bundles, load_bundle
 from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
-from classifier.device import DeviceChoice, choose_device, cuda_problem
+from classifier.device import DeviceChoice, choose_device
 from classifier.errors import BundleError, ClassifierError
 from classifier.golden import replay
 from classifier.resample import why_pillow_scales
@@ -24,7 +24,7 @@ from service.catalog import choose_default
 from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
 from service.files import OTHER_FILES, connections_within, raise_descriptors
-from service.leader import lanes_each, slots_wanted
+from service.leader import decoders_each, lanes_each, processes_wanted, slots_wanted
 from service.settings import Settings, load_settings
 from service.shared.slots import slot_bytes
 
@@ -85,8 +85,6 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
         yield Finding("problem", "settings", str(error), "see docs/settings.md")
         settings = None
     if settings is not None:
-        on_gpu = device != "cpu" and cuda_problem() is None
-        yield _memory(settings, on_gpu=on_gpu)
         yield _connections(settings)
     yield from _packages()
     try:
@@ -102,6 +100,7 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     yield Finding("ok", "device", f"{chosen}: {reason}")
     if settings is None:
         return
+    yield _memory(settings, chosen)
     try:
         bundles = list_bundles(models)
     except BundleError as error:
@@ -158,17 +157,18 @@ def _machine() -> Iterator[Finding]:
         )
 
 
-def _memory(settings: Settings, *, on_gpu: bool) -> Finding:
+def _memory(settings: Settings, device: Device) -> Finding:
     """Whether the worst images, one in each lane, fit beside the largest bodies, and
     the places that several processes share with one engine.
     """
     limit = hardware.memory_bytes()
-    shared = settings.engine == "shared" or (settings.engine == "auto" and on_gpu)
+    on_gpu = settings.engine == "auto" and device == "cuda"
+    shared = settings.engine == "shared" or on_gpu
     # `auto` decides when the models are measured: docs/settings.md says what is counted
-    processes = settings.processes
-    if processes == "auto":
-        processes = hardware.available_cores() if shared else 1
-    lanes = processes * lanes_each(settings, processes)
+    processes = processes_wanted(settings, light=False, shared=shared)
+    shared = shared and processes > 1
+    each = decoders_each(processes) if shared else lanes_each(settings, processes)
+    lanes = processes * each
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     bodies = processes * settings.max_buffered_bytes
     if shared:
@@ -177,7 +177,8 @@ def _memory(settings: Settings, *, on_gpu: bool) -> Finding:
     plural = "" if processes == 1 else "es"
     places = " and places of a shared engine" if shared else ""
     text = (
-        f"at worst {needed / 1e9:.1f} GB for images in {lanes} lanes and "
+        f"at worst {needed / 1e9:.1f} GB for images in {lanes} "
+        f"{'threads that decode' if shared else 'lanes'} and "
         f"bodies{places} in {processes} process{plural}; "
         f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
     )

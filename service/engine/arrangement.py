@@ -169,10 +169,7 @@ class Growing:
             )
         except SessionError as error:
             if not self._sessions:
-                raise type(error)(
-                    f"{self.name}: {error}; fewer bundles (LINNAEUS_LOAD) or fewer "
-                    "lanes (LINNAEUS_LANES) need less of the device"
-                ) from error
+                raise type(error)(f"{self.name}: {error}") from error
             # Whatever it says, for a full device is called by many names: smaller
             # batches have just run.
             self._full = True

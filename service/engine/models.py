@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from classifier.bundle import Bundle, list_bundles, load_bundle, resolve
 from classifier.decode import DecodeLimits, warm_up
-from classifier.errors import BundleError
+from classifier.errors import BundleError, SessionError
 from classifier.manifest import (
     MAX_VERSION_DIGITS,
     GraphVariant,
@@ -185,20 +186,27 @@ def arrange(
     proven: Iterable[Proven], settings: Settings, *, device: Device
 ) -> list[EngineModel]:
     """Measure how each is served best here. Raises BundleError, SessionError."""
-    if device == "cpu":  # one after the other, which drops the bytes of its graph
-        return [
-            each.arranged(
-                arrange_on_cpu(
-                    each.graph, each.session, settings, decode_s=each.decode_s
-                )
-            )
-            for each in proven
-        ]
-    together = {each.bundle.manifest.full_name: each for each in proven}
-    arrangements = arrange_on_cuda(
-        {name: (each.graph, each.session) for name, each in together.items()}, settings
-    )
+    if device == "cpu":  # one after the other: `map` keeps the bytes of no graph
+        return list(map(partial(_arranged_on_cpu, settings), proven))
+    try:
+        together = {each.bundle.manifest.full_name: each for each in proven}
+        arrangements = arrange_on_cuda(
+            {name: (each.graph, each.session) for name, each in together.items()},
+            settings,
+        )
+    except SessionError as error:
+        raise type(error)(
+            f"{error}; if the device is full, fewer bundles (LINNAEUS_LOAD) or fewer "
+            "lanes (LINNAEUS_LANES) need less of it"
+        ) from error
     return [each.arranged(arrangements[name]) for name, each in together.items()]
+
+
+def _arranged_on_cpu(settings: Settings, proven: Proven) -> EngineModel:
+    arrangement = arrange_on_cpu(
+        proven.graph, proven.session, settings, decode_s=proven.decode_s
+    )
+    return proven.arranged(arrangement)
 
 
 def decode_seconds(pixels: Pixels, spec: PreprocessSpec) -> float:

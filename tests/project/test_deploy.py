@@ -208,12 +208,12 @@ def test_a_new_release_is_pushed_under_a_name_of_its_own():
     """Under an old one nodes go on with what they have, and nothing leads back."""
     text = (DEPLOY / "README.md").read_text()
 
-    assert "TAG=$(git describe --always)" in text
+    assert "TAG=cpu-$(git describe --always --dirty)" in text
     assert text.count("REGISTRY/linnaeus:$TAG") == text.count("REGISTRY/linnaeus:") == 3
 
 
-def test_members_that_are_missing_are_alerted_of(tmp_path):
-    """The page of two processes adds up what each says of itself."""
+def test_one_process_that_serves_is_as_many_as_are_wanted(tmp_path):
+    """What `LinnaeusShort` compares is there, and says that all is well."""
     make_bundle(tmp_path, "colors")
     settings = Settings(models=tmp_path, port=0, processes=1)
     with running(settings) as server:

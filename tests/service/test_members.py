@@ -806,7 +806,7 @@ async def test_a_port_that_was_taken_back_is_not_taken_again(leader):
 SERVES_LATE = f"""
 {LISTENS_AND_DIES}
 import pathlib, time
-time.sleep(1.5)
+time.sleep(2.5)
 pathlib.Path(sys.argv[-1], "member-1.sock").touch()
 sys.stdin.read()
 """
@@ -815,7 +815,7 @@ sys.stdin.read()
 async def test_a_member_that_loads_is_given_all_of_its_time(crew, tmp_path):
     """One that is killed too early is so each time, and never serves."""
     built = crew(SERVES_LATE, again_s=(30,))
-    built.crew._loading_s = 3.0
+    built.crew._loading_s = 10.0
 
     await appears(tmp_path / "member-1.sock")
     await end(built.crew)

@@ -631,3 +631,19 @@ def test_a_probe_that_says_no_has_a_line_that_is_no_error(settings_for):
         ("/readyz", "info"),
         ("/v2/health/ready", "info"),
     ]
+
+
+def test_a_probe_that_fails_has_a_line_like_any_other_fault(settings_for, monkeypatch):
+    """Also where only warnings are logged: nobody would find the request of it."""
+
+    def fail(_: object) -> bytes:
+        raise RuntimeError("no page")
+
+    with running(settings_for(log_level="warning")) as server:
+        monkeypatch.setattr(type(server.app.serving.metrics), "page", fail)
+        status = server.client.get("/metrics").status_code
+
+    lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
+    told = [(line["event"], line["level"]) for line in lines]
+    assert status == 500
+    assert told == [("fault", "error"), ("request", "error")]

@@ -158,7 +158,8 @@ def unseen(manifest: Manifest, splits: Splits, *, by_config: bool = False) -> st
     if recorded is None:
         return (
             "Validation: it is not recorded which images the training had held out; "
-            "where it has learned some of these, the figures above flatter every graph"
+            "where it has learned some of these, the gates and all figures of "
+            "validation flatter"
         )
     if splits.validation.sha256() == recorded:
         return HELD_OUT
@@ -166,12 +167,12 @@ def unseen(manifest: Manifest, splits: Splits, *, by_config: bool = False) -> st
         return (
             "Validation: not the images that the training had held out, although its "
             "config cut them: the data has changed since. It may have learned some of "
-            "these, of test as well, and the figures above flatter every graph then"
+            "these, and of a test split that is cut too; gates and figures flatter then"
         )
     return (
         "Validation: not the images that the training had held out, so that it may "
-        "have learned some of them, and the figures above flatter every graph then; "
-        "`--config` with the config of the training cuts the same"
+        "have learned some of them; the gates and all figures of validation flatter "
+        "then. `--config` with the config of the training cuts the same"
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from classifier.manifest import MAX_LABELS
 from training.data.tree import Tree
@@ -20,6 +21,7 @@ SEPARATOR = "|"
 # Each needs a file of its own: with some more, it is still said which one is missing.
 SURPLUS_ROWS = 10_000
 MAX_COLUMNS = MAX_LABELS + 1_000  # a label each, and what else a table holds
+MAX_CELLS = 100_000_000  # of 45 bytes
 
 Row = dict[str, str]
 
@@ -55,14 +57,14 @@ def parse_table(tree: Tree, name: str) -> Table:
     text = _decoded(where, tree.read(name))
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     delimiter = max(",;\t", key=header.count)
-    file = io.StringIO(text, newline="")  # lines end with \n, \r\n or \r
+    file = _Lines(where, text, delimiter)
     reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
     rows: list[Row] = []
     lines: list[int] = []
     try:
-        columns = _columns(where, reader, header.count(delimiter))
+        columns = [name.strip() for name in next(reader, [])]
         _refuse_twice(where, columns)
-        for cells in reader:
+        for cells in file.rows(reader):
             if not any(cell.strip() for cell in cells):
                 continue  # what spreadsheets leave of a row that was emptied
             absent = [name for name in columns[len(cells) :] if name]
@@ -85,6 +87,11 @@ def parse_table(tree: Tree, name: str) -> Table:
                     f"{where}, line {reader.line_num}: more rows than there are files "
                     f"({len(tree.names)}); each row names a file of its own"
                 )
+            if len(rows) * len(columns) > MAX_CELLS:
+                raise DataError(
+                    f"{where}, line {reader.line_num}: more than {MAX_CELLS} cells; "
+                    f"labels in one column, separated by {SEPARATOR}, need far fewer"
+                )
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: {error}") from error
     if not rows:
@@ -92,13 +99,39 @@ def parse_table(tree: Tree, name: str) -> Table:
     return Table(where, tuple(columns), tuple(rows), tuple(lines))
 
 
-def _columns(where: Path, reader: Iterator[list[str]], separators: int) -> list[str]:
-    """The names in the header, in which so many separators were seen."""
-    if separators >= MAX_COLUMNS:  # before each becomes an object
-        raise DataError(
-            f"{where} has {separators + 1} columns; at most {MAX_COLUMNS} are accepted"
-        )
-    return [name.strip() for name in next(reader, [])]
+class _Lines:
+    """The lines of a file, whatever they end with, for rows of so many cells.
+
+    A row may have any number of lines; their separators are counted before each cell
+    becomes an object.
+    """
+
+    def __init__(self, where: Path, text: str, delimiter: str) -> None:
+        self._where, self._delimiter = where, delimiter
+        self._file = io.StringIO(text, newline="")
+        self._separators = 0  # since the last row
+
+    def __iter__(self) -> Self:
+        """For `csv.reader`."""
+        return self
+
+    def __next__(self) -> str:
+        """One line. Raises DataError where the row gets too long."""
+        line = next(self._file)
+        self._separators += line.count(self._delimiter)
+        if self._separators >= MAX_COLUMNS:
+            raise DataError(
+                f"{self._where}: a row has more than {MAX_COLUMNS} cells, more than "
+                "there may be labels"
+            )
+        return line
+
+    def rows(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+        """What is read of these lines; each row is counted anew."""
+        self._separators = 0
+        for cells in reader:
+            yield cells
+            self._separators = 0
 
 
 def _decoded(where: Path, content: bytes) -> str:

@@ -10,6 +10,7 @@ arXiv:2210.17323). It costs nothing when serving: same scales, same operators, o
 integers.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
@@ -69,11 +70,13 @@ def round_optimally(
         for node in model.graph.node
         if (sources := dequantized(node, made_by, values))
     }
+    readers = Counter(weight.input[0] for weight, _ in quantized.values())
     for layer in find_layers(fp32):
         if layer.name not in quantized:
             continue
         weight, bias = quantized[layer.name]
-        refine_empty(layer, values[weight.input[1]], values[bias.input[1]])
+        if readers[weight.input[0]] == 1:  # the steps of others are theirs as well
+            refine_empty(layer, values[weight.input[1]], values[bias.input[1]])
         scale = _values(values[weight.input[1]]).reshape(layer.weight.shape[:2])
         rounded = compensate_copies if layer.name in copied else compensate
         integers, left = rounded(layer.weight, scale, grams[layer.name])

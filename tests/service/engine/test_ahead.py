@@ -80,7 +80,7 @@ async def test_what_is_no_image_teaches_the_decoders_nothing_of_what_one_costs(e
 async def test_a_request_is_decoded_by_all_that_are_free(engine, monkeypatch):
     """On a GPU a batch that one thread decodes takes as many times as long as there
     are cores."""
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=20)
 
     def meet(*given, **named):
         both.wait()
@@ -89,7 +89,7 @@ async def test_a_request_is_decoded_by_all_that_are_free(engine, monkeypatch):
     monkeypatch.setattr("service.engine.ahead.decode_ticket", meet)
     ahead = decoders(engine, threads=2)
     try:
-        await asyncio.sleep(0.2)  # until both wait
+        await until(lambda: len(ahead._changed._waiters) == 2)
         tickets = build_tickets(
             Ticket,
             COLORS,
@@ -98,7 +98,7 @@ async def test_a_request_is_decoded_by_all_that_are_free(engine, monkeypatch):
             settle=lambda *_: None,
             explain=False,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             failed = await decode(ahead, tickets)
     finally:
         ahead.close()

@@ -15,7 +15,7 @@ from classifier.bundle import load_bundle
 from classifier.errors import OutOfMemoryError
 from classifier.hardware import available_cores
 from classifier.session import _translated
-from service.engine import arrangement
+from service.engine import arrangement, models
 from service.engine.arrangement import (
     CPU_BATCHES,
     CUDA_LANES,
@@ -29,7 +29,7 @@ from service.engine.arrangement import (
     measured,
 )
 from service.engine.engine import LaneEngine
-from service.engine.models import EngineModel, load_model
+from service.engine.models import EngineModel, load_model, prove
 from service.settings import Settings
 from tests.synthetic import make_bundle
 
@@ -405,11 +405,11 @@ def test_bundles_of_one_device_grow_together_until_it_is_full(
     device = SharedDevice(room, full)
     monkeypatch.setattr(arrangement, "Session", device)
     monkeypatch.setattr(arrangement, "CUDA_MEASURE_S", 0.0)
-    models = {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2, 3)}
+    graphs = {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2, 3)}
 
     gc.disable()  # it may come much later, or never: the start freezes what it finds
     try:
-        found = arrange_on_cuda(models, Settings(models=tmp_path))
+        found = arrange_on_cuda(graphs, Settings(models=tmp_path))
     finally:
         gc.enable()
 
@@ -417,16 +417,22 @@ def test_bundles_of_one_device_grow_together_until_it_is_full(
     assert device.used == CUDA_LANES * sum(sum(each) for each in sizes)
 
 
-def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path):
+def test_a_device_without_room_for_one_image_says_so(monkeypatch, tmp_path, load):
     """Nothing could be served. It says of which bundle, and what would help."""
     device = SharedDevice(CUDA_LANES)
     monkeypatch.setattr(arrangement, "Session", device)
-    models = {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2)}
+    proven = prove(load_bundle(tmp_path / "colors"), "auto", "cpu")
+    full = replace(proven, session=SharedSession(SharedDevice(CUDA_LANES - 1)))
 
+    with pytest.raises(OutOfMemoryError, match=r"^model/2: .*out of memory"):
+        arrange_on_cuda(
+            {f"model/{n}": (b"", SharedSession(device)) for n in (1, 2)},
+            Settings(models=tmp_path),
+        )
     with pytest.raises(
-        OutOfMemoryError, match=r"^model/2: .*out of memory.*LINNAEUS_LOAD"
+        OutOfMemoryError, match=r"^colors/1: .*out of memory.*fewer bundles .*LOAD"
     ):
-        arrange_on_cuda(models, Settings(models=tmp_path))
+        models.arrange([full], Settings(models=tmp_path), device="cuda")
 
 
 def test_every_cost_of_the_arrangement_is_measured(load):

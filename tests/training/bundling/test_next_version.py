@@ -53,8 +53,12 @@ def pooled(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("recorded", "by_config", "line"),
     [
-        (None, False, "it is not recorded .* the figures above flatter every graph$"),
-        ("0" * 64, False, "may have learned some .* every graph then; `--config` with"),
+        (None, False, "it is not recorded .* all figures of validation flatter$"),
+        (
+            "0" * 64,
+            False,
+            "may have learned some of them; .* flatter then. `--config` with",
+        ),
         ("0" * 64, True, "although its config cut them: the data has changed since"),
         ("", True, None),
     ],

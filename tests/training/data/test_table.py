@@ -124,12 +124,42 @@ def test_more_rows_than_files_are_refused_before_all_are_kept(write, monkeypatch
         load_dataset(write(text))
 
 
-def test_more_columns_than_labels_are_refused_before_any_is_read(write, monkeypatch):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename" + "," * 50 + "\n",
+        'filename,"of\ntwo lines"' + "," * 49 + "\n",
+        "filename,label\na.png" + "," * 50 + "\n",
+        'filename,label\na.png,"' + ",x\n" * 50 + '"\n',
+    ],
+)
+def test_a_row_of_more_cells_than_labels_is_refused_before_it_is_read(
+    write, monkeypatch, text
+):
     """A header of a hundred million commas fits into a few kilobytes of a zip."""
     monkeypatch.setattr(rows, "MAX_COLUMNS", 50)
 
-    with pytest.raises(DataError, match="has 51 columns; at most 50 are accepted"):
-        load_dataset(write("filename" + "," * 50 + "\n"))
+    with pytest.raises(DataError, match="a row has more than 50 cells"):
+        load_dataset(write(text))
+
+
+def test_each_row_has_as_many_cells_as_there_may_be(write, monkeypatch):
+    """What one row has does not count for the next."""
+    monkeypatch.setattr(rows, "MAX_COLUMNS", 3)
+
+    dataset = load_dataset(write("filename,label,note\na.png,x,1\nb.png,y,2\n"))
+
+    assert dataset.label_names == ("x", "y")
+
+
+def test_more_cells_than_fit_into_memory_are_refused_before_all_are_kept(
+    write, monkeypatch
+):
+    """A column for each of many labels, and many images."""
+    monkeypatch.setattr(rows, "MAX_CELLS", 8)
+
+    with pytest.raises(DataError, match="line 4: more than 8 cells; labels in one"):
+        load_dataset(write("filename,x,y\n" + "a.png,1,0\n" * 5))
 
 
 def test_the_split_column_is_obeyed(write):

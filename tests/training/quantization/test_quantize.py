@@ -401,6 +401,24 @@ def test_one_weight_may_be_read_along_both_its_axes(turned):
     assert len(written) == 2 - turned
 
 
+def test_a_filter_without_weights_that_two_layers_read_keeps_its_bias():
+    """Its steps are those of both, and are left as they are."""
+    model = net(classes=48)
+    square = np.random.default_rng(3).normal(size=(48, 48)).astype(np.float32) / 7
+    square[5] = 0
+    biases = np.linspace(-0.4, 0.4, 48, dtype=np.float32)
+    biases[5] = 0.37
+    change_constant(model, "w5", lambda _: square)
+    change_constant(model, "b5", lambda _: biases)
+    model.graph.node[-1].output[0] = "scores"
+    again = helper.make_node("Gemm", ["scores", "w5", "b5"], ["logits"], transB=1)
+    model.graph.node.append(again)
+
+    int8 = quantize_measured(measure(model.SerializeToString(), images()))
+
+    assert run(int8, images(seed=2))[:, 5] == pytest.approx(0.37, abs=0.03)
+
+
 def test_a_gemm_that_turns_its_input_is_no_layer_to_round():
     """Its columns are the examples: ONNX Runtime puts a Transpose into the Gemm."""
     model = net()
