@@ -81,11 +81,11 @@ def lanes_each(settings: Settings, processes: int) -> int:
     """How many lanes each of so many processes has, if it has an engine of its own."""
     if settings.lanes != "auto":
         return settings.lanes
-    return max(1, available_cores() // processes)
+    return cores_each(processes)
 
 
-def decoders_each(processes: int) -> int:
-    """How many threads decode in each of so many processes that share an engine."""
+def cores_each(processes: int) -> int:
+    """How many cores each of so many has: lanes, or where one has these, decoders."""
     return max(1, available_cores() // processes)
 
 
@@ -97,10 +97,10 @@ def slots_wanted(settings: Settings, models: int) -> int:
     return 2 * models * settings.queue_capacity
 
 
-def shares_engine(settings: Settings, loaded: Sequence[LoadedModel]) -> bool:
+def shares_engine(settings: Settings, *, on_gpu: bool) -> bool:
     """Whether members use the leader's engine: a device is not for several."""
     if settings.engine == "auto":
-        return any(model.device == "cuda" for model in loaded)
+        return on_gpu
     return settings.engine == "shared"
 
 
@@ -171,7 +171,8 @@ class Leader:
         """
         loaded_s = time.monotonic() - self._began
         light = self._engine.inline is not None and self._engine.inline.serves_all
-        shared = shares_engine(self._settings, self._engine.loaded)
+        on_gpu = any(model.device == "cuda" for model in self._engine.loaded)
+        shared = shares_engine(self._settings, on_gpu=on_gpu)
         processes = processes_wanted(self._settings, light=light, shared=shared)
         serving.metrics.processes_wanted.watch(lambda: processes)
         if processes == 1:
@@ -234,7 +235,7 @@ class Leader:
                 memories[number] = Slots.of(memory, size)
             except OSError as error:
                 raise no_memory(error, count * size) from error
-            threads = decoders_each(processes)
+            threads = cores_each(processes)
             host = {"path": str(path), "slot_bytes": size, "threads": threads}
             orders.append(Order(number, folder, {}, bundles, host=host, memory=memory))
         self._host = Host(self._engine, path, memories)

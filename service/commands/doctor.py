@@ -20,11 +20,11 @@ from classifier.resample import why_pillow_scales
 from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
 from classifier.versions import versions
+from service import leader
 from service.catalog import choose_default
 from service.engine.models import EngineModel, find_bundles, load_model
 from service.errors import SettingsError
 from service.files import OTHER_FILES, connections_within, raise_descriptors
-from service.leader import decoders_each, lanes_each, processes_wanted, slots_wanted
 from service.settings import Settings, load_settings
 from service.shared.slots import slot_bytes
 
@@ -162,12 +162,12 @@ def _memory(settings: Settings, device: Device) -> Finding:
     the places that several processes share with one engine.
     """
     limit = hardware.memory_bytes()
-    on_gpu = settings.engine == "auto" and device == "cuda"
-    shared = settings.engine == "shared" or on_gpu
+    shared = leader.shares_engine(settings, on_gpu=device == "cuda")
     # `auto` decides when the models are measured: docs/settings.md says what is counted
-    processes = processes_wanted(settings, light=False, shared=shared)
+    processes = leader.processes_wanted(settings, light=False, shared=shared)
     shared = shared and processes > 1
-    each = decoders_each(processes) if shared else lanes_each(settings, processes)
+    own = leader.lanes_each(settings, processes)
+    each = leader.cores_each(processes) if shared else own
     lanes = processes * each
     images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
     bodies = processes * settings.max_buffered_bytes
@@ -202,7 +202,7 @@ def _places_bytes(settings: Settings) -> int:
         manifests = [bundle.manifest for bundle in find_bundles(settings)]
     except ClassifierError:
         return 0  # what is wrong with them is a finding of its own
-    return slots_wanted(settings, len(manifests)) * slot_bytes(manifests)
+    return leader.slots_wanted(settings, len(manifests)) * slot_bytes(manifests)
 
 
 def _connections(settings: Settings) -> Finding:
