@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from classifier.manifest import MAX_LABELS
 from training.data.tree import Tree
@@ -111,20 +110,16 @@ class _Lines:
         self._file = io.StringIO(text, newline="")
         self._separators = 0  # since the last row
 
-    def __iter__(self) -> Self:
-        """For `csv.reader`."""
-        return self
-
-    def __next__(self) -> str:
-        """One line. Raises DataError where the row gets too long."""
-        line = next(self._file)
-        self._separators += line.count(self._delimiter)
-        if self._separators >= MAX_COLUMNS:
-            raise DataError(
-                f"{self._where}: a row has more than {MAX_COLUMNS} cells, more than "
-                "there may be labels"
-            )
-        return line
+    def __iter__(self) -> Iterator[str]:
+        """For `csv.reader`. Raises DataError where the row gets too long."""
+        for line in self._file:
+            self._separators += line.count(self._delimiter)
+            if self._separators >= MAX_COLUMNS:
+                raise DataError(
+                    f"{self._where}: a row has more than {MAX_COLUMNS} cells, more "
+                    "than there may be labels"
+                )
+            yield line
 
     def rows(self, reader: Iterator[list[str]]) -> Iterator[list[str]]:
         """What is read of these lines; each row is counted anew."""

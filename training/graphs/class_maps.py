@@ -115,12 +115,12 @@ def find_head(model: ModelProto) -> Head | None:
     found = _shape(model, pool.input[0])
     if found is None:
         return None
-    channels, *shape = found
+    channels, height, width = found
     transposed = not attribute(node, "transB", 0)
     weight = _dims(model, node.input[1])
     if len(weight) == 2 and weight[0 if transposed else 1] != channels:  # noqa: PLR2004
         return None  # a Reshape in between has put several images into one
-    return Head(node.input[1], transposed, pool.input[0], (shape[0], shape[1]))
+    return Head(node.input[1], transposed, pool.input[0], (height, width))
 
 
 def _is_linear(node: NodeProto) -> bool:

@@ -223,12 +223,12 @@ class _Run:
 
     def _remember_best(self, scores: Scores) -> None:
         """Patience goes by the first score; what is kept, among equals, by the loss."""
-        state, score, loss = self._state, next(iter(scores.values())), scores["loss"]
+        state, score = self._state, next(iter(scores.values()))
         gains = state.best is None or score > state.best
         state.epochs_without_gain = 0 if gains else state.epochs_without_gain + 1
-        if not gains and (score != state.best or loss >= state.best_loss):
+        if not state.is_gain(scores):
             return
-        state.best, state.best_loss = score, loss
+        state.best, state.best_loss = score, scores["loss"]
         if state.config.train.keep == "best":
             state.best_weights = {
                 name: value.clone()

@@ -14,6 +14,7 @@ from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_state, write_checkpoint
 from training.loop.origin import Origin
 from training.loop.selection import Selection
+from training.objectives.objective import Scores, better
 from training.optimizers.ema import Lookahead, MovingAverage
 from training.optimizers.optimizers import Optimizers
 
@@ -41,6 +42,13 @@ class State:
     def progress(self) -> float:
         """Part of the training that is done, 0 to 1."""
         return self.plan.progress(self.step)
+
+    def is_gain(self, scores: Scores) -> bool:
+        """Whether these are better than the best so far, if only by their loss."""
+        if self.best is None:
+            return True
+        name = next(iter(scores))
+        return better(scores, {name: self.best, "loss": self.best_loss})
 
     def write(self, path: Path) -> None:
         """Write a checkpoint; see `checkpoint.write_checkpoint`."""

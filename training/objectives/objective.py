@@ -26,6 +26,14 @@ Scores = dict[str, float]  # the first one decides, and more is better
 Score = Callable[[Tensor, Tensor], Scores]
 
 
+def better(one: Scores, other: Scores) -> bool:
+    """By the first score; among equals by the lower loss."""
+    name = next(iter(one))
+    if one[name] != other[name]:
+        return one[name] > other[name]
+    return one.get("loss", 0.0) < other.get("loss", 0.0)
+
+
 @dataclass(frozen=True)
 class Objective:
     """How one task is learned and watched."""

@@ -77,14 +77,21 @@ def lost_in_float16(
     The conversion clips weights beyond 65,504 and loses tiny ones without a word. On a
     CPU that can be seen, and what is rounded between the layers in part.
     """
-    before, after = run(fp32, sample), run(half, sample)
-    error, largest = np.abs(before - after).max(), np.abs(before).max()
+    error, largest = moved_by(fp32, half, sample)
     if error <= MAX_ARITHMETIC_ERROR * largest:  # of what is no number nothing is known
         return None
     return (
         f"a logit moves by {error:.3g}, and the largest is {largest:.3g}; at most "
         f"{MAX_ARITHMETIC_ERROR:.0%} of it is accepted"
     )
+
+
+def moved_by(
+    fp32: bytes, other: bytes, sample: Sequence[NDArray[np.uint8]]
+) -> tuple[float, float]:
+    """How far another graph moves a logit at most, and the largest logit of fp32."""
+    before, after = run(fp32, sample), run(other, sample)
+    return float(np.abs(before - after).max()), float(np.abs(before).max())
 
 
 def largest_activation(fp32: bytes, batches: Iterable[NDArray[np.uint8]]) -> float:
@@ -133,9 +140,8 @@ def store_weights_as_float16(
         GraphError: the logits move by more than `MAX_RELATIVE_ERROR`.
     """
     graph = halve_weights(fp32)
-    before, after = run(fp32, sample), run(graph, sample)
-    error = float(np.abs(before - after).max())
-    if not error <= MAX_RELATIVE_ERROR * float(np.abs(before).max()):
+    error, largest = moved_by(fp32, graph, sample)
+    if not error <= MAX_RELATIVE_ERROR * largest:
         raise GraphError(
             f"fp16 storage of the weights moves a logit by {error:.3g}; "
             f"at most {MAX_RELATIVE_ERROR:.0%} of the largest logit is accepted"

@@ -29,7 +29,7 @@ from training.loop.loop import Outcome, Room, fit
 from training.loop.origin import Origin
 from training.loop.validation import Validation
 from training.networks import Network
-from training.objectives.objective import Objective, Scores
+from training.objectives.objective import Objective, Scores, better
 from training.pretrained.published import load_backbone
 from training.transfer.features import FeatureCache, embedding_graph
 from training.transfer.frozen_norm import folded_norms
@@ -112,14 +112,6 @@ def record_of_probe(stage: Probed) -> Record:
 def write_record(record: Record, folder: Path) -> None:
     """For the report and the card."""
     write_whole(folder / RECORD, json.dumps(asdict(record), indent=1) + "\n")
-
-
-def better(one: Scores, other: Scores) -> bool:
-    """By the first score; among equals by the lower loss."""
-    name = next(iter(one))
-    if one[name] != other[name]:
-        return one[name] > other[name]
-    return one.get("loss", 0.0) < other.get("loss", 0.0)
 
 
 def run_probe(

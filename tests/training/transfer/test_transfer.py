@@ -24,11 +24,10 @@ from training.loop.checkpoint import read_checkpoint
 from training.loop.distributed import Ranks
 from training.loop.runs import train
 from training.networks import Network, build
-from training.objectives.objective import build_objective
+from training.objectives.objective import better, build_objective
 from training.transfer.frozen_norm import folded_norms
 from training.transfer.probe import fit_probe
 from training.transfer.transfer import (
-    better,
     layer_groups,
     layer_rates,
     record_of_probe,
