@@ -171,9 +171,10 @@ def test_a_bar_is_as_long_as_its_score(page, client, model):
     page.select_option("#model", label=model)
     give(page, RED)
     wait_for_answer(page, model)
-    # they grow from nothing
+    # they grow from nothing; a text that is no function would be evaluated at each
+    # look but the first, which the page's policy forbids
     page.wait_for_function(
-        "document.querySelector('#answer .bar i').style.width !== '0px'"
+        "() => document.querySelector('#answer .bar i').style.width !== '0px'"
     )
 
     rows = page.evaluate(ROWS)
