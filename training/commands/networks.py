@@ -24,6 +24,8 @@ def command(
     ] = False,
 ) -> None:
     """List the networks: parameters, multiply-accumulates, paper, accuracy."""
+    if as_json and as_markdown:
+        raise typer.BadParameter("--json and --markdown exclude one another")
     rows = select(family)
     if as_json:
         typer.echo(json.dumps([describe(row) for row in rows], indent=2))

@@ -64,6 +64,14 @@ def test_an_unknown_family_is_answered_with_the_known_ones():
     assert shown.output.count("DenseNet") == 1
 
 
+def test_one_form_of_the_table_at_a_time():
+    """Exit code 2, and both options by name."""
+    shown = invoke("--json", "--markdown")
+
+    assert shown.exit_code == 2
+    assert "--json and --markdown" in shown.output
+
+
 @pytest.mark.parametrize(
     ("count", "written"),
     [(61_706, "0.06"), (7_978_856, "7.98"), (15_470_264_320, "15,470")],
