@@ -5,10 +5,12 @@ They would steer the terminal that shows a label, and part the line that it stan
 
 import re
 from typing import Annotated
+from unicodedata import category
 
 from pydantic import AfterValidator, Field
 
 MAX_LABEL_CHARACTERS = 200
+SURROGATE = "Cs"  # Unicode's category
 
 # Unicode's category Cc.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -57,3 +59,16 @@ def as_utf8(text: str) -> str:
     has those.
     """
     return text.encode(errors="replace").decode()
+
+
+def visible(text: str) -> str:
+    """The text, with escapes for what would steer a terminal or turn its writing.
+
+    The bytes of a file's name that is no valid Unicode are left as they are.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or category(letter) == SURROGATE
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

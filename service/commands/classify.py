@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
-from unicodedata import category
 
 import typer
 from rich.box import SIMPLE
@@ -32,12 +31,12 @@ from classifier.classifier import Classification, Classifier
 from classifier.device import DeviceChoice
 from classifier.errors import BundleError, ImageError
 from classifier.names import image_files
+from classifier.texts import visible
 from classifier.variant import PrecisionChoice
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
 STDIN = Path("/dev/stdin")
-SURROGATE = "Cs"  # of Unicode's categories: how Python holds bytes that are no letters
 
 Result = tuple[Path, Classification | ImageError]
 
@@ -213,18 +212,8 @@ def _cells(result: Classification) -> list[str]:
 
 
 def in_cell(text: str) -> str:
-    """Text for a cell: what would steer a terminal or turn its writing is escaped.
-
-    The bytes of a name that is no valid Unicode are left as they are.
-    """
-    return escape(
-        "".join(
-            letter
-            if letter.isprintable() or category(letter) == SURROGATE
-            else letter.encode("unicode_escape").decode()
-            for letter in text
-        )
-    )
+    """Text for a cell, as it is: without rich's markup, and harmless to a terminal."""
+    return escape(visible(text))
 
 
 class Named(NamedTuple):

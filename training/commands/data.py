@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from classifier.texts import visible
+
 if TYPE_CHECKING:
     from training.data.check import Findings
     from training.data.dataset import Dataset
@@ -52,7 +54,7 @@ def describe_data(
     labels = len(dataset.label_names)
     typer.echo(f"{dataset.name}: {labels} labels, {reading(dataset)}")
     if dataset.read_by:
-        typer.echo(f"read by {dataset.read_by}")
+        typer.echo(f"read by {visible(dataset.read_by)}")
     for split in dataset.parts.values():
         _counts(split.name, len(split), count_labels(split.labels, dataset.label_names))
     groups = sorted({group for group in dataset.groups if group is not None})
@@ -74,7 +76,7 @@ def _load(path: Path) -> "Dataset":
 def _report(findings: "Findings") -> None:
     typer.echo(f"read as {findings.reading}")
     if findings.read_by:
-        typer.echo(f"read by {findings.read_by}")
+        typer.echo(f"read by {visible(findings.read_by)}")
     for split, labels in findings.labels.items():
         _counts(split, findings.images[split], labels)
     _list(
@@ -114,6 +116,6 @@ def _counts(split: str, images: int, labels: dict[str, int]) -> None:
 def _list(what: str, found: list[str]) -> None:
     typer.echo(f"{what}: {len(found)}")
     for line in found[:EXAMPLES]:
-        typer.echo(f"  {line}")
+        typer.echo(f"  {visible(line)}")
     if len(found) > EXAMPLES:
         typer.echo(f"  … and {len(found) - EXAMPLES} more (--json lists all)")

@@ -29,6 +29,10 @@ DAMAGE = (
 )
 
 
+IN_UTF8 = 0x800  # the flag of a zip's member whose name is
+ON_WINDOWS = 0  # the system that made it
+
+
 class ZipTree:
     """A zip archive. Each process opens its own: a file position cannot be shared.
 
@@ -41,15 +45,20 @@ class ZipTree:
         self._archive = _open_zip(where)
         folders: set[str] = set()
         self._sizes: dict[str, int] = {}
+        self._written: dict[str, str] = {}  # where the archive has another name
         for member in self._archive.infolist():
-            check_name(where, member.filename)
-            if is_junk(member.filename):
+            name = _name_in_zip(where, member)
+            check_name(where, name)
+            if name in {"", "."} or is_junk(name):
                 continue
             check_method(where, member)
-            if member.is_dir():
-                folders.add(member.filename.rstrip("/"))
+            if name.endswith("/"):
+                folders.add(name.rstrip("/"))
             else:
-                self._sizes[member.filename] = member.file_size
+                self._sizes[name] = member.file_size
+                self._written.pop(name, None)
+                if name != member.filename:
+                    self._written[name] = member.filename
         check_count(where, len(self._sizes))
         check_unpacked(where, sum(self._sizes.values()))
         self.names = tuple(sorted(self._sizes))
@@ -60,7 +69,7 @@ class ZipTree:
         if self._process != os.getpid():  # a worker process was forked or spawned
             self._archive, self._process = _open_zip(self.where), os.getpid()
         try:
-            with self._archive.open(name) as member:
+            with self._archive.open(self._written.get(name, name)) as member:
                 data = member.read(MAX_FILE_BYTES + 1)
         except DAMAGE as error:
             raise DataError(f"cannot read {name} in {self.where}: {error}") from error
@@ -73,6 +82,35 @@ class ZipTree:
     def __getstate__(self) -> dict[str, object]:
         """Travels to worker processes without the open file."""
         return self.__dict__ | {"_archive": None, "_process": -1}
+
+
+def _name_in_zip(where: Path, member: zipfile.ZipInfo) -> str:
+    """The relative POSIX name of a member, whatever program wrote it.
+
+    Where a name is not marked as UTF-8, the specification has it in code page 437. But
+    programs write the bytes of their file system, which is UTF-8 nearly everywhere. On
+    Windows some write backslashes (.NET before 4.6.1).
+
+    Raises:
+        DataError: a folder, which may be a label, has a name in an unknown encoding.
+    """
+    name = member.filename
+    if member.create_system == ON_WINDOWS:
+        name = name.replace("\\", "/")
+    name = name.removeprefix("./")
+    marked = member.flag_bits & IN_UTF8 or member.filename != member.orig_filename
+    if name.isascii() or marked:
+        return name
+    try:
+        return name.encode("cp437").decode()
+    except UnicodeError as error:
+        folder = name.rpartition("/")[0]
+        if folder.isascii():
+            return name
+        raise DataError(
+            f"{where}: the folder {folder!r} has a name in an encoding that the "
+            "archive does not tell; pack it with names in UTF-8, or as a tar"
+        ) from error
 
 
 class _Unpacked:

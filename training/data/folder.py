@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from classifier.names import SUFFIXES, is_image_name
-from classifier.texts import has_control
-from training.data.dataset import Dataset, FileSamples, Split
+from classifier.texts import MAX_LABEL_CHARACTERS, has_control
+from training.data.dataset import Dataset, FileSamples, Split, first_of
 from training.data.tree import SPLIT_FOLDERS, Tree, name_of, refuse_links
 from training.errors import DataError
 
@@ -54,6 +54,11 @@ def read_folder(tree: Tree, *, trainable: bool = True) -> Dataset:
     if ignored:
         LOGGER.info(
             "%s: ignored %d file(s), such as %s", tree.where, len(ignored), ignored[0]
+        )
+    if not members:
+        raise DataError(
+            f"{tree.where} holds no images, but {first_of(tree.names)}; the suffixes "
+            f"of images are {', '.join(sorted(SUFFIXES))}"
         )
     if trainable and "train" not in members:
         raise DataError(
@@ -119,6 +124,11 @@ def refuse_unclear(where: Path, labels: Iterable[str]) -> None:
             raise DataError(
                 f"{where}: label {label!r} has a control character, such as a tab or "
                 "the end of a line, which no bundle can hold"
+            )
+        if len(label) > MAX_LABEL_CHARACTERS:
+            raise DataError(
+                f"{where}: label {label[:40]!r}… has {len(label)} characters; a bundle "
+                f"holds at most {MAX_LABEL_CHARACTERS}"
             )
         if label != label.strip():
             raise DataError(

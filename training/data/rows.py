@@ -54,31 +54,21 @@ def parse_table(tree: Tree, name: str) -> Table:
     """
     where = tree.where / name
     text = _decoded(where, tree.read(name))
-    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    header = _header(text)
     delimiter = max(",;\t", key=header.count)
     file = _Lines(where, text, delimiter)
-    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+    # strict: else a quote that is not closed takes the rows up to the next one
+    reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: list[Row] = []
     lines: list[int] = []
     try:
-        columns = [name.strip() for name in next(reader, [])]
+        first = next(filter(_says_something, file.rows(reader)), [])
+        columns = [name.strip() for name in first]
         _refuse_twice(where, columns)
         for cells in file.rows(reader):
-            if not any(cell.strip() for cell in cells):
+            if not _says_something(cells):
                 continue  # what spreadsheets leave of a row that was emptied
-            absent = [name for name in columns[len(cells) :] if name]
-            if absent:  # taken for empty, they would say that labels do not apply
-                raise DataError(
-                    f"{where}, line {reader.line_num}: no cell for column "
-                    f"{absent[0]!r}; the row has {len(cells)} and the header "
-                    f"{len(columns)}"
-                )
-            surplus = [cell for cell in cells[len(columns) :] if cell.strip()]
-            if surplus:
-                raise DataError(
-                    f"{where}, line {reader.line_num}: {surplus[0]!r} has no column; "
-                    f"several labels of a cell are separated by {SEPARATOR}"
-                )
+            _check_cells(f"{where}, line {reader.line_num}", columns, cells)
             rows.append(dict(zip(columns, cells, strict=False)))
             lines.append(reader.line_num)
             if len(rows) > len(tree.names) + SURPLUS_ROWS:
@@ -96,6 +86,43 @@ def parse_table(tree: Tree, name: str) -> Table:
     if not rows:
         raise DataError(f"{where} has no rows")
     return Table(where, tuple(columns), tuple(rows), tuple(lines))
+
+
+def _header(text: str) -> str:
+    """The first line that is more than blanks and separators."""
+    begin = re.match(r"[\s,;]*", text)
+    end = begin.end() if begin else 0
+    start = max(text.rfind("\n", 0, end), text.rfind("\r", 0, end)) + 1
+    return re.split(r"[\r\n]", text[start:], maxsplit=1)[0]
+
+
+def _says_something(cells: list[str]) -> bool:
+    return any(cell.strip() for cell in cells)
+
+
+def _check_cells(place: str, columns: list[str], cells: list[str]) -> None:
+    """Refuse a row that lacks a cell, or has one that no column tells the meaning of.
+
+    A cell that is not there, taken for empty, would say that a label does not apply.
+    Spreadsheets make the header as wide as the widest row, so what has a column may
+    have no name for it. Only the first: pandas numbers the rows there.
+    """
+    absent = [name for name in columns[len(cells) :] if name]
+    if absent:
+        raise DataError(
+            f"{place}: no cell for column {absent[0]!r}; the row has {len(cells)} and "
+            f"the header {len(columns)}"
+        )
+    if len(cells) == len(columns) and "" not in columns[1:]:  # as nearly all
+        return
+    named = [True, *map(bool, columns[1:]), *(False for _ in cells[len(columns) :])]
+    surplus = (cell for cell, known in zip(cells, named, strict=False) if not known)
+    said = next(filter(None, map(str.strip, surplus)), None)
+    if said is not None:
+        raise DataError(
+            f"{place}: {said!r} has no column, or one without a name; several labels "
+            f"of an image stand in one cell, separated by {SEPARATOR}"
+        )
 
 
 class _Lines:

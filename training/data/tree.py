@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NoReturn, Protocol
 
-from classifier.names import is_junk
+from classifier.names import is_image_name, is_junk
 from classifier.texts import as_utf8
 from training.data.archives import TarTree, ZipTree, is_tar
 from training.data.bounds import MAX_FILE_BYTES, check_count, check_depth
@@ -179,5 +179,11 @@ def _step_in(tree: Tree) -> Tree:
     only = tops.pop() if len(tops) == 1 else None
     if only is None or only.lower() in SPLIT_FOLDERS:
         return tree
-    nested = any(folder.startswith(f"{only}/") for folder in tree.folders)
-    return _step_in(Branch(tree, only)) if nested else tree
+    inside = Branch(tree, only)
+    # A class folder has images and nothing else that counts.
+    holds_all = (
+        inside.folders
+        or any(name.lower().endswith(".csv") for name in inside.names)
+        or not any(map(is_image_name, inside.names))
+    )
+    return _step_in(inside) if holds_all and inside.names else tree

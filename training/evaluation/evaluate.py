@@ -180,13 +180,23 @@ def position(name: str, labels: Sequence[Label]) -> int | None:
     """Where a label stands: by id, by name, or by the wnid that begins both ids.
 
     Id or name may write accents in another form of Unicode, if none is the same.
+
+    Raises:
+        DataError: it is the name of several labels, and the id of none.
     """
     spellings: tuple[Callable[[str], str], ...] = (str, nfc)  # as it is, and composed
     for spelled, key in product(spellings, ("id", "name")):
         wanted = spelled(name)
-        for index, label in enumerate(labels):
-            if spelled(getattr(label, key)) == wanted:
-                return index
+        said = [spelled(getattr(label, key)) for label in labels]
+        found = [index for index, text in enumerate(said) if text == wanted]
+        if len(found) > 1:
+            ids = first_of([labels[index].id for index in found])
+            raise DataError(
+                f"label {name!r} is the name of {len(found)} labels of the bundle; "
+                f"use their ids: {ids}"
+            )
+        if found:
+            return found[0]
     wnid = wnid_of(name)
     same = (k for k, label in enumerate(labels) if wnid and wnid_of(label.id) == wnid)
     return next(same, None)

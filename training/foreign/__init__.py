@@ -2,7 +2,8 @@
 
 source     path → graph in memory, bounded and checked
 findings   graph → what can be read off it
-answers    options, presets, label files → what the user says
+labels     label file → labels, in the order of the outputs
+answers    options and presets → what the user says
 questions  findings + answers → what is still to be said
 facts      findings + answers → facts, if nothing is open
 batch      a graph of a fixed batch → one of any batch

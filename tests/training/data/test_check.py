@@ -371,3 +371,14 @@ def test_data_that_cannot_be_read_is_told_from_data_with_findings(tmp_path):
     ):
         result = CliRunner().invoke(app, ["check", str(path)])
         assert (result.exit_code, result.stdout[-14:]) == (status, end)
+
+
+def test_what_is_in_a_name_is_no_order_to_the_terminal(tmp_path):
+    """A file may have any name; one that ends a line would look like two findings."""
+    write_tree(tmp_path, {"red": 1, "blue": 1})
+    (tmp_path / "red" / "\x1b[2Ja\nb.txt").touch()
+
+    text = CliRunner().invoke(app, ["check", str(tmp_path)]).stdout
+
+    assert r"red/\x1b[2Ja\nb.txt" in text
+    assert "\x1b" not in text

@@ -125,6 +125,26 @@ def test_splits_without_train_are_an_error(tmp_path):
         load_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("parent", ["", "train/"])
+def test_files_of_another_format_alone_are_called_no_images(tmp_path, parent):
+    """An iPhone's, say: what is there is named, and what could be."""
+    for label in ("cat", "dog"):
+        (tmp_path / parent / label).mkdir(parents=True)
+        (tmp_path / parent / label / "0.heic").touch()
+
+    with pytest.raises(DataError, match=r"no images, but .*0\.heic; .*\.jpg, "):
+        load_dataset(tmp_path)
+
+
+def test_a_label_is_no_longer_than_a_bundle_holds(tmp_path):
+    """Said when the data is read, not after the training."""
+    write_tree(tmp_path, {"red": 1})
+    (tmp_path / "red").rename(tmp_path / ("r" * 201))
+
+    with pytest.raises(DataError, match=r"'rrr.* has 201 characters; .* most 200"):
+        load_dataset(tmp_path)
+
+
 def test_files_that_are_no_images_are_remembered(tmp_path):
     """Dropped, but never silently."""
     folder = write_tree(tmp_path, {"red": 1, "blue": 1})

@@ -222,6 +222,10 @@ def test_a_file_behind_a_link_is_not_just_missing(write, tmp_path):
         ("filename,label\n", "has no rows"),
         ("filename,label,split\na.png,x,train\nb.png,y,train\nc.png,z,val\n", "'z'"),
         ("file,labels\na.png,x\nb.png,y,z\n", r"line 3: 'z' has no column.* by \|"),
+        ("file,labels,,\na.png,x,\nb.png,y,z,\n", "line 3: 'z' has no column"),
+        (",file,label,\n0,a.png,x,\n1,b.png,y,z\n", "line 3: 'z' has no column"),
+        ('file,label,said\na.png,x,"Oh, a\nb.png,y,"B"\n', "expected after '\"'"),
+        ('file,label,said\na.png,x,\nb.png,y,"Oh\nc.png,y,', "end of data"),
         (
             "file,x,y\na.png,1,0\nb.png,1\n",
             "line 3: no cell for column 'y'; the row has 2 and the header 3",
@@ -236,6 +240,16 @@ def test_what_is_missing_is_named(write, text, message):
     """The message says what there is, and what is allowed."""
     with pytest.raises(DataError, match=message):
         load_dataset(write(text))
+
+
+@pytest.mark.parametrize("above", ["\n", "\r\n\r\n", " ;;\n"])
+def test_empty_lines_above_the_header_are_skipped(write, above):
+    """Also for what separates the cells, and lines keep their numbers."""
+    rows = f"{above}file;label\na.png;x\nz.png;y\n"
+    line = above.count("\n") + 3
+
+    with pytest.raises(DataError, match=f"line {line}: there is no file 'z.png'"):
+        load_dataset(write(rows))
 
 
 @pytest.mark.parametrize(("listed", "lies"), [("NFC", "NFD"), ("NFD", "NFC")])

@@ -79,6 +79,76 @@ def test_a_lone_outer_folder_is_stepped_into(tmp_path):
     assert open_tree(tmp_path / "outer").names == ("blue/0.png", "red/0.png")
 
 
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        ("pets", ("labels.csv", "0.png")),  # no folder below it
+        ("cifar-10-batches-py", ("data_batch_1", "batches.meta")),
+        ("images", ("red/0.png", "blue/0.png")),
+    ],
+)
+def test_a_lone_folder_that_is_no_class_is_stepped_into(tmp_path, folder, names):
+    """A class has images, and nothing that would say what they are."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as target:
+        for name in names:
+            target.writestr(f"{folder}/{name}", b"x")
+
+    assert open_tree(tmp_path / "a.zip").names == tuple(sorted(names))
+
+
+def test_a_lone_class_stays_one(tmp_path):
+    """With the notes that lie beside its images."""
+    write_tree(tmp_path / "outer", {"red": 1})
+    (tmp_path / "outer" / "red" / "notes.txt").write_text("Whose are they?")
+
+    assert open_tree(tmp_path / "outer").names == ("red/0.png", "red/notes.txt")
+
+
+def zip_of(archive: Path, raw: bytes, content: bytes = b"x", *, system: int) -> Path:
+    """A zip of one member whose name is these bytes, of no encoding that it tells."""
+    member = zipfile.ZipInfo("@" * len(raw))
+    member.create_system = system
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr(member, content)
+    written = archive.read_bytes().replace(b"@" * len(raw), raw)
+    archive.write_bytes(written)
+    return archive
+
+
+UNIX, WINDOWS = 3, 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "system", "name"),
+    [
+        ("Bär/é.png".encode(), UNIX, "Bär/é.png"),  # as `zip -r` does
+        (b"B@r/0.png".replace(b"@", b"a"), UNIX, "Bar/0.png"),
+        (b"./red/0.png", UNIX, "red/0.png"),
+        (b"red\\0.png", WINDOWS, "red/0.png"),
+        (b"red\\0.png", UNIX, "red\\0.png"),  # one name, of a file
+        ("é.png".encode("cp437"), WINDOWS, "é.png"),  # as the specification says
+    ],
+)
+def test_a_name_in_a_zip_is_that_of_the_file(tmp_path, raw, system, name):
+    """Whatever program wrote it; labels would be mojibake, down to the answers."""
+    tree = ZipTree(zip_of(tmp_path / "a.zip", raw, b"bytes", system=system))
+
+    assert tree.names == (name,)
+    assert tree.read(name) == b"bytes"
+    there = pickle.loads(pickle.dumps(tree))  # noqa: S301  our own
+    assert there.read(name) == b"bytes"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "shift-jis"])
+def test_a_folder_in_a_zip_in_an_unknown_encoding_is_refused(tmp_path, encoding):
+    """It could be a label; which letters it has nobody can tell."""
+    label = {"shift-jis": "熊"}.get(encoding, "Bär")
+    raw = f"{label}/0.png".encode(encoding)
+
+    with pytest.raises(DataError, match="encoding that the archive does not tell"):
+        ZipTree(zip_of(tmp_path / "a.zip", raw, system=WINDOWS))
+
+
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png"])
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
 def test_a_member_that_leads_out_is_refused_by_name(tmp_path, name, suffix):

@@ -266,6 +266,15 @@ def test_a_label_is_known_however_its_accents_are_written(form: str):
     assert position(name, labels[:2]) == position(name.upper(), labels[:2]) == 1
 
 
+def test_a_name_of_two_labels_is_refused():
+    """Cranes lift, and cranes fly: right answers would count as wrong."""
+    labels = [Label(id=f"n{k}", name="crane", group=None) for k in range(2)]
+
+    with pytest.raises(DataError, match=r"name of 2 labels .* their ids: n0, n1"):
+        position("crane", labels)
+    assert position("n1", labels) == 1
+
+
 @pytest.mark.parametrize("name", ["n02123046 tabby", "n02123045s", "tabby n02123045"])
 def test_another_word_is_no_wnid_of_a_label(name: str):
     """Only all of it, at the beginning, is the same synset."""
