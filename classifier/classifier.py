@@ -99,11 +99,14 @@ class Classifier:
         top_k: int | None = None,
         threshold: float | None = None,
     ) -> Classification:
-        """Classify one image: file bytes, a path, a Pillow image, or uint8 [H, W, 3].
+        """Classify one image: file bytes, a path, a Pillow image, or an array.
+
+        An array is uint8, [H, W, 3] or gray [H, W].
 
         Raises:
             ImageError: the image cannot be used; the subclass says why.
             RequestError: top_k or threshold is out of this model's range.
+            SessionError: the run fails, or its logits are no numbers.
         """
         self.postprocessor.check(top_k=top_k, threshold=threshold)
         ready = self.preprocess(image)
@@ -117,7 +120,7 @@ class Classifier:
 
         Raises:
             ImageError: as `classify`.
-            SessionError: this model's graph has no class maps.
+            SessionError: as `classify`, or this model's graph has no class maps.
         """
         ready = self.preprocess(image)
         logits, class_maps = self.session.run_with_class_maps(ready.pixels[None])
@@ -139,6 +142,7 @@ class Classifier:
 
         Raises:
             RequestError: at once, if top_k or threshold is out of this model's range.
+            SessionError: by the iterator, as `classify`; this ends it.
         """
         self.postprocessor.check(top_k=top_k, threshold=threshold)
         return self._answers(images, top_k=top_k, threshold=threshold)
@@ -198,7 +202,7 @@ class Classifier:
                 return preprocess_image(opened, spec, limits=self.limits)
         raise ImageDecodeError(
             f"cannot classify a {type(image).__name__}; bytes, a path, a Pillow image "
-            "or a uint8 array [H, W, 3] is needed"
+            "or a uint8 array [H, W, 3] or [H, W] is needed"
         )
 
 

@@ -3,8 +3,9 @@
 bundle ──BundleError──► session ──SessionError──► logits
 bytes ──ImageError──► pixels            request ──RequestError──► prediction
 
-Each carries a stable machine-readable `code`; the HTTP status of each code is the
-service's business (`service/problems.py`).
+Each carries a stable machine-readable `code`. Those of images and requests have an HTTP
+status in `service/problems.py`; a client learns no more of the others than that the
+engine, or the service, has failed.
 """
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"}  # 8-bit dot products
 
 
 def affinity_cores() -> int:
@@ -107,7 +108,7 @@ def has_fast_int8() -> bool:
 
     Without them an int8 graph can be slower than fp32, and x86 AVX2 sums saturate.
     """
-    return bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+    return bool(cpu_flags() & INT8_FLAGS)
 
 
 def cpu_name(proc: Path = PROC) -> str:
@@ -125,8 +126,8 @@ def cpu_name(proc: Path = PROC) -> str:
 
 
 def describe() -> str:
-    """One line for manifests and reports, such as `2 x AMD EPYC 9655 (avx2)`."""
-    units = sorted(cpu_flags() & {"avx2", "avx512_bf16", "avx512_vnni", "asimddp"})
+    """One line for manifests: `2 x AMD EPYC family 25 model 17 (avx2, avx512_vnni)`."""
+    units = sorted(cpu_flags() & {"avx2", "avx512_bf16", *INT8_FLAGS})
     return (
         f"{available_cores()} x {cpu_name()} ({', '.join(units) or 'no vector flags'})"
     )

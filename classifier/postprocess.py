@@ -42,7 +42,8 @@ class Answer:
     """What a model says of one image."""
 
     task: Task
-    predictions: tuple[Prediction, ...]  # best first; empty when it abstained
+    # Best first; empty when it abstained, or (multi-label) no label is good enough.
+    predictions: tuple[Prediction, ...]
     decision: str | None  # binary: the label decided for
     abstained: bool
     groups: tuple[GroupScore, ...] | None  # fine-grained: best first

@@ -4,6 +4,7 @@ A request's way, told in `docs/architecture.md`, goes down this list:
 
 from settings to a process
 settings    environment → settings, read once
+bundles     settings → the bundles to serve
 app         settings, engine → application: builds all that answers HTTP
 server      application → process, with a drain before it stops
 files       soft limit → as many open files as may be
@@ -26,7 +27,8 @@ multipart   body → parts of a form
 images      body → image bytes, of one image or many
 parameters  query string → parameters, every one known
 catalog     name, version → catalog entry of a loaded model
-answers     answer → response bytes
+answers     answer → body
+responses   body → response
 jsons       values → JSON
 oip         the same in the Open Inference Protocol
 

@@ -49,11 +49,11 @@ REFERRED = (ProblemDetails, ImageBody, BatchBody, OipError, InferenceRequest)
 
 
 class Application(FastAPI):
-    """FastAPI, whose dozen layers the routes that take images go around.
+    """FastAPI, whose dozen layers the two routes of `/classify` go around.
 
     Those layers (telemetry, body limits, exit stacks, routing) cost 25 µs a request and
-    serve the typed routes only. The raw routes are registered with FastAPI as well,
-    which documents them and refuses other methods.
+    serve the other routes only. These two are registered with FastAPI as well, which
+    documents them and refuses other methods.
     """
 
     serving: Serving

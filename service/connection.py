@@ -101,7 +101,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.outgoing.time_reader()
 
     def shutdown(self) -> None:
-        """Close what is idle; uvicorn waits a moment for it, see `STOP_S`.
+        """Close what is idle; uvicorn waits a moment for it: `server.STOP_S`.
 
         A client that has just connected has sent its request, or is about to.
         """

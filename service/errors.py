@@ -4,12 +4,11 @@ socket ──Body…Error, MediaTypeError, MalformedRequestError──► images
 query ──InvalidParameterError, ModelNotFoundError──► parameters
 images ──OverloadedError, DrainingError, DeadlineExceeded…, EngineFailed…──► logits
 
-Each carries its HTTP status and a stable machine-readable `code`. Errors of the images
-themselves come from `classifier.errors`; `service/problems.py` gives those a status.
+Each carries a stable machine-readable `code`. Errors of the images themselves come from
+`classifier.errors`; `service/problems.py` has the HTTP status of every code.
 """
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Self
 
 from classifier.errors import BundleError, ClassifierError
@@ -42,7 +41,6 @@ class BundleChangedError(BundleError):
 class ServiceError(Exception):
     """Root of what the service refuses on purpose; the text is shown to the client."""
 
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "internal_error"
 
     @property
@@ -54,35 +52,30 @@ class ServiceError(Exception):
 class MalformedRequestError(ServiceError):
     """The body is not the multipart, JSON or base64 that it claims to be."""
 
-    status = HTTPStatus.BAD_REQUEST
     code = "malformed_request"
 
 
 class EmptyBodyError(ServiceError):
     """There is nothing where the image should be."""
 
-    status = HTTPStatus.BAD_REQUEST
     code = "image_empty"
 
 
 class RouteNotFoundError(ServiceError):
     """No such path."""
 
-    status = HTTPStatus.NOT_FOUND
     code = "route_not_found"
 
 
 class ModelNotFoundError(ServiceError):
     """No such model, or no such version of it, is loaded."""
 
-    status = HTTPStatus.NOT_FOUND
     code = "model_not_found"
 
 
 class MethodNotAllowedError(ServiceError):
     """The path exists and does not take this method."""
 
-    status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
 
     def __init__(self, detail: str, *, allow: str) -> None:
@@ -98,7 +91,6 @@ class MethodNotAllowedError(ServiceError):
 class BodyTimeoutError(ServiceError):
     """The client did not finish sending its body in time."""
 
-    status = HTTPStatus.REQUEST_TIMEOUT
     code = "body_timeout"
 
     @property
@@ -110,7 +102,6 @@ class BodyTimeoutError(ServiceError):
 class BodyTooLargeError(ServiceError):
     """The body, or one image in it, has more bytes than are accepted."""
 
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "body_too_large"
 
     @property
@@ -122,14 +113,12 @@ class BodyTooLargeError(ServiceError):
 class TooManyImagesError(ServiceError):
     """More images than one batch request may carry."""
 
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "too_many_images"
 
 
 class MediaTypeError(ServiceError):
     """The `Content-Type` or `Content-Encoding` is not one that this route takes."""
 
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "media_type_unsupported"
 
     def __init__(
@@ -148,14 +137,12 @@ class MediaTypeError(ServiceError):
 class InvalidParameterError(ServiceError):
     """A query parameter or a field of the body is not what is allowed there."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "invalid_parameter"
 
 
 class EngineFailedError(ServiceError):
     """The engine broke under this image. The cause is in the log, not in the answer."""
 
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "engine_failed"
 
     @classmethod
@@ -181,7 +168,6 @@ class ItemError(ServiceError):
 class UnavailableError(ServiceError):
     """Not now: the same request may be answered after `retry_after_s` seconds."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "not_ready"  # the root, too, has a code that clients know
 
     def __init__(self, detail: str, *, retry_after_s: float = 1.0) -> None:
@@ -208,6 +194,14 @@ class DrainingError(UnavailableError):
 
     code = "draining"
 
+    def __init__(
+        self,
+        detail: str = "the service is stopping; another process may answer",
+        *,
+        retry_after_s: float = 1.0,
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+
     @property
     def headers(self) -> Mapping[str, str]:
         """The next try should reach another process, so this connection ends."""
@@ -223,7 +217,6 @@ class NotReadyError(UnavailableError):
 class DeadlineExceededError(ServiceError):
     """The request was accepted and its answer did not come in time."""
 
-    status = HTTPStatus.GATEWAY_TIMEOUT
     code = "deadline_exceeded"
 
 

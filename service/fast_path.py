@@ -1,11 +1,11 @@
 """request → **reply**, without ASGI: the fast path of a plain image.
 
-What ASGI costs (task, scope, middleware, messages, a listener for the disconnect) is a
-sixth of the work that a photo is on two cores, and more than the whole work that a
-28x28 PNG is. `service/protocol.py` chooses which requests come here: `POST /classify`
-with a raw body of declared length. Whatever it does not serve itself falls back to
-ASGI. It defines nothing of its own: the question, the engine, the answer, the problem
-of an error and the request log are those of the ASGI routes.
+What ASGI costs (task, scope, middleware, messages, a listener for the disconnect) is
+0.2 ms of the event loop for a photo, and more than the whole work that a 28x28 PNG is.
+`service/protocol.py` chooses which requests come here: `POST /classify` with a raw body
+of declared length. Whatever it does not serve itself falls back to ASGI. It defines
+nothing of its own: the question, the engine, the answer, the problem of an error and
+the request log are those of the ASGI routes.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from service.exchange import (
 )
 from service.heads import Head
 from service.problems import headers_and_body
-from service.routes.classify import json_headers
+from service.responses import json_headers
 from service.routes.question import Question, read_question
 from service.serving import Serving
 

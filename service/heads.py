@@ -13,7 +13,7 @@ END = b"\r\n\r\n"  # the parser takes no other end of a head
 MAX_HEADS = 1024
 # Of one; without cookies most have 100 to 500 bytes. Short headers take thirty times
 # their bytes once they are read.
-MAX_HEAD_BYTES, MAX_HEADERS = 1024, 32
+MAX_KNOWN_BYTES, MAX_HEADERS = 1024, 32
 # Names of headers that clients prove themselves with, also to a gateway before this
 # service. A dump of the memory would show them long after the request.
 CREDENTIALS = re.compile(rb"auth|cookie|jwt|key|secret|session|signature|token")
@@ -45,7 +45,7 @@ class Heads:
 
     def learn(self, head: bytes, read: Head) -> None:
         """Keep what was read in these bytes, if they came before."""
-        if len(head) > MAX_HEAD_BYTES or len(read.headers) > MAX_HEADERS:
+        if len(head) > MAX_KNOWN_BYTES or len(read.headers) > MAX_HEADERS:
             return
         if any(CREDENTIALS.search(name) for name, _ in read.headers):
             return

@@ -161,7 +161,7 @@ class Leader:
         self._began = time.monotonic()  # to load
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
-        """It serves whatever it has loaded, and tells its members."""
+        """Nothing to compare with: members compare theirs with what it has loaded."""
 
     async def taken(self, serving: Serving, server: Port) -> None:
         """Start the members, where more than one process pays.

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from classifier.errors import ClassifierError
+from service.bundles import find_bundles
 from service.contract import Engine, LoadedModel
 from service.engine.engine import LaneEngine
-from service.engine.models import find_bundles
 from service.errors import (
     BundleChangedError,
     EngineFailedError,

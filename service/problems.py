@@ -17,6 +17,7 @@ from service.errors import ItemError, ServiceError
 from service.jsons import to_json
 
 MEDIA_TYPE = "application/problem+json"
+SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
 OIP_PREFIX = "/v2"  # its clients read the member `error`, and show nothing without it
 
 
@@ -63,12 +64,8 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
     "invalid_parameter": ProblemType(
         HTTPStatus.UNPROCESSABLE_ENTITY, "A parameter is not allowed"
     ),
-    "internal_error": ProblemType(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong with the service"
-    ),
-    "engine_failed": ProblemType(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "The engine failed on this image"
-    ),
+    "internal_error": ProblemType(SERVER_ERROR, "Something is wrong with the service"),
+    "engine_failed": ProblemType(SERVER_ERROR, "The engine failed on this image"),
     "overloaded": ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The service is full"),
     "draining": ProblemType(HTTPStatus.SERVICE_UNAVAILABLE, "The service is stopping"),
     "not_ready": ProblemType(
@@ -115,11 +112,11 @@ def problem_of(error: Exception) -> Problem:
         case ItemError():
             problem = problem_of(error.cause)
             return Problem(problem.code, f"{error.item}: {problem.detail}")
-        case ServiceError() if error.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
+        case ServiceError() if PROBLEM_TYPES[error.code].status is not SERVER_ERROR:
             return Problem(error.code, str(error), error.headers)
         case ServiceError():
             return Problem(error.code, FIXED_DETAIL)
-        case ImageError() | RequestError():
+        case ImageError() | RequestError() if error.code in PROBLEM_TYPES:
             return Problem(error.code, str(error))
         case SessionError():
             return Problem("engine_failed", FIXED_DETAIL)
@@ -158,7 +155,7 @@ def response_of(problem: Problem, *, path: str, request_id: str) -> Response:
 
 def oip_error(problem: Problem, request_id: str) -> dict[str, object]:
     """The JSON object of the Open Inference Protocol: a text, and nothing else."""
-    if problem.status is not HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.status is not SERVER_ERROR:
         return {"error": problem.detail}
     title, detail = PROBLEM_TYPES[problem.code].title, problem.detail
     # clients show the text and no header

@@ -241,7 +241,7 @@ class Place(Protocol):
     stops_at_second_signal: bool
 
     def check(self, loaded: Sequence[LoadedModel]) -> None:
-        """Raises BundleChangedError if the process may not serve these here."""
+        """Raises BundleChangedError or LeaderGoneError if it may not serve these."""
 
     async def taken(self, serving: Serving, server: Server) -> None:
         """The process serves now."""

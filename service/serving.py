@@ -63,7 +63,7 @@ class Serving:
             NotReadyError: it cannot serve, or another one that has the port cannot.
         """
         if self.draining:
-            raise DrainingError("the service is stopping")
+            raise DrainingError
         reason = self.engine.unready()
         if reason is None and self.neighbors is not None:
             reason = await self.neighbors.unready()
@@ -78,7 +78,7 @@ class Serving:
             NotReadyError: there is no lane to serve it.
         """
         if self._refusing:
-            raise DrainingError("the service is stopping; another process may answer")
+            raise DrainingError
         reason = self.engine.unready()
         if reason is not None:
             raise NotReadyError(reason)

@@ -19,6 +19,8 @@ from pydantic_settings import (
 )
 
 from classifier.decode import PILLOW_CEILING
+from classifier.device import DeviceChoice
+from classifier.variant import PrecisionChoice
 from service.errors import SettingsError
 from service.files import MOST_FILES
 
@@ -78,12 +80,12 @@ class Settings(BaseSettings):
         description="Model of a request that names none. Not set: the only one loaded, "
         "else `imagenet` if it is loaded, else a request must name its model.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: DeviceChoice = Field(
         "auto",
         description="`auto` takes CUDA where it really works; `cuda` refuses to start "
         "without it.",
     )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+    precision: PrecisionChoice = Field(
         "auto",
         description="Graph variant; `auto` takes the best one for the device, and of "
         "graphs under 1 MB fp32 if that is clearly faster by the clock.",

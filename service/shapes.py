@@ -131,7 +131,7 @@ class ProblemDetails(Shape):
     request_id: str
 
 
-class ItemError(Shape):
+class FailedItem(Shape):
     """What stands in the place of an image that has no answer."""
 
     error: ProblemDetails
@@ -140,7 +140,7 @@ class ItemError(Shape):
 class BatchAnswer(Shape):
     """An answer or an error for each image, in the order sent."""
 
-    results: list[Answer | ItemError]
+    results: list[Answer | FailedItem]
     succeeded: int
     failed: int
 

@@ -3,5 +3,6 @@
 serve     settings → a running service
 classify  files, folders, globs → answers
 models    a folder of bundles → a table
-doctor    machine, bundles → findings
+doctor    host, bundles → findings
+host      those of the host: cores, memory, files, packages
 """

@@ -1,46 +1,35 @@
 """machine, bundles → **findings**: what is really used, what to do about trouble."""
 
-import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from classifier import hardware
 from classifier.bundle import list_bundles, load_bundle
-from classifier.decode import FORMATS, MAX_BYTES_A_PIXEL
 from classifier.device import DeviceChoice, choose_device
 from classifier.errors import BundleError, ClassifierError
 from classifier.golden import replay
-from classifier.resample import why_pillow_scales
-from classifier.runtime import installed_builds, onnxruntime
 from classifier.session import Device, Session
-from classifier.versions import versions
-from service import leader
+from service.bundles import find_bundles
 from service.catalog import choose_default
-from service.engine.models import EngineModel, find_bundles, load_model
+from service.commands.host import (
+    Finding,
+    connections,
+    int8,
+    machine,
+    memory,
+    packages,
+)
+from service.engine.models import EngineModel, load_model
 from service.errors import SettingsError
-from service.files import OTHER_FILES, connections_within, raise_descriptors
 from service.settings import Settings, load_settings
-from service.shared.slots import slot_bytes
 
-Level = Literal["ok", "note", "problem"]
 SUBJECT_WIDTH = len("imagenet/1 fp32")  # a longer one moves its line to the right
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
-PACKAGES = ("numpy", "pillow", "fastapi", "uvicorn", "uvloop", "httptools", "pydantic")
-
-
-class Finding(NamedTuple):
-    """One line of the examination."""
-
-    level: Level
-    subject: str
-    text: str
-    advice: str = ""
 
 
 def command(
@@ -78,15 +67,15 @@ def as_row(finding: Finding) -> Table:
 
 def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
     """Every finding, the machine first."""
-    yield from _machine()
+    yield from machine()
     try:
         settings = load_settings(models=models, device=device)
     except SettingsError as error:
         yield Finding("problem", "settings", str(error), "see docs/settings.md")
         settings = None
     if settings is not None:
-        yield _connections(settings)
-    yield from _packages()
+        yield connections(settings)
+    yield from packages()
     try:
         chosen, reason = choose_device(device)
     except ClassifierError as error:
@@ -98,9 +87,16 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "device", f"{chosen}: {reason}")
+    if chosen == "cpu":
+        yield int8()
     if settings is None:
         return
-    yield _memory(settings, chosen)
+    yield memory(settings, chosen)
+    yield from _bundles(models, chosen, settings)
+
+
+def _bundles(models: Path, device: Device, settings: Settings) -> Iterator[Finding]:
+    """Of the folder, and of every bundle in it."""
     try:
         bundles = list_bundles(models)
     except BundleError as error:
@@ -111,7 +107,7 @@ def examine(models: Path, device: DeviceChoice) -> Iterator[Finding]:
         yield from _served(settings)
     for name, numbers in bundles.items():
         for number in numbers:
-            yield from _bundle(models / name, number, chosen, settings)
+            yield from _bundle(models / name, number, device, settings)
     if not bundles:
         yield Finding(
             "problem",
@@ -132,119 +128,6 @@ def _served(settings: Settings) -> Iterator[Finding]:
     except SettingsError as error:
         advice = "set it to one of these, or LINNAEUS_LOAD to more"
         yield Finding("problem", "default model", str(error), advice)
-
-
-def _machine() -> Iterator[Finding]:
-    yield Finding("ok", "machine", f"{platform.platform()}, {hardware.cpu_name()}")
-    affinity, quota = hardware.affinity_cores(), hardware.quota_cores()
-    limit = "no quota" if quota is None else f"a cgroup quota of {quota:g} cores"
-    text = f"{hardware.available_cores()} cores: affinity {affinity} cores, {limit}"
-    fraction = quota is not None and quota != int(quota)
-    yield Finding(
-        "note" if fraction else "ok",
-        "threads",
-        text,
-        "a quota of whole cores keeps lanes from being throttled" if fraction else "",
-    )
-    if hardware.has_fast_int8():
-        yield Finding("ok", "int8", "8-bit dot products in hardware")
-    else:
-        yield Finding(
-            "note",
-            "int8",
-            "no 8-bit dot products (VNNI) in hardware",
-            "'auto' serves fp32 here, which is faster on this processor",
-        )
-
-
-def _memory(settings: Settings, device: Device) -> Finding:
-    """Whether the worst images, one in each lane, fit beside the largest bodies, and
-    the places that several processes share with one engine.
-    """
-    limit = hardware.memory_bytes()
-    shared = leader.shares_engine(settings, on_gpu=device == "cuda")
-    # `auto` decides when the models are measured: docs/settings.md says what is counted
-    processes = leader.processes_wanted(settings, light=False, shared=shared)
-    shared = shared and processes > 1
-    own = leader.lanes_each(settings, processes)
-    each = leader.cores_each(processes) if shared else own
-    lanes = processes * each
-    images = lanes * settings.max_pixels * MAX_BYTES_A_PIXEL
-    bodies = processes * settings.max_buffered_bytes
-    if shared:
-        bodies += (processes - 1) * _places_bytes(settings)
-    needed = images + bodies
-    plural = "" if processes == 1 else "es"
-    places = " and places of a shared engine" if shared else ""
-    text = (
-        f"at worst {needed / 1e9:.1f} GB for images in {lanes} "
-        f"{'threads that decode' if shared else 'lanes'} and "
-        f"bodies{places} in {processes} process{plural}; "
-        f"there are {'unknown' if limit is None else f'{limit / 1e9:.1f}'} GB"
-    )
-    if limit is None or needed <= limit:
-        return Finding("ok", "memory", text)
-    left = max(0, limit - bodies)
-    fitting = left // (lanes * MAX_BYTES_A_PIXEL)
-    return Finding(
-        "note",
-        "memory",
-        text,
-        f"give more, or set LINNAEUS_MAX_PIXELS to {fitting} or less"
-        if fitting
-        else "give more, or set LINNAEUS_MAX_BUFFERED_BYTES to less",
-    )
-
-
-def _places_bytes(settings: Settings) -> int:
-    """Of the pixels that one process may have under way in the engine of another."""
-    try:
-        manifests = [bundle.manifest for bundle in find_bundles(settings)]
-    except ClassifierError:
-        return 0  # what is wrong with them is a finding of its own
-    return leader.slots_wanted(settings, len(manifests)) * slot_bytes(manifests)
-
-
-def _connections(settings: Settings) -> Finding:
-    """Whether the limit on open files allows as many as the setting says."""
-    raise_descriptors()  # as `serve` does
-    wanted = settings.max_connections
-    most = connections_within(wanted)
-    text = f"at most {most} in a process"
-    if most == wanted:
-        return Finding("ok", "connections", text)
-    return Finding(
-        "note",
-        "connections",
-        f"{text}, not {wanted}: the system allows it fewer open files",
-        f"raise its hard limit (ulimit -Hn) to {wanted + OTHER_FILES}, or set "
-        f"LINNAEUS_MAX_CONNECTIONS to {most}",
-    )
-
-
-def _packages() -> Iterator[Finding]:
-    builds = ", ".join(
-        f"{name} {number}" for name, number in installed_builds().items()
-    )
-    providers = ", ".join(onnxruntime.get_available_providers())
-    yield Finding("ok", "ONNX Runtime", f"{builds}; compiled in: {providers}")
-    yield Finding("ok", "packages", ", ".join(_versions()))
-    yield Finding("ok", "formats", ", ".join(FORMATS))
-    yield _scaling()
-
-
-def _scaling() -> Finding:
-    reason = why_pillow_scales()
-    if reason is None:
-        return Finding("ok", "scaling", "by SIMD kernels (cykooz-resizer)")
-    text = f"by Pillow, which takes three times as long: {reason}"
-    return Finding("note", "scaling", text)
-
-
-def _versions() -> Iterator[str]:
-    found = versions(PACKAGES)
-    for name in PACKAGES:
-        yield f"{name} {found.get(name, 'absent')}"
 
 
 def _bundle(

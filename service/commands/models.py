@@ -12,7 +12,7 @@ from rich.table import Table
 from classifier.bundle import list_bundles, load_bundle
 from classifier.errors import BundleError
 from classifier.manifest import GraphVariant, Manifest
-from service.engine.models import check_no_link
+from service.bundles import check_no_link
 
 
 def command(

@@ -16,11 +16,12 @@ from classifier.manifest import PreprocessSpec
 from service.contract import ModelKey, Settled
 from service.engine.backlog import Backlog, Cut
 from service.engine.decoding import Keep, as_it_is, decode_ticket
-from service.engine.lanes import CHECKS_A_LIMIT
+from service.engine.lanes import JOIN_S, join_all
 from service.engine.models import decode_limits
 from service.engine.ticket import RequestKind, Ticket, too_late
 from service.errors import DrainingError
 from service.settings import Settings
+from service.watchdog import SILENT_LOOKS
 
 STUCK = "a decoder hangs or has died; the process should be restarted"
 
@@ -56,7 +57,7 @@ class Decoder:
         same = self.ended < self.begun == self.begun_before
         self.looks = self.looks + 1 if same else 0
         self.begun_before = self.begun
-        return self.looks >= CHECKS_A_LIMIT or not self.thread.is_alive()
+        return self.looks >= SILENT_LOOKS or not self.thread.is_alive()
 
 
 class DecodeAhead:
@@ -101,7 +102,7 @@ class DecodeAhead:
                 target=self._work, args=[decoder], name=f"decode-{number}", daemon=True
             )
             decoder.thread.start()
-        self._look_every_s = settings.hang_timeout_s / CHECKS_A_LIMIT
+        self._look_every_s = settings.hang_timeout_s / SILENT_LOOKS
         self._look_again = self._loop.call_later(self._look_every_s, self._look)
 
     def decode(self, tickets: Sequence[Ticket], done: Done) -> None:
@@ -113,7 +114,7 @@ class DecodeAhead:
             DrainingError: it was closed.
         """
         if self._closed:
-            raise DrainingError("the service is about to stop")
+            raise DrainingError
         with self._changed:
             self._backlog.offer(tickets, time.monotonic())
             self._changed.notify(len(tickets))
@@ -143,10 +144,15 @@ class DecodeAhead:
             self._closed = True
             self._backlog.clear()
             self._changed.notify_all()
-        error = DrainingError("the service is about to stop")
+        error = DrainingError()
         requests, self._requests = dict.fromkeys(self._requests.values()), {}
         for request in requests:
             self._tell(request, dict.fromkeys(request.tickets, error))
+
+    async def left(self) -> int:
+        """After `close`: how many threads do not end, since they hang."""
+        threads = [decoder.thread for decoder in self._decoders]
+        return len(await asyncio.to_thread(join_all, threads, within_s=JOIN_S))
 
     def _look(self) -> None:
         """Find threads that hang or have died, which report nothing.

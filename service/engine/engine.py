@@ -187,10 +187,12 @@ class LaneEngine:
         self._closed = True
         if self._lanes is None:
             return 0
-        error = DrainingError("the service is about to stop")
+        error = DrainingError()
+        ends = [self._lanes.close()]
         if self._ahead is not None:
             self._ahead.close()
-        left = await self._lanes.close()
+            ends.append(self._ahead.left())
+        left = sum(await asyncio.gather(*ends))
         with self._changed:
             waiting = self._backlog.clear()
         settle_all([(ticket, error) for ticket in waiting])
@@ -198,7 +200,7 @@ class LaneEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise DrainingError("the service is about to stop")
+            raise DrainingError
         reason = self.unready()
         if reason is not None:
             raise NotReadyError(reason)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from threading import Thread
 
 from structlog.typing import FilteringBoundLogger
 
@@ -16,7 +17,7 @@ from service.errors import EngineFailedError
 MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
 # For the batch at work when a service stops: whoever waited for it has had an answer.
-STOP_S = 2.0
+JOIN_S = 2.0
 
 NO_LANE = "no lane is alive"
 BROKEN = "no image can be run any more; the process should be restarted"
@@ -25,8 +26,18 @@ LATE = "the model did not finish in time"
 OpenLane = Callable[[str, Callable[[Lane, BaseException], None]], Lane]
 
 
+def join_all(threads: Sequence[Thread], *, within_s: float) -> list[Thread]:
+    """Wait for threads to end, together so long; those that have not."""
+    ends = time.monotonic() + within_s
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    return [thread for thread in threads if thread.is_alive()]
+
+
 class Lanes:
-    """The lanes of one engine. Everything but `_died` is called on its event loop."""
+    """The lanes of one engine. All but `_died`, which a dying lane calls, run on its
+    event loop.
+    """
 
     def __init__(
         self,
@@ -74,16 +85,13 @@ class Lanes:
         lanes = list(self._lanes)
         for lane in lanes:
             lane.close()
-        await asyncio.to_thread(self._join, lanes)
-        late = [lane for lane in lanes if lane.thread.is_alive()]
+        threads = [lane.thread for lane in lanes]
+        within_s = min(self._hang_timeout_s, JOIN_S)
+        alive = await asyncio.to_thread(join_all, threads, within_s=within_s)
+        late = [lane for lane in lanes if lane.thread in alive]
         for lane in late:
             self._fail(lane, lane.began, LATE)
         return len(late) + sum(lane.thread.is_alive() for lane in self._lost)
-
-    def _join(self, lanes: Sequence[Lane]) -> None:
-        ends = time.monotonic() + min(self._hang_timeout_s, STOP_S)
-        for lane in lanes:
-            lane.thread.join(max(0.0, ends - time.monotonic()))
 
     def _refill(self) -> None:
         """Have as many lanes as are wanted, unless too many hang."""

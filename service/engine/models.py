@@ -1,20 +1,17 @@
 """bundle → **engine model**: proven, loaded on its device, its costs measured."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image
 
-from classifier.bundle import Bundle, list_bundles, load_bundle, resolve
+from classifier.bundle import Bundle
 from classifier.decode import DecodeLimits, warm_up
-from classifier.errors import BundleError, SessionError
+from classifier.errors import SessionError
 from classifier.manifest import (
-    MAX_VERSION_DIGITS,
     GraphVariant,
     Manifest,
     PreprocessSpec,
@@ -22,13 +19,13 @@ from classifier.manifest import (
 from classifier.preprocess import Pixels, preprocess
 from classifier.session import Device, Session
 from classifier.variant import choose_variant, load_session
+from service.bundles import find_bundles
 from service.contract import LoadedModel, ModelKey
 from service.engine.arrangement import (
     Arrangement,
     arrange_on_cpu,
     arrange_on_cuda,
 )
-from service.errors import shown
 from service.settings import Settings
 
 # Below this cost an image is run where it arrives: a thread hop costs as much.
@@ -73,50 +70,6 @@ class EngineModel:
             device=self.session.device,
             explains=self.session.has_class_maps,
         )
-
-
-def find_bundles(settings: Settings) -> list[Bundle]:
-    """The bundles that the settings name, or the newest of every model, each once.
-
-    Raises:
-        BundleError: one of them is not whole or a link to another, or there is none.
-    """
-    root = settings.models
-    if not root.is_dir():
-        raise BundleError(
-            f"{root} is no folder; --models or LINNAEUS_MODELS names the one with "
-            "bundles"
-        )
-    names = settings.load or tuple(list_bundles(root))
-    if not names:
-        raise BundleError(f"{root} holds no bundle; expected {root}/NAME/VERSION/")
-    bundles: dict[str, Bundle] = {}
-    for entry in names:
-        name, _, version = entry.partition("/")
-        if version and not _is_version(version):
-            raise BundleError(f"{shown(entry)} names no version; write NAME or NAME/2")
-        path = resolve(root / name, int(version) if version else None)
-        bundle = load_bundle(path)
-        check_no_link(path, bundle)
-        bundles[bundle.manifest.full_name] = bundle  # "a,a/2" may name one twice
-    return list(bundles.values())
-
-
-def check_no_link(path: Path, bundle: Bundle) -> None:
-    """Raises BundleError for a link by which a bundle seems to have another name.
-
-    It would be loaded a second time, and nobody could ask for it by that name.
-    """
-    found = Path(os.path.abspath(path)).parts[-2:]
-    if found != bundle.folder.parts[-2:]:
-        raise BundleError(
-            f"{path} is by a link {bundle.folder}; a bundle has no name but that of "
-            "its manifest: remove the link, or set LINNAEUS_LOAD without it"
-        )
-
-
-def _is_version(text: str) -> bool:
-    return text.isdecimal() and len(text) <= MAX_VERSION_DIGITS
 
 
 def load_models(

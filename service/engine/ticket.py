@@ -29,7 +29,7 @@ class Ticket:
     # the batch request that it belongs to; None for a request of one image
     request: object | None = None
     settle: Callable[[Settled], None] | None = None  # None in simulations
-    ready: Preprocessed | None = None  # decoded ahead of the lane
+    ready: Preprocessed | None = None  # its pixels, once they are decoded
     explain: bool = False  # its sender wants class maps as well
     abandoned: bool = False  # its sender has left, or has been told
     next_in_line: bool = False  # when offered, so only the clock can make it late

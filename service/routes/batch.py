@@ -16,7 +16,7 @@ from service.exchange import RequestLog, exchange_of
 from service.images import ACCEPT_MANY, content_type_of, read_images
 from service.jsons import to_json
 from service.parameters import Parameters
-from service.routes.classify import send_json
+from service.responses import send_json
 from service.routes.question import read_question
 from service.serving import Serving
 

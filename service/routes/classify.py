@@ -8,12 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 from classifier.errors import ClassifierError
 from service.asking import classify
-from service.contract import Timing
 from service.disconnect import CancelOnDisconnect
 from service.errors import ServiceError
-from service.exchange import Headers, exchange_of
+from service.exchange import exchange_of
 from service.images import ACCEPT_ONE, content_type_of, read_image
 from service.problems import problem_of
+from service.responses import send_json
 from service.routes.question import read_question
 from service.serving import Serving
 
@@ -60,39 +60,3 @@ class ClassifyOne:
             serving.bodies.release(exchange)
         exchange.timed(outcome.timing)
         await send_json(send, answer, timing=outcome.timing)
-
-
-async def send_json(send: Send, body: bytes, *, timing: Timing | None) -> None:
-    """Write a 200 with JSON that is already serialized."""
-    await send_answer(send, body, json_headers(body, timing))
-
-
-async def send_answer(send: Send, body: bytes, headers: Headers) -> None:
-    """Write a 200 whole."""
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def json_headers(body: bytes, timing: Timing | None) -> Headers:
-    """The headers of an answer that are its own."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    if timing is not None:
-        headers.append((b"server-timing", server_timing(timing)))
-    return headers
-
-
-def server_timing(timing: Timing) -> bytes:
-    """The header `Server-Timing`, in milliseconds (W3C)."""
-    return (
-        b'decode;dur=%.3f, queue;dur=%.3f, batch;dur=%.3f;desc="%d", infer;dur=%.3f'
-        % (
-            timing.decode_ms,
-            timing.queue_ms,
-            timing.batch_ms,
-            timing.batch_size,
-            timing.infer_ms,
-        )
-    )

@@ -30,7 +30,7 @@ from service.oip.request import (
 )
 from service.oip.response import write_answer
 from service.problems import problem_of
-from service.routes.classify import send_answer, server_timing
+from service.responses import send_answer, server_timing
 from service.serving import Serving
 
 # Of an output that is written at once: 7 ms of texts `value:index:label`. Of 64 images

@@ -75,7 +75,7 @@ class SharedEngine:
         """Reach the engine's process, and load what decoding needs.
 
         Raises:
-            BundleError: a bundle changed since that process has loaded it.
+            BundleError: a bundle cannot be read.
             EngineUnreachableError: there is no such process.
         """
         self._loop = asyncio.get_running_loop()
@@ -152,8 +152,8 @@ class SharedEngine:
             return 0
         self._ahead.close()
         self._link.close()
-        self._fail_all(DrainingError("the service is about to stop"))
-        return 0
+        self._fail_all(DrainingError())
+        return await self._ahead.left()
 
     def _tickets(
         self,
@@ -186,7 +186,7 @@ class SharedEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise DrainingError("the service is about to stop")
+            raise DrainingError
         if self._trouble is not None:
             raise NotReadyError(self._trouble)
 

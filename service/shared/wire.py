@@ -1,7 +1,8 @@
 """messages ↔ **frames** between a front-end and the engine's process.
 
-Pixels and scores stay in the shared slots, so a message has some tens of bytes. Both
-ends are processes of one service at one version: the format needs no compatibility.
+Pixels and scores stay in the shared slots, so the message of an image has some tens of
+bytes; class maps come in the message. Both ends are processes of one service at one
+version: the format needs no compatibility.
 """
 
 import asyncio

@@ -11,9 +11,13 @@ import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
+
+from bench.goals import best
+from bench.peers.report import OURS, find, ratios
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -57,6 +61,33 @@ def test_a_figure_is_what_was_measured(page, figure, record, path, percent):
     value = value_at(json.loads((RESULTS / record).read_text()), path)
 
     assert as_written(value * (100 if percent else 1), figure) == figure
+
+
+def series_of_photos() -> list[float]:
+    """Ours in fp32 by the best tuned peer, of every series with the usual model."""
+    found = []
+    for path in sorted(RESULTS.rglob("peers-photos*.json")):
+        record = json.loads(path.read_text())
+        if record.get("model", "imagenet") == "imagenet":
+            rows = record["rows"]
+            ours = ratios(find(rows, OURS, "fp32"), best(rows, "tuned"))
+            found.append(median(ours))
+    return found
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/figures.md"])
+def test_all_series_of_photos_are_summed_up(page):
+    """Also those in which a peer was ahead."""
+    each = series_of_photos()
+    text = " ".join((ROOT / page).read_text().split())
+    words = {14: "fourteen", 15: "fifteen", 16: "sixteen", 3: "three", 4: "four"}
+
+    assert f"over {words[len(each)]} series" in text
+    assert f"{min(each):.2f} to {max(each):.2f} times as fast" in text
+    assert f"{median(each):.2f} in the median" in text
+    if page == "README.md":
+        faster = sum(ratio > 1 for ratio in each)
+        assert f"and faster in {words[faster]}." in text
 
 
 def test_every_marker_has_its_figure():

@@ -21,9 +21,9 @@ import pytest
 from classifier.bundle import load_bundle
 from classifier.manifest import Manifest
 from service.address import bind
+from service.bundles import find_bundles
 from service.crew import GRACE_S, LOOK_EVERY_S, REFUSED_AGAIN_S, Crew, _answers
 from service.engine.engine import LaneEngine
-from service.engine.models import find_bundles
 from service.errors import BundleChangedError, SettingsError
 from service.files import MOST_FILES, raise_descriptors
 from service.leader import MAX_TMPDIR, Leader, socket_folder

@@ -18,6 +18,7 @@ from service.app import project_version
 from service.asking import LATE
 from service.engine.lanes import NO_LANE
 from service.engine.line import no_room
+from service.errors import DrainingError
 from service.problems import PROBLEM_TYPES
 from tests.service.conftest import RED, running
 from tests.synthetic import png
@@ -401,6 +402,7 @@ def test_the_example_of_a_refusal_for_a_while_is_what_is_said():
     assert examples.DETAILS["overloaded"] == str(full)
     assert examples.DETAILS["not_ready"] == NO_LANE
     assert examples.DETAILS["deadline_exceeded"] == LATE
+    assert examples.DETAILS["draining"] == str(DrainingError())
 
 
 def test_the_example_answers_are_what_is_answered(client):

@@ -837,7 +837,7 @@ def test_the_documentation_is_drawn_from_the_document(page, server):
         f'application/json ImageBody {{ "image": "{examples.PNG_BASE64}" }}',
         '"predictions": [ { "label": "red", "index": 0,',
         "text/plain string",
-        "results list of Answer or ItemError",
+        "results list of Answer or FailedItem",
         "explains boolean explain=true is available.",
         "Prediction One label with its score.",
         "GET /readyz May traffic come?",

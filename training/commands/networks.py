@@ -42,6 +42,7 @@ def select(family: str | None) -> Rows:
         BadParameter: no such family; names those that there are.
     """
     from training.networks import table  # noqa: PLC0415 - torch is slow to load
+    from training.networks.card import plain  # noqa: PLC0415
 
     if family is None:
         return table()
@@ -50,11 +51,6 @@ def select(family: str | None) -> Rows:
         families = ", ".join(dict.fromkeys(row.family for row in table()))
         raise typer.BadParameter(f"{family!r} is none of {families}")
     return rows
-
-
-def plain(name: str) -> str:
-    """`EfficientNet-Lite` → `efficientnetlite`."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def describe(row: "NetworkCard") -> dict[str, Any]:

@@ -225,7 +225,7 @@ class _Run:
         """Patience goes by the first score; what is kept, among equals, by the loss."""
         state, score = self._state, next(iter(scores.values()))
         gains = state.best is None or score > state.best
-        state.epochs_without_gain = 0 if gains else state.epochs_without_gain + 1
+        state.looks_without_gain = 0 if gains else state.looks_without_gain + 1
         if not state.is_gain(scores):
             return
         state.best, state.best_loss = score, scores["loss"]
@@ -237,7 +237,7 @@ class _Run:
 
     def _patience_is_over(self) -> bool:
         patience = self._state.config.train.patience
-        return patience is not None and self._state.epochs_without_gain >= patience
+        return patience is not None and self._state.looks_without_gain >= patience
 
     def _keep(self) -> Scores:
         """Leave the weights to keep in the network, and say how good they are."""

@@ -1,7 +1,7 @@
 """config + data → **run**: everything from a file name to trained weights in a folder.
 
-The composition root of training: the only place that builds datasets, batches, network
-and objective together.
+The composition root of `linnaeus train`, where datasets, batches, network and objective
+are built together. `cifar10_table` has its own.
 """
 
 import logging

@@ -32,7 +32,7 @@ class State:
     seconds: float = 0.0  # of planning and training so far, over all starts
     best: float | None = None  # validation score
     best_loss: float = math.inf  # the lowest with that score
-    epochs_without_gain: int = 0
+    looks_without_gain: int = 0
     ema: MovingAverage | None = None
     lookahead: Lookahead | None = None
     selection: Selection | None = None
@@ -62,7 +62,7 @@ class State:
                 "seconds": self.seconds,
                 "best": self.best,
                 "best_loss": self.best_loss,
-                "epochs_without_gain": self.epochs_without_gain,
+                "looks_without_gain": self.looks_without_gain,
                 "network": self.network.state_dict(),
                 "optimizers": self.optimizers.state_dict(),
                 "ema": self.ema.averages if self.ema else {},
@@ -79,7 +79,7 @@ class State:
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.best = saved["best"]
         self.best_loss = saved.get("best_loss", math.inf)  # older runs have none
-        self.epochs_without_gain = saved["epochs_without_gain"]
+        self.looks_without_gain = saved["looks_without_gain"]
         self.best_weights = saved["best_weights"]
         if self.ema is not None:
             self.ema.averages = saved["ema"]

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def check_there(config: Config, root: Path) -> None:
-    """Refuse paths that are not below the folder of the data sets.
+    """Refuse paths, as seen from the folder of the data sets, where nothing is.
 
     Raises:
         DataError: with the option that names another folder.

@@ -24,8 +24,9 @@ WARM_STEPS, TIMED_STEPS = 2, 5
 # Timing goes on for so long, or for such a part of the minutes if that is less: five
 # short steps can all fall into a moment in which the machine does something else.
 SAMPLE_S, SAMPLE_SHARE, MOST_STEPS = 1.0, 0.02, 100
-# All timing together takes this long at most, or this part of the minutes, and one step
-# after a first one in each way, without which nothing would be known.
+# The timing of steps takes this long at most, or this part of the minutes, and so does
+# that of loading; but one step after a first one in each way is always timed, without
+# which nothing would be known.
 LIMIT_S, LIMIT_SHARE, LEAST_STEPS = 30.0, 0.1, 2
 # Once warm, what takes so many times as long as the best is not timed further: the time
 # is wanted to tell apart what is close.

@@ -42,7 +42,7 @@ def load_weights(
         CheckpointMismatchError: the file is not a checkpoint, or one of another network
             (nothing has been copied then).
     """
-    tensors = source if isinstance(source, Mapping) else read_checkpoint(source)
+    tensors = source if isinstance(source, Mapping) else read_weights(source)
     tensors = rename(tensors, network)
     wanted = dict(network.state_dict())
     if not keep_head:
@@ -54,7 +54,7 @@ def load_weights(
     network.load_state_dict(dict(tensors), strict=False)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, out of whatever dictionary wraps them.
 
     Raises:

@@ -18,7 +18,7 @@ from training.errors import ConfigError
 from training.networks import Network, build, load_weights
 from training.networks.card import plain
 from training.networks.efficientnet_lite import EfficientNetLite, rename_published
-from training.networks.weights import read_checkpoint
+from training.networks.weights import read_weights
 
 CLASSES = 1000
 LABELS = Path(__file__).parents[1] / "labels" / "imagenet.csv"
@@ -101,7 +101,7 @@ def load_published(published: Published) -> EfficientNetLite:
     """
     network = build(published.network, classes=CLASSES)
     assert isinstance(network, EfficientNetLite)  # noqa: S101  by the table above
-    tensors = read_checkpoint(find_checkpoint(published))
+    tensors = read_weights(find_checkpoint(published))
     load_weights(network, rename_published(tensors, network))
     return network
 

@@ -201,7 +201,7 @@ def judge(
 def how_made(attempt: Attempt) -> str:
     """Which layers are in int8, and what it took, in words."""
     kept = f"in fp32: {', '.join(attempt.kept)}" if attempt.kept else ""
-    copies = f"{attempt.copies} channels copied" if attempt.copies else ""
+    copies = f"{attempt.copies} copies of channels" if attempt.copies else ""
     return ", ".join(filter(None, (kept or "all layers in int8", copies)))
 
 

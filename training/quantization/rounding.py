@@ -6,8 +6,8 @@ Here the weights of a layer are rounded one after another, and each error is pas
 to the weights not yet rounded so that the layer's *output* on real images changes
 least; what remains at the end goes into the bias. This is optimal brain compression
 in one order for all outputs, as GPTQ does (Frantar et al., arXiv:2208.11580 and
-arXiv:2210.17323). It costs nothing when serving: same scales, same operators, other
-integers.
+arXiv:2210.17323). It costs nothing when serving: same operators, other integers;
+and other scales only where a channel came out empty.
 """
 
 from collections import Counter
@@ -278,6 +278,6 @@ def _values(tensor: TensorProto) -> Floats:
 
 
 def overwrite(tensor: TensorProto, values: Floats, dtype: type) -> None:
-    """Write other integers into an initializer of the same shape."""
+    """Write other values into an initializer of the same shape, as `dtype`."""
     array: NDArray[np.generic] = values.reshape(tuple(tensor.dims)).astype(dtype)
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

@@ -408,6 +408,19 @@ def test_a_processor_without_8_bit_products_is_noted(linnaeus, tmp_path, monkeyp
     assert "'auto' serves fp32 here" in shown[False]
 
 
+def test_a_processor_that_is_not_known_is_not_called_slow(
+    linnaeus, tmp_path, monkeypatch
+):
+    """Nothing says on macOS which instructions there are."""
+    monkeypatch.setattr(hardware, "cpu_flags", frozenset)
+
+    shown = linnaeus("doctor", "--models", tmp_path, "--device", "cpu").stdout
+
+    assert "does not say whether there are 8-bit dot products" in shown
+    assert "'auto' serves fp32 here" in shown
+    assert "faster on this processor" not in shown
+
+
 def test_the_worst_images_are_as_many_as_lanes(linnaeus, tmp_path, monkeypatch):
     """Of the settings, where these say how many; and of each process."""
     make_bundle(tmp_path)

@@ -14,7 +14,6 @@ from service.contract import Outcome
 from service.engine.ahead import STUCK, DecodeAhead, Decoder
 from service.engine.decoding import as_it_is, decode_ticket
 from service.engine.engine import LaneEngine
-from service.engine.lanes import CHECKS_A_LIMIT
 from service.engine.ticket import Ticket, build_tickets
 from service.errors import (
     DeadlineExceededError,
@@ -23,6 +22,7 @@ from service.errors import (
     OverloadedError,
 )
 from service.settings import Settings
+from service.watchdog import SILENT_LOOKS
 from tests.service.closing import close_while_decoding
 from tests.service.conftest import until
 from tests.synthetic import SLOW, make_bundle, png
@@ -363,9 +363,9 @@ def test_a_decoder_at_work_hangs_only_by_so_many_looks():
     decoder.thread = threading.current_thread()
     looks = [decoder.stands_still() for _ in range(9)]
     decoder.begun = 1
-    looks += [decoder.stands_still() for _ in range(CHECKS_A_LIMIT)]
+    looks += [decoder.stands_still() for _ in range(SILENT_LOOKS)]
     decoder.begun, decoder.ended = 2, 1
-    looks += [decoder.stands_still() for _ in range(CHECKS_A_LIMIT)]
+    looks += [decoder.stands_still() for _ in range(SILENT_LOOKS)]
 
     assert not any(looks)
     assert decoder.stands_still()
@@ -472,6 +472,22 @@ async def test_closing_tells_those_whose_images_are_being_decoded(engine, monkey
 
     assert closing.told == closing.fates == [DrainingError] * 22
     assert engine.queued(COLORS) == 0
+
+
+async def test_a_decoder_that_hangs_at_the_end_is_left_behind(engine, monkeypatch):
+    """The status of the process says so, as of a run that hangs."""
+    go_on = threading.Event()
+    monkeypatch.setattr(
+        "service.engine.ahead.decode_ticket", lambda *_, **__: go_on.wait(60)
+    )
+    monkeypatch.setattr("service.engine.ahead.JOIN_S", 0.05)
+    engine.submit(COLORS, [png((9, 9, 9))], deadline=None, settle=lambda *_: None)
+    await until(lambda: any(decoder.begun for decoder in engine._ahead._decoders))
+
+    left = await engine.close()
+    go_on.set()
+
+    assert left == 1
 
 
 async def test_images_that_wait_for_a_decoder_are_queued(engine, monkeypatch):

@@ -619,7 +619,7 @@ async def test_closing_finishes_what_runs_and_tells_everybody_else(
     running, monkeypatch
 ):
     """Nobody is left without an answer, and who comes later is refused."""
-    monkeypatch.setattr(lanes, "STOP_S", 60)  # for the runs, on a busy machine too
+    monkeypatch.setattr(lanes, "JOIN_S", 60)  # for the runs, on a busy machine too
     async with running() as engine:
         asked = [
             asyncio.create_task(

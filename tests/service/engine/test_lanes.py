@@ -159,7 +159,7 @@ async def test_lanes_that_were_left_before_the_end_are_told_of_at_the_end():
 
 async def test_whose_run_hangs_at_the_end_hears_so(monkeypatch):
     """The process ends without it, and says that it has left something behind."""
-    monkeypatch.setattr("service.engine.lanes.STOP_S", 0.01)
+    monkeypatch.setattr("service.engine.lanes.JOIN_S", 0.01)
     async with running(hang_timeout_s=60.0) as parts:
         parts.offer(1)
         await until(lambda: any(lane.began for lane in parts.lanes._lanes))
@@ -178,7 +178,7 @@ async def test_a_lane_that_dies_at_the_end_is_not_replaced(monkeypatch):
         go_on.wait(20)
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("service.engine.lanes.STOP_S", 20.0)
+    monkeypatch.setattr("service.engine.lanes.JOIN_S", 20.0)
     async with running(hang_timeout_s=60.0) as parts:
         for lane in parts.lanes._lanes:
             monkeypatch.setattr(lane, "_decode", die)

@@ -865,6 +865,23 @@ async def test_closing_tells_those_whose_images_are_being_run(shared):
             await asked
 
 
+async def test_a_decoder_that_hangs_at_the_end_is_left_behind(shared, monkeypatch):
+    """The status of the process says so, as of a run that hangs."""
+    go_on = threading.Event()
+    monkeypatch.setattr(
+        "service.engine.ahead.decode_ticket", lambda *_, **__: go_on.wait(60)
+    )
+    monkeypatch.setattr("service.engine.ahead.JOIN_S", 0.05)
+    async with shared() as pair:
+        front = pair.front
+        front.submit(COLORS, [png((9, 9, 9))], deadline=None, settle=lambda *_: None)
+        await until(lambda: any(decoder.begun for decoder in front._ahead._decoders))
+        left = await front.close()
+        go_on.set()
+
+    assert left == 1
+
+
 async def test_closing_tells_those_whose_images_are_being_decoded(shared, monkeypatch):
     """Those at work, those in line for it and those just come: each once, at once."""
     async with shared() as pair:

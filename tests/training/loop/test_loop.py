@@ -186,7 +186,7 @@ def test_of_epochs_of_one_score_that_of_the_lowest_loss_is_kept(
     final = read_checkpoint(root / "run" / "final.pt")["network"]
     assert all((final[n] == value).all() for n, value in seen[kept - 1].items())
     state = read_checkpoint(root / "run" / "last.pt")
-    assert state["epochs_without_gain"] == idle
+    assert state["looks_without_gain"] == idle
     assert (state["best"], state["best_loss"]) == scores[kept - 1]
 
 

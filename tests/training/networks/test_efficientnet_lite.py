@@ -23,7 +23,7 @@ from training.networks.efficientnet_lite import (
     Scale,
     rename_published,
 )
-from training.networks.weights import read_checkpoint
+from training.networks.weights import read_weights
 
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
@@ -36,7 +36,7 @@ def published(name: str) -> Network:
         pytest.skip(f"{package} is not installed (extra `pretrained`)")
     (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
     network = build(name, classes=1000)
-    network.load_state_dict(rename_published(read_checkpoint(file), network))
+    network.load_state_dict(rename_published(read_weights(file), network))
     return network.eval()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.networks import CheckpointMismatchError, build, load_weights
-from training.networks.weights import read_checkpoint
+from training.networks.weights import read_weights
 
 
 def ones_like(state):
@@ -134,7 +134,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
 
     with pytest.raises(CheckpointMismatchError, match=r"bomb\.pt"):
-        read_checkpoint(tmp_path / "bomb.pt")
+        read_weights(tmp_path / "bomb.pt")
     assert not trace.exists()
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "broken.pt").write_bytes(content)
 
     with pytest.raises(CheckpointMismatchError, match=r"broken\.pt"):
-        read_checkpoint(tmp_path / "broken.pt")
+        read_weights(tmp_path / "broken.pt")
 
 
 def test_a_tensor_that_is_not_as_it_was_written_is_named(resnet, tmp_path):
@@ -156,7 +156,7 @@ def test_a_tensor_that_is_not_as_it_was_written_is_named(resnet, tmp_path):
     file.write_bytes(content)
 
     with pytest.raises(CheckpointMismatchError, match=r"flipped\.pt is damaged \(mem"):
-        read_checkpoint(file)
+        read_weights(file)
 
 
 def test_a_file_of_safetensors_is_told_how_to_become_a_checkpoint(resnet, tmp_path):
@@ -174,7 +174,7 @@ def test_a_file_of_safetensors_is_told_how_to_become_a_checkpoint(resnet, tmp_pa
 def test_a_missing_file_is_named(tmp_path):
     """Not a traceback from deep inside torch."""
     with pytest.raises(CheckpointMismatchError, match=r"absent\.pt"):
-        read_checkpoint(tmp_path / "absent.pt")
+        read_weights(tmp_path / "absent.pt")
 
 
 def test_a_file_without_a_state_dict_is_refused(tmp_path):
@@ -182,4 +182,4 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path):
     torch.save({"epoch": 3, "accuracy": 0.9}, tmp_path / "log.pt")
 
     with pytest.raises(CheckpointMismatchError, match="no state dict"):
-        read_checkpoint(tmp_path / "log.pt")
+        read_weights(tmp_path / "log.pt")

@@ -3,7 +3,7 @@
 import pytest
 
 from classifier.errors import BundleError
-from service.engine.models import find_bundles
+from service.bundles import find_bundles
 from service.settings import Settings
 from tests.synthetic import make_bundle
 
