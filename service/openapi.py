@@ -172,7 +172,10 @@ VersionQuery = Annotated[
 ]
 TopKQuery = Annotated[
     Annotated[int, Field(ge=1)] | Unset,
-    Query(description="How many predictions. Unset: the model's own number."),
+    Query(
+        description="How many predictions. Unset: the model's own number; of a "
+        "multilabel model all labels over their thresholds."
+    ),
 ]
 ThresholdQuery = Annotated[
     shapes.Score | Unset,

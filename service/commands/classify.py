@@ -204,7 +204,8 @@ def _cells(result: Classification) -> list[str]:
     best, *others = named
     answer = best.label
     if result.groups:
-        answer = f"{answer} ({result.groups[0].group} {result.groups[0].score:.2f})"
+        group = result.groups[0]  # of another ranking: it need not be the label's
+        answer = f"{answer} (best group: {group.group} {group.score:.2f})"
     following = ", ".join(
         f"{other.label} {other.score:.2f}" for other in others if other.score >= VISIBLE
     )

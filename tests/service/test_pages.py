@@ -117,7 +117,12 @@ def test_a_picture_is_answered_with_bars(page):
         ("is-red", RED, 1, r"^red\nred: [\d.]+ %, threshold [\d.]+ %$"),
         ("is-red", GREEN, 0, r"^not red\nred: [\d.]+ %, threshold [\d.]+ %$"),
         ("has", GRAY, 3, "^red, green, blue$"),
-        ("shades", RED, 2, r"^[\w-]+\nwarm: [\d.]+ %$(.|\n)*^Groups\nwarm$"),
+        (
+            "shades",
+            RED,
+            2,
+            r"^[\w-]+\n[\d.]+ %, best group: warm [\d.]+ %$(.|\n)*^Groups\nwarm$",
+        ),
         ("shades", GRAY, 0, "^The model does not know.$"),
     ],
     ids=["yes", "no", "labels", "groups", "abstains"],
@@ -236,8 +241,20 @@ def test_the_command_of_an_answer_answers_the_same(page, tmp_path, name, kind):
     [
         (GRAY, "", "", "3 over the threshold", 3),
         (RED, "", "", "1 over the threshold", 3),
-        (GRAY, "1", "", "1 of the 1 shown over the threshold", 1),
-        (GRAY, "2", "0.5", "2 of the 2 shown over the threshold", 2),
+        (
+            GRAY,
+            "1",
+            "",
+            "1 of the 1 shown over the threshold; Predictions says how many",
+            1,
+        ),
+        (
+            GRAY,
+            "2",
+            "0.5",
+            "2 of the 2 shown over the threshold; Predictions says how many",
+            2,
+        ),
         (RED, "2", "0.9", "1 over the threshold", 1),
         (GRAY, "3", "1", "none of its labels", 0),
         (GRAY, "", "1", "none of its labels", 0),
@@ -383,6 +400,16 @@ PROBLEM = {
     "content_type": "application/problem+json",
     "body": '{"title": "The service is stopping", "detail": "…", "code": "draining"}',
 }
+STOPPING = {
+    "status": 503,
+    "content_type": "application/problem+json",
+    "body": '{"title": "The service is stopping", "detail": "…", "status": 503}',
+}
+UNREADABLE = {
+    "status": 422,
+    "content_type": "application/problem+json",
+    "body": '{"title": "The image is damaged", "detail": "…", "status": 422}',
+}
 UNKNOWN = {
     "status": 404,
     "content_type": "application/problem+json",
@@ -461,6 +488,82 @@ def test_a_model_that_is_listed_and_not_found_is_asked_for_twice_at_most(page):
 
     page.wait_for_selector("#answer .bad")
     assert "model_not_found" in page.inner_text("#answer")
+
+
+def test_what_was_set_for_a_model_that_is_gone_is_not_sent_to_another(page):
+    """A threshold is one model's own; and the change is told."""
+    page.select_option("#model", label="has")
+    page.fill("#threshold", "0.9")
+    models = page.request.get(f"{page.url}models").json()["models"]
+    left = {"models": [model for model in models if model["name"] != "has"]}
+    page.route("**/models", lambda route: route.fulfill(json=left))
+    page.route("**/classify?model=has*", lambda route: route.fulfill(**UNKNOWN))
+
+    give(page, RED)
+    wait_for_answer(page, "colors")
+
+    assert "has is not served any more; colors has answered." in page.inner_text(
+        "#answer"
+    )
+    assert page.input_value("#threshold") == ""
+    assert page.inner_text("#answer .verdict").startswith("red")
+
+    page.select_option("#model", label="shades")
+    wait_for_answer(page, "shades")
+    assert "not served any more" not in page.inner_text("#answer")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "passes"),
+    [
+        (lambda route: route.abort(), True),
+        (lambda route: route.fulfill(**STOPPING), True),
+        (lambda route: route.fulfill(**UNREADABLE), False),
+    ],
+    ids=["lost", "stopping", "broken"],
+)
+def test_what_may_pass_can_be_tried_again(page, trouble, passes):
+    """With the picture that was given; a broken one stays so."""
+    page.route("**/classify?*", trouble)
+    give(page, RED)
+    page.wait_for_selector("#answer .bad")
+    button = page.get_by_role("button", name="Try again")
+
+    assert button.count() == passes
+    if passes:
+        page.unroute("**/classify?*")
+        button.click()
+        page.wait_for_selector("#answer .verdict")
+
+
+def test_the_list_of_models_can_be_asked_for_again(browser, server):
+    """Also before a picture was given."""
+    page = browser.new_page()
+    page.route("**/models", lambda route: route.abort())
+    page.goto(server.url)
+    page.wait_for_selector("#answer .bad")
+    page.unroute("**/models")
+
+    page.get_by_role("button", name="Try again").click()
+
+    page.wait_for_selector("#model:enabled")
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 640), (390, 844), (640, 512)])
+@pytest.mark.parametrize("image", ["answered", "refused"])
+def test_on_a_phone_an_answer_comes_into_view(browser, server, width, height, image):
+    """It is below picture and controls, and would seem not to have come."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(server.url)
+    give(page, png((255, 0, 0), (300, 300)) if image == "answered" else b"none")
+
+    first = page.wait_for_selector("#answer .verdict, #answer .bad")
+
+    box = first.bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] < height + 1  # of pixels of the screen
+    page.close()
 
 
 def paste(page, image):

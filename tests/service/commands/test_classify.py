@@ -324,7 +324,7 @@ def test_a_binary_row_has_the_label_decided_on_and_its_own_score(
         ("colors", ["a.PNG", "red", "1.000", "green"]),
         ("is-red", ["b.png", "not red"]),
         ("has", ["a.PNG", "red"]),
-        ("shades", ["red (warm 1.00)", "blue (cold 1.00)"]),
+        ("shades", ["red (best group: warm 1.00)", "blue (best group: cold 1.00)"]),
     ],
 )
 def test_the_table_shows_what_each_task_decided(linnaeus, photos, model, expected):
@@ -369,7 +369,10 @@ def answer(*scores: float, groups=None) -> Classification:
     [
         (answer(0.98, 0.0049), "[b0] 0.980"),
         (answer(0.95, 0.044, 0.006), "[b0] 0.950 [b1] 0.04, [b2] 0.01"),
-        (answer(0.5, groups=(GroupScore("[b]", 0.75),)), "[b0] ([b] 0.75) 0.500"),
+        (
+            answer(0.5, groups=(GroupScore("[b]", 0.75),)),
+            "[b0] (best group: [b] 0.75) 0.500",
+        ),
         (answer(), "abstained"),
     ],
 )
