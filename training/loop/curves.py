@@ -29,9 +29,11 @@ def draw_curves(log: Path, picture: Path) -> None:
         else:
             continue
         points = [(row["epoch"], row[key]) for row in rows if key in row]
-        axes.plot(*zip(*points, strict=True), label=key.replace("_", " "))
+        # dots, or a single epoch would be no line at all
+        axes.plot(*zip(*points, strict=True), ".-", label=key.replace("_", " "))
     for axes in (losses, scores):
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def render(path: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["written"] = written
+    environment.filters["numeric"] = numeric
     return environment.get_template(TEMPLATE).render(**facts)
 
 
@@ -214,6 +216,22 @@ def training_details(path: Path) -> dict[str, Any]:
     facts |= {"images": saved["sizes"]} if "sizes" in saved else {}
     facts["validation"] = {k: short(v) for k, v in saved["scores"].items()}
     return {"How it was trained": facts, "Its config": saved["config"]}
+
+
+def numeric(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers alone, and are read by their digits' places."""
+    return [
+        all(map(is_number, filter(None, cells))) for cells in zip(*rows, strict=True)
+    ]
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is one, without a word or unit."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def written(value: Any) -> str:

@@ -35,9 +35,13 @@ def evaluation_table(found: dict[str, Any]) -> dict[str, Any]:
 def class_tables(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row for each label, and the pairs that are most often mixed up."""
     if found["per_class"]:
-        figures = ("n", "predicted", "precision", "recall", "f1")
+        counts, figures = ("n", "predicted"), ("precision", "recall", "f1")
         rows = [
-            [row["label"], *("" if row[f] is None else short(row[f]) for f in figures)]
+            [
+                row["label"],
+                *("" if row[f] is None else short(row[f]) for f in counts),
+                *("" if row[f] is None else f"{row[f]:.3f}" for f in figures),
+            ]
             for row in found["per_class"]
         ]
         head = ["label", "images", "answered", "precision", "recall", "F1"]

@@ -193,6 +193,57 @@ def test_the_curve_of_risk_goes_up_with_coverage(monkeypatch: pytest.MonkeyPatch
     assert axes.get_title() == "area under the curve 0.2083"
 
 
+def test_without_a_mistake_the_risk_is_drawn_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """At the bottom, over all coverages; not magnified out of nothing."""
+    found = evaluation(("a", "b", "c"), several=False)
+    found = replace(found, truth=found.scores.argmax(1))
+
+    (axes,) = drawn(plots.risk_coverage_plot, found, monkeypatch).axes
+
+    assert axes.get_xlim() == (0, 1)
+    assert axes.get_ylim() == (0, 0.01)
+    (curve,) = axes.lines
+    assert curve.get_marker() == "."
+
+
+def test_of_many_labels_the_worst_curves_have_names(monkeypatch: pytest.MonkeyPatch):
+    """There are ten colors; the others are gray behind them."""
+    generator = np.random.default_rng(0)
+    truth = generator.random((50, 12)) < 0.5
+    scores = np.where(truth, 0.6, 0.4) + generator.normal(0, 0.02, truth.shape)
+    scores[:, :10] = generator.random((50, 10))  # two are told without a mistake
+    names, thresholds = tuple(f"label {k}" for k in range(12)), (0.5,) * 12
+    found = replace(
+        evaluation(("a", "b", "c"), several=True),
+        labels=names,
+        truth=truth,
+        scores=scores,
+        thresholds=thresholds,
+        rows=per_label(scores, truth, thresholds),
+    )
+
+    (axes,) = drawn(precision_recall_plot, found, monkeypatch).axes
+
+    legend = [text.get_text()[:7] for text in axes.get_legend().get_texts()]
+    assert legend == [f"label {k}" for k in range(10)]
+    assert axes.get_legend().get_title().get_text().endswith("lowest of 12")
+    assert [line.get_color() for line in axes.lines].count(plots.GRAY) == 2
+
+
+def test_a_long_name_leaves_room_for_the_matrix(monkeypatch: pytest.MonkeyPatch):
+    """A label may have two hundred letters."""
+    names = ("a" * 200, "b" * plots.MOST_LETTERS, "c")
+    found = evaluation(names, several=False)
+
+    (axes,) = drawn(confusion_plot, found, monkeypatch).axes
+
+    shown = ["a" * 29 + "…", "b" * 30, "c"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == shown
+    assert [text.get_text() for text in axes.get_yticklabels()] == shown
+
+
 @pytest.mark.parametrize(("classes", "is_drawn"), [(40, True), (41, False)])
 def test_a_matrix_that_nobody_could_read_is_not_drawn(classes: int, is_drawn: bool):
     """Of the others each task has its own plots."""

@@ -82,8 +82,7 @@ def test_a_page_has_no_more_digits_than_are_read(run: Path):
     """Four; the table in the run's folder has them all. Counts are whole."""
     page = render(run)
 
-    rows = re.findall("<tr>(<td>.*?)</tr>", page)
-    assert [re.findall("<td>(.*?)</td>", row) for row in rows] == [
+    assert rows(page, "Epochs")[1:] == [
         ["123456", "1", "1.439", "", "0.0001235"],
         ["246912", "2", "0.5", "nan", "1234"],
     ]
@@ -284,7 +283,9 @@ def test_a_page_on_an_evaluation_has_its_figures_and_circumstances(
         ["accuracy", "0.7500", "0.2500 to 1.0000"],
         ["nll", "0.5000", ""],
     ]
-    assert rows(page, "By class")[1:] == [["red", "3", "0", "", "0", "0.1235"]]
+    assert rows(page, "By class")[1:] == [["red", "3", "0", "", "0.000", "0.123"]]
+    assert '<th scope="col" class="number">F1</th>' in page
+    assert '<td>red</td><td class="number">3</td>' in page  # long names have lines
     assert rows(page, "Most often mixed up")[1:] == [["red", "blue", "2", "1"]]
     assert (facts(page)["bundle"], facts(page)["precision"]) == ("colors/1", "int8")
     assert "Loss and validation score over the training." in page
