@@ -170,12 +170,10 @@ ModelQuery = Annotated[
 VersionQuery = Annotated[
     shapes.LongVersion | Unset, Query(description="Version. Unset: the newest loaded.")
 ]
+UNSET_TOP_K = "the model's own number, or (multilabel) all over their thresholds"
 TopKQuery = Annotated[
     Annotated[int, Field(ge=1)] | Unset,
-    Query(
-        description="How many predictions. Unset: the model's own number; of a "
-        "multilabel model all labels over their thresholds."
-    ),
+    Query(description=f"How many predictions. Unset: {UNSET_TOP_K}."),
 ]
 ThresholdQuery = Annotated[
     shapes.Score | Unset,

@@ -33,6 +33,7 @@ from classifier.errors import BundleError, ImageError
 from classifier.names import image_files
 from classifier.texts import visible
 from classifier.variant import PrecisionChoice
+from service.commands import DEVICE_HELP, PRECISION_HELP
 
 VISIBLE = 0.005  # a lower score would be shown as 0.00
 
@@ -67,9 +68,12 @@ def command(
         Literal["table", "csv", "jsonl"],
         typer.Option("--format", help="Of the answers."),
     ] = "table",
-    device: Annotated[DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE")] = "auto",
+    device: Annotated[
+        DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE", help=DEVICE_HELP)
+    ] = "auto",
     precision: Annotated[
-        PrecisionChoice, typer.Option(envvar="LINNAEUS_PRECISION")
+        PrecisionChoice,
+        typer.Option(envvar="LINNAEUS_PRECISION", help=PRECISION_HELP),
     ] = "auto",
 ) -> None:
     """Classify images and print the answers, in order. Exit code 1 if one failed."""

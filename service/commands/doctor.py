@@ -16,6 +16,7 @@ from classifier.golden import replay
 from classifier.session import Device, Session
 from service.bundles import find_bundles
 from service.catalog import choose_default
+from service.commands import DEVICE_HELP
 from service.commands.host import (
     Finding,
     connections,
@@ -29,6 +30,7 @@ from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
 SUBJECT_WIDTH = len("imagenet/1 fp32")  # a longer one moves its line to the right
+MOST_WIDTH = 26  # and then has lines, to leave room for what is said of it
 MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]"}
 
 
@@ -36,7 +38,9 @@ def command(
     models: Annotated[
         Path, typer.Option(envvar="LINNAEUS_MODELS", help="Folder of bundles.")
     ] = Path("models"),
-    device: Annotated[DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE")] = "auto",
+    device: Annotated[
+        DeviceChoice, typer.Option(envvar="LINNAEUS_DEVICE", help=DEVICE_HELP)
+    ] = "auto",
 ) -> None:
     """Examine device, threads and bundles. Exit code 1 if there is a problem."""
     console = Console(emoji=False)
@@ -55,7 +59,7 @@ def as_row(finding: Finding) -> Table:
     """A finding, with what to do about it below; nothing is cut off."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=len("problem"))
-    table.add_column(no_wrap=True, min_width=SUBJECT_WIDTH)
+    table.add_column(overflow="fold", min_width=SUBJECT_WIDTH, max_width=MOST_WIDTH)
     table.add_column(overflow="fold")
     mark = MARKS.get(finding.level, "[red]problem[/red]")
     found = escape(finding.text)

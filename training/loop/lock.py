@@ -15,6 +15,24 @@ from training.loop.distributed import Ranks
 LOCK = "run.lock"  # holds the number of the process
 OURS, NO_LOCKS, UNKNOWN = 0, -1, -2  # no process has such a number
 
+_HELD: set[int] = set()  # descriptors, each with a lock
+
+
+def _let_go(descriptor: int) -> None:
+    if descriptor in _HELD:
+        _HELD.remove(descriptor)
+        os.close(descriptor)
+
+
+def _let_go_of_all() -> None:
+    for descriptor in tuple(_HELD):
+        _let_go(descriptor)
+
+
+# A process that loads images has our descriptors, and lives for seconds after a kill.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_of_all)
+
 
 @contextmanager
 def alone_in(folder: Path, ranks: Ranks) -> Iterator[bool]:
@@ -46,7 +64,8 @@ def _take(path: Path, until_the_end: ExitStack) -> int:
         return NO_LOCKS
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        until_the_end.callback(os.close, descriptor)  # which lets go of the lock
+        _HELD.add(descriptor)
+        until_the_end.callback(_let_go, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         number = os.read(descriptor, 20)

@@ -32,7 +32,7 @@ from training.loop.step import Learner, Steps
 from training.loop.validation import Validation
 from training.objectives.objective import Objective, Scores
 
-SHOW_EVERY = 10  # steps; looking at the loss makes a GPU wait
+SHOW_EVERY, SHOW_S = 10, 0.5  # steps, or seconds: to look at the loss makes a GPU wait
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Outcome:
 
     plan: Plan
     steps: int
+    taken: int  # of them, by this start
     # with planning and validation, over all starts; of a probe, its last
     seconds: float
     scores: Scores  # of the kept weights on validation; empty without one
@@ -126,27 +127,27 @@ class _Run:
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
         self._learner = Learner(self._trained, state.optimizers, state.selection)
-        self._pace = pace
-        self._before_s = state.seconds
+        self._pace, self._before_s = pace, state.seconds
         self._started_s = self._written_s = time.perf_counter()
 
     def to_the_end(self) -> Outcome:
         """All epochs that are left, then the weights to keep."""
-        state = self._state
-        self._log.say(f"{state.plan.told()}, from step {state.step}")
+        state, first = self._state, self._state.step
+        self._log.say(f"{state.plan.told()}, from step {first}")
         try:
             while state.step < state.plan.steps and not self._patience_is_over():
                 self._epoch()
             scores = self._keep()
         finally:
             self._log.close()
-        return Outcome(state.plan, state.step, self._seconds(), scores)
+        steps = state.step, state.step - first
+        return Outcome(state.plan, *steps, self._seconds(), scores)
 
     def _epoch(self) -> None:
         """The rest of the current epoch, a row in the log, a checkpoint."""
         state, plan = self._state, self._state.plan
         epoch, first = divmod(state.step, plan.steps_per_epoch)
-        begun_s, begun_step = time.perf_counter(), state.step
+        begun_s, begun_step, shown_s = time.perf_counter(), state.step, 0.0
         losses = torch.zeros((), device=self._room.ranks.device)
         self._mode()
         for batch in self._train.epoch(epoch, first_step=first):
@@ -154,12 +155,12 @@ class _Run:
             self._keep_pace()
             done = state.step - begun_step
             last = state.step == state.plan.steps
-            if done % SHOW_EVERY == 0 or last:
-                spent_s = time.perf_counter() - begun_s
+            spent_s = time.perf_counter() - begun_s
+            if done % SHOW_EVERY == 0 or last or spent_s - shown_s > SHOW_S:
+                shown_s = spent_s
                 rate = done * state.config.train.batch_size / spent_s
-                self._log.step(
-                    state.step, loss=self._mean(losses, done), images_per_s=rate
-                )
+                loss = self._mean(losses, done)
+                self._log.step(state.step, loss=loss, images_per_s=rate)
             if last:
                 break
             # At the end of an epoch its own checkpoint follows, with its validation: a
@@ -278,11 +279,11 @@ class _Run:
         """The loss, or the end of the run."""
         if math.isfinite(loss):
             return loss
-        state = self._state
-        rates = [config.learning_rate for config in state.config.optimizer]
+        rates = [config.learning_rate for config in self._state.config.optimizer]
         raise DivergedError(
-            f"the {name} is {loss} by step {state.step} of {state.plan.steps}; lower "
-            f"learning_rate (now {rates}), add warmup, or set train.clip_norm"
+            f"the {name} is {loss} by step {self._state.step} of "
+            f"{self._state.plan.steps}; lower learning_rate (now {rates}), add warmup, "
+            "or set train.clip_norm"
         )
 
     def _checkpoint_is_due(self) -> bool:

@@ -199,8 +199,8 @@ def _train_in(
         made = circumstances(command_line(), gpu=ranks.gpu) | {
             "config_file": None if file is None else str(file)
         }
-        # where it had finished, no step was taken now
-        if goes_on and (before := read_if_whole(final)) is not None:
+        nothing_new = goes_on and not trained.outcome.taken  # it had finished
+        if nothing_new and (before := read_if_whole(final)) is not None:
             made = {key: before[key] for key in made if key in before}
         write_final(trained, made, final)
     return trained

@@ -54,7 +54,7 @@ def begin(  # noqa: PLR0913 - what `fit` was given
 
     Raises:
         CheckpointError: the folder holds the checkpoint of another run or other data,
-            or not the same one for all ranks.
+            or one of other steps, or not the same one for all ranks.
     """
     path, begun_s = folder / CHECKPOINT, time.perf_counter()
     saved = saved_run(path, config, origin, device=str(ranks.device))
@@ -70,6 +70,11 @@ def begin(  # noqa: PLR0913 - what `fit` was given
         plan = agreed(plan, ranks)
     else:
         plan = saved_plan(saved)
+        if plan.steps_per_epoch != work.steps_per_epoch:
+            raise CheckpointError(
+                f"{path} was begun with {plan.steps_per_epoch} steps an epoch; here "
+                f"they would be {work.steps_per_epoch}: start as many processes as then"
+            )
     use_products(network, plan.products)
     optimizers = build_optimizers(network, config, ranks)
     state = State(config, network, optimizers, plan, origin)

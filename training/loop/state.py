@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.configs.config import Config
-from training.errors import CheckpointError
+from training.errors import CheckpointError, DivergedError
 from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_state, write_checkpoint
 from training.loop.origin import Origin
@@ -51,7 +51,19 @@ class State:
         return better(scores, {name: self.best, "loss": self.best_loss})
 
     def write(self, path: Path) -> None:
-        """Write a checkpoint; see `checkpoint.write_checkpoint`."""
+        """Write a checkpoint; see `checkpoint.write_checkpoint`.
+
+        Raises:
+            DivergedError: a weight is no number any more; nobody could go on from it.
+                The loss that this process sees need not have shown it.
+        """
+        for name, weight in self.network.named_parameters():
+            if not weight.isfinite().all():
+                raise DivergedError(
+                    f"{name} has values that are no numbers by step {self.step} of "
+                    f"{self.plan.steps}; the checkpoint before stays. Lower "
+                    "learning_rate, add warmup, or set train.clip_norm"
+                )
         write_checkpoint(
             path,
             {

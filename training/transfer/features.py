@@ -7,6 +7,7 @@ of N images, D features.
 
 import copy
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -44,6 +45,27 @@ def embedding_graph(network: Network, data: DataConfig) -> bytes:
     )
 
 
+LOGGER = logging.getLogger(__name__)
+
+
+def read_features(path: Path, *, images: int) -> Views | None:
+    """Features of a cache, [V, N, D]; None where there are none that can be read.
+
+    A machine that loses its power may leave less of a file than was written.
+    """
+    try:
+        found: Views = np.load(path, allow_pickle=False)
+        if found.ndim == 3 and found.shape[1] == images:  # noqa: PLR2004 - [V, N, D]
+            return found
+        reason = f"its shape is {found.shape}"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error)
+    LOGGER.warning("%s is damaged (%s); its features are computed again", path, reason)
+    return None
+
+
 class FeatureCache:
     """Features by content: the same images, graph and view are computed once."""
 
@@ -69,11 +91,11 @@ class FeatureCache:
         photo, also where what is served is its middle (`whole_photo`).
         """
         path = self._folder / f"{self._key(split, crops, smallest, seed)}.npy"
-        if path.is_file():
+        kept = read_features(path, images=len(split))
+        if kept is not None:
             self.reused = True
             if self._live is not None:
                 self._live.write(f"features of {len(split)} images from the cache\n")
-            kept: Views = np.load(path, allow_pickle=False)
             return kept
         found = self._compute(split, crops, smallest, seed)
         with whole(path) as partial, partial.open("wb") as file:

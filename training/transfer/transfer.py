@@ -81,7 +81,7 @@ def transfer(
     stage = run_probe(network, config, splits, objective, cache, room.live)
     stage.probe.into(network.replace_head(objective.logits))
     record = record_of_probe(stage)
-    outcome = Outcome(Plan(0, 1, "fp32", {}), 0, stage.seconds, stage.scores)
+    outcome = Outcome(Plan(0, 1, "fp32", {}), 0, 0, stage.seconds, stage.scores)
     if wanted.finetune:
         write_record(record, room.folder)  # the probe alone, while the rest runs
         probed = {name: value.clone() for name, value in network.state_dict().items()}

@@ -206,7 +206,7 @@ def sentence(*, steps: int = 0, scores: dict[str, float], **table: object) -> st
         "network": {"name": "efficientnet_lite0"},
     }
     config = parse_config(given | table, "pets.toml")
-    outcome = Outcome(Plan(steps, 10, "fp32", {}), steps, 43.2, scores)
+    outcome = Outcome(Plan(steps, 10, "fp32", {}), steps, steps, 43.2, scores)
     return describe(outcome, config)
 
 

@@ -1,5 +1,6 @@
 """A checkpoint is whole or not there, runs no code, and fits its network only."""
 
+import math
 import pickle
 import zipfile
 
@@ -11,7 +12,7 @@ from torch import nn
 from tests.training.disks import full_above
 from tests.training.loop.runs import write_config
 from training.configs.config import read_config
-from training.errors import CheckpointError
+from training.errors import CheckpointError, DivergedError
 from training.loop.budget import Plan
 from training.loop.checkpoint import load_network, read_checkpoint, write_checkpoint
 from training.loop.distributed import Ranks
@@ -51,6 +52,24 @@ def test_a_run_goes_on_from_all_that_it_knew(tmp_path):
     assert {name: getattr(again, name) for name in known} == known
     assert torch.equal(again.best_weights["w"], torch.ones(2))
     assert again.progress == 0.3
+
+
+def test_weights_that_are_no_numbers_leave_the_checkpoint_before_them(tmp_path):
+    """Of several processes only one may have seen the loss that made them so."""
+    write_config(tmp_path)
+    config = read_config(tmp_path / "tiny.toml")
+    network = build("lenet5", classes=10)
+    optimizers = build_optimizers(network, config, ALONE)
+    state = State(config, network, optimizers, Plan(100, 25, "fp32", {}), step=7)
+    state.write(tmp_path / "a.pt")
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[3] = math.nan
+
+    state.step = 8
+    with pytest.raises(DivergedError, match="no numbers by step 8 of 100; the check"):
+        state.write(tmp_path / "a.pt")
+
+    assert read_checkpoint(tmp_path / "a.pt")["step"] == 7
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path):

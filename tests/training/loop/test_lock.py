@@ -1,7 +1,10 @@
 """One training at a time writes to a folder, and a killed one does not keep it."""
 
+import os
 import subprocess
 import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,21 @@ def test_the_lock_ends_with_the_training(tmp_path: Path):
 
     with alone_in(tmp_path, ALONE) as certain:
         assert certain
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_that_loads_images_holds_no_lock(tmp_path: Path):
+    """After a kill it lives on for seconds, in which the run is to be started again."""
+    with alone_in(tmp_path, ALONE):
+        loader = get_context("fork").Process(target=time.sleep, args=(60,))
+        loader.start()
+    try:
+        with alone_in(tmp_path, ALONE) as certain:
+            assert certain
+            assert loader.is_alive()
+    finally:
+        loader.kill()
 
 
 def test_where_no_lock_can_be_had_training_goes_on(

@@ -208,7 +208,10 @@ def test_labels_that_nothing_watches_are_named(
 
 @pytest.mark.parametrize(
     ("label", "why"),
-    [(b"x" * 201, "at most 200 characters"), (b"caf\xe9", "valid string")],
+    [
+        (b"x" * 201, "a bundle holds at most 200"),
+        (b"caf\xe9", "which no bundle can hold: .* valid string"),
+    ],
     ids=["long", "not UTF-8"],
 )
 def test_a_label_that_no_bundle_can_hold_is_refused_before_the_training(
@@ -222,7 +225,7 @@ def test_a_label_that_no_bundle_can_hold_is_refused_before_the_training(
         pytest.skip("this file system has no such names")
     config = read_config(write_config("shop", "multiclass", "shop"))
 
-    with pytest.raises(DataError, match=f"which no bundle can hold: .*{why}"):
+    with pytest.raises(DataError, match=why):
         open_splits(config, tmp_path)
 
 
@@ -254,6 +257,33 @@ def test_a_finished_run_keeps_the_machine_that_it_was_trained_on(
 
     assert {key: kept[key] for key in there} == there
     assert read_checkpoint(final)["machine"] == describe()  # trained anew
+
+
+def test_a_run_is_told_of_by_the_start_that_took_its_steps(tiny: Callable[..., Path]):
+    """A training anew that was stopped goes on beside the `final.pt` before it."""
+    folder = tiny("train.epochs=2", "train.checkpoint_minutes=1e-6")
+    final, last = folder / "final.pt", folder / "last.pt"
+    there = {"machine": "16 x Xeon", "commit": "0123456789ab"}
+    write_checkpoint(final, read_checkpoint(final) | there)
+    write_checkpoint(last, read_checkpoint(last) | {"step": 1})
+
+    tiny("train.epochs=2", "train.checkpoint_minutes=1e-6")
+
+    assert read_checkpoint(final)["machine"] == describe()
+
+
+def test_a_run_goes_on_with_epochs_of_as_many_steps(tiny: Callable[..., Path]):
+    """With `[selection]` another number of processes rounds them otherwise."""
+    last = tiny() / "last.pt"
+    saved = read_checkpoint(last)
+    steps = saved["plan"]["steps_per_epoch"]
+    other = saved["plan"] | {"steps_per_epoch": steps + 1}
+    write_checkpoint(last, saved | {"plan": other})
+
+    with pytest.raises(
+        CheckpointError, match=f"with {steps + 1} steps an epoch; here .* {steps}:"
+    ):
+        tiny()
 
 
 def test_a_training_says_how_many_images_each_split_has(

@@ -122,7 +122,7 @@ def test_a_proxy_whose_loss_is_no_number_stops_the_run(root):
     with torch.no_grad():
         ready.proxy.head.bias[0] = torch.nan
 
-    with pytest.raises(DivergedError, match="the loss of the proxy is nan by step 7"):
+    with pytest.raises(DivergedError, match="the loss of the proxy is nan by step"):
         fit(
             ready.network, config, train=ready.batches, validation=None,
             objective=ready.objective, room=Room(root / "run", RANKS),

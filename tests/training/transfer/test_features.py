@@ -117,6 +117,29 @@ def test_features_say_how_many_there_are_and_are_computed_once(
     ]
 
 
+@pytest.mark.parametrize("left", [0, 100, -4], ids=["empty", "head", "short"])
+def test_features_that_are_damaged_are_computed_again(
+    three_images: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+):
+    """All runs on these images share them; the file is named."""
+    data = DataConfig(
+        path="", height=32, width=32, mean=(0.5,) * 3, std=(0.25,) * 3
+    )  # fmt: skip
+    graph = embedding_graph(build("lenet5", classes=2, image_size=32), data)
+
+    def features() -> np.ndarray:
+        cache = FeatureCache(graph, data, tmp_path)
+        return cache.features(three_images, crops=1, smallest=0.5, seed=0)
+
+    whole = features()
+    (file,) = tmp_path.glob("*.npy")
+    file.write_bytes(file.read_bytes()[: left or None] if left else b"")
+
+    assert np.array_equal(features(), whole)
+    assert f"{file} is damaged" in caplog.text
+    assert np.array_equal(np.load(file), whole)
+
+
 def test_features_of_anything_else_are_computed_anew(
     three_images: Split, tmp_path: Path
 ):
