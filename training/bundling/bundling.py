@@ -38,7 +38,7 @@ from training.quantization.float16 import (
     store_weights_as_float16,
     to_float16,
 )
-from training.quantization.gate import Gated, Labelled, gated_int8
+from training.quantization.gate import Gated, Labelled, gated_int8, run_finite
 from training.quantization.quantize import QuantizationError
 from training.reports.markdown import code
 from training.rules.requirements import requirement_lines, unmet
@@ -96,7 +96,7 @@ def build_bundle(
     )
     graphs = {Precision.FP32: Built(stored(fp32, recipe, batches, remarks), None)}
     if rules is None:
-        logits = run(graphs[Precision.FP32].graph, batches)
+        logits = run_finite(graphs[Precision.FP32].graph, batches)
         rules = fit_rules(
             logits,
             truth,

@@ -115,11 +115,12 @@ def group_correct(
 
     `groups` [K] names the group of each class.
     """
-    of_class = np.unique(np.array(groups), return_inverse=True)[1]  # int [K]
-    together = of_class.argsort(kind="stable")  # the classes of each group side by side
-    firsts = np.unique(of_class[together], return_index=True)[1]  # int [G]
-    summed = np.add.reduceat(probabilities[:, together], firsts, axis=1)  # [N, G]
-    best = summed.argmax(axis=1)  # int [N]
+    names, of_class = np.unique(np.array(groups), return_inverse=True)  # [G], int [K]
+    summed = np.zeros((len(names), len(probabilities)))  # [G, N]
+    np.add.at(
+        summed, of_class, probabilities.T
+    )  # in float64, in order: as it is served
+    best = summed.argmax(axis=0)  # int [N]
     found: Booleans = best == of_class[truth]
     return found
 

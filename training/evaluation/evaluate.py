@@ -4,6 +4,7 @@ Images go through `classifier/` from their bytes to their logits, so what is mea
 what a request would get. Torch has no part in it. Axes: N images, K labels.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from training.errors import DataError
 from training.evaluation.figures import measure
 from training.evaluation.intervals import Intervals
 from training.evaluation.metrics import Booleans, ClassRow, Floats, Metrics, Truth
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,16 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
             f"{manifest.name} is {manifest.task}; {dataset.name} has {kind}"
         )
     if manifest.task is Task.MULTILABEL:
+        named = set(positions)
+        absent = [
+            label.name for k, label in enumerate(manifest.labels) if k not in named
+        ]
+        if absent:
+            LOGGER.warning(
+                "%s does not name %s; its images are taken to have none of these",
+                dataset.name,
+                first_of(absent),
+            )
         truth = np.zeros((len(labels), len(manifest.labels)), np.bool_)
         for column, own in zip(columns, labels.astype(bool).T, strict=True):
             truth[:, column] |= own  # two of the data's may mean one of the bundle's

@@ -4,7 +4,7 @@ Axes: N images, K logits.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from training.evaluation.intervals import (
     Intervals,
     bootstrap,
     exact,
+    of_yes_and_no,
     without_the_unseen,
 )
 from training.evaluation.metrics import (
@@ -55,7 +56,7 @@ def measure(
         bootstrap(figures.metrics, len(truth), scenes=scenes), figures.mistakes, scenes
     )
     if scenes is None:  # images of one scene are no independent trials
-        intervals |= exact(figures.trials)
+        intervals |= exact(figures.trials) | figures.closed
     return found, intervals, figures.rows
 
 
@@ -67,6 +68,9 @@ class Figures:
     trials: Trials  # of the metrics that are plain shares
     mistakes: Booleans  # whose best label, or side of 0.5 at some label, is wrong [N]
     metrics: Callable[[Integers], Metrics]  # of the images at some positions, int [N]
+    closed: Intervals = field(
+        default_factory=dict
+    )  # further ones of independent images
 
 
 def figures_of(manifest: Manifest, logits: Floats, truth: Truth) -> Figures:
@@ -89,7 +93,8 @@ def figures_of(manifest: Manifest, logits: Floats, truth: Truth) -> Figures:
 
         rows = metrics.per_label(scores, truth[:, None], thresholds)
         trials = metrics.binary_trials(decided[:, 0], truth)
-        return Figures(rows, trials, mistakes, binary)
+        closed = of_yes_and_no(scores[:, 0], decided[:, 0], truth)
+        return Figures(rows, trials, mistakes, binary, closed)
 
     ranked = metrics.rankings(scores, truth)
 

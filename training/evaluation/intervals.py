@@ -1,7 +1,8 @@
 """trials, or images drawn anew → **intervals**: where a figure lies, in 95 of 100.
 
 Plain shares have exact intervals (Clopper & Pearson 1934), also where nothing was
-wrong; everything else is bootstrapped (Efron 1979), and calibration errors corrected.
+wrong, and what two of them make, or ranks, has one in closed form; everything else is
+bootstrapped (Efron 1979), and what draws make larger or smaller is corrected.
 """
 
 import logging
@@ -9,9 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy.special import expit, logit  # type: ignore[import-untyped]
+from scipy.stats import norm, rankdata  # type: ignore[import-untyped]
 
 from training.data.scenes import Scenes
-from training.evaluation.metrics import Booleans, Integers, Metrics, Trials
+from training.evaluation.metrics import Booleans, Floats, Integers, Metrics, Trials
 from training.evaluation.reliability import GAPS, HONESTY
 from training.evaluation.selective import clopper_pearson_upper
 
@@ -24,6 +27,9 @@ MIN_DEFINED = 0.9
 # Most of the NLL is of rare mistakes, and a draw has none where the images have none.
 # Of three one draw in 20 has none; intervals of fewer missed the truth too often.
 FEWEST_MISTAKES = 3
+# Of so few, drawn anew, most draws look alike: of five the truth was missed in 20 %.
+FEWEST_SCENES = 20
+BIASED = {"map", "macro_f1"}  # by rare labels; see `without_bias`
 ROUNDING = 1e-9  # a width that float64 makes of equal figures, summed in another order
 
 LOGGER = logging.getLogger(__name__)
@@ -48,6 +54,59 @@ def clopper_pearson(successes: int, n: int) -> tuple[float, float]:
     return low, clopper_pearson_upper(successes, n, confidence=one_sided)
 
 
+def of_yes_and_no(positive: Floats, decided: Booleans, truth: Booleans) -> Intervals:
+    """Those of ROC-AUC and balanced accuracy of independent images, [N] each.
+
+    Drawn anew, images among which hardly one is wrong would call both more certain than
+    they are: the intervals held the truth in 74 to 90 of 100 cases.
+    """
+    n = np.count_nonzero(truth)
+    if not 0 < n < len(truth):
+        return {}
+    found = {"balanced_accuracy": of_mean(decided[truth], ~decided[~truth])}
+    ends = delong(positive[truth], positive[~truth])
+    return found if ends is None else found | {"roc_auc": ends}
+
+
+def of_mean(first: Booleans, second: Booleans) -> tuple[float, float]:
+    """The interval of the mean of two shares, from theirs: MOVER.
+
+    Zou & Donner, "Construction of confidence limits about effect measures: a general
+    approach", 2008: distances to the ends add up as those of independent errors do.
+    """
+    shares = first.mean(), second.mean()
+    both = [clopper_pearson(int(np.count_nonzero(t)), len(t)) for t in (first, second)]
+    below, above = (
+        math.hypot(
+            *(share - ends[side] for share, ends in zip(shares, both, strict=True))
+        )
+        for side in (0, 1)
+    )
+    mean = float(sum(shares)) / 2
+    return max(0.0, mean - below / 2), min(1.0, mean + above / 2)
+
+
+def delong(positives: Floats, negatives: Floats) -> tuple[float, float] | None:
+    """The interval of ROC-AUC, from the scores of both sides, [P] and [N].
+
+    DeLong, DeLong & Clarke-Pearson, "Comparing the areas under two or more correlated
+    receiver operating characteristic curves", 1988, on the scale of logits, where it is
+    nearer to symmetric (Qin & Hotilovac 2008). None where there is no variance to see:
+    a side has one image, or no pair is in the wrong order.
+    """
+    p, n = len(positives), len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    under = (ranks[:p] - rankdata(positives)) / n  # share of negatives below each
+    over = 1 - (ranks[p:] - rankdata(negatives)) / p  # share of positives above each
+    area = float(under.mean())
+    if min(p, n) < 2 or not 0 < area < 1:  # noqa: PLR2004 - a variance needs two
+        return None
+    error = math.sqrt(under.var(ddof=1) / p + over.var(ddof=1) / n)
+    reach = float(norm.ppf((1 + CONFIDENCE) / 2)) * error / (area * (1 - area))
+    low, high = (float(expit(logit(area) + side * reach)) for side in (-1, 1))
+    return (low, high) if error else None
+
+
 def bootstrap(
     statistics: Callable[[Integers], Metrics],
     images: int,
@@ -61,8 +120,12 @@ def bootstrap(
     `statistics` makes the figures of the images at some positions, int [N]. A figure
     that is undefined in some rounds has the interval of the others, if they are most.
     One without width is none: it would say that what the images cannot tell is sure.
-    Those of calibration errors are `without_noise`, that of mAP `without_bias`.
+    Those of calibration errors are `without_noise`, those of mAP and macro F1
+    `without_bias`. Of too few scenes there are none.
     """
+    if scenes is not None and len(np.unique(scenes)) < FEWEST_SCENES:
+        LOGGER.info("no 95 %% intervals: fewer than %d scenes", FEWEST_SCENES)
+        return {}
     LOGGER.info("95 %% intervals: %d images drawn anew, %d times", images, rounds)
     drawn: dict[str, list[float]] = {}
     for index in _draws(images, scenes, np.random.default_rng(seed), rounds=rounds):
@@ -76,7 +139,7 @@ def bootstrap(
         low, high = (float(end) for end in np.percentile(values, TAILS))
         if name in GAPS:
             low, high = without_noise(found[name], low, high)
-        elif name == "map":
+        elif name in BIASED:
             low, high = without_bias(found[name], values)
         if high - low > ROUNDING:
             intervals[name] = low, high
@@ -96,12 +159,13 @@ def without_noise(found: float, low: float, high: float) -> tuple[float, float]:
 
 
 def without_bias(found: float, draws: Sequence[float]) -> tuple[float, float]:
-    """The interval of mAP, from that of its draws: the percentiles less twice the bias.
+    """That of mAP or macro F1, from their draws: the percentiles less twice the bias.
 
     A positive that is drawn twice stands beside itself, which raises the average
     precision of a rare label; the mean of many labels hardly varies around a mean that
-    is too high. What draws are above `found` on average, that is about as much above
-    the truth (Efron & Tibshirani 1993, 10.2). The interval is widened to hold `found`.
+    is too high. F1 falls in the same way, where a draw has fewer positives still. What
+    draws are above `found` on average, that is about as much above the truth (Efron &
+    Tibshirani 1993, 10.2). The interval is widened to hold `found`.
     """
     bias = float(np.mean(draws)) - found
     low, high = (float(end) - 2 * bias for end in np.percentile(draws, TAILS))

@@ -98,9 +98,7 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
         LOGGER.warning("int8: %s", few)
     images = [*labelled.batches, *unlabelled]
     answer = answer or decide
-    logits = run(fp32, images)
-    if broken := not_finite(logits):
-        raise GraphError(f"in fp32 already, {broken}")
+    logits = run_finite(fp32, images)
     LOGGER.info("int8: measuring the ranges of the activations")
     measured = measure(fp32, calibration)
     reference, given, truth = decide(logits), answer(logits), labelled.truth
@@ -132,6 +130,14 @@ def gated_int8(  # noqa: PLR0913 - a graph, its images, and what it has to keep
     best = nearest(tried)
     reason = f"kept to fp32 after {len(tried)} attempts; the best: {best.gate.reason}"
     return replace(best, gate=best.gate.model_copy(update={"reason": reason}))
+
+
+def run_finite(graph: bytes, batches: Sequence[NDArray[np.uint8]]) -> Logits:
+    """Logits of the fp32 graph. Raises GraphError where one is no number."""
+    logits = run(graph, batches)
+    if broken := not_finite(logits):
+        raise GraphError(f"in fp32 already, {broken}")
+    return logits
 
 
 def not_finite(logits: Logits) -> str | None:

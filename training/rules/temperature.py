@@ -61,8 +61,11 @@ def fit_temperature(
     )
     temperature = float(np.exp(found.x))
     # without mistakes the NLL only falls towards the cold end, where it underflows to 0
-    if nll(np.log(COLDEST)) <= found.fun:
-        return COLDEST if _has_mistakes(logits, truth) else 1.0
+    coldest = nll(np.log(COLDEST))
+    if coldest <= found.fun:
+        # nor does temperature change logits that are all equal
+        better = coldest < nll(0.0) and _has_mistakes(logits, truth)
+        return COLDEST if better else 1.0
     return round(temperature, 6)
 
 

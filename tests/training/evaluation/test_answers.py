@@ -94,3 +94,18 @@ def test_a_group_wins_by_the_sum_of_its_labels():
 
     assert found.group_correct.tolist() == [True]
     assert multiclass_metrics(found)["group_accuracy"] == 1
+
+
+def test_groups_are_summed_as_they_are_served():
+    """In float64 and in the order of the labels: equal sums stay equal."""
+    generator = np.random.default_rng(0)
+    groups = ["a", "b", "a", "b", "a", "b", "a", "b"]
+    row = generator.random(4).astype(np.float32)
+    scores = np.empty((50, 8), np.float32)
+    for each in scores:  # both groups have the same scores, each in its own order
+        each[::2], each[1::2] = generator.permutation(row), generator.permutation(row)
+    served = [np.bincount([0, 1] * 4, weights=each).argmax() for each in scores]
+
+    found = answers_of(scores, np.array(served), groups=groups)
+
+    assert found.group_correct.all()

@@ -41,6 +41,12 @@ def test_a_validation_set_without_mistakes_does_not_run_away():
     assert fit_temperature(logits, np.arange(4)) == 1.0
 
 
+@pytest.mark.parametrize("truth", [np.arange(50) % 5, np.eye(5, dtype=bool)[[0] * 50]])
+def test_logits_that_are_all_equal_are_left_as_they_are(truth):
+    """No temperature changes them, and they are too small for nothing."""
+    assert fit_temperature(np.zeros((50, 5), np.float32), truth) == 1.0
+
+
 @pytest.mark.parametrize("of_labels", [False, True])
 def test_logits_that_are_far_too_small_get_the_coldest_temperature(of_labels):
     """Like cosines. With mistakes colder is not better for ever, only out of reach."""
