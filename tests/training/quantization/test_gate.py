@@ -102,7 +102,7 @@ def test_a_graph_that_does_not_keep_what_was_asked_for_is_refused():
     for logits, _ in seen:
         assert np.array_equal(logits, run(graph, data.batches))
     assert gated.graph is not None
-    assert re.match("in fp32: |all layers in int8, 16 channels", gated.gate.reason)
+    assert re.match("in fp32: |all layers in int8, 16 copies", gated.gate.reason)
     assert "accuracy over 256 labelled images" in gated.gate.reason
     assert "agreement over 64 images" in gated.gate.reason
     refused = judge(*[np.zeros(9)] * 2, Labelled("x", [], np.zeros(9)), how="so",
