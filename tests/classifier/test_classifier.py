@@ -28,7 +28,7 @@ from classifier.errors import (
     SessionError,
 )
 from classifier.golden import Golden
-from classifier.hardware import available_cores, has_fast_int8
+from classifier.hardware import available_cores
 from classifier.manifest import Manifest, Precision, Task
 from classifier.session import Session
 from classifier.variant import choose_variant
@@ -108,11 +108,14 @@ def test_what_is_no_image_is_refused_by_name(colors, image, message):
         colors.classify(image)
 
 
-def test_the_limits_of_a_classifier_hold(root):
-    """For bytes, for opened images and for arrays."""
+def test_the_limits_of_a_classifier_hold(root, tmp_path):
+    """For bytes, for files, for opened images and for arrays."""
+    file = tmp_path / "red.png"
+    file.write_bytes(RED)
     small = Classifier.load(root / "multiclass", limits=DecodeLimits(max_pixels=63))
 
-    for image in (RED, np.zeros((8, 8, 3), np.uint8)):
+    opened = Image.new("RGB", (8, 8))
+    for image in (RED, file, str(file), opened, np.zeros((8, 8, 3), np.uint8)):
         with pytest.raises(ImageTooLargeError):
             small.classify(image)
     assert best(next(small.classify_many([RED]))) == "ImageTooLargeError"
@@ -276,16 +279,18 @@ def two_graphs(
     )
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(("passed", "chosen"), [(True, "int8"), (False, "fp32")])
 def test_auto_takes_int8_where_its_gate_passed_and_the_processor_has_it(
-    tmp_path, passed, chosen
+    tmp_path, monkeypatch, passed, chosen, fast
 ):
     """Fewer bits are chosen by measurement, never by hope."""
+    monkeypatch.setattr("classifier.variant.has_fast_int8", lambda: fast)
     bundle = load_bundle(two_graphs(tmp_path, passed=passed))
 
     found = choose_variant(bundle, "auto", "cpu").precision
 
-    assert found == (chosen if has_fast_int8() else "fp32")
+    assert found == (chosen if fast else "fp32")
     assert choose_variant(bundle, "auto", "cuda").precision == "fp32"
 
 

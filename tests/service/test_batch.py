@@ -14,6 +14,7 @@ from service.catalog import CatalogEntry
 from service.contract import LoadedModel, Outcome, Timing
 from service.metrics import Metrics
 from service.parameters import Parameters
+from service.problems import problem_of
 from service.routes.batch import _raise_common, write_results
 from service.shapes import BatchAnswer
 from tests.service.conftest import BLUE, GREEN, RED, send
@@ -156,7 +157,7 @@ def test_only_what_another_try_may_mend_is_the_status_of_all(met, status):
     try:
         _raise_common(met)
     except errors.ServiceError as error:
-        found = error.status
+        found = problem_of(error).status
 
     assert found == status
 

@@ -210,7 +210,9 @@ def test_a_service_that_drains_says_so_to_clients_of_the_protocol(settings_for):
     assert all(response.headers["Retry-After"] == "1" for response in responses)
     assert live.json() == {"live": True}
     assert {entry["state"] for entry in index} == {"UNAVAILABLE"}
-    assert {entry["reason"] for entry in index} == {"the service is stopping"}
+    assert {entry["reason"] for entry in index} == {
+        "the service is stopping; another process may answer"
+    }
 
 
 def test_a_body_that_comes_too_slowly_is_refused_in_the_same_shape(server):

@@ -22,6 +22,7 @@ from service.oip.request import (
     read_inference,
 )
 from service.oip.shapes import InferenceRequest
+from service.problems import problem_of
 from tests.service.conftest import RED
 from tests.service.oip.bodies import elements, in_json, input_of, pixels
 
@@ -200,7 +201,7 @@ def test_what_is_wrong_is_named(body, text):
         read(body)
 
     assert text in str(raised.value)
-    assert raised.value.status in (400, 413)
+    assert problem_of(raised.value).status in (400, 413)
 
 
 @pytest.mark.parametrize(

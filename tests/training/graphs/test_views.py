@@ -64,3 +64,18 @@ def convolutions(graph: bytes) -> int:
     """How many the graph has."""
     nodes = onnx.load_from_string(graph).graph.node
     return sum(node.op_type == "Conv" for node in nodes)
+
+
+class Nth(nn.Module):
+    """Says of the nth image it sees that it is the nth."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [V, 6]."""
+        return torch.eye(6)[: len(images)]
+
+
+def test_the_middle_counts_twice_as_much_as_each_shift():
+    """It and its mirror image have a quarter each, the four others an eighth."""
+    (answer,) = Viewed(Nth(), 6)(torch.zeros(1, 1, 4, 4)).tolist()
+
+    assert answer == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]

@@ -44,7 +44,8 @@ def test_a_run_goes_on_from_all_that_it_knew(tmp_path):
         optimizers = build_optimizers(network, config, ALONE)
         return State(config, network, optimizers, Plan(100, 25, "fp32", {}), **known)
 
-    known = {"step": 30, "seconds": 4.5, "best": 0.75, "looks_without_gain": 2}
+    known = {"step": 30, "seconds": 4.5, "looks_without_gain": 2}
+    known |= {"best": 0.75, "best_loss": 0.4}
     begun(best_weights={"w": torch.ones(2)}, **known).write(tmp_path / "a.pt")
     again = begun()
     again.restore(read_checkpoint(tmp_path / "a.pt"), tmp_path / "a.pt")

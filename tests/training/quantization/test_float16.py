@@ -121,3 +121,10 @@ def test_half_precision_arithmetic_keeps_the_contract(wide):
     assert 10 in kinds
     assert half == to_float16(wide)
     assert float16.MIN_STORED_VALUES > 1
+
+
+def test_a_graph_that_answers_no_numbers_has_lost_all(monkeypatch):
+    """NaN is under no bound, and over none either."""
+    monkeypatch.setattr(float16, "moved_by", lambda *_: (float("nan"), 5.0))
+
+    assert float16.lost_in_float16(b"", b"", []) is not None

@@ -359,3 +359,18 @@ def test_what_is_set_to_nothing_is_set():
     assert written([{"kind": "sgd"}, config]) == (
         "kind = sgd; crop = 0, compile = false"
     )
+
+
+def test_a_label_is_no_part_of_the_page(tmp_path: Path):
+    """It would run in the browser of whoever reads the figures."""
+    label = "<script>alert(1)</script>"
+    row = {"label": label, "n": 1, "predicted": 1, "precision": 1.0}
+    row |= {"recall": 1.0, "f1": 1.0}
+    found = {"metrics": {"accuracy": 1.0}, "intervals_95": {}, "n": 1}
+    found |= {"dataset": label, "split": "test", "per_class": [row]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(found))
+
+    page = render(tmp_path)
+
+    assert label not in page
+    assert page.count("&lt;script&gt;") == 2
