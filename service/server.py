@@ -295,4 +295,4 @@ def serve_on(
     if server.force_exit:
         raise EngineFailedError("a second signal: what was at work was left behind")
     if server.left_behind:
-        raise EngineFailedError("a run hangs and was left behind")
+        raise EngineFailedError("a run or a decoder hangs and was left behind")

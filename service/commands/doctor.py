@@ -1,4 +1,4 @@
-"""machine, bundles → **findings**: what is really used, what to do about trouble."""
+"""host, bundles → **findings**: what is really used, what to do about trouble."""
 
 from collections.abc import Iterator
 from pathlib import Path

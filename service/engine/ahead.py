@@ -102,6 +102,7 @@ class DecodeAhead:
                 target=self._work, args=[decoder], name=f"decode-{number}", daemon=True
             )
             decoder.thread.start()
+        self._hang_timeout_s = settings.hang_timeout_s
         self._look_every_s = settings.hang_timeout_s / SILENT_LOOKS
         self._look_again = self._loop.call_later(self._look_every_s, self._look)
 
@@ -152,7 +153,8 @@ class DecodeAhead:
     async def left(self) -> int:
         """After `close`: how many threads do not end, since they hang."""
         threads = [decoder.thread for decoder in self._decoders]
-        return len(await asyncio.to_thread(join_all, threads, within_s=JOIN_S))
+        within_s = min(self._hang_timeout_s, JOIN_S)
+        return len(await asyncio.to_thread(join_all, threads, within_s=within_s))
 
     def _look(self) -> None:
         """Find threads that hang or have died, which report nothing.

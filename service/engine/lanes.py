@@ -16,7 +16,7 @@ from service.errors import EngineFailedError
 # may come back: after a machine has stood still, every lane at work seems to hang.
 MAX_LOST_LANES = 3
 CHECKS_A_LIMIT = 4  # so a lane is found hanging at most a quarter late
-# For the batch at work when a service stops: whoever waited for it has had an answer.
+# For the batch or decoding at work when a service stops; who waited has had an answer.
 JOIN_S = 2.0
 
 NO_LANE = "no lane is alive"

@@ -7,7 +7,7 @@ import pytest
 
 from classifier import Classifier
 from service.contract import Timing
-from service.routes.classify import server_timing
+from service.responses import server_timing
 from tests.service.conftest import BLUE, GRAY, GREEN, RED, send
 
 AS_JSON = {"Content-Type": "application/json"}

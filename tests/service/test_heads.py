@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.connection import MAX_HEAD_BYTES as MAX_HEAD
 from service.connection import Parser
-from service.heads import MAX_HEAD_BYTES, MAX_HEADERS, MAX_HEADS, Head, Heads
+from service.heads import MAX_HEADERS, MAX_HEADS, MAX_KNOWN_BYTES, Head, Heads
 from tests.service.conftest import running, wait_until
 from tests.service.test_fast_path import (
     LARGE,
@@ -74,7 +74,7 @@ def test_what_a_client_proves_itself_with_is_not_kept(name):
 def test_heads_are_bounded_in_bytes_and_number():
     """Too many push out those that came before, which are then learned again."""
     heads = Heads()
-    long = HEAD + b"x" * (MAX_HEAD_BYTES - len(HEAD) + 1)
+    long = HEAD + b"x" * (MAX_KNOWN_BYTES - len(HEAD) + 1)
     for head in (HEAD, HEAD, long, long, long[:-1], long[:-1]):
         heads.learn(head, READ)
     assert heads.find(HEAD, 5) is READ

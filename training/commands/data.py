@@ -52,7 +52,7 @@ def describe_data(
 
     dataset = _load(path)
     labels = len(dataset.label_names)
-    typer.echo(f"{dataset.name}: {labels} labels, {reading(dataset)}")
+    typer.echo(f"{visible(dataset.name)}: {labels} labels, {reading(dataset)}")
     if dataset.read_by:
         typer.echo(f"read by {visible(dataset.read_by)}")
     for split in dataset.parts.values():

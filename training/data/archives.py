@@ -95,7 +95,8 @@ def _name_in_zip(where: Path, member: zipfile.ZipInfo) -> str:
         DataError: a folder, which may be a label, has a name in an unknown encoding.
     """
     name = member.filename
-    if member.create_system == ON_WINDOWS:
+    # with a slash it is the second byte of a letter, as in Shift JIS
+    if member.create_system == ON_WINDOWS and "/" not in name:
         name = name.replace("\\", "/")
     name = name.removeprefix("./")
     marked = member.flag_bits & IN_UTF8 or member.filename != member.orig_filename

@@ -82,7 +82,10 @@ def parse_table(tree: Tree, name: str) -> Table:
                     f"labels in one column, separated by {SEPARATOR}, need far fewer"
                 )
     except csv.Error as error:
-        raise DataError(f"{where}, line {reader.line_num}: {error}") from error
+        raise DataError(
+            f"{where}, line {reader.line_num}: {error}; quotes stand around a whole "
+            "cell, and one inside them is written twice"
+        ) from error
     if not rows:
         raise DataError(f"{where} has no rows")
     return Table(where, tuple(columns), tuple(rows), tuple(lines))

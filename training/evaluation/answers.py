@@ -117,9 +117,9 @@ def group_correct(
     """
     names, of_class = np.unique(np.array(groups), return_inverse=True)  # [G], int [K]
     summed = np.zeros((len(names), len(probabilities)))  # [G, N]
-    np.add.at(
-        summed, of_class, probabilities.T
-    )  # in float64, in order: as it is served
+    # in float64 and in the order of the labels, as it is served
+    for group, scores in zip(of_class, probabilities.T, strict=True):
+        summed[group] += scores
     best = summed.argmax(axis=0)  # int [N]
     found: Booleans = best == of_class[truth]
     return found

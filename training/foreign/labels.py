@@ -45,7 +45,8 @@ def read_labels(source: str) -> tuple[Label, ...]:
         raise AnswerError(f"cannot read labels from {path}: {error}") from error
     if not labels:
         raise AnswerError(f"{path} has no labels")
-    _refuse_order(path, labels)
+    if path.suffix.lower() == ".csv":
+        _refuse_order(path, labels)
     ids = Counter(label.id for label in labels)
     twice = next((label_id for label_id, n in ids.items() if n > 1), None)
     if twice is not None:
@@ -58,9 +59,11 @@ def read_labels(source: str) -> tuple[Label, ...]:
 def _refuse_order(path: Path, labels: tuple[Label, ...]) -> None:
     """Refuse ids that number the outputs, and stand in another order than these.
 
-    Labels that are numbers themselves, such as those of digits, may stand in any.
+    Labels that are numbers themselves, such as those of digits, may stand in any, and
+    ids may be sorted as texts are: folders 1 to 102 were, when a network was trained.
     """
-    if any(label.id == label.name for label in labels):
+    ids = [label.id for label in labels]
+    if ids == sorted(ids) or any(label.id == label.name for label in labels):
         return
     numbers = [int(label.id) for label in labels if label.id.isdecimal()]
     first = min(numbers, default=0)
@@ -68,8 +71,8 @@ def _refuse_order(path: Path, labels: tuple[Label, ...]) -> None:
     if first <= 1 and numbers != ordered and sorted(numbers) == ordered:
         raise AnswerError(
             f"{path} has the labels in another order than their ids number them: "
-            f"{labels[0].id!r} comes first; sort it by id, for labels are read in the "
-            "order of the outputs"
+            f"{labels[0].id!r} comes first. If they number the outputs, sort it by id, "
+            "for labels are read in the order of the outputs; else give other ids"
         )
 
 

@@ -30,6 +30,7 @@ def _let_go_of_all() -> None:
 
 
 # A process that loads images has our descriptors, and lives for seconds after a kill.
+# Once, on import: it cannot be taken back, and closes only what we hold.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go_of_all)
 

@@ -79,10 +79,10 @@ def fit(  # noqa: PLR0913 - the parts of a training, each a noun of its own
         proxy: a fresh network that selects the images, where the config wants that.
 
     Raises:
-        DivergedError: a loss, of the network, of its proxy or on validation, is not
-            finite; what was written before is untouched.
-        CheckpointError: the folder holds the checkpoint of another run or other data,
-            is full, or is not the same one for all ranks.
+        DivergedError: a weight, or a loss of the network, of its proxy or on
+            validation, is not finite; what was written before is untouched.
+        CheckpointError: the folder holds the checkpoint of another run, other data or
+            other steps, is full, or is not the same one for all ranks.
     """
     ranks = room.ranks
     place(network, ranks.device)

@@ -91,7 +91,8 @@ class State:
         self.step, self.seconds = saved["step"], saved["seconds"]
         self.best = saved["best"]
         self.best_loss = saved.get("best_loss", math.inf)  # older runs have none
-        self.looks_without_gain = saved["looks_without_gain"]
+        older = saved.get("epochs_without_gain", 0)
+        self.looks_without_gain = saved.get("looks_without_gain", older)
         self.best_weights = saved["best_weights"]
         if self.ema is not None:
             self.ema.averages = saved["ema"]

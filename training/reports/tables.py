@@ -58,5 +58,7 @@ def log_table(path: Path) -> dict[str, Any]:
         rows = list(csv.reader(file))
     if not rows:
         raise ValueError("it is empty")
+    if any(len(row) != len(rows[0]) for row in rows):
+        raise ValueError("its rows differ in length")
     cells = [[short(cell) if cell else "" for cell in row] for row in rows[1:]]
     return {"title": "Epochs", "head": rows[0], "rows": cells}

@@ -44,7 +44,7 @@ def fit_temperature(
     Class indices [N], or how likely each label is, float [N, K], mean softmax, booleans
     [N, K] sigmoid. The NLL is convex in 1/T, so a bounded search over log T finds the
     one minimum, or the coldest that is tried. A set without a single mistake has none
-    (colder is always better): there 1.0 is kept.
+    (colder is always better): there 1.0 is kept, and for logits that are all equal.
     """
 
     def nll(log_temperature: float) -> float:

@@ -8,6 +8,7 @@ of N images, D features.
 import copy
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -60,8 +61,8 @@ def read_features(path: Path, *, images: int) -> Views | None:
         reason = f"its shape is {found.shape}"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
     LOGGER.warning("%s is damaged (%s); its features are computed again", path, reason)
     return None
 
@@ -100,6 +101,8 @@ class FeatureCache:
         found = self._compute(split, crops, smallest, seed)
         with whole(path) as partial, partial.open("wb") as file:
             np.save(file, found, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())  # else zeros may be left of it, which are features
         return found
 
     def _compute(self, split: Split, crops: int, smallest: float, seed: int) -> Views:

@@ -480,7 +480,7 @@ async def test_a_decoder_that_hangs_at_the_end_is_left_behind(engine, monkeypatc
     monkeypatch.setattr(
         "service.engine.ahead.decode_ticket", lambda *_, **__: go_on.wait(60)
     )
-    monkeypatch.setattr("service.engine.ahead.JOIN_S", 0.05)
+    monkeypatch.setattr("service.engine.ahead.JOIN_S", 1.0)
     engine.submit(COLORS, [png((9, 9, 9))], deadline=None, settle=lambda *_: None)
     await until(lambda: any(decoder.begun for decoder in engine._ahead._decoders))
 

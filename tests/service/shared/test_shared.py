@@ -871,7 +871,7 @@ async def test_a_decoder_that_hangs_at_the_end_is_left_behind(shared, monkeypatc
     monkeypatch.setattr(
         "service.engine.ahead.decode_ticket", lambda *_, **__: go_on.wait(60)
     )
-    monkeypatch.setattr("service.engine.ahead.JOIN_S", 0.05)
+    monkeypatch.setattr("service.engine.ahead.JOIN_S", 1.0)
     async with shared() as pair:
         front = pair.front
         front.submit(COLORS, [png((9, 9, 9))], deadline=None, settle=lambda *_: None)

@@ -127,6 +127,7 @@ UNIX, WINDOWS = 3, 0
         (b"red\\0.png", WINDOWS, "red/0.png"),
         (b"red\\0.png", UNIX, "red\\0.png"),  # one name, of a file
         ("é.png".encode("cp437"), WINDOWS, "é.png"),  # as the specification says
+        ("red/表.png".encode("cp932"), WINDOWS, "red/ò\\.png"),  # of one folder
     ],
 )
 def test_a_name_in_a_zip_is_that_of_the_file(tmp_path, raw, system, name):

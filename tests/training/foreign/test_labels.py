@@ -87,7 +87,7 @@ def test_ids_that_number_the_outputs_are_in_their_order(tmp_path, ids):
     path = tmp_path / "labels.csv"
     path.write_text("\n".join(["id,name", *rows]))
 
-    with pytest.raises(AnswerError, match=f"'{ids[0]}' comes first; sort it by id"):
+    with pytest.raises(AnswerError, match=f"'{ids[0]}' comes first. .* sort it by id"):
         read_labels(str(path))
 
     path.write_text("\n".join(["id,name", *sorted(rows)]))
@@ -97,7 +97,10 @@ def test_ids_that_number_the_outputs_are_in_their_order(tmp_path, ids):
 def test_labels_that_are_numbers_may_be_in_any_order(tmp_path):
     """Where they are names, too, or are no numbering."""
     path = tmp_path / "labels.csv"
-    for text in ("name\n2\n0\n1\n", "id,name\n7,emu\n3,cat\n", "id,name\n9,a\n8,b\n"):
+    folders = sorted(map(str, range(1, 103)))  # 1, 10, 100, 101, …
+    flowers = "".join(f"{k},flower {k}\n" for k in folders)
+    tables = ("7,emu\n3,cat\n", "9,a\n8,b\n", flowers)
+    for text in ("name\n2\n0\n1\n", *(f"id,name\n{rows}" for rows in tables)):
         path.write_text(text)
         assert read_labels(str(path))
 

@@ -51,6 +51,11 @@ def test_a_run_goes_on_from_all_that_it_knew(tmp_path):
     again.restore(read_checkpoint(tmp_path / "a.pt"), tmp_path / "a.pt")
 
     assert {name: getattr(again, name) for name in known} == known
+    saved = read_checkpoint(tmp_path / "a.pt")
+    saved["epochs_without_gain"] = saved.pop("looks_without_gain") + 1  # its old name
+    older = begun()
+    older.restore(saved, tmp_path / "a.pt")
+    assert older.looks_without_gain == 3
     assert torch.equal(again.best_weights["w"], torch.ones(2))
     assert again.progress == 0.3
 

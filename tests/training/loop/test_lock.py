@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,21 @@ def test_the_lock_ends_with_the_training(tmp_path: Path):
         assert certain
 
 
+def load(living: Connection) -> None:
+    """Plays a process that loads images, and says that it does."""
+    living.send(None)
+    time.sleep(60)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_process_that_loads_images_holds_no_lock(tmp_path: Path):
     """After a kill it lives on for seconds, in which the run is to be started again."""
+    lives, living = Pipe(duplex=False)
     with alone_in(tmp_path, ALONE):
-        loader = get_context("fork").Process(target=time.sleep, args=(60,))
+        loader = get_context("fork").Process(target=load, args=(living,))
         loader.start()
+        lives.recv()
     try:
         with alone_in(tmp_path, ALONE) as certain:
             assert certain

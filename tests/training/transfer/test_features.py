@@ -2,6 +2,7 @@
 
 import io
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +118,23 @@ def test_features_say_how_many_there_are_and_are_computed_once(
     ]
 
 
-@pytest.mark.parametrize("left", [0, 100, -4], ids=["empty", "head", "short"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda whole: whole[:100],
+        lambda whole: whole[:-4],
+        lambda whole: b"PK" + whole[2:],
+        lambda whole: whole.replace(b"{", b"("),
+        lambda whole: whole.replace(b"(3, 3, ", b"(9999999"),
+    ],
+    ids=["empty", "head", "short", "zip", "syntax", "shape"],
+)
 def test_features_that_are_damaged_are_computed_again(
-    three_images: Split, tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+    three_images: Split,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[bytes], bytes],
 ):
     """All runs on these images share them; the file is named."""
     data = DataConfig(
@@ -133,7 +148,7 @@ def test_features_that_are_damaged_are_computed_again(
 
     whole = features()
     (file,) = tmp_path.glob("*.npy")
-    file.write_bytes(file.read_bytes()[: left or None] if left else b"")
+    file.write_bytes(damage(file.read_bytes()))
 
     assert np.array_equal(features(), whole)
     assert f"{file} is damaged" in caplog.text
