@@ -131,6 +131,9 @@ class FastPathProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not self.pipeline:
             self._at_work = self.cycle
+        elif len(self.pipeline) == 1:
+            # uvicorn reads no further, and nobody would see that the client has left
+            self.flow.resume_reading()
 
     def _serve(self, request: FastRequest) -> None:
         self._waiting = request
