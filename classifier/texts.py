@@ -10,7 +10,7 @@ from unicodedata import category
 from pydantic import AfterValidator, Field
 
 MAX_LABEL_CHARACTERS = 200
-SURROGATE = "Cs"  # Unicode's category
+SURROGATE = "Cs"  # Unicode's category of what Python makes of such bytes
 
 # Unicode's category Cc.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -61,14 +61,17 @@ def as_utf8(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def visible(text: str) -> str:
+def visible(text: str, *, kept: str = SURROGATE) -> str:
     """The text, with escapes for what would steer a terminal or turn its writing.
 
-    The bytes of a file's name that is no valid Unicode are left as they are.
+    `kept` is a category of Unicode that stays: by itself that of bytes of a file's name
+    which is no valid Unicode.
     """
+    if text.isprintable():
+        return text
     return "".join(
         letter
-        if letter.isprintable() or category(letter) == SURROGATE
+        if letter.isprintable() or category(letter) == kept
         else letter.encode("unicode_escape").decode()
         for letter in text
     )

@@ -20,6 +20,7 @@ from structlog.typing import (
     WrappedLogger,
 )
 
+from classifier.texts import visible
 from service.jsons import to_ascii_json
 from service.settings import Settings
 
@@ -104,9 +105,7 @@ def _escape(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     Tracebacks are as they are: they hold no client's text.
     """
     return {
-        key: value
-        if not isinstance(value, str) or value.isprintable()
-        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+        key: visible(value, kept="") if isinstance(value, str) else value
         for key, value in event.items()
     }
 

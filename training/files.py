@@ -1,6 +1,7 @@
 """content → **file**: whole or not at all, and a clear word where the disk refuses."""
 
 import csv
+import os
 import secrets
 import shutil
 import stat
@@ -9,6 +10,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from training.errors import DataError, DiskError, TrainingError
 
@@ -22,6 +24,21 @@ OTHERWISE = (
     ValueError,
     csv.Error,
 )
+
+
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the name of `path` once its bytes are on the disk.
+
+    Where that loses its power, a file that was only renamed may hold zeros.
+
+    Raises:
+        DiskError: as `whole`.
+    """
+    with whole(path) as partial, partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

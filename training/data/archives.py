@@ -28,9 +28,8 @@ DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
 
-
-IN_UTF8 = 0x800  # the flag of a zip's member whose name is
-ON_WINDOWS = 0  # the system that made it
+# Of a member of a zip: the flag that its name is so, and the system that made it.
+IN_UTF8, ON_WINDOWS = 0x800, 0
 
 
 class ZipTree:

@@ -18,7 +18,7 @@ from training.data.dataset import Dataset
 from training.data.folder import class_folders, fewest_labels, nfc, read_folder
 from training.data.mnist import is_mnist, read_mnist
 from training.data.table import IMAGES, read_table
-from training.data.tree import FolderTree, Tree, exists, open_tree
+from training.data.tree import FolderTree, Tree, exists, open_tree, tables
 from training.errors import DataError
 
 PREFERRED_TABLE = "labels.csv"
@@ -78,12 +78,10 @@ def _hidden(tree: Tree, table: str) -> str:
 
 
 def _table_name(tree: Tree) -> str | None:
-    tables = [
-        name for name in tree.names if "/" not in name and name.lower().endswith(".csv")
-    ]
-    if len(tables) > 1 and PREFERRED_TABLE not in tables:
+    found = tables(tree)
+    if len(found) > 1 and PREFERRED_TABLE not in found:
         raise DataError(
-            f"{tree.where} has several CSV files ({', '.join(tables)}); name one of "
+            f"{tree.where} has several CSV files ({', '.join(found)}); name one of "
             f"them, or call it {PREFERRED_TABLE}"
         )
-    return PREFERRED_TABLE if PREFERRED_TABLE in tables else next(iter(tables), None)
+    return PREFERRED_TABLE if PREFERRED_TABLE in found else next(iter(found), None)

@@ -155,6 +155,11 @@ def open_tree(path: Path) -> Tree:
     return _step_in(tree)
 
 
+def tables(tree: Tree) -> list[str]:
+    """The CSV files at its top."""
+    return [n for n in tree.names if "/" not in n and n.lower().endswith(".csv")]
+
+
 def links(tree: Tree) -> list[str]:
     """Folders of the tree that are links: what lies behind them is not in it."""
     return sorted(name for name in tree.folders if (tree.where / name).is_symlink())
@@ -182,8 +187,6 @@ def _step_in(tree: Tree) -> Tree:
     inside = Branch(tree, only)
     # A class folder has images and nothing else that counts.
     holds_all = (
-        inside.folders
-        or any(name.lower().endswith(".csv") for name in inside.names)
-        or not any(map(is_image_name, inside.names))
+        inside.folders or tables(inside) or not any(map(is_image_name, inside.names))
     )
     return _step_in(inside) if holds_all and inside.names else tree

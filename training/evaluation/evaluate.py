@@ -5,7 +5,7 @@ what a request would get. Torch has no part in it. Axes: N images, K labels.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
@@ -151,18 +151,18 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
     Raises:
         DataError: a label that the bundle does not know, or another kind of data.
     """
-    positions = [position(name, manifest.labels) for name in dataset.label_names]
+    found = positions(dataset.label_names, manifest.labels)
     unknown = [
         name
-        for name, found in zip(dataset.label_names, positions, strict=True)
-        if found is None
+        for name, place in zip(dataset.label_names, found, strict=True)
+        if place is None
     ]
     if unknown:
         raise DataError(
             f"{dataset.name} has the label {unknown[0]!r}; {manifest.name} knows "
             f"{first_of([label.name for label in manifest.labels])}"
         )
-    columns = np.array(positions, np.int64)
+    columns = np.array(found, np.int64)
     if dataset.multi_label != (manifest.task is Task.MULTILABEL):
         kind = (
             "several labels an image" if dataset.multi_label else "one label an image"
@@ -171,7 +171,7 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
             f"{manifest.name} is {manifest.task}; {dataset.name} has {kind}"
         )
     if manifest.task is Task.MULTILABEL:
-        named = set(positions)
+        named = set(found)
         absent = [
             label.name for k, label in enumerate(manifest.labels) if k not in named
         ]
@@ -189,27 +189,37 @@ def align(labels: NDArray[Any], dataset: Dataset, manifest: Manifest) -> Truth:
     return index == 1 if manifest.task is Task.BINARY else index
 
 
-def position(name: str, labels: Sequence[Label]) -> int | None:
-    """Where a label stands: by id, by name, or by the wnid that begins both ids.
+def positions(names: Iterable[str], labels: Sequence[Label]) -> list[int | None]:
+    """Where labels stand: by id, by name, or by the wnid that begins both ids.
 
     Id or name may write accents in another form of Unicode, if none is the same.
 
     Raises:
-        DataError: it is the name of several labels, and the id of none.
+        DataError: one is the name of several labels, and the id of none.
     """
     spellings: tuple[Callable[[str], str], ...] = (str, nfc)  # as it is, and composed
+    known: list[tuple[Callable[[str], str], dict[str, list[int]]]] = []
     for spelled, key in product(spellings, ("id", "name")):
-        wanted = spelled(name)
-        said = [spelled(getattr(label, key)) for label in labels]
-        found = [index for index, text in enumerate(said) if text == wanted]
-        if len(found) > 1:
-            ids = first_of([labels[index].id for index in found])
-            raise DataError(
-                f"label {name!r} is the name of {len(found)} labels of the bundle; "
-                f"use their ids: {ids}"
-            )
-        if found:
-            return found[0]
-    wnid = wnid_of(name)
-    same = (k for k, label in enumerate(labels) if wnid and wnid_of(label.id) == wnid)
-    return next(same, None)
+        places: dict[str, list[int]] = {}
+        for index, label in enumerate(labels):
+            places.setdefault(spelled(getattr(label, key)), []).append(index)
+        known.append((spelled, places))
+    by_wnid: dict[str | None, int] = {}
+    for index, label in enumerate(labels):
+        by_wnid.setdefault(wnid_of(label.id), index)
+
+    def position(name: str) -> int | None:
+        for spelled, places in known:
+            found = places.get(spelled(name), [])
+            if len(found) > 1:
+                ids = first_of([labels[index].id for index in found])
+                raise DataError(
+                    f"label {name!r} is the name of {len(found)} labels of the bundle; "
+                    f"use their ids: {ids}"
+                )
+            if found:
+                return found[0]
+        wnid = wnid_of(name)
+        return by_wnid.get(wnid) if wnid else None
+
+    return [position(name) for name in names]

@@ -68,9 +68,8 @@ class Figures:
     trials: Trials  # of the metrics that are plain shares
     mistakes: Booleans  # whose best label, or side of 0.5 at some label, is wrong [N]
     metrics: Callable[[Integers], Metrics]  # of the images at some positions, int [N]
-    closed: Intervals = field(
-        default_factory=dict
-    )  # further ones of independent images
+    # Of other metrics of independent images, those in closed form.
+    closed: Intervals = field(default_factory=dict)
 
 
 def figures_of(manifest: Manifest, logits: Floats, truth: Truth) -> Figures:

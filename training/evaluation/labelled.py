@@ -10,7 +10,7 @@ from training.data.dataset import Split, first_of
 from training.data.negatives import join
 from training.data.relabel import as_binary, as_written
 from training.errors import DataError
-from training.evaluation.evaluate import position
+from training.evaluation.evaluate import positions
 
 WHOLE = "all"
 LOGGER = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ def as_question(
         return dataset
     no, yes = (label.id for label in manifest.labels)
     if not positive:
-        known = [position(n, manifest.labels) is not None for n in dataset.label_names]
-        if all(known) and not dataset.multi_label:
+        unknown = None in positions(dataset.label_names, manifest.labels)
+        if not (unknown or dataset.multi_label):
             return dataset
         if as_written((yes,), dataset.label_names)[0] not in dataset.label_names:
             raise DataError(

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from training.errors import CheckpointError, DiskError
-from training.files import damaged_member, whole
+from training.files import damaged_member, durable
 
 LOGGER = logging.getLogger(__name__)
 
@@ -34,10 +34,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
             `path` before is still there.
     """
     try:
-        with whole(path) as partial, partial.open("wb") as file:
+        with durable(path) as file:
             _save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
     except DiskError as error:
         raise CheckpointError(
             f"{error}; the checkpoint before it is untouched"

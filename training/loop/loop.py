@@ -18,7 +18,6 @@ from torch import nn
 
 from training.configs.config import Config
 from training.data.batches import Batch, Batches
-from training.errors import DivergedError
 from training.loop.arithmetic import compiled, place
 from training.loop.budget import Plan, usable_s
 from training.loop.convolutions import use_products
@@ -127,7 +126,8 @@ class _Run:
         network = compiled(state.network, wanted=wanted, device=device)
         self._trained = room.ranks.wrap(network)
         self._learner = Learner(self._trained, state.optimizers, state.selection)
-        self._pace, self._before_s = pace, state.seconds
+        self._pace = pace
+        self._before_s = state.seconds
         self._started_s = self._written_s = time.perf_counter()
 
     def to_the_end(self) -> Outcome:
@@ -140,8 +140,13 @@ class _Run:
             scores = self._keep()
         finally:
             self._log.close()
-        steps = state.step, state.step - first
-        return Outcome(state.plan, *steps, self._seconds(), scores)
+        return Outcome(
+            plan=state.plan,
+            steps=state.step,
+            taken=state.step - first,
+            seconds=self._seconds(),
+            scores=scores,
+        )
 
     def _epoch(self) -> None:
         """The rest of the current epoch, a row in the log, a checkpoint."""
@@ -279,12 +284,7 @@ class _Run:
         """The loss, or the end of the run."""
         if math.isfinite(loss):
             return loss
-        rates = [config.learning_rate for config in self._state.config.optimizer]
-        raise DivergedError(
-            f"the {name} is {loss} by step {self._state.step} of "
-            f"{self._state.plan.steps}; lower learning_rate (now {rates}), add warmup, "
-            "or set train.clip_norm"
-        )
+        raise self._state.diverged(f"the {name} is {loss}")
 
     def _checkpoint_is_due(self) -> bool:
         due_s = self._state.config.train.checkpoint_minutes * 60

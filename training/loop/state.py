@@ -50,6 +50,14 @@ class State:
         name = next(iter(scores))
         return better(scores, {name: self.best, "loss": self.best_loss})
 
+    def diverged(self, what: str, *, then: str = "") -> DivergedError:
+        """The error for what is no number, with what to do about it."""
+        rates = [config.learning_rate for config in self.config.optimizer]
+        return DivergedError(
+            f"{what} by step {self.step} of {self.plan.steps}; {then}lower "
+            f"learning_rate (now {rates}), add warmup, or set train.clip_norm"
+        )
+
     def write(self, path: Path) -> None:
         """Write a checkpoint; see `checkpoint.write_checkpoint`.
 
@@ -59,10 +67,9 @@ class State:
         """
         for name, weight in self.network.named_parameters():
             if not weight.isfinite().all():
-                raise DivergedError(
-                    f"{name} has values that are no numbers by step {self.step} of "
-                    f"{self.plan.steps}; the checkpoint before stays. Lower "
-                    "learning_rate, add warmup, or set train.clip_norm"
+                raise self.diverged(
+                    f"{name} has values that are no numbers",
+                    then="the checkpoint before stays; ",
                 )
         write_checkpoint(
             path,

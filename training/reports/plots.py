@@ -141,7 +141,8 @@ def precision_recall_plot(evaluation: Evaluation) -> bytes:
     axes = figure.subplots()
     curves: list[Line2D] = []
     captions: list[str] = []
-    for k in (*areas.keys() - set(named), *named):  # the named ones over the others
+    unnamed = [k for k in areas if k not in named]
+    for k in (*unnamed, *named):  # the named ones over the others
         scores = evaluation.scores[:, k]
         precision, recall, _ = precision_recall_curve(truth[:, k], scores)
         if k not in named:
@@ -157,12 +158,11 @@ def precision_recall_plot(evaluation: Evaluation) -> bytes:
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.set_ylim(0, 1.02)
-    others = len(areas) - len(named)
     # By itself a legend leaves out the names that begin with an underscore.
     legend = axes.legend(
         curves,
         captions,
-        title="average precision" + (f",\nlowest of {len(areas)}" if others else ""),
+        title="average precision" + (f",\nlowest of {len(areas)}" if unnamed else ""),
         fontsize=8,
         loc="upper left",
         bbox_to_anchor=(1.02, 1),

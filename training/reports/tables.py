@@ -39,8 +39,8 @@ def class_tables(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         rows = [
             [
                 row["label"],
-                *("" if row[f] is None else short(row[f]) for f in counts),
-                *("" if row[f] is None else f"{row[f]:.3f}" for f in figures),
+                *(short(row[name]) for name in counts),
+                *("" if row[name] is None else f"{row[name]:.3f}" for name in figures),
             ]
             for row in found["per_class"]
         ]

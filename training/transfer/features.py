@@ -8,7 +8,6 @@ of N images, D features.
 import copy
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -24,10 +23,12 @@ from training.augmentation.augment import resized_crop
 from training.configs.sections import DataConfig
 from training.data.dataset import Samples, Split, read_pixels
 from training.data.pieces import in_pieces
-from training.files import whole
+from training.files import durable
 from training.graphs.export import export_graph
 from training.loop.bar import open_bar
 from training.networks import Network
+
+LOGGER = logging.getLogger(__name__)
 
 BATCH = 16  # on a CPU larger batches are slower
 Pixels = NDArray[np.uint8]  # [N, H, W, C]
@@ -44,9 +45,6 @@ def embedding_graph(network: Network, data: DataConfig) -> bytes:
     return export_graph(
         body, shape=data.spec.shape, mean=data.mean, std=data.std, classes=width
     )
-
-
-LOGGER = logging.getLogger(__name__)
 
 
 def read_features(path: Path, *, images: int) -> Views | None:
@@ -99,10 +97,8 @@ class FeatureCache:
                 self._live.write(f"features of {len(split)} images from the cache\n")
             return kept
         found = self._compute(split, crops, smallest, seed)
-        with whole(path) as partial, partial.open("wb") as file:
+        with durable(path) as file:  # zeros that are left of it would be features
             np.save(file, found, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())  # else zeros may be left of it, which are features
         return found
 
     def _compute(self, split: Split, crops: int, smallest: float, seed: int) -> Views:

@@ -17,7 +17,7 @@ from tests.training.data.pictures import encoded, write_tree
 from training.bundling.next_version import DataSource, splits_for
 from training.data.tree import SPLIT_FOLDERS
 from training.errors import DataError
-from training.evaluation.evaluate import align, evaluate, position
+from training.evaluation.evaluate import align, evaluate, positions
 from training.evaluation.intervals import clopper_pearson
 from training.evaluation.labelled import open_labelled
 
@@ -263,7 +263,7 @@ def test_a_wnid_is_the_same_label_with_and_without_its_names(name: str, known: s
     ids = (TENCH, known)
     labels = [Label(id=each, name=each.upper(), group=None) for each in ids]
 
-    assert position(name, labels) == 1
+    assert positions([name], labels) == [1]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -273,8 +273,8 @@ def test_a_label_is_known_however_its_accents_are_written(form: str):
     labels = [Label(id=each, name=each.upper(), group=None) for each in ids]
     name = normalize(form, "thé")
 
-    assert position(name, labels) == ids.index(name)
-    assert position(name, labels[:2]) == position(name.upper(), labels[:2]) == 1
+    assert positions([name], labels) == [ids.index(name)]
+    assert positions([name, name.upper()], labels[:2]) == [1, 1]
 
 
 def test_a_name_of_two_labels_is_refused():
@@ -282,14 +282,14 @@ def test_a_name_of_two_labels_is_refused():
     labels = [Label(id=f"n{k}", name="crane", group=None) for k in range(2)]
 
     with pytest.raises(DataError, match=r"name of 2 labels .* their ids: n0, n1"):
-        position("crane", labels)
-    assert position("n1", labels) == 1
+        positions(["crane"], labels)
+    assert positions(["n1"], labels) == [1]
 
 
 @pytest.mark.parametrize("name", ["n02123046 tabby", "n02123045s", "tabby n02123045"])
 def test_another_word_is_no_wnid_of_a_label(name: str):
     """Only all of it, at the beginning, is the same synset."""
-    assert position(name, [Label(id=TABBY, name="tabby", group=None)]) is None
+    assert positions([name], [Label(id=TABBY, name="tabby", group=None)]) == [None]
 
 
 def test_labels_that_are_not_the_bundles_are_told_how_to_say_yes(tmp_path: Path):

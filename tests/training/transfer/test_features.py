@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from classifier.manifest import PreprocessSpec
+from classifier.session import Session
 from training.configs.sections import DataConfig
 from training.data import load_dataset
-from training.data.dataset import ArraySamples, Split
+from training.data.dataset import ArraySamples, Split, read_pixels
 from training.networks import build
 from training.transfer.features import (
     BATCH,
@@ -116,6 +117,33 @@ def test_features_say_how_many_there_are_and_are_computed_once(
         "features of 4 x 3 images",
         "features of 3 images from the cache",
     ]
+
+
+def test_features_are_those_of_the_views_that_are_named(tmp_path: Path):
+    """As it is, mirrored, and a cut of all of the photo, each of its own image."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8)
+    samples = ArraySamples("x", images, np.arange(20))
+    data = DataConfig(
+        path="", height=32, width=32, resize="crop", short_side=48,
+        mean=(0.5,) * 3, std=(0.25,) * 3,
+    )  # fmt: skip
+    graph = embedding_graph(build("lenet5", classes=2, image_size=32), data)
+
+    found = FeatureCache(graph, data, tmp_path).features(
+        Split("train", samples, np.zeros(20, np.int64)), crops=1, smallest=1.0, seed=0
+    )
+
+    run, pixels = Session.load(graph).run, read_pixels(samples, data.spec)
+    photos = read_pixels(samples, whole_photo(data.spec))
+    generators = cut_generators(20, 1, 1.0, 0)
+    cropped = [
+        run(next(cuts(photos[i : i + BATCH], 1.0, generators)))
+        for i in range(0, 20, BATCH)
+    ]
+    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
+    assert np.allclose(found[0], run(pixels), atol=1e-4)
+    assert np.allclose(found[1], run(mirrored), atol=1e-4)
+    assert np.allclose(found[2], np.concatenate(cropped), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,15 @@ import torch
 from torch import nn
 
 from classifier.manifest import Task
-from classifier.session import Session
 from training.configs.config import read_config
-from training.configs.sections import DataConfig
 from training.configs.task_sections import TransferConfig
 from training.data import Splits, cut, load_dataset
-from training.data.dataset import ArraySamples, Split, read_pixels
 from training.loop.budget import Plan
 from training.loop.distributed import Ranks
 from training.loop.loop import Outcome, Room
 from training.networks import build
 from training.objectives.objective import build_objective
 from training.transfer import transfer as module
-from training.transfer.features import (
-    BATCH,
-    FeatureCache,
-    cut_generators,
-    cuts,
-    embedding_graph,
-    whole_photo,
-)
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 OBJECTIVE = build_objective(Task.MULTICLASS, labels=3)
@@ -85,33 +74,6 @@ def test_the_better_stage_is_what_is_left(
     reached = {"probe": probes[0].scores["accuracy"], "finetuned": accuracy}
     assert outcome.scores["accuracy"] == reached[kept]
     assert bool(network.head.weight.any()) == (kept == "probe")
-
-
-def test_features_are_those_of_the_views_that_are_named(tmp_path: Path):
-    """As it is, mirrored, and a cut of all of the photo, each of its own image."""
-    images = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), np.uint8)
-    samples = ArraySamples("x", images, np.arange(20))
-    data = DataConfig(
-        path="", height=32, width=32, resize="crop", short_side=48,
-        mean=(0.5,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
-    graph = embedding_graph(build("lenet5", classes=2, image_size=32), data)
-
-    found = FeatureCache(graph, data, tmp_path).features(
-        Split("train", samples, np.zeros(20, np.int64)), crops=1, smallest=1.0, seed=0
-    )
-
-    run, pixels = Session.load(graph).run, read_pixels(samples, data.spec)
-    photos = read_pixels(samples, whole_photo(data.spec))
-    generators = cut_generators(20, 1, 1.0, 0)
-    cropped = [
-        run(next(cuts(photos[i : i + BATCH], 1.0, generators)))
-        for i in range(0, 20, BATCH)
-    ]
-    mirrored = np.ascontiguousarray(pixels[:, :, ::-1])
-    assert np.allclose(found[0], run(pixels), atol=1e-4)
-    assert np.allclose(found[1], run(mirrored), atol=1e-4)
-    assert np.allclose(found[2], np.concatenate(cropped), atol=1e-4)
 
 
 class AskedError(Exception):
